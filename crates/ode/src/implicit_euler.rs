@@ -1,0 +1,55 @@
+//! Textbook implicit Euler, solved by fixed-point iteration.
+//!
+//! `z^(0) = y + h F(y)`, `z^(i) = y + h F(z^(i-1))` for i = 1..r, `y_n = z^(r)`.
+//!
+//! The iteration contracts towards the solution of `z = y + h F(z)` at the rate `h |dF/dy|`, and
+//! diverges where that exceeds one. With r = 0 it is explicit Euler.
+
+use burn::module::Module;
+use burn::tensor::Device;
+
+use crate::solver::Layered;
+use crate::{IterationSchedule, OdeError, Solver, SolverOptions, State, Trajectory, VectorField};
+
+/// `1 + r_n` evaluations in layer n, order 1.
+#[derive(Module, Debug)]
+pub struct ImplicitEuler {
+    /// The number of corrections in each layer.
+    #[module(skip)]
+    pub iterations: IterationSchedule,
+}
+
+impl<S: State> Solver<S> for ImplicitEuler {
+    fn step(&self, field: &mut impl VectorField<S>, at: Trajectory<S>, h: f64) -> Trajectory<S> {
+        let r = self.iterations.at(at.n + 1);
+        at.advance(|y| {
+            let mut z = field.euler(y.clone(), h);
+            for _ in 0..r {
+                z = y.clone().axpy(h, field.slope(z));
+            }
+            z
+        })
+    }
+
+    fn evaluations(&self, n: usize) -> usize {
+        1 + self.iterations.at(n)
+    }
+
+    fn order(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+impl Layered for ImplicitEuler {
+    fn init(
+        options: &SolverOptions,
+        layers: usize,
+        _: usize,
+        _: &Device,
+    ) -> Result<Self, OdeError> {
+        options.iterations.check(layers)?;
+        Ok(Self {
+            iterations: options.iterations.clone(),
+        })
+    }
+}

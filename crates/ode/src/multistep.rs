@@ -1,0 +1,100 @@
+//! Correction with a memory: a linear multistep method over the states of all layers so far.
+//!
+//! Let `s_0 = y_0` and let `s_1, .., s_{n-1}` be the states that the earlier layers settled on.
+//! Layer n brings a guess and improves it r times, then mixes its output from all states:
+//!
+//! ```text
+//! s_n^(0) = LN_n^pred(guess)
+//! z       = sum_{k<n} w[n,k] s_k + w[n,n] s_n^(i-1)        i = 1..r
+//! s_n^(i) = LN_n^corr(G_n(z))
+//! y_n     = sum_{k<=n} wc[n,k] s_k                         s_n = s_n^(r)
+//! ```
+//!
+//! IIET (arXiv 2509.22463, section 3) guesses with explicit Euler and takes r corrections;
+//! PCformer (arXiv 2411.03042) guesses with Runge-Kutta and takes one.
+
+use crate::{State, Trajectory, VectorField};
+
+/// The coefficients of a linear multistep correction. Layers count from 1.
+pub trait Multistep<S: State> {
+    /// `LN_n^pred(s)`, applied to the guess.
+    fn normalise_guess(&self, n: usize, s: S) -> S;
+
+    /// `LN_n^corr(s)`, applied to every correction.
+    fn normalise_correction(&self, n: usize, s: S) -> S;
+
+    /// `sum_k w[n,k] s_k` over the states given, k = 0, 1, ..
+    fn past(&self, n: usize, states: &[S]) -> S;
+
+    /// `w[n,n] s`, the weight of the layer's own latest state.
+    fn present(&self, n: usize, s: S) -> S;
+
+    /// `sum_{k<=n} wc[n,k] s_k`, the layer's output.
+    fn output(&self, n: usize, states: &[S]) -> S;
+
+    /// Takes layer n from its guess to its output in r corrections.
+    fn correct(
+        &self,
+        field: &mut impl VectorField<S>,
+        mut at: Trajectory<S>,
+        guess: S,
+        r: usize,
+        h: f64,
+    ) -> Trajectory<S> {
+        if at.history.is_empty() {
+            at.history.push(at.y.clone());
+        }
+        let n = at.n + 1;
+        let mut s = self.normalise_guess(n, guess);
+        if r > 0 {
+            // The earlier states do not change while the layer iterates: their sum is taken once.
+            let past = self.past(n, &at.history);
+            for _ in 0..r {
+                let z = past.clone().plus(self.present(n, s));
+                s = self.normalise_correction(n, field.euler(z, h));
+            }
+        }
+        at.history.push(s);
+        let y = self.output(n, &at.history);
+        at.advance(|_| y)
+    }
+}
+
+/// Given coefficients and no normalisation: what a learned history is compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FixedMultistep {
+    /// `w[n,k]`, k <= n; row 0 is unused, as in the learned weights.
+    pub w: Vec<Vec<f64>>,
+    /// `wc[n,k]`, k <= n.
+    pub wc: Vec<Vec<f64>>,
+}
+
+impl<S: State> Multistep<S> for FixedMultistep {
+    fn normalise_guess(&self, _n: usize, s: S) -> S {
+        s
+    }
+
+    fn normalise_correction(&self, _n: usize, s: S) -> S {
+        s
+    }
+
+    fn past(&self, n: usize, states: &[S]) -> S {
+        weighted_sum(&self.w[n], states)
+    }
+
+    fn present(&self, n: usize, s: S) -> S {
+        s.scale(self.w[n][n])
+    }
+
+    fn output(&self, n: usize, states: &[S]) -> S {
+        weighted_sum(&self.wc[n], states)
+    }
+}
+
+fn weighted_sum<S: State>(w: &[f64], states: &[S]) -> S {
+    let zero = states[0].clone().scale(0.0);
+    states
+        .iter()
+        .zip(w)
+        .fold(zero, |sum, (s_k, w_k)| sum.plus(s_k.clone().scale(*w_k)))
+}

@@ -1,0 +1,84 @@
+//! How many corrections each layer takes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::OdeError;
+
+/// The number of fixed-point corrections `r_n` of layers n = 1..N.
+///
+/// Written as `3` or as `[3, 1, 0]`. Uniform in a model that is trained from scratch; one number a
+/// layer in a distilled one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a number of corrections, or a list with one for each layer"
+)]
+pub enum IterationSchedule {
+    /// The same r in every layer.
+    Uniform(usize),
+    /// `r_1, r_2, ..`
+    PerLayer(Vec<usize>),
+}
+
+impl IterationSchedule {
+    /// `r_n` for the layer n, counted from 1.
+    ///
+    /// # Panics
+    ///
+    /// If the schedule has fewer than n layers; [`check`](Self::check) rules that out.
+    pub fn at(&self, n: usize) -> usize {
+        match self {
+            Self::Uniform(r) => *r,
+            Self::PerLayer(r) => r[n - 1],
+        }
+    }
+
+    /// One number for each of `layers` layers.
+    pub fn per_layer(&self, layers: usize) -> Vec<usize> {
+        (1..=layers).map(|n| self.at(n)).collect()
+    }
+
+    /// Whether the schedule fits a network of so many layers.
+    ///
+    /// # Errors
+    ///
+    /// [`OdeError::ScheduleLength`] if it lists another number of layers.
+    pub fn check(&self, layers: usize) -> Result<(), OdeError> {
+        match self {
+            Self::PerLayer(r) if r.len() != layers => Err(OdeError::ScheduleLength {
+                found: r.len(),
+                layers,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_number_and_a_list() {
+        let one: IterationSchedule = serde_json::from_str("3").unwrap();
+        assert_eq!(one.per_layer(2), [3, 3]);
+        let list: IterationSchedule = serde_json::from_str("[3, 1, 0]").unwrap();
+        assert_eq!(list.per_layer(3), [3, 1, 0]);
+        let error = serde_json::from_str::<IterationSchedule>("-1").unwrap_err();
+        assert!(
+            error.to_string().contains("a number of corrections"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_list_must_name_every_layer() {
+        let list = IterationSchedule::PerLayer(vec![3, 1]);
+        let error = list.check(3).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "iterations lists 2 layers, the model has 3"
+        );
+        assert!(IterationSchedule::Uniform(7).check(3).is_ok());
+    }
+}

@@ -1,0 +1,287 @@
+//! The learned solvers contain the classical ones: with coefficients pinned they reproduce them.
+
+use burn::tensor::{Device, Tensor, Tolerance};
+use iiet_ode::{
+    ExplicitEuler, FixedEma, FixedMultistep, ImplicitEuler, IterationSchedule,
+    IterativeImplicitEuler, LearnedHistory, Multistep, PredictorCorrector, RungeKutta, Solver,
+    SolverConfig, SolverName, SolverOptions, State, Tableau, Trajectory, VectorField,
+};
+
+const STEPS: usize = 6;
+const H: f64 = 0.2;
+
+fn logistic(y: f64) -> f64 {
+    y * (1.0 - y)
+}
+
+fn path<F: VectorField<f64>>(solver: &impl Solver<f64>, mut field: F) -> Vec<f64> {
+    let mut at = Trajectory::start(0.1);
+    (0..STEPS)
+        .map(|_| {
+            at = solver.step(&mut field, at.clone(), H);
+            at.y
+        })
+        .collect()
+}
+
+fn assert_same(learned: &[f64], classical: &[f64]) {
+    for (n, (a, b)) in learned.iter().zip(classical).enumerate() {
+        assert!((a - b).abs() < 1e-14, "step {}: {a} against {b}", n + 1);
+    }
+}
+
+/// Rows n = 0..=STEPS of a lower-triangular matrix.
+fn rows(entry: impl Fn(usize, usize) -> f64) -> Vec<Vec<f64>> {
+    (0..=STEPS)
+        .map(|n| (0..=n).map(|k| entry(n, k)).collect())
+        .collect()
+}
+
+fn one_if(condition: bool) -> f64 {
+    f64::from(u8::from(condition))
+}
+
+fn iiet(r: usize, w: Vec<Vec<f64>>, wc: Vec<Vec<f64>>) -> IterativeImplicitEuler<FixedMultistep> {
+    IterativeImplicitEuler {
+        history: FixedMultistep { w, wc },
+        iterations: IterationSchedule::Uniform(r),
+    }
+}
+
+#[test]
+fn iiet_contains_explicit_euler() {
+    // Each layer returns its own state: y_n = s_n = G(y_{n-1}).
+    let own = rows(|n, k| one_if(k == n));
+    let expected = path(&ExplicitEuler {}, logistic);
+    assert_same(
+        &path(&iiet(0, own.clone(), own.clone()), logistic),
+        &expected,
+    );
+    // Corrections evaluated at the previous state change nothing.
+    let previous = rows(|n, k| one_if(k + 1 == n));
+    assert_same(&path(&iiet(3, previous, own), logistic), &expected);
+}
+
+#[test]
+fn iiet_with_one_correction_contains_heun() {
+    // s_n = G(G(y_{n-1})) and y_n = (y_{n-1} + s_n) / 2 = y_{n-1} + h/2 (F(y_{n-1}) + F(G(y_{n-1}))),
+    // with y_{n-1} itself written as a sum of s_0, .., s_{n-1}.
+    let own = rows(|n, k| one_if(k == n));
+    let halving = rows(|n, k| match (n, k) {
+        (_, 0) => 0.5f64.powi(n as i32),
+        _ => 0.5f64.powi((n - k + 1) as i32),
+    });
+    let heun = RungeKutta {
+        tableau: Tableau::HEUN,
+    };
+    assert_same(
+        &path(&iiet(1, own, halving), logistic),
+        &path(&heun, logistic),
+    );
+}
+
+/// A field whose Euler map is its increment, `G(y) = h F(y)`: it takes the block's residual out
+/// of PCformer's stages, which then are slopes.
+struct Increment;
+
+impl VectorField<f64> for Increment {
+    fn slope(&mut self, y: f64) -> f64 {
+        logistic(y)
+    }
+
+    fn euler(&mut self, y: f64, h: f64) -> f64 {
+        h * logistic(y)
+    }
+}
+
+fn pcformer(
+    order: usize,
+    alpha: f64,
+    wc: Vec<Vec<f64>>,
+) -> PredictorCorrector<FixedEma, FixedMultistep> {
+    // The correction is evaluated at the prediction.
+    let w = rows(|n, k| one_if(k == n));
+    PredictorCorrector {
+        stages: FixedEma { order, alpha },
+        history: FixedMultistep { w, wc },
+    }
+}
+
+#[test]
+fn pcformer_contains_implicit_euler_and_explicit_euler() {
+    // s_n = h F(prediction_n) and y_n = y_0 + sum_k s_k. With alpha = 1 the prediction is
+    // y + h F(y + h F(y)), so the step is implicit Euler with two corrections;
+    let sum = rows(|_, _| 1.0);
+    let implicit = ImplicitEuler {
+        iterations: IterationSchedule::Uniform(2),
+    };
+    assert_same(
+        &path(&pcformer(2, 1.0, sum.clone()), Increment),
+        &path(&implicit, logistic),
+    );
+    // with alpha = 0 it is y itself, so the step is explicit Euler.
+    for order in [2, 4] {
+        let explicit = path(&ExplicitEuler {}, logistic);
+        assert_same(
+            &path(&pcformer(order, 0.0, sum.clone()), Increment),
+            &explicit,
+        );
+    }
+}
+
+#[test]
+fn pcformer_contains_adams_moulton() {
+    // y_n = y_{n-1} + h/2 (f_n + f_{n-1}), f_k the slope at the prediction of step k, after one
+    // step of y_1 = y_0 + h f_1.
+    let wc = rows(|n, k| match (n, k) {
+        (_, 0) | (1, 1) => 1.0,
+        (_, 1) => 1.5,
+        _ if k == n => 0.5,
+        _ => 1.0,
+    });
+    let mut expected = Vec::new();
+    let (mut y, mut before) = (0.1, None);
+    for _ in 0..STEPS {
+        let f = logistic(y + H * logistic(y + H * logistic(y)));
+        y += match before {
+            None => H * f,
+            Some(g) => H / 2.0 * (f + g),
+        };
+        before = Some(f);
+        expected.push(y);
+    }
+    assert_same(&path(&pcformer(2, 1.0, wc), Increment), &expected);
+}
+
+#[test]
+fn order_4_stages_follow_the_classical_nodes() {
+    // alpha = 1 keeps the last stage alone: y + k_3 with half steps to the middle stages.
+    let y = 0.3;
+    let k0 = H * logistic(y);
+    let k1 = H * logistic(y + k0 / 2.0);
+    let k2 = H * logistic(y + k1 / 2.0);
+    let k3 = H * logistic(y + k2);
+    use iiet_ode::EmaStages;
+    let guess = FixedEma {
+        order: 4,
+        alpha: 1.0,
+    }
+    .predict(&mut Increment, y, H);
+    assert!((guess - (y + k3)).abs() < 1e-15);
+}
+
+#[test]
+fn learned_history_starts_at_row_means_and_reads_the_lower_triangle() {
+    let device = Device::default();
+    let history = LearnedHistory::init(2, 3, &device);
+    let states: Vec<Tensor<2>> = [[1.0, 2.0, 3.0], [4.0, 5.0, 9.0], [7.0, 8.0, 0.0]]
+        .iter()
+        .map(|row| Tensor::from_data([*row], &device))
+        .collect();
+    let mean = history.output(2, &states);
+    let expected = Tensor::<2>::from_data([[4.0, 5.0, 4.0]], &device);
+    mean.into_data()
+        .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::default());
+    // The past of layer 2 is a third of s_0 + s_1, its present a third of s_2.
+    let both = history.past(2, &states[..2]) + history.present(2, states[2].clone());
+    let expected = Tensor::<2>::from_data([[4.0, 5.0, 4.0]], &device);
+    both.into_data()
+        .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::default());
+}
+
+#[test]
+fn learned_and_fixed_coefficients_agree_on_tensors() {
+    let device = Device::default();
+    let (layers, h) = (3, 1.0);
+    let y0 = Tensor::<2>::from_data([[0.1, -0.4, 0.9, 0.3]], &device);
+    let mut field = |y: Tensor<2>| y.clone() * (y.neg() + 1.0);
+    let means = |n: usize| vec![1.0 / (n + 1) as f64; n + 1];
+    let fixed = FixedMultistep {
+        w: (0..=layers).map(means).collect(),
+        wc: (0..=layers).map(means).collect(),
+    };
+    let learned = LearnedHistory::init(layers, 4, &device);
+
+    // The same equations with the learned module's norms spelled out.
+    let (mut states, mut y) = (vec![y0.clone()], y0.clone());
+    for n in 1..=layers {
+        let mut s = learned.normalise_guess(n, VectorField::euler(&mut field, y.clone(), h));
+        for _ in 0..2 {
+            let z = fixed.past(n, &states).plus(fixed.present(n, s));
+            s = learned.normalise_correction(n, VectorField::euler(&mut field, z, h));
+        }
+        states.push(s);
+        y = fixed.output(n, &states);
+    }
+
+    let solver = IterativeImplicitEuler {
+        history: learned,
+        iterations: IterationSchedule::Uniform(2),
+    };
+    let mut at = Trajectory::start(y0);
+    for _ in 0..layers {
+        at = solver.step(&mut field, at, h);
+    }
+    let tolerance = Tolerance::<f32>::absolute(1e-5);
+    at.y.into_data().assert_approx_eq(&y.into_data(), tolerance);
+    assert_eq!(at.history.len(), layers + 1);
+}
+
+#[test]
+fn every_named_solver_counts_its_evaluations() {
+    let device = Device::default();
+    let expected = [1, 4, 5, 4, 4];
+    for (name, expected) in SolverName::ALL.iter().zip(expected) {
+        let options = SolverOptions {
+            predictor_order: 4,
+            ..SolverOptions::default()
+        };
+        let config = SolverConfig {
+            name: *name,
+            options,
+        };
+        let solver = config.init(2, 8, &device).unwrap();
+        let mut calls = 0;
+        let mut field = |y: Tensor<2>| {
+            calls += 1;
+            y * 0.1
+        };
+        let y = Tensor::<2>::ones([1, 8], &device);
+        let at = solver.step(&mut field, Trajectory::start(y), 1.0);
+        assert_eq!(at.n, 1);
+        assert_eq!(calls, expected, "{name:?}");
+        assert_eq!(solver.evaluations(1), expected, "{name:?}");
+    }
+}
+
+#[test]
+fn options_that_do_not_fit_are_refused() {
+    let device = Device::default();
+    let config = |name, iterations, predictor_order| SolverConfig {
+        name,
+        options: SolverOptions {
+            iterations,
+            predictor_order,
+        },
+    };
+    let three = IterationSchedule::Uniform(3);
+    for name in [SolverName::RungeKutta, SolverName::PredictorCorrector] {
+        let error = config(name, three.clone(), 3)
+            .init(2, 8, &device)
+            .unwrap_err();
+        assert_eq!(error.to_string(), "predictor_order is 3; allowed: 2, 4");
+    }
+    let list = IterationSchedule::PerLayer(vec![1, 2, 3]);
+    for name in [
+        SolverName::ImplicitEuler,
+        SolverName::IterativeImplicitEuler,
+    ] {
+        let error = config(name, list.clone(), 2)
+            .init(2, 8, &device)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "iterations lists 3 layers, the model has 2"
+        );
+    }
+}
