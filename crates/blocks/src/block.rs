@@ -1,0 +1,135 @@
+//! The LLaMA layer as a map and as a vector field.
+//!
+//! ```text
+//! u    = y + Attention(RMSNorm(y))
+//! G(y) = u + SwiGLU(RMSNorm(u))
+//! F(y) = G(y) - y = Attention(RMSNorm(y)) + SwiGLU(RMSNorm(u))
+//! ```
+
+use burn::module::Module;
+use burn::nn::{RmsNorm, RmsNormConfig};
+use burn::tensor::{Device, Tensor};
+use iiet_ode::VectorField;
+
+use crate::{Attention, Positions, SwiGlu};
+
+/// The sizes of a block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockConfig {
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Width inside the feed-forward layer.
+    pub d_ff: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// What RMSNorm adds to the mean square.
+    pub norm_eps: f64,
+}
+
+impl BlockConfig {
+    /// The width of one head.
+    pub fn head_dim(&self) -> usize {
+        self.d_model / self.n_heads
+    }
+
+    /// A block with fresh parameters.
+    ///
+    /// # Panics
+    ///
+    /// If `n_heads` does not divide `d_model` or `n_kv_heads` does not divide `n_heads`.
+    pub fn init(&self, device: &Device) -> Block {
+        let Self {
+            d_model,
+            n_heads,
+            n_kv_heads,
+            ..
+        } = *self;
+        assert!(
+            d_model.is_multiple_of(n_heads) && n_heads.is_multiple_of(n_kv_heads),
+            "n_kv_heads {n_kv_heads} must divide n_heads {n_heads}, which must divide d_model {d_model}"
+        );
+        let norm = || {
+            RmsNormConfig::new(d_model)
+                .with_epsilon(self.norm_eps)
+                .init(device)
+        };
+        Block {
+            input_layernorm: norm(),
+            self_attn: Attention::init(self, device),
+            post_attention_layernorm: norm(),
+            mlp: SwiGlu::init(d_model, self.d_ff, device),
+        }
+    }
+}
+
+/// Attention and feed-forward layer, each with its norm before it.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// The norm before attention.
+    pub input_layernorm: RmsNorm,
+    /// Causal attention.
+    pub self_attn: Attention,
+    /// The norm before the feed-forward layer.
+    pub post_attention_layernorm: RmsNorm,
+    /// The feed-forward layer.
+    pub mlp: SwiGlu,
+}
+
+impl Block {
+    /// `G(y)`.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_model]`
+    /// - output: the same
+    pub fn forward(&self, y: Tensor<3>, positions: &Positions) -> Tensor<3> {
+        let u = y.clone() + self.attend(y, positions);
+        u.clone() + self.feed_forward(u)
+    }
+
+    /// `F(y) = G(y) - y`, without the detour over `G`.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_model]`
+    /// - output: the same
+    pub fn slope(&self, y: Tensor<3>, positions: &Positions) -> Tensor<3> {
+        let attended = self.attend(y.clone(), positions);
+        let fed = self.feed_forward(y + attended.clone());
+        attended + fed
+    }
+
+    fn attend(&self, y: Tensor<3>, positions: &Positions) -> Tensor<3> {
+        self.self_attn
+            .forward(self.input_layernorm.forward(y), positions)
+    }
+
+    fn feed_forward(&self, u: Tensor<3>) -> Tensor<3> {
+        self.mlp.forward(self.post_attention_layernorm.forward(u))
+    }
+}
+
+/// A block at work on given positions: the right-hand side of `dy/dt = F(y)` in one layer.
+#[derive(Debug)]
+pub struct BlockField<'a> {
+    /// The layer's parameters.
+    pub block: &'a Block,
+    /// Where its input stands.
+    pub positions: &'a Positions,
+}
+
+impl VectorField<Tensor<3>> for BlockField<'_> {
+    fn slope(&mut self, y: Tensor<3>) -> Tensor<3> {
+        self.block.slope(y, self.positions)
+    }
+
+    fn euler(&mut self, y: Tensor<3>, h: f64) -> Tensor<3> {
+        if h == 1.0 {
+            self.block.forward(y, self.positions)
+        } else {
+            y.clone() + self.slope(y) * h
+        }
+    }
+}

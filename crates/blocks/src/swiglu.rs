@@ -1,0 +1,42 @@
+//! The gated feed-forward layer, `W_down (silu(W_gate x) * W_up x)`.
+//!
+//! Shazeer, *GLU Variants Improve Transformer* (arXiv 2002.05202), equation 6.
+
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor};
+
+/// Three bias-free projections.
+#[derive(Module, Debug)]
+pub struct SwiGlu {
+    /// `d_model` to `d_ff`.
+    pub gate_proj: Linear,
+    /// `d_model` to `d_ff`.
+    pub up_proj: Linear,
+    /// `d_ff` to `d_model`.
+    pub down_proj: Linear,
+}
+
+impl SwiGlu {
+    /// Fresh projections between widths `d_model` and `d_ff`.
+    pub fn init(d_model: usize, d_ff: usize, device: &Device) -> Self {
+        let linear = |from, to| LinearConfig::new(from, to).with_bias(false).init(device);
+        Self {
+            gate_proj: linear(d_model, d_ff),
+            up_proj: linear(d_model, d_ff),
+            down_proj: linear(d_ff, d_model),
+        }
+    }
+
+    /// Each token by itself.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_model]`
+    /// - output: the same
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gate = silu(self.gate_proj.forward(x.clone()));
+        self.down_proj.forward(gate * self.up_proj.forward(x))
+    }
+}

@@ -1,0 +1,154 @@
+//! What holds for a block whatever its weights.
+
+use burn::tensor::{Device, Distribution, Tensor, TensorData, Tolerance};
+use iiet_blocks::{Attention, Block, BlockConfig, BlockField, Positions};
+use iiet_ode::VectorField;
+
+const CONFIG: BlockConfig = BlockConfig {
+    d_model: 16,
+    d_ff: 24,
+    n_heads: 4,
+    n_kv_heads: 2,
+    norm_eps: 1e-6,
+};
+
+fn setup(config: BlockConfig, seq: usize) -> (Block, Positions, Tensor<3>) {
+    let device = Device::default();
+    device.seed(7);
+    let y = Tensor::random(
+        [2, seq, config.d_model],
+        Distribution::Normal(0.0, 1.0),
+        &device,
+    );
+    let positions = Positions::new(config.head_dim(), 1e4, seq, &device);
+    (config.init(&device), positions, y)
+}
+
+fn assert_close(a: Tensor<3>, b: Tensor<3>) {
+    a.into_data()
+        .assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(1e-5));
+}
+
+#[test]
+fn slope_is_the_map_minus_the_identity() {
+    let (block, positions, y) = setup(CONFIG, 9);
+    let slope = block.slope(y.clone(), &positions);
+    let map = block.forward(y.clone(), &positions);
+    assert_close(slope.clone() + y.clone(), map.clone());
+
+    let mut field = BlockField {
+        block: &block,
+        positions: &positions,
+    };
+    assert_close(field.euler(y.clone(), 1.0), map);
+    assert_close(field.euler(y.clone(), 0.5), y + slope * 0.5);
+}
+
+#[test]
+fn a_token_does_not_see_those_after_it() {
+    let (block, positions, y) = setup(CONFIG, 9);
+    let before = block.forward(y.clone(), &positions);
+    let changed = y.slice_assign([0..2, 5..9], Tensor::ones([2, 4, 16], &Device::default()));
+    let after = block.forward(changed, &positions);
+    let head = |x: Tensor<3>| x.slice([0..2, 0..5]);
+    before
+        .clone()
+        .slice([0..2, 0..5])
+        .into_data()
+        .assert_eq(&head(after.clone()).into_data(), true);
+    let tail = (before - after)
+        .slice([0..2, 5..9])
+        .abs()
+        .max()
+        .into_scalar::<f32>();
+    assert!(
+        tail > 0.01,
+        "the changed tokens themselves must differ: {tail}"
+    );
+}
+
+#[test]
+fn sequences_of_a_batch_do_not_mix() {
+    let (block, positions, y) = setup(CONFIG, 6);
+    let both = block.forward(y.clone(), &positions);
+    for i in 0..2 {
+        let alone = block.forward(y.clone().slice([i..i + 1]), &positions);
+        assert_close(both.clone().slice([i..i + 1]), alone);
+    }
+}
+
+#[test]
+fn grouped_queries_are_repeated_keys() {
+    // Grouped attention equals multi-head attention whose key and value projections repeat each
+    // shared head for its group.
+    let (block, positions, y) = setup(CONFIG, 6);
+    let grouped = block.self_attn;
+    let repeat = |weight: Tensor<2>| {
+        let head_dim = CONFIG.head_dim();
+        let heads = (0..4).map(|head| weight.clone().narrow(1, head / 2 * head_dim, head_dim));
+        Tensor::cat(heads.collect(), 1)
+    };
+    let config = BlockConfig {
+        n_kv_heads: 4,
+        ..CONFIG
+    };
+    let mut full = Attention::init(&config, &Device::default());
+    full.q_proj = grouped.q_proj.clone();
+    full.o_proj = grouped.o_proj.clone();
+    full.k_proj.weight = full
+        .k_proj
+        .weight
+        .map(|_| repeat(grouped.k_proj.weight.val()));
+    full.v_proj.weight = full
+        .v_proj
+        .weight
+        .map(|_| repeat(grouped.v_proj.weight.val()));
+    assert_close(
+        grouped.forward(y.clone(), &positions),
+        full.forward(y, &positions),
+    );
+}
+
+#[test]
+fn attention_depends_on_distance_only() {
+    // Equal tokens get equal outputs wherever they stand: the weights sum to one and the rotation
+    // of queries and keys leaves values alone.
+    let (block, positions, _) = setup(CONFIG, 5);
+    let y = Tensor::<3>::ones([1, 5, 16], &Device::default());
+    let out = block.self_attn.forward(y, &positions);
+    let first = out.clone().slice([0..1, 0..1]).repeat_dim(1, 5);
+    assert_close(out, first);
+}
+
+#[test]
+fn a_single_token_attends_to_itself() {
+    let (block, positions, y) = setup(CONFIG, 1);
+    let attention = &block.self_attn;
+    let values = attention.v_proj.forward(y.clone());
+    let heads = [0, 0, 1, 1].map(|head| values.clone().narrow(2, head * 4, 4));
+    let expected = attention.o_proj.forward(Tensor::cat(heads.to_vec(), 2));
+    assert_close(attention.forward(y, &positions), expected);
+}
+
+#[test]
+fn swiglu_by_hand() {
+    let device = Device::default();
+    let mut mlp = iiet_blocks::SwiGlu::init(1, 2, &device);
+    let set = |linear: &mut burn::nn::Linear, data: TensorData| {
+        linear.weight = linear
+            .weight
+            .clone()
+            .map(|_| Tensor::from_data(data, &device));
+    };
+    set(&mut mlp.gate_proj, TensorData::from([[1.0f32, -1.0]]));
+    set(&mut mlp.up_proj, TensorData::from([[2.0f32, 3.0]]));
+    set(&mut mlp.down_proj, TensorData::from([[1.0f32], [10.0]]));
+    // x = 1: silu(1) * 2 + 10 * silu(-1) * 3 = 2 * 0.7310586 - 30 * 0.2689414.
+    let y = mlp
+        .forward(Tensor::<3>::ones([1, 1, 1], &device))
+        .into_scalar::<f32>();
+    assert!(
+        (y - (2.0 * 0.731_058_6 - 30.0 * 0.268_941_4)).abs() < 1e-5,
+        "{y}"
+    );
+}
