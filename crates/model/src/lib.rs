@@ -1,1 +1,35 @@
+//! Language models that are ODE transformers: blocks x solver.
+//!
+//! [`LanguageModel`] embeds tokens, integrates `dy/dt = F(y)` with one solver step for each layer,
+//! and projects the normalised result on the vocabulary. [`ModelConfig`] says with which sizes and
+//! which solver. A model directory in Hugging Face layout is read by [`load`] and written by
+//! [`save`]; a plain LLaMA checkpoint is a model whose solver is explicit Euler.
+//!
+//! ```no_run
+//! # // Needs a backend, which an application chooses by a feature of `burn`.
+//! use burn::tensor::{Device, Int, Tensor};
+//!
+//! let (model, config) = iiet_model::load("runs/tiny/model".as_ref(), &Device::default())?;
+//! let ids = Tensor::<2, Int>::from_data([[1, 2, 3]], &Device::default());
+//! assert_eq!(model.forward(ids).dims(), [1, 3, config.vocab_size]);
+//! # Ok::<(), iiet_model::ModelError>(())
+//! ```
 
+mod checkpoint;
+mod config;
+mod cost;
+mod error;
+mod generate;
+mod init;
+mod language_model;
+mod loss;
+mod names;
+
+pub use checkpoint::{SaveOptions, StoredType, load, load_config, save};
+pub use config::ModelConfig;
+pub use cost::{Cost, TrainingMemory};
+pub use error::{ModelError, TensorFault};
+pub use generate::{Sampler, generate};
+pub use language_model::{Backbone, LanguageModel};
+pub use loss::token_losses;
+pub use names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};

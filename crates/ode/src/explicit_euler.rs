@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::solver::Layered;
-use crate::{OdeError, Solver, SolverOptions, State, Trajectory, VectorField};
+use crate::{Solver, SolverOption, SolverOptions, State, Trajectory, VectorField};
 
 /// One evaluation a step, order 1.
 #[derive(Module, Debug)]
@@ -25,7 +25,9 @@ impl<S: State> Solver<S> for ExplicitEuler {
 }
 
 impl Layered for ExplicitEuler {
-    fn init(_: &SolverOptions, _layers: usize, _: usize, _: &Device) -> Result<Self, OdeError> {
-        Ok(Self {})
+    const READS: &'static [SolverOption] = &[];
+
+    fn init(_: &SolverOptions, _layers: usize, _: usize, _: &Device) -> Self {
+        Self {}
     }
 }

@@ -9,7 +9,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::solver::Layered;
-use crate::{IterationSchedule, OdeError, Solver, SolverOptions, State, Trajectory, VectorField};
+use crate::{
+    IterationSchedule, Solver, SolverOption, SolverOptions, State, Trajectory, VectorField,
+};
 
 /// `1 + r_n` evaluations in layer n, order 1.
 #[derive(Module, Debug)]
@@ -41,15 +43,10 @@ impl<S: State> Solver<S> for ImplicitEuler {
 }
 
 impl Layered for ImplicitEuler {
-    fn init(
-        options: &SolverOptions,
-        layers: usize,
-        _: usize,
-        _: &Device,
-    ) -> Result<Self, OdeError> {
-        options.iterations.check(layers)?;
-        Ok(Self {
-            iterations: options.iterations.clone(),
-        })
+    const READS: &'static [SolverOption] = &[SolverOption::Iterations];
+
+    fn init(options: &SolverOptions, _layers: usize, _: usize, _: &Device) -> Self {
+        let iterations = options.iterations.clone();
+        Self { iterations }
     }
 }

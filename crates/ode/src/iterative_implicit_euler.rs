@@ -12,7 +12,7 @@ use burn::tensor::Device;
 
 use crate::solver::Layered;
 use crate::{
-    IterationSchedule, LearnedHistory, Multistep, OdeError, Solver, SolverOptions, State,
+    IterationSchedule, LearnedHistory, Multistep, Solver, SolverOption, SolverOptions, State,
     Trajectory, VectorField,
 };
 
@@ -43,16 +43,12 @@ impl<S: State, H: Multistep<S>> Solver<S> for IterativeImplicitEuler<H> {
 }
 
 impl Layered for IterativeImplicitEuler {
-    fn init(
-        options: &SolverOptions,
-        layers: usize,
-        d_model: usize,
-        device: &Device,
-    ) -> Result<Self, OdeError> {
-        options.iterations.check(layers)?;
-        Ok(Self {
+    const READS: &'static [SolverOption] = &[SolverOption::Iterations];
+
+    fn init(options: &SolverOptions, layers: usize, d_model: usize, device: &Device) -> Self {
+        Self {
             history: LearnedHistory::init(layers, d_model, device),
             iterations: options.iterations.clone(),
-        })
+        }
     }
 }

@@ -52,6 +52,6 @@ pub use predictor_corrector::{EmaStages, FixedEma, LearnedEma, PredictorCorrecto
 pub use runge_kutta::{RungeKutta, Tableau};
 pub use schedule::IterationSchedule;
 pub use solver::{
-    AnySolver, OdeError, Solver, SolverConfig, SolverName, SolverOptions, Trajectory,
+    AnySolver, OdeError, Solver, SolverConfig, SolverName, SolverOption, SolverOptions, Trajectory,
 };
 pub use state::State;

@@ -18,7 +18,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::solver::Layered;
 use crate::{
-    LearnedHistory, Multistep, OdeError, Solver, SolverOptions, State, Trajectory, VectorField,
+    LearnedHistory, Multistep, Solver, SolverOption, SolverOptions, State, Trajectory, VectorField,
 };
 
 /// How the predictor treats and weighs its stages j = 0..order.
@@ -123,24 +123,17 @@ impl<S: State, P: EmaStages<S>, H: Multistep<S>> Solver<S> for PredictorCorrecto
 }
 
 impl Layered for PredictorCorrector {
-    fn init(
-        options: &SolverOptions,
-        layers: usize,
-        d_model: usize,
-        device: &Device,
-    ) -> Result<Self, OdeError> {
-        let order = options.predictor_order;
-        if order != 2 && order != 4 {
-            return Err(OdeError::PredictorOrder { found: order });
-        }
-        Ok(Self {
+    const READS: &'static [SolverOption] = &[SolverOption::PredictorOrder];
+
+    fn init(options: &SolverOptions, layers: usize, d_model: usize, device: &Device) -> Self {
+        Self {
             stages: LearnedEma {
                 alpha: Param::from_data([0.5f32], device),
-                rk_norm: (0..order)
+                rk_norm: (0..options.predictor_order)
                     .map(|_| LayerNormConfig::new(d_model).init(device))
                     .collect(),
             },
             history: LearnedHistory::init(layers, d_model, device),
-        })
+        }
     }
 }

@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::solver::Layered;
-use crate::{OdeError, Solver, SolverOptions, State, Trajectory, VectorField};
+use crate::{Solver, SolverOption, SolverOptions, State, Trajectory, VectorField};
 
 /// The coefficients of an explicit Runge-Kutta method.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,12 +77,13 @@ fn add_weighted<S: State>(y: S, h: f64, c: &[f64], k: &[S]) -> S {
 }
 
 impl Layered for RungeKutta {
-    fn init(options: &SolverOptions, _: usize, _: usize, _: &Device) -> Result<Self, OdeError> {
+    const READS: &'static [SolverOption] = &[SolverOption::PredictorOrder];
+
+    fn init(options: &SolverOptions, _layers: usize, _: usize, _: &Device) -> Self {
         let tableau = match options.predictor_order {
             2 => Tableau::HEUN,
-            4 => Tableau::CLASSICAL,
-            found => return Err(OdeError::PredictorOrder { found }),
+            _ => Tableau::CLASSICAL,
         };
-        Ok(Self { tableau })
+        Self { tableau }
     }
 }

@@ -51,12 +51,20 @@ pub trait Solver<S: State> {
 
 /// A solver that a network can be built with: it may own parameters for each layer.
 pub(crate) trait Layered: Module {
-    fn init(
-        options: &SolverOptions,
-        layers: usize,
-        d_model: usize,
-        device: &Device,
-    ) -> Result<Self, OdeError>;
+    /// The options that this solver reads; the others do not concern it.
+    const READS: &'static [SolverOption];
+
+    /// The solver with fresh parameters. The options have been validated.
+    fn init(options: &SolverOptions, layers: usize, d_model: usize, device: &Device) -> Self;
+}
+
+/// The fields of [`SolverOptions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SolverOption {
+    /// [`SolverOptions::iterations`].
+    Iterations,
+    /// [`SolverOptions::predictor_order`].
+    PredictorOrder,
 }
 
 /// What the solvers can be told; each reads what concerns it.
@@ -85,6 +93,29 @@ pub struct SolverConfig {
     pub name: SolverName,
     /// Its numbers.
     pub options: SolverOptions,
+}
+
+impl SolverConfig {
+    /// Whether the solver can be built for so many layers.
+    ///
+    /// # Errors
+    ///
+    /// [`OdeError`] if the options do not fit the solver or the number of layers.
+    pub fn validate(&self, layers: usize) -> Result<(), OdeError> {
+        let SolverOptions {
+            iterations,
+            predictor_order,
+        } = &self.options;
+        if self.name.reads(SolverOption::Iterations) {
+            iterations.check(layers)?;
+        }
+        if self.name.reads(SolverOption::PredictorOrder) && ![2, 4].contains(predictor_order) {
+            return Err(OdeError::PredictorOrder {
+                found: *predictor_order,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// A configuration that no solver accepts.
@@ -119,6 +150,13 @@ macro_rules! solvers {
         impl SolverName {
             /// Every solver there is.
             pub const ALL: &[SolverName] = &[$(SolverName::$solver,)+];
+
+            /// Whether the option concerns this solver.
+            pub fn reads(self, option: SolverOption) -> bool {
+                match self {
+                    $(Self::$solver => <$solver as Layered>::READS.contains(&option),)+
+                }
+            }
         }
 
         /// Any of the solvers, as one module.
@@ -140,12 +178,13 @@ macro_rules! solvers {
                 d_model: usize,
                 device: &Device,
             ) -> Result<AnySolver, OdeError> {
-                match self.name {
+                self.validate(layers)?;
+                Ok(match self.name {
                     $(SolverName::$solver => {
-                        <$solver as Layered>::init(&self.options, layers, d_model, device)
-                            .map(AnySolver::$solver)
+                        let solver = Layered::init(&self.options, layers, d_model, device);
+                        AnySolver::$solver(solver)
                     })+
-                }
+                })
             }
         }
 

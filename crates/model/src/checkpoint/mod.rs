@@ -1,0 +1,15 @@
+//! Model directories in Hugging Face layout: `config.json` and `model.safetensors`, or shards
+//! with a `model.safetensors.index.json`.
+
+mod read;
+mod write;
+
+pub use read::{load, load_config};
+pub use write::{SaveOptions, StoredType, save};
+
+/// The configuration.
+const CONFIG: &str = "config.json";
+/// All weights in one file.
+const WEIGHTS: &str = "model.safetensors";
+/// Which shard holds which tensor.
+const INDEX: &str = "model.safetensors.index.json";

@@ -1,0 +1,243 @@
+//! Reading a model directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use super::{CONFIG, INDEX, WEIGHTS};
+use crate::names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
+use crate::{LanguageModel, ModelConfig, ModelError, TensorFault};
+
+/// Reads a model directory, in f32 whatever the type on disk.
+///
+/// # Errors
+///
+/// [`ModelError`]: an unreadable or unsupported configuration, a damaged weight file, or one
+/// error that lists every missing, surplus and misshapen tensor by name.
+pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig), ModelError> {
+    let config = load_config(dir)?;
+    let model = LanguageModel::empty(&config, device)?;
+    let files = open_all(&weight_files(dir)?)?;
+    let mut parsed = Vec::with_capacity(files.len());
+    for (path, bytes) in &files {
+        parsed.push(parse(path, bytes)?);
+    }
+    let weights: BTreeMap<&str, TensorView<'_>> = parsed
+        .iter()
+        .flat_map(|shard| shard.iter())
+        .filter(|(name, _)| !is_derived(name))
+        .collect();
+
+    let mut check = Check::new(&weights);
+    visit_parameters(&model, &mut check);
+    let faults = check.finish(&config);
+    if !faults.is_empty() {
+        let path = dir.to_owned();
+        return Err(ModelError::Tensors { path, faults });
+    }
+    let device = device.clone();
+    let model = map_parameters(model, &mut Fill { weights, device });
+    Ok((model, config))
+}
+
+/// Reads the `config.json` of a model directory.
+///
+/// # Errors
+///
+/// [`ModelError`] if it is missing, malformed, unsupported or impossible.
+pub fn load_config(dir: &Path) -> Result<ModelConfig, ModelError> {
+    let path = dir.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(io_error(&path))?;
+    ModelConfig::from_json(&text, &path)
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ModelError {
+    let path = path.to_owned();
+    move |source| ModelError::Io { path, source }
+}
+
+/// Rotary frequencies, which old LLaMA checkpoints store though they follow from the sizes.
+fn is_derived(name: &str) -> bool {
+    name.ends_with(".rotary_emb.inv_freq")
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The single weight file, or the shards that the index names.
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let single = dir.join(WEIGHTS);
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    let path = dir.join(INDEX);
+    if !path.exists() {
+        let path = dir.to_owned();
+        return Err(ModelError::NoWeights { path });
+    }
+    let text = std::fs::read_to_string(&path).map_err(io_error(&path))?;
+    let index: Index = serde_json::from_str(&text).map_err(|source| ModelError::Json {
+        path: path.clone(),
+        source,
+    })?;
+    let shards: BTreeSet<&String> = index.weight_map.values().collect();
+    for shard in &shards {
+        // An index must not reach outside its directory.
+        if Path::new(shard).file_name() != Some(shard.as_ref()) {
+            let reason = format!("weight_map names {shard:?}; allowed: files beside the index");
+            return Err(ModelError::Index { path, reason });
+        }
+    }
+    Ok(shards.iter().map(|shard| dir.join(shard)).collect())
+}
+
+fn open_all(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Mmap)>, ModelError> {
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        let file = File::open(path).map_err(io_error(path))?;
+        // SAFETY: the map is read-only and dropped before this module returns. A file that another
+        // process shortens meanwhile can still fault, as with every memory-mapped loader.
+        let map = unsafe { Mmap::map(&file) }.map_err(io_error(path))?;
+        files.push((path.clone(), map));
+    }
+    Ok(files)
+}
+
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, ModelError> {
+    SafeTensors::deserialize(bytes).map_err(|source| ModelError::Safetensors {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Compares what the model needs with what the files hold.
+struct Check<'a, 'data> {
+    weights: &'a BTreeMap<&'a str, TensorView<'data>>,
+    unused: BTreeSet<&'a str>,
+    faults: Vec<TensorFault>,
+}
+
+impl<'a, 'data> Check<'a, 'data> {
+    fn new(weights: &'a BTreeMap<&'a str, TensorView<'data>>) -> Self {
+        let unused = weights.keys().copied().collect();
+        let faults = Vec::new();
+        Self {
+            weights,
+            unused,
+            faults,
+        }
+    }
+
+    fn finish(mut self, config: &ModelConfig) -> Vec<TensorFault> {
+        // Some writers store a tied projection although it is the embedding.
+        let (head, embedding) = ("lm_head.weight", "model.embed_tokens.weight");
+        if config.tie_embeddings
+            && let (Some(head), Some(embedding)) =
+                (self.weights.get(head), self.weights.get(embedding))
+            && head.data() == embedding.data()
+        {
+            self.unused.remove("lm_head.weight");
+        }
+        let surplus = self.unused.iter().map(|name| TensorFault::Surplus {
+            name: (*name).into(),
+        });
+        self.faults.extend(surplus);
+        self.faults
+    }
+}
+
+impl ParameterVisitor for Check<'_, '_> {
+    fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>) {
+        let shape = stored_shape(role, &parameter.lazy_shape());
+        self.unused.remove(name);
+        let name = name.to_owned();
+        let Some(view) = self.weights.get(name.as_str()) else {
+            self.faults.push(TensorFault::Missing { name, shape });
+            return;
+        };
+        if view.shape() != shape {
+            let found = view.shape().to_vec();
+            self.faults.push(TensorFault::Shape {
+                name,
+                found,
+                expected: shape,
+            });
+        } else if ![Dtype::F32, Dtype::BF16, Dtype::F16].contains(&view.dtype()) {
+            let found = format!("{:?}", view.dtype());
+            self.faults.push(TensorFault::Type { name, found });
+        }
+    }
+}
+
+/// The shape of a parameter on disk.
+pub(super) fn stored_shape(role: Role, shape: &[usize]) -> Vec<usize> {
+    match role {
+        Role::Projection => shape.iter().rev().copied().collect(),
+        Role::Embedding | Role::Coefficient => shape.to_vec(),
+    }
+}
+
+struct Fill<'a> {
+    weights: BTreeMap<&'a str, TensorView<'a>>,
+    device: Device,
+}
+
+impl ParameterMapper for Fill<'_> {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        role: Role,
+        parameter: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        let view = &self.weights[name];
+        let mut values = to_f32(view);
+        let shape = parameter.lazy_shape();
+        if let (Role::Projection, [rows, columns]) = (role, view.shape()) {
+            values = transposed(&values, *rows, *columns);
+        }
+        let data = TensorData::new::<f32, _>(values, shape);
+        let id = parameter.id;
+        parameter.transform_for_load(Tensor::from_data(data, &self.device), id)
+    }
+}
+
+/// The elements of a tensor that passed [`Check`].
+fn to_f32(view: &TensorView<'_>) -> Vec<f32> {
+    let bytes = view.data();
+    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    match view.dtype() {
+        Dtype::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+        _ => bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect(),
+    }
+}
+
+/// A row-major matrix, transposed tile by tile so that both sides stay in cache.
+pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const TILE: usize = 32;
+    let mut out = vec![0.0; values.len()];
+    for row_tile in (0..rows).step_by(TILE) {
+        for column_tile in (0..columns).step_by(TILE) {
+            for row in row_tile..(row_tile + TILE).min(rows) {
+                for column in column_tile..(column_tile + TILE).min(columns) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,141 @@
+//! What can be wrong with a configuration or a checkpoint.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use iiet_ode::OdeError;
+
+/// The errors of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A size or option that no model can have.
+    #[error("{key} is {found}; {allowed}")]
+    Config {
+        /// The key, with its Hugging Face name in brackets where that differs.
+        key: &'static str,
+        /// The value found.
+        found: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// Options that do not fit the solver.
+    #[error(transparent)]
+    Solver(#[from] OdeError),
+    /// A `config.json` that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        source: serde_json::Error,
+    },
+    /// A `config.json` of a model that this crate does not implement.
+    #[error("{}: {key} is {found}; {allowed}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The value found.
+        found: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// A file that cannot be opened, read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// No weights where a model directory should have them.
+    #[error(
+        "{}: no weights; looked for model.safetensors and model.safetensors.index.json",
+        path.display()
+    )]
+    NoWeights {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file that is not safetensors, or is damaged.
+    #[error("{}: not a valid safetensors file: {source}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: safetensors::SafeTensorError,
+    },
+    /// A shard index that names files outside the model directory or twice.
+    #[error("{}: {reason}", path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Tensors that are missing, surplus or of another shape or type.
+    #[error("{}: the weights do not fit the configuration:{}", path.display(), list(faults))]
+    Tensors {
+        /// The model directory.
+        path: PathBuf,
+        /// Every fault, by name.
+        faults: Vec<TensorFault>,
+    },
+}
+
+/// One tensor that keeps a checkpoint from loading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TensorFault {
+    /// The model needs it, the file has not got it.
+    Missing {
+        /// Its name.
+        name: String,
+        /// The shape needed.
+        shape: Vec<usize>,
+    },
+    /// The file has it, the model has no use for it.
+    Surplus {
+        /// Its name.
+        name: String,
+    },
+    /// The shape in the file is not the model's.
+    Shape {
+        /// Its name.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The model's.
+        expected: Vec<usize>,
+    },
+    /// The element type cannot be read as a weight.
+    Type {
+        /// Its name.
+        name: String,
+        /// The type in the file.
+        found: String,
+    },
+}
+
+impl fmt::Display for TensorFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { name, shape } => write!(f, "missing   {name} {shape:?}"),
+            Self::Surplus { name } => write!(f, "surplus   {name}"),
+            Self::Shape {
+                name,
+                found,
+                expected,
+            } => {
+                write!(f, "misshapen {name} {found:?}, expected {expected:?}")
+            }
+            Self::Type { name, found } => {
+                write!(f, "type      {name} is {found}; allowed: F32, BF16, F16")
+            }
+        }
+    }
+}
+
+fn list(faults: &[TensorFault]) -> String {
+    faults.iter().map(|fault| format!("\n  {fault}")).collect()
+}

@@ -1,0 +1,71 @@
+//! Fresh weights.
+//!
+//! Matrices are normal with standard deviation `initializer_range`; norms and solver coefficients
+//! keep their neutral values. A matrix depends on the seed and its own name alone: the backend,
+//! the order of creation and the other parameters make no difference.
+
+use burn::module::Param;
+use burn::tensor::{Device, Shape, Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, Normal};
+
+use crate::names::{ParameterMapper, Role, map_parameters};
+use crate::{LanguageModel, ModelConfig, ModelError};
+
+impl LanguageModel {
+    /// A model with fresh weights.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ModelConfig::validate`].
+    pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
+        let model = Self::empty(config, device)?;
+        let normal = Normal::new(0.0, config.initializer_range as f32)
+            .expect("invariant: validate() lets only finite, positive deviations through");
+        let device = device.clone();
+        Ok(map_parameters(
+            model,
+            &mut Fill {
+                seed,
+                normal,
+                device,
+            },
+        ))
+    }
+}
+
+struct Fill {
+    seed: u64,
+    normal: Normal<f32>,
+    device: Device,
+}
+
+impl ParameterMapper for Fill {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        role: Role,
+        parameter: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        if role == Role::Coefficient {
+            return parameter;
+        }
+        let shape: Shape = parameter.lazy_shape();
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        random.set_stream(stream_of(name));
+        let values: Vec<f32> = (0..shape.num_elements())
+            .map(|_| self.normal.sample(&mut random))
+            .collect();
+        let data = TensorData::new::<f32, _>(values, shape);
+        let id = parameter.id;
+        parameter.transform_for_load(Tensor::from_data(data, &self.device), id)
+    }
+}
+
+/// FNV-1a: which of the generator's independent streams belongs to a name.
+fn stream_of(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

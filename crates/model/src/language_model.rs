@@ -1,0 +1,146 @@
+//! Tokens in, logits out: an embedding, one solver step a layer, a norm, a projection.
+//!
+//! ```text
+//! y_0    = E[ids]
+//! y_n    = solver step of size 1 through F_n         n = 1..N
+//! logits = RMSNorm(y_N) W^T                          W = E when embeddings are tied
+//! ```
+
+use burn::module::Module;
+use burn::nn::{
+    Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig,
+};
+use burn::tensor::module::linear;
+use burn::tensor::{Device, Int, Tensor};
+use iiet_blocks::{Block, BlockField, Positions};
+use iiet_ode::{AnySolver, Solver, Trajectory};
+
+use crate::{ModelConfig, ModelError};
+
+/// A causal language model.
+#[derive(Module, Debug)]
+pub struct LanguageModel {
+    /// Everything below the output projection.
+    pub model: Backbone,
+    /// The output projection, unless it is the embedding.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    config: ModelConfig,
+}
+
+/// The embedding, the layers and the solver that integrates through them.
+#[derive(Module, Debug)]
+pub struct Backbone {
+    /// `E`.
+    pub embed_tokens: Embedding,
+    /// `F_1, .., F_N`.
+    pub layers: Vec<Block>,
+    /// How a layer takes its step.
+    pub solver: AnySolver,
+    /// The norm after the last layer.
+    pub norm: RmsNorm,
+}
+
+impl LanguageModel {
+    /// A model whose matrices are zero, to be filled from a checkpoint or by
+    /// [`init`](Self::init).
+    ///
+    /// Memory for the parameters is taken when they are first used.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ModelConfig::validate`].
+    pub fn empty(config: &ModelConfig, device: &Device) -> Result<Self, ModelError> {
+        config.validate()?;
+        let ModelConfig {
+            vocab_size,
+            d_model,
+            n_layers,
+            ..
+        } = *config;
+        let embed_tokens = EmbeddingConfig::new(vocab_size, d_model)
+            .with_initializer(Initializer::Zeros)
+            .init(device);
+        let layers = (0..n_layers).map(|_| config.block().init(device)).collect();
+        let solver = config.solver.init(n_layers, d_model, device)?;
+        let norm = RmsNormConfig::new(d_model)
+            .with_epsilon(config.rms_norm_eps)
+            .init(device);
+        let lm_head = (!config.tie_embeddings).then(|| {
+            LinearConfig::new(d_model, vocab_size)
+                .with_bias(false)
+                .with_initializer(Initializer::Zeros)
+                .init(device)
+        });
+        Ok(Self {
+            model: Backbone {
+                embed_tokens,
+                layers,
+                solver,
+                norm,
+            },
+            lm_head,
+            config: config.clone(),
+        })
+    }
+
+    /// What the model was built from.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Logits of the next token at every position.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq]`, ids below `vocab_size`
+    /// - output: `[batch, seq, vocab]`
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.logits(self.hidden(ids))
+    }
+
+    /// The normalised hidden states before the output projection.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq]`, ids below `vocab_size`
+    /// - output: `[batch, seq, d_model]`
+    pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [_, seq] = ids.dims();
+        let head_dim = self.config.block().head_dim();
+        let positions = Positions::new(head_dim, self.config.rope_theta, seq, &ids.device());
+        let Backbone {
+            embed_tokens,
+            layers,
+            solver,
+            norm,
+        } = &self.model;
+
+        let mut at = Trajectory::start(embed_tokens.forward(ids));
+        for block in layers {
+            let mut field = BlockField {
+                block,
+                positions: &positions,
+            };
+            at = solver.step(&mut field, at, 1.0);
+        }
+        norm.forward(at.y)
+    }
+
+    /// Projects hidden states on the vocabulary.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_model]`
+    /// - output: `[batch, seq, vocab]`
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => linear(
+                hidden,
+                self.model.embed_tokens.weight.val().transpose(),
+                None,
+            ),
+        }
+    }
+}
