@@ -90,7 +90,13 @@ impl SourceSpec {
             .unwrap_or("corpus")
             .chars()
             .take(40)
-            .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+                    c
+                } else {
+                    '_'
+                }
+            })
             .collect();
         match paths.len() {
             1 => clean,
@@ -133,7 +139,11 @@ impl DataConfig {
     /// [`DataError::Config`] names the key, what was found and what is allowed.
     pub fn check(&self) -> Result<(), DataError> {
         let wrong = |key: &'static str, found: String, allowed: String| {
-            Err(DataError::Config { key, found, allowed })
+            Err(DataError::Config {
+                key,
+                found,
+                allowed,
+            })
         };
         if let Validation::Fraction(fraction) = self.validation
             && !(fraction > 0.0 && fraction < 1.0)
@@ -153,7 +163,11 @@ impl DataConfig {
             }
             if paths.iter().any(|path| path == CARGO_DEPS) {
                 let allowed = "\"cargo-deps\" alone, or a list of paths".to_owned();
-                return wrong("data.source", "\"cargo-deps\" within a list".to_owned(), allowed);
+                return wrong(
+                    "data.source",
+                    "\"cargo-deps\" within a list".to_owned(),
+                    allowed,
+                );
             }
         }
         if self.text_field.is_empty() {

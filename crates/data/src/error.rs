@@ -38,7 +38,10 @@ pub enum DataError {
     },
     /// The kind of source was not compiled in.
     #[error("{path}: needs the cargo feature `{feature}` of iiet-data, which is off in this build", path = path.display())]
-    FeatureMissing { path: PathBuf, feature: &'static str },
+    FeatureMissing {
+        path: PathBuf,
+        feature: &'static str,
+    },
     /// `cargo metadata` failed, so the default corpus cannot be found.
     #[error(
         "cannot list the locked dependencies with `cargo metadata --locked`: {message}; run inside a workspace whose Cargo.lock is current, after `cargo fetch`, or set data.source to a path"
@@ -56,7 +59,9 @@ pub enum DataError {
         remedy: &'static str,
     },
     /// The source gave other text on a second reading.
-    #[error("the source changed while it was being read: first {before} bytes of text in {documents_before} documents, then {after} in {documents_after}")]
+    #[error(
+        "the source changed while it was being read: first {before} bytes of text in {documents_before} documents, then {after} in {documents_after}"
+    )]
     SourceChanged {
         before: u64,
         after: u64,

@@ -64,7 +64,9 @@ pub struct FrequentToken {
 /// # Errors
 /// If a file is missing or damaged.
 pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
-    let is_folder = std::fs::metadata(path).map_err(DataError::io(path))?.is_dir();
+    let is_folder = std::fs::metadata(path)
+        .map_err(DataError::io(path))?
+        .is_dir();
     let folder = match is_folder {
         true => path,
         false => path.parent().unwrap_or(Path::new("")),
@@ -89,7 +91,10 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
     })
 }
 
-fn inspect_file(path: &Path, tokenizer: Option<&Tokenizer>) -> Result<TokenFileInspection, DataError> {
+fn inspect_file(
+    path: &Path,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<TokenFileInspection, DataError> {
     let file = TokenFile::open(path)?;
     file.verify()?;
     // Another vocabulary would put wrong words to the ids.
@@ -163,11 +168,25 @@ impl fmt::Display for TokenFileInspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.path.display())?;
         writeln!(f, "documents         {}", self.documents)?;
-        writeln!(f, "tokens            {} of {} bytes", self.tokens, self.token_width)?;
+        writeln!(
+            f,
+            "tokens            {} of {} bytes",
+            self.tokens, self.token_width
+        )?;
         writeln!(f, "text              {} bytes", self.text_bytes)?;
         writeln!(f, "bytes per token   {:.3}", self.bytes_per_token)?;
-        writeln!(f, "unigram entropy   {:.3} bits per byte", self.unigram_bits_per_byte)?;
-        writeln!(f, "vocabulary        {}, {} used, hash {}", self.vocab_size, self.tokens_used, &self.vocab_hash[..16])?;
+        writeln!(
+            f,
+            "unigram entropy   {:.3} bits per byte",
+            self.unigram_bits_per_byte
+        )?;
+        writeln!(
+            f,
+            "vocabulary        {}, {} used, hash {}",
+            self.vocab_size,
+            self.tokens_used,
+            &self.vocab_hash[..16]
+        )?;
         write!(f, "most frequent    ")?;
         for token in &self.frequent {
             match &token.text {

@@ -149,7 +149,10 @@ fn build(
             let sample = sample::sample(&scan, &plan, config, progress)?;
             progress.stage("training the tokenizer", None);
             let tokenizer = Tokenizer::train(sample.into_iter(), config.vocab_size)?;
-            progress.done(&format!("{} tokens in the vocabulary", tokenizer.vocab_size()));
+            progress.done(&format!(
+                "{} tokens in the vocabulary",
+                tokenizer.vocab_size()
+            ));
             tokenizer
         }
     };

@@ -73,7 +73,11 @@ pub fn gzip_bits_per_byte(mut text: impl Read) -> std::io::Result<f64> {
     let mut encoder = GzEncoder::new(Count(0), Compression::best());
     let bytes = std::io::copy(&mut text, &mut encoder)?;
     let packed = encoder.finish()?.0;
-    Ok(if bytes == 0 { 0.0 } else { 8.0 * packed as f64 / bytes as f64 })
+    Ok(if bytes == 0 {
+        0.0
+    } else {
+        8.0 * packed as f64 / bytes as f64
+    })
 }
 
 #[cfg(test)]

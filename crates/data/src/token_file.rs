@@ -106,7 +106,10 @@ impl TokenFile {
     }
 
     /// Tokens in the file, document ends included.
-    #[expect(clippy::len_without_is_empty, reason = "prepared files are never empty")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "prepared files are never empty"
+    )]
     pub fn len(&self) -> u64 {
         self.header.tokens
     }
@@ -187,10 +190,19 @@ impl TokenFile {
         let bytes = &self.token_bytes()[start as usize * width..end as usize * width];
         let from = tokens.len();
         match width {
-            2 => tokens.extend(bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b)))),
+            2 => tokens.extend(
+                bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|b| u32::from(u16::from_le_bytes(*b))),
+            ),
             _ => tokens.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
         }
-        match tokens[from..].iter().find(|&&t| u64::from(t) >= self.header.vocab_size) {
+        match tokens[from..]
+            .iter()
+            .find(|&&t| u64::from(t) >= self.header.vocab_size)
+        {
             Some(&token) => Err(DataError::TokenOutOfRange {
                 path: Some(self.path.to_path_buf()),
                 token,
@@ -229,7 +241,9 @@ impl TokenFile {
                 &self.path,
                 "the payload's checksum",
                 found.to_hex().to_string(),
-                blake3::Hash::from(self.header.payload_hash).to_hex().to_string(),
+                blake3::Hash::from(self.header.payload_hash)
+                    .to_hex()
+                    .to_string(),
             ));
         }
         self.counts().map(drop)
@@ -258,7 +272,11 @@ impl TokenFile {
         let mut least = 0;
         for index in 0..self.documents() {
             let (start, bytes) = self.document_row(index);
-            let in_order = if index == 0 { start == 0 } else { start >= least };
+            let in_order = if index == 0 {
+                start == 0
+            } else {
+                start >= least
+            };
             if !in_order || start >= self.len() {
                 let expected = match index {
                     0 => "0".to_owned(),
@@ -296,7 +314,9 @@ fn check_header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
     let hash = blake3::hash(&head[..HEADER_HASHED]);
     if head[HEADER_HASHED..] != *hash.as_bytes() {
         let found = hash.to_hex().to_string();
-        let stored: [u8; 32] = head[HEADER_HASHED..].try_into().expect("invariant: 32 bytes left");
+        let stored: [u8; 32] = head[HEADER_HASHED..]
+            .try_into()
+            .expect("invariant: 32 bytes left");
         let expected = blake3::Hash::from(stored).to_hex().to_string();
         return wrong("the header's checksum", found, expected);
     }
@@ -310,12 +330,20 @@ fn check_header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
         payload_hash: head[80..112].try_into().expect("invariant: 32 bytes"),
     };
     if header.width != 2 && header.width != 4 {
-        return wrong("the token width", header.width.to_string(), "2 or 4".to_owned());
+        return wrong(
+            "the token width",
+            header.width.to_string(),
+            "2 or 4".to_owned(),
+        );
     }
     let most = if header.width == 2 { 1 << 16 } else { 1 << 32 };
     if header.vocab_size == 0 || header.vocab_size > most {
         let expected = format!("1 to {most}");
-        return wrong("the vocabulary size", header.vocab_size.to_string(), expected);
+        return wrong(
+            "the vocabulary size",
+            header.vocab_size.to_string(),
+            expected,
+        );
     }
     let table = header.documents.checked_mul(DOCUMENT_BYTES as u64);
     let tokens = header.tokens.checked_mul(header.width as u64);

@@ -33,11 +33,7 @@ impl TokenWriter {
     ///
     /// # Errors
     /// If the file cannot be created, or the vocabulary is empty or beyond 32 bits.
-    pub fn create(
-        path: &Path,
-        vocab_size: usize,
-        vocab_hash: [u8; 32],
-    ) -> Result<Self, DataError> {
+    pub fn create(path: &Path, vocab_size: usize, vocab_hash: [u8; 32]) -> Result<Self, DataError> {
         if vocab_size == 0 || vocab_size as u64 > 1 << 32 {
             return Err(DataError::Config {
                 key: "vocab_size",
@@ -84,7 +80,8 @@ impl TokenWriter {
                     vocab_size: self.vocab_size,
                 });
             }
-            self.bytes.extend_from_slice(&token.to_le_bytes()[..self.width]);
+            self.bytes
+                .extend_from_slice(&token.to_le_bytes()[..self.width]);
         }
         self.hash.update(&self.bytes);
         self.tokens
@@ -169,9 +166,19 @@ mod tests {
         writer.end_document().unwrap();
         writer.push(&[2], 1).unwrap();
         let error = writer.push(&[300], 1).unwrap_err();
-        assert!(matches!(error, DataError::TokenOutOfRange { token: 300, .. }));
+        assert!(matches!(
+            error,
+            DataError::TokenOutOfRange { token: 300, .. }
+        ));
         let counts = writer.finish().unwrap();
-        assert_eq!(counts, Counts { documents: 2, tokens: 3, text_bytes: 4 });
+        assert_eq!(
+            counts,
+            Counts {
+                documents: 2,
+                tokens: 3,
+                text_bytes: 4
+            }
+        );
 
         let bytes = std::fs::read(&path).unwrap();
         #[rustfmt::skip]

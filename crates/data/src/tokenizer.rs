@@ -10,6 +10,7 @@
 //! special (runs of spaces, say) are found in text, as its author meant.
 
 mod byte_level;
+mod words;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -43,9 +44,6 @@ pub(crate) const MIN_VOCAB: usize = 257;
 /// Beyond this, training takes hours and gigabytes.
 pub(crate) const MAX_VOCAB: usize = 1 << 20;
 
-/// The split pattern of LLaMA 3's tokenizer.
-const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
 /// Text to token ids and back; cheap to clone.
 #[derive(Clone)]
 pub struct Tokenizer {
@@ -56,6 +54,8 @@ pub struct Tokenizer {
     vocab_hash: [u8; 32],
     document_end: Option<u32>,
     token_bytes: Option<Arc<Vec<u32>>>,
+    /// The fast way to encode, where the tokenizer is of a known kind.
+    words: Option<Arc<words::Words>>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -85,7 +85,7 @@ impl Tokenizer {
             });
         }
         let split = Split::new(
-            SplitPattern::Regex(PATTERN.to_owned()),
+            SplitPattern::Regex(words::LLAMA_3.to_owned()),
             SplitDelimiterBehavior::Isolated,
             false,
         );
@@ -170,7 +170,10 @@ impl Tokenizer {
             hash.update(&(token.len() as u64).to_le_bytes());
             hash.update(token.as_bytes());
         }
-        let document_end = DOCUMENT_ENDS.iter().find_map(|name| inner.token_to_id(name));
+        let document_end = DOCUMENT_ENDS
+            .iter()
+            .find_map(|name| inner.token_to_id(name));
+        let words = words::Words::of(&json).map(Arc::new);
         let token_bytes = byte_level::token_bytes(&json, &vocab, vocab_size).map(Arc::new);
         Ok(Self {
             inner: Arc::new(inner),
@@ -179,6 +182,7 @@ impl Tokenizer {
             vocab_hash: *hash.finalize().as_bytes(),
             document_end,
             token_bytes,
+            words,
         })
     }
 
@@ -200,6 +204,14 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer has no token for a part of the text; never for a trained one.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        match &self.words {
+            Some(words) => words.encode(text, self.inner.get_model()).map_err(failed),
+            None => self.encode_in_full(text),
+        }
+    }
+
+    /// Encodes with all steps that the `tokenizer.json` names.
+    fn encode_in_full(&self, text: &str) -> Result<Vec<u32>, DataError> {
         let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -264,7 +276,8 @@ fn failed(error: tokenizers::Error) -> DataError {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "fn main() {\n    let naïve = \"日本\";\n    main();\n}\n// main, main 1234567\n";
+    const TEXT: &str =
+        "fn main() {\n    let naïve = \"日本\";\n    main();\n}\n// main, main 1234567\n";
 
     fn trained() -> Tokenizer {
         Tokenizer::train(std::iter::repeat_n(TEXT.to_owned(), 3), 280).unwrap()
@@ -273,12 +286,42 @@ mod tests {
     #[test]
     fn what_is_encoded_decodes_to_itself() {
         let tokenizer = trained();
-        for text in [TEXT, "", " ", "a\u{0}b", "never seen: ¿ßçж 🦀\r\n\r\n  \t", "<|endoftext|>"] {
+        for text in [
+            TEXT,
+            "",
+            " ",
+            "a\u{0}b",
+            "never seen: ¿ßçж 🦀\r\n\r\n  \t",
+            "<|endoftext|>",
+        ] {
             let tokens = tokenizer.encode(text).unwrap();
             assert_eq!(tokenizer.decode(&tokens).unwrap(), text);
             let bytes = tokenizer.token_bytes().unwrap();
             let sum: u32 = tokens.iter().map(|&token| bytes[token as usize]).sum();
             assert_eq!(sum as usize, text.len(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_fast_way_gives_the_same_tokens() {
+        let tokenizer = trained();
+        assert!(tokenizer.words.is_some());
+        let own = include_str!("tokenizer.rs");
+        let odd = "a  b\t\tc \n d\r\n\r\n  \n\te   \u{a0}\u{a0}f\u{3000}\u{3000} 12345 can't CAN'T ''' \n";
+        for text in [own, odd, " ", "  ", "\n \n", " \n ", "a ", "a  "] {
+            let fast = tokenizer.encode(text).unwrap();
+            assert_eq!(fast, tokenizer.encode_in_full(text).unwrap(), "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_fast_way_gives_the_same_tokens_for_any_text(
+            text in r"([ \t\n\ra'1é日\u{a0}{(]|let|\PC){0,60}"
+        ) {
+            static TOKENIZER: std::sync::LazyLock<Tokenizer> = std::sync::LazyLock::new(trained);
+            let fast = TOKENIZER.encode(&text).unwrap();
+            proptest::prop_assert_eq!(fast, TOKENIZER.encode_in_full(&text).unwrap());
         }
     }
 
@@ -311,7 +354,10 @@ mod tests {
         let opened = Tokenizer::open(&path).unwrap();
         assert_eq!(opened.vocab_hash(), tokenizer.vocab_hash());
         assert_eq!(opened.json(), tokenizer.json());
-        assert_eq!(opened.encode(TEXT).unwrap(), tokenizer.encode(TEXT).unwrap());
+        assert_eq!(
+            opened.encode(TEXT).unwrap(),
+            tokenizer.encode(TEXT).unwrap()
+        );
         std::fs::write(&path, "{}").unwrap();
         let error = Tokenizer::open(&path).unwrap_err().to_string();
         assert!(error.contains("tokenizer.json"), "{error}");
@@ -320,9 +366,21 @@ mod tests {
     #[test]
     fn ids_and_sizes_outside_are_errors() {
         let error = trained().decode(&[280]).unwrap_err();
-        assert!(matches!(error, DataError::TokenOutOfRange { token: 280, vocab_size: 280, .. }));
+        assert!(matches!(
+            error,
+            DataError::TokenOutOfRange {
+                token: 280,
+                vocab_size: 280,
+                ..
+            }
+        ));
         assert!(Tokenizer::train(std::iter::empty(), 256).is_err());
         // No text at all still gives the bytes.
-        assert_eq!(Tokenizer::train(std::iter::empty(), 400).unwrap().vocab_size(), 257);
+        assert_eq!(
+            Tokenizer::train(std::iter::empty(), 400)
+                .unwrap()
+                .vocab_size(),
+            257
+        );
     }
 }

@@ -46,7 +46,11 @@ impl Plan {
 /// A number's place in a fixed shuffled order.
 fn hash(document: u64) -> u64 {
     let hash = blake3::hash(format!("held out: document {document}").as_bytes());
-    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("invariant: 8 of 32 bytes"))
+    u64::from_le_bytes(
+        hash.as_bytes()[..8]
+            .try_into()
+            .expect("invariant: 8 of 32 bytes"),
+    )
 }
 
 /// What [`read_divided`] hands over.
@@ -107,7 +111,10 @@ impl Divider<'_> {
                 if self.current == Split::Validation {
                     return None;
                 }
-                let cut = cuts.get(self.document as usize).copied().unwrap_or(u64::MAX);
+                let cut = cuts
+                    .get(self.document as usize)
+                    .copied()
+                    .unwrap_or(u64::MAX);
                 let within = cut.saturating_sub(self.position).try_into().ok()?;
                 let rest = text.as_bytes().get(within..)?;
                 let line_end = rest.iter().position(|&byte| byte == b'\n')?;

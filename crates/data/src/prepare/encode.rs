@@ -50,16 +50,14 @@ pub(super) fn encode(
         chunk_bytes: 0,
     };
     let (mut bytes, mut documents) = (0, 0);
-    read_divided(scan, plan, &config.text_field, &mut |part| {
-        match part {
-            Part::Text(split, text) => {
-                bytes += text.len() as u64;
-                encoder.push(Task::Text(split, text.to_owned()), text.len())
-            }
-            Part::End(split) => {
-                documents += 1;
-                encoder.push(Task::End(split), 0)
-            }
+    read_divided(scan, plan, &config.text_field, &mut |part| match part {
+        Part::Text(split, text) => {
+            bytes += text.len() as u64;
+            encoder.push(Task::Text(split, text.to_owned()), text.len())
+        }
+        Part::End(split) => {
+            documents += 1;
+            encoder.push(Task::End(split), 0)
         }
     })?;
     encoder.flush()?;
@@ -75,7 +73,10 @@ pub(super) fn encode(
         train: encoder.train.finish()?,
         validation: encoder.validation.finish()?,
     };
-    for (split, counts) in [("training", written.train), ("validation", written.validation)] {
+    for (split, counts) in [
+        ("training", written.train),
+        ("validation", written.validation),
+    ] {
         if counts.text_bytes == 0 {
             return Err(DataError::EmptySplit {
                 split,

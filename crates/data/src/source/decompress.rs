@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
-use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::BlockDecodingStrategy;
+use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
 use super::Item;
@@ -42,10 +42,17 @@ pub(crate) fn open(item: &Item) -> Result<Box<dyn BufRead>, DataError> {
 }
 
 /// What a failed read means: a damaged stream is a bad record, anything else an I/O error.
-pub(crate) fn read_error(item: &Item, lines: u64, error: io::Error) -> Result<BadRecord, DataError> {
+pub(crate) fn read_error(
+    item: &Item,
+    lines: u64,
+    error: io::Error,
+) -> Result<BadRecord, DataError> {
     let path = item.path.clone();
     if item.compression == Compression::None || error.raw_os_error().is_some() {
-        return Err(DataError::Io { path, source: error });
+        return Err(DataError::Io {
+            path,
+            source: error,
+        });
     }
     let problem = if ends_too_early(&error) {
         Problem::Truncated { lines }
@@ -183,7 +190,9 @@ pub(crate) mod tests {
         let mut decoder = FrameDecoder::new();
         let mut source = &bytes[..];
         decoder.reset(&mut source).unwrap();
-        decoder.decode_blocks(&mut source, BlockDecodingStrategy::All).unwrap();
+        decoder
+            .decode_blocks(&mut source, BlockDecodingStrategy::All)
+            .unwrap();
         let mut text = Vec::new();
         decoder.collect_to_writer(&mut text).unwrap();
         decoder.get_calculated_checksum().unwrap().to_le_bytes()
@@ -225,7 +234,10 @@ pub(crate) mod tests {
             let at = bytes.len() - if name.ends_with("gz") { 6 } else { 1 };
             bytes[at] ^= 1;
             let got = collect(name, &bytes);
-            assert!(matches!(got.bad[0].problem, Problem::BadStream { .. }), "{name}");
+            assert!(
+                matches!(got.bad[0].problem, Problem::BadStream { .. }),
+                "{name}"
+            );
             assert!(got.documents.is_empty());
         }
     }

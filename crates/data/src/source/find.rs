@@ -31,12 +31,13 @@ pub(crate) fn find(paths: &[&Path], split: Option<Split>) -> Result<Vec<Item>, D
                 });
             }
         } else {
-            let (format, compression) = kind(path)
-                .or_else(|| direct_kind(path))
-                .ok_or_else(|| DataError::UnknownKind {
-                    path: path.to_path_buf(),
-                    known: known_extensions(),
-                })?;
+            let (format, compression) =
+                kind(path)
+                    .or_else(|| direct_kind(path))
+                    .ok_or_else(|| DataError::UnknownKind {
+                        path: path.to_path_buf(),
+                        known: known_extensions(),
+                    })?;
             items.push(Item {
                 path: path.to_path_buf(),
                 format,
@@ -134,11 +135,19 @@ mod tests {
         let root = root.path();
         fs::create_dir_all(root.join("b/c")).unwrap();
         fs::create_dir_all(root.join(".git")).unwrap();
-        for name in ["z.txt", "b/c/x.jsonl.gz", "a.rs", ".hidden.txt", ".git/a.txt", "b/p.png"] {
+        for name in [
+            "z.txt",
+            "b/c/x.jsonl.gz",
+            "a.rs",
+            ".hidden.txt",
+            ".git/a.txt",
+            "b/p.png",
+        ] {
             fs::write(root.join(name), "x").unwrap();
         }
         let items = find(&[root], None).unwrap();
-        let expected = ["a.rs", "b/c/x.jsonl.gz", "z.txt"].map(|n| n.replace('/', std::path::MAIN_SEPARATOR_STR));
+        let expected = ["a.rs", "b/c/x.jsonl.gz", "z.txt"]
+            .map(|n| n.replace('/', std::path::MAIN_SEPARATOR_STR));
         assert_eq!(names(&items, root), expected);
     }
 
@@ -148,7 +157,10 @@ mod tests {
         fs::write(root.path().join("a.png"), "x").unwrap();
         let error = find(&[root.path()], None).unwrap_err().to_string();
         assert!(error.contains("1 files with other endings"), "{error}");
-        assert!(error.contains(".jsonl") && error.contains(".txt"), "{error}");
+        assert!(
+            error.contains(".jsonl") && error.contains(".txt"),
+            "{error}"
+        );
     }
 
     #[cfg(unix)]
@@ -171,7 +183,10 @@ mod tests {
         fs::write(&csv, "x").unwrap();
         fs::write(&zip, "x").unwrap();
         assert_eq!(find(&[&csv], None).unwrap()[0].format, Format::Text);
-        assert!(matches!(find(&[&zip], None), Err(DataError::UnknownKind { .. })));
+        assert!(matches!(
+            find(&[&zip], None),
+            Err(DataError::UnknownKind { .. })
+        ));
         let missing = root.path().join("none.txt");
         assert!(matches!(find(&[&missing], None), Err(DataError::Io { .. })));
     }

@@ -238,7 +238,8 @@ mod tests {
     use crate::source::decompress::tests::{gzip, zstd};
     use crate::source::tests::collect;
 
-    const TWO: &[u8] = b"{\"id\": 1, \"text\": \"a\\nb\"}\r\n\n  \n{\"text\":\"c\",\"m\":{\"text\":1}}";
+    const TWO: &[u8] =
+        b"{\"id\": 1, \"text\": \"a\\nb\"}\r\n\n  \n{\"text\":\"c\",\"m\":{\"text\":1}}";
 
     #[test]
     fn every_line_is_a_document() {
@@ -291,7 +292,9 @@ mod tests {
 
     #[test]
     fn a_truncated_stream_keeps_its_whole_lines() {
-        let text: String = (0..20_000).map(|i| format!("{{\"text\": \"{}\"}}\n", i * 7919)).collect();
+        let text: String = (0..20_000)
+            .map(|i| format!("{{\"text\": \"{}\"}}\n", i * 7919))
+            .collect();
         let bytes = gzip(text.as_bytes());
         let got = collect("a.jsonl.gz", &bytes[..bytes.len() / 2]);
         let kept = got.documents.len() as u64;
@@ -302,6 +305,9 @@ mod tests {
 
     #[test]
     fn a_file_of_blank_lines_is_empty() {
-        assert_eq!(collect("a.jsonl", b"\n \n").bad[0].problem, Problem::EmptyFile);
+        assert_eq!(
+            collect("a.jsonl", b"\n \n").bad[0].problem,
+            Problem::EmptyFile
+        );
     }
 }

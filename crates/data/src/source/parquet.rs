@@ -123,10 +123,7 @@ mod with_feature {
     }
 
     /// The index of the column of byte strings with this (dotted) name, one value a row.
-    fn text_column(
-        reader: &SerializedFileReader<File>,
-        field: &str,
-    ) -> Result<usize, Problem> {
+    fn text_column(reader: &SerializedFileReader<File>, field: &str) -> Result<usize, Problem> {
         let schema = reader.metadata().file_metadata().schema_descr();
         let columns = schema.columns();
         let found = columns.iter().position(|c| c.path().string() == field);
@@ -187,7 +184,9 @@ mod tests {
     fn file(groups: &[&[Option<&str>]], compression: Compression) -> Vec<u8> {
         let schema = "message m { required int32 id; optional binary text (UTF8); }";
         let schema = Arc::new(parse_message_type(schema).unwrap());
-        let properties = WriterProperties::builder().set_compression(compression).build();
+        let properties = WriterProperties::builder()
+            .set_compression(compression)
+            .build();
         let mut bytes = Vec::new();
         let mut writer =
             SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).unwrap();
@@ -195,7 +194,10 @@ mod tests {
             let mut group = writer.next_row_group().unwrap();
             let ids: Vec<i32> = (0..rows.len() as i32).collect();
             let mut column = group.next_column().unwrap().unwrap();
-            column.typed::<Int32Type>().write_batch(&ids, None, None).unwrap();
+            column
+                .typed::<Int32Type>()
+                .write_batch(&ids, None, None)
+                .unwrap();
             column.close().unwrap();
             let values: Vec<ByteArray> = rows.iter().flatten().map(|&t| t.into()).collect();
             let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.is_some())).collect();
@@ -242,7 +244,10 @@ mod tests {
         let item = &crate::source::find(&[&path], None).unwrap()[0];
         for (field, said) in [
             ("body", "no field \"body\"; the fields here are: id, text"),
-            ("id", "the column \"id\" is INT32, expected one string a row"),
+            (
+                "id",
+                "the column \"id\" is INT32, expected one string a row",
+            ),
         ] {
             let mut got = Collect::default();
             read(item, field, &mut got).unwrap();

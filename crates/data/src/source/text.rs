@@ -126,11 +126,17 @@ mod tests {
         let got = collect("a.txt", b"fine\nfine\nb\xffd\n");
         assert!(got.documents.is_empty());
         assert_eq!(got.bad[0].line, Some(3));
-        let problem = Problem::NotUtf8 { offset: 11, of: "file" };
+        let problem = Problem::NotUtf8 {
+            offset: 11,
+            of: "file",
+        };
         assert_eq!(got.bad[0].problem, problem);
         // A character that the end of the file cuts off.
         let got = collect("a.txt", "é".as_bytes().split_last().unwrap().1);
-        let problem = Problem::NotUtf8 { offset: 0, of: "file" };
+        let problem = Problem::NotUtf8 {
+            offset: 0,
+            of: "file",
+        };
         assert_eq!(got.bad[0].problem, problem);
     }
 
@@ -141,7 +147,10 @@ mod tests {
         let path = folder.path().join("empty.txt");
         std::fs::write(&path, "").unwrap();
         let item = &crate::source::find(&[&path], None).unwrap()[0];
-        let mut stop = Collect { stop: true, ..Collect::default() };
+        let mut stop = Collect {
+            stop: true,
+            ..Collect::default()
+        };
         let error = read(item, &mut stop).unwrap_err().to_string();
         assert!(error.contains("empty.txt: the file is empty"), "{error}");
     }

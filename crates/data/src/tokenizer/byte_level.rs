@@ -43,7 +43,8 @@ fn is_empty(value: &Value) -> bool {
 
 /// Whether the pre-tokenizer maps bytes to characters and drops nothing on the way.
 fn splits_into_bytes(pre: &Value) -> bool {
-    let is_byte_level = |step: &Value| step["type"] == "ByteLevel" && step["add_prefix_space"] == false;
+    let is_byte_level =
+        |step: &Value| step["type"] == "ByteLevel" && step["add_prefix_space"] == false;
     let keeps = |step: &Value| match step["type"].as_str() {
         Some("Split") => step["behavior"] != "Removed",
         Some("Digits") => true,
