@@ -5,8 +5,8 @@
 //! place on disk or at the features of a build: packages for all platforms count, and they are
 //! ordered by name and version, their files by path.
 //!
-//! What a language model would only learn lists from is left out; [`super::super`]'s manifest
-//! counts it by reason. `generated.rs` has the rules.
+//! What a language model would only learn lists from is left out and counted by reason in the
+//! manifest of the prepared folder. `generated.rs` has the rules.
 
 mod files;
 mod generated;
@@ -179,6 +179,23 @@ fn count(left_out: &mut BTreeMap<LeftOut, (u64, u64)>, reason: LeftOut, bytes: u
     let entry = left_out.entry(reason).or_default();
     entry.0 += 1;
     entry.1 += bytes;
+}
+
+/// The files of the default corpus of the workspace around `folder`, in order, and what was left
+/// out; `held_out` is the share of bytes to set aside for validation.
+///
+/// [`prepare`](crate::prepare) does this by itself; here the choice can be looked at without
+/// tokenising it.
+///
+/// # Errors
+/// [`DataError::CargoMetadata`] if `cargo metadata --locked` fails there.
+pub fn default_corpus(
+    folder: &Path,
+    held_out: f64,
+) -> Result<(Vec<PathBuf>, CargoSummary), DataError> {
+    let packages = packages(folder)?;
+    let (items, summary) = corpus(&packages, Some(held_out), &|_| {})?;
+    Ok((items.into_iter().map(|item| item.path).collect(), summary))
 }
 
 /// Marks the files of one crate that fit its allowance. Where not all do, the choice is by content
