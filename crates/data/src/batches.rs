@@ -240,10 +240,9 @@ fn permutation(seed: u64, epoch: u128, n: u32) -> Result<Vec<u32>, DataError> {
     let mut order = Vec::new();
     order
         .try_reserve_exact(n as usize)
-        .map_err(|_| DataError::TooLarge {
+        .map_err(|_| DataError::OutOfMemory {
             what: "the permutation of an epoch's windows",
-            found: u64::from(n),
-            allowed: 0,
+            bytes: 4 * u64::from(n),
         })?;
     order.extend(0..n);
     for last in (1..n).rev() {

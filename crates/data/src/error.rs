@@ -108,7 +108,10 @@ pub enum DataError {
     /// The file is too short to make one window.
     #[error("{path}: {tokens} tokens, at least 2 are needed to predict one from another", path = path.display())]
     TooFewTokens { path: PathBuf, tokens: u64 },
-    /// A size is beyond what is supported or what memory allows.
+    /// The system has no memory left for something of a size that was known.
+    #[error("no memory for {what}, {bytes} bytes")]
+    OutOfMemory { what: &'static str, bytes: u64 },
+    /// A size is beyond what is supported.
     #[error("{what}: {found} is too large; at most {allowed}")]
     TooLarge {
         what: &'static str,

@@ -72,7 +72,12 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
     fs::create_dir_all(&config.cache).map_err(DataError::io(&config.cache))?;
     let lock_path = config.cache.join(format!(".{name}.lock"));
     let lock = File::create(&lock_path).map_err(DataError::io(&lock_path))?;
-    lock.lock().map_err(DataError::io(&lock_path))?;
+    match lock.lock() {
+        // A file system without locks still gets complete folders; only two preparations of the
+        // same corpus at the same time would disturb each other.
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
+        locked => locked.map_err(DataError::io(&lock_path))?,
+    }
 
     if let Ok(prepared) = open(&directory, &key) {
         return Ok(prepared);

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use crate::error::DataError;
+use crate::tokenizer::MAX_VOCAB;
 
 pub(crate) const MAGIC: &[u8; 8] = b"IIETTOKS";
 pub(crate) const VERSION: u32 = 1;
@@ -336,7 +337,11 @@ fn check_header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
             "2 or 4".to_owned(),
         );
     }
-    let most = if header.width == 2 { 1 << 16 } else { 1 << 32 };
+    let most = if header.width == 2 {
+        1 << 16
+    } else {
+        MAX_VOCAB as u64
+    };
     if header.vocab_size == 0 || header.vocab_size > most {
         let expected = format!("1 to {most}");
         return wrong(

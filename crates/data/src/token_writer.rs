@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::error::DataError;
 use crate::manifest::Counts;
 use crate::token_file::{HEADER_BYTES, Header};
+use crate::tokenizer::MAX_VOCAB;
 
 /// Writes one [`TokenFile`](crate::TokenFile).
 #[derive(Debug)]
@@ -32,13 +33,13 @@ impl TokenWriter {
     /// Begins a file for tokens of this vocabulary.
     ///
     /// # Errors
-    /// If the file cannot be created, or the vocabulary is empty or beyond 32 bits.
+    /// If the file cannot be created, or the vocabulary is empty or has more than 2^20 tokens.
     pub fn create(path: &Path, vocab_size: usize, vocab_hash: [u8; 32]) -> Result<Self, DataError> {
-        if vocab_size == 0 || vocab_size as u64 > 1 << 32 {
+        if vocab_size == 0 || vocab_size > MAX_VOCAB {
             return Err(DataError::Config {
                 key: "vocab_size",
                 found: vocab_size.to_string(),
-                allowed: "1 to 4294967296".to_owned(),
+                allowed: format!("1 to {MAX_VOCAB}"),
             });
         }
         // Beside the file itself, where there is room for the tokens; removed when closed.

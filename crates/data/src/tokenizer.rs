@@ -41,7 +41,7 @@ const DOCUMENT_ENDS: &[&str] = &[
 
 /// 256 bytes and the end of a document.
 pub(crate) const MIN_VOCAB: usize = 257;
-/// Beyond this, training takes hours and gigabytes.
+/// No known vocabulary is larger; a damaged file may well claim to be, and memory is taken for it.
 pub(crate) const MAX_VOCAB: usize = 1 << 20;
 
 /// Text to token ids and back; cheap to clone.
@@ -70,6 +70,9 @@ impl std::fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// Trains a byte-level BPE tokenizer of at most `vocab_size` tokens on these texts; fewer if
     /// the texts run out of pairs that occur twice. The same texts give the same tokenizer.
+    ///
+    /// All texts' distinct words are held in memory, and a word's time is quadratic in its length:
+    /// give megabytes, not gigabytes, and cut up what has neither spaces nor line ends.
     ///
     /// # Errors
     /// [`DataError::Config`] if `vocab_size` is below 257 (the bytes and the end of a document).
@@ -336,6 +339,19 @@ mod tests {
         assert_eq!(tokenizer.encode("!").unwrap(), [1]);
         // Four times a document, more than any other word.
         assert_eq!(tokenizer.encode(" main").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn text_that_is_one_long_word_is_taken() {
+        let long = ["a", " ", "\n", "=", "1", " \n"].map(|word| word.repeat(1 << 17));
+        // The trainer's time is quadratic in the length of a word, so it gets the first of each.
+        let short = long.iter().map(|text| text[..1 << 10].to_owned());
+        let tokenizer = Tokenizer::train(short, 280).unwrap();
+        for text in &long {
+            let tokens = tokenizer.encode(text).unwrap();
+            assert!(tokens == tokenizer.encode_in_full(text).unwrap());
+            assert!(tokenizer.decode(&tokens).unwrap() == *text);
+        }
     }
 
     #[test]

@@ -188,9 +188,7 @@ fn bad_records_stop_or_are_counted() {
     let mut lines: Vec<String> = (0..60)
         .map(|i| format!("{{\"text\": {:?}}}", line(i)))
         .collect();
-    for i in 10..40 {
-        lines[i] = "{\"text\": 3}".to_owned();
-    }
+    lines[10..40].fill("{\"text\": 3}".to_owned());
     fs::create_dir(root.join("folder")).unwrap();
     fs::write(root.join("folder/a.jsonl"), lines.join("\n")).unwrap();
     fs::write(root.join("folder/bad.txt"), b"good\nba\xffd\n").unwrap();

@@ -5,12 +5,13 @@ use super::scan::Scan;
 use crate::config::DataConfig;
 use crate::error::DataError;
 use crate::progress::Progress;
-use crate::source::Split;
+use crate::source::{Split, parts};
 
 /// Bytes of the sample. The merges of a small vocabulary hardly change beyond a few megabytes, and
 /// the trainer counts pairs in 32 bits, which this stays below.
 const SAMPLE_BYTES: u64 = 16 << 20;
-/// Long pieces are sampled in parts of this size, so that the sample is spread within them too.
+/// Pieces are sampled in parts of at most this size, so that the sample is spread within them too,
+/// and no word is longer: the trainer's time is quadratic in a word's length.
 const PART_BYTES: usize = 16 * 1024;
 
 /// Texts of at most about 16 MB together, from every stretch of the training part alike.
@@ -32,7 +33,7 @@ pub(super) fn sample(
             }
             Part::End(_) => return Ok(()),
         };
-        for part in parts(text) {
+        for part in parts(text, PART_BYTES) {
             // Take a part whenever the sample has fallen behind its share of what was seen.
             seen += part.len() as u64;
             let share = u128::from(seen) * u128::from(SAMPLE_BYTES);
@@ -48,35 +49,4 @@ pub(super) fn sample(
     })?;
     progress.done(&format!("{:.1} MB", taken as f64 / 1e6));
     Ok(texts)
-}
-
-/// Cuts after the first line end past each 16 KiB.
-fn parts(mut text: &str) -> impl Iterator<Item = &str> {
-    std::iter::from_fn(move || {
-        if text.is_empty() {
-            return None;
-        }
-        let after = text.as_bytes().get(PART_BYTES..).unwrap_or_default();
-        let at = match after.iter().position(|&byte| byte == b'\n') {
-            Some(line_end) => PART_BYTES + line_end + 1,
-            None => text.len(),
-        };
-        let (part, rest) = text.split_at(at);
-        text = rest;
-        Some(part)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_make_up_the_text() {
-        let text = "a line of text, about forty bytes long\n".repeat(5000);
-        let lengths: Vec<usize> = parts(&text).map(str::len).collect();
-        assert_eq!(parts(&text).collect::<String>(), text);
-        assert!(lengths.iter().all(|&length| length < PART_BYTES + 40));
-        assert_eq!(parts("").count(), 0);
-    }
 }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use decompress::Compression;
 pub(crate) use find::find;
+pub(crate) use pieces::parts;
 
 use crate::error::{BadRecord, DataError};
 

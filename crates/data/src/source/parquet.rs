@@ -49,16 +49,13 @@ mod with_feature {
             line: row,
             problem,
         };
-        let failed = |error: ParquetError| Problem::Parquet {
-            message: error.to_string(),
-        };
         if item.bytes == 0 {
             return visitor.bad(bad(None, Problem::EmptyFile));
         }
         let file = File::open(&item.path).map_err(DataError::io(&item.path))?;
-        let reader = match SerializedFileReader::new(file) {
+        let reader = match guarded(|| SerializedFileReader::new(file)) {
             Ok(reader) => reader,
-            Err(error) => return visitor.bad(bad(None, failed(error))),
+            Err(problem) => return visitor.bad(bad(None, problem)),
         };
         let column = match text_column(&reader, text_field) {
             Ok(column) => column,
@@ -66,21 +63,20 @@ mod with_feature {
         };
         let mut row = 0;
         for group in 0..reader.num_row_groups() {
-            let column = reader
-                .get_row_group(group)
-                .and_then(|group| group.get_column_reader(column));
+            let column = guarded(|| reader.get_row_group(group)?.get_column_reader(column));
             let mut column = match column {
                 Ok(ColumnReader::ByteArrayColumnReader(column)) => column,
                 Ok(_) => continue, // the schema said otherwise, and it was checked above
-                Err(error) => return visitor.bad(bad(Some(row + 1), failed(error))),
+                Err(problem) => return visitor.bad(bad(Some(row + 1), problem)),
             };
             loop {
                 let (mut values, mut levels) = (Vec::<ByteArray>::new(), Vec::<i16>::new());
-                let read = column.read_records(ROWS, Some(&mut levels), None, &mut values);
+                let read =
+                    guarded(|| column.read_records(ROWS, Some(&mut levels), None, &mut values));
                 let records = match read {
                     Ok((0, _, _)) => break,
                     Ok((records, _, _)) => records,
-                    Err(error) => return visitor.bad(bad(Some(row + 1), failed(error))),
+                    Err(problem) => return visitor.bad(bad(Some(row + 1), problem)),
                 };
                 let nulls_possible = values.len() < records;
                 let mut values = values.iter();
@@ -104,6 +100,18 @@ mod with_feature {
             0 => visitor.bad(bad(None, Problem::EmptyFile)),
             _ => Ok(()),
         }
+    }
+
+    /// Runs a step of the `parquet` crate, which panics on some damaged files where it should
+    /// return an error. The file is not read on after either.
+    fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Problem> {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(step));
+        let message = match outcome {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its pages are damaged".to_owned(),
+        };
+        Err(Problem::Parquet { message })
     }
 
     fn text_of<'a>(value: Option<&'a ByteArray>, field: &str) -> Result<&'a str, Problem> {
@@ -255,6 +263,11 @@ mod tests {
         }
         for end in 0..bytes.len() {
             assert_eq!(collect("a.parquet", &bytes[..end]).bad.len(), 1);
+        }
+        for bit in 0..8 * bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            collect("a.parquet", &bytes);
         }
     }
 }

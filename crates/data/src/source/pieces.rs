@@ -3,26 +3,26 @@
 /// The most bytes of text handed over, and tokenised, in one go.
 pub(crate) const PIECE_BYTES: usize = 256 * 1024;
 
-/// Where to cut text that is longer than a piece.
+/// Where to cut text that is longer than `limit` bytes.
 ///
-/// After the last line end within the first [`PIECE_BYTES`]; where there is none, before the last
-/// space; where there is none either, between two characters. A line end that is followed by white
-/// space is passed over if another is at hand: there the tokenizer's pattern may join what follows
-/// to what precedes, and the pieces' tokens would differ from those of the whole.
-pub(crate) fn cut(text: &str) -> usize {
-    if text.len() <= PIECE_BYTES {
+/// After the last line end within the limit; where there is none, before the last space; where
+/// there is none either, between two characters. A line end that is followed by white space is
+/// passed over if another is at hand: there the tokenizer's pattern may join what follows to what
+/// precedes, and the pieces' tokens would differ from those of the whole.
+fn cut_at(text: &str, limit: usize) -> usize {
+    if text.len() <= limit {
         return text.len();
     }
-    let bytes = &text.as_bytes()[..PIECE_BYTES];
+    let bytes = &text.as_bytes()[..limit];
     let mut any_line_end = None;
-    for at in (0..PIECE_BYTES).rev().filter(|&at| bytes[at] == b'\n') {
-        // `at + 1` is within the text, for the text is longer than a piece.
+    for at in (0..limit).rev().filter(|&at| bytes[at] == b'\n') {
+        // `at + 1` is within the text, for the text is longer than the limit.
         if !text.as_bytes()[at + 1].is_ascii_whitespace() {
             return at + 1;
         }
         any_line_end.get_or_insert(at + 1);
-        // Look no further than a quarter of a piece, or the pieces of odd text become slivers.
-        if at < PIECE_BYTES / 4 * 3 {
+        // Look no further than a quarter back, or the pieces of odd text become slivers.
+        if at < limit / 4 * 3 {
             break;
         }
     }
@@ -31,19 +31,29 @@ pub(crate) fn cut(text: &str) -> usize {
     }
     match bytes.iter().rposition(|&byte| byte == b' ') {
         Some(at) if at > 0 => at,
-        _ => text.floor_char_boundary(PIECE_BYTES),
+        _ => text.floor_char_boundary(limit),
     }
 }
 
+/// Where to cut text that is longer than a piece.
+pub(crate) fn cut(text: &str) -> usize {
+    cut_at(text, PIECE_BYTES)
+}
+
 /// The pieces of a text that is in memory, in order.
-pub(crate) fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    parts(text, PIECE_BYTES)
+}
+
+/// Parts of at most `limit` bytes, cut as pieces are; the limit is at least 4.
+pub(crate) fn parts(mut text: &str, limit: usize) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         if text.is_empty() {
             return None;
         }
-        let (piece, rest) = text.split_at(cut(text));
+        let (part, rest) = text.split_at(cut_at(text, limit));
         text = rest;
-        Some(piece)
+        Some(part)
     })
 }
 
