@@ -1,1 +1,57 @@
+//! Text to tokens to batches, reproducibly.
+//!
+//! A [`DataConfig`] names a source of text: the sources of the workspace's locked dependencies
+//! (the default), text files and folders, JSONL or Parquet. [`prepare`] reads it, trains or opens a
+//! [`Tokenizer`], and packs the tokens into two memory-mapped [`TokenFile`]s, one to train on and
+//! one to validate on. [`Batches`] then gives the batch of any step as a pure function of the seed
+//! and the step, so that a run can stop and go on without replaying a reader.
+//!
+//! ```
+//! use iiet_data::{Batches, DataConfig, SourceSpec, prepare};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let text = folder.path().join("fox.txt");
+//! std::fs::write(&text, "The quick brown fox jumps over the lazy dog.\n".repeat(200))?;
+//!
+//! let config = DataConfig {
+//!     source: SourceSpec::One(text.display().to_string()),
+//!     vocab_size: 300,
+//!     cache: folder.path().join("data"),
+//!     ..DataConfig::default()
+//! };
+//! let prepared = prepare(&config, &())?;
+//! let batches = Batches::new(prepared.train.clone(), 4, 32, 0)?;
+//! let batch = batches.get(1_000_000)?; // the batch of step 1,000,000, at once
+//! assert_eq!(batch.inputs.len(), 4 * 32);
+//!
+//! // Asking again finds the prepared corpus.
+//! assert!(prepare(&config, &())?.reused);
+//! # Ok(())
+//! # }
+//! ```
 
+mod batches;
+mod config;
+mod error;
+mod inspect;
+mod manifest;
+mod prepare;
+mod progress;
+mod source;
+pub mod statistics;
+mod token_file;
+mod token_writer;
+mod tokenizer;
+
+pub use batches::{Batch, Batches, evaluation_windows};
+pub use config::{DataConfig, OnError, SourceSpec, Validation};
+pub use error::{BadRecord, DataError, Problem};
+pub use inspect::{FrequentToken, Inspection, TokenFileInspection, inspect};
+pub use manifest::{Counts, Manifest, SkipReport, Skipped};
+pub use prepare::{Prepared, prepare};
+pub use progress::Progress;
+pub use source::cargo_deps::{CargoSummary, LeftOut, default_corpus};
+pub use token_file::TokenFile;
+pub use token_writer::TokenWriter;
+pub use tokenizer::Tokenizer;

@@ -17,6 +17,7 @@
 
 mod checkpoint;
 mod config;
+mod convert;
 mod cost;
 mod error;
 mod generate;

@@ -1,0 +1,58 @@
+//! `iiet info`
+
+use std::path::PathBuf;
+
+use iiet_model::{Cost, LanguageModel, TrainingMemory, load_config};
+use iiet_ode::SolverOption;
+
+use crate::backend;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A model directory.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = load_config(&arguments.model)?;
+    let model = LanguageModel::empty(&config, &backend::choose().device)?;
+    let cost = Cost::of(&model);
+    let total = cost.total_evaluations();
+    let name = serde_json::to_value(config.solver.name)?;
+    println!("solver                     {}", name.as_str().unwrap_or_default());
+    let options = &config.solver.options;
+    if config.solver.name.reads(SolverOption::Iterations) {
+        println!("iterations                 {:?}", options.iterations.per_layer(config.n_layers));
+    }
+    if config.solver.name.reads(SolverOption::PredictorOrder) {
+        println!("predictor order            {}", options.predictor_order);
+    }
+    println!(
+        "layers                     {} of width {}, feed-forward {}, {} heads, {} key/value heads",
+        config.n_layers, config.d_model, config.d_ff, config.n_heads, config.n_kv_heads
+    );
+    println!("context                    {} tokens", config.seq_len);
+    println!("vocabulary                 {} tokens", config.vocab_size);
+    println!("parameters                 {}", cost.parameters);
+    println!(
+        "evaluations per token      {total} ({:.2} a layer)",
+        total as f64 / config.n_layers as f64
+    );
+    let flops = cost.forward_flops_per_token;
+    println!("forward FLOPs per token    {flops:.4e} at full context");
+    println!("training FLOPs per token   {:.4e}", 3.0 * flops);
+    println!("memory of the weights      {} in f32", mebibytes(4 * cost.parameters));
+    println!("keys and values per token  {} bytes in f32", cost.cache_bytes_per_token);
+    let training = TrainingMemory::of(&model, 1, config.seq_len);
+    println!(
+        "memory of training         about {}, and {} for each sequence of a micro-batch",
+        mebibytes(training.parameters),
+        mebibytes(training.activations)
+    );
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1u64 << 20) as f64)
+}

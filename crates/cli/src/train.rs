@@ -1,0 +1,85 @@
+//! `iiet train`
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use iiet_train::{RunConfig, RunOptions, Summary, train};
+
+use crate::backend;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The configuration; configs/ has presets.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Override a key of the configuration, such as train.lr=1e-3; repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The run's directory [default: runs/ and the configuration's name].
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Go on from the newest checkpoint of the run.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Set by Ctrl-C.
+static INTERRUPT: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = RunConfig::load(&arguments.config, &arguments.set)?;
+    let name = arguments
+        .config
+        .file_stem()
+        .map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned());
+    ctrlc::set_handler(|| {
+        if INTERRUPT.swap(true, Ordering::Relaxed) {
+            // Asked twice: not even a checkpoint.
+            std::process::exit(130);
+        }
+        eprintln!("interrupted: writing a checkpoint after this step; once more to stop at once");
+    })
+    .context("cannot catch Ctrl-C")?;
+    let chosen = backend::choose();
+    let options = RunOptions {
+        run: arguments.run.clone(),
+        name,
+        resume: arguments.resume,
+        on_host: chosen.on_host,
+        interrupt: &INTERRUPT,
+    };
+    let summary = train(&config, &options, &chosen.device)?;
+    report(&summary, arguments);
+    Ok(())
+}
+
+fn report(summary: &Summary, arguments: &Arguments) {
+    let Summary { run, baselines, .. } = summary;
+    let Some(validation) = summary.validation else {
+        println!(
+            "stopped after step {} of {}; go on with: --config {} --run {} --resume",
+            summary.step,
+            summary.steps,
+            arguments.config.display(),
+            run.path().display()
+        );
+        return;
+    };
+    let below = |baseline: f64| 100.0 * (1.0 - validation.bits_per_byte / baseline);
+    println!(
+        "\n{} steps, {} tokens in {:.0} s",
+        summary.step,
+        summary.tokens,
+        summary.elapsed.as_secs_f64()
+    );
+    println!("bits per byte of {} held-out tokens:", summary.validation_tokens);
+    println!("  this model                {:.3}", validation.bits_per_byte);
+    let unigram = baselines.unigram_bits_per_byte;
+    println!("  token unigram entropy     {unigram:.3}   the model is {:.0} % below", below(unigram));
+    let gzip = baselines.gzip_bits_per_byte;
+    println!("  gzip -9                   {gzip:.3}   the model is {:.0} % below", below(gzip));
+    println!("curves  {}", run.curve().display());
+    println!("metrics {}", run.metrics().display());
+    println!("model   {}", run.model().display());
+}

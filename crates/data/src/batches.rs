@@ -1,0 +1,392 @@
+//! Batches as a pure function of seed and index.
+//!
+//! The file is cut into windows of `seq + 1` tokens, each beginning `seq` after the one before, so
+//! that every token but the first is a target once. An epoch is one permutation of the windows,
+//! drawn by Fisher and Yates' shuffle with ChaCha8 seeded from (seed, epoch). The epochs' windows
+//! make one endless sequence, and batch `i` is its places `i * batch` to `(i + 1) * batch`: any
+//! batch can be had without those before it, and a batch may span two epochs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::error::DataError;
+use crate::token_file::TokenFile;
+
+/// Rows of tokens and the tokens to predict from them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The tokens read.
+    ///
+    /// # Shapes
+    /// `[batch, seq]`, row-major; 0 where the row is padded.
+    pub inputs: Vec<u32>,
+    /// The tokens to predict, each the one after its input; same shape.
+    pub targets: Vec<u32>,
+    /// False where the target is padding and must not count; same shape.
+    pub valid: Vec<bool>,
+    /// Rows.
+    pub batch: usize,
+    /// Tokens a row.
+    pub seq: usize,
+}
+
+/// The endless sequence of shuffled batches of a token file; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Batches {
+    tokens: TokenFile,
+    batch: usize,
+    seq: usize,
+    seed: u64,
+    windows: u64,
+    permutations: Arc<Mutex<Vec<Permutation>>>,
+}
+
+/// The order of one epoch's windows.
+#[derive(Clone, Debug)]
+struct Permutation {
+    epoch: u128,
+    order: Arc<[u32]>,
+}
+
+/// Permutations kept: a batch may span two epochs.
+const KEPT: usize = 2;
+/// A batch of more tokens than this is a mistake.
+const MAX_BATCH_TOKENS: usize = 1 << 28;
+
+impl Batches {
+    /// Batches of `batch` rows of `seq` tokens.
+    ///
+    /// # Errors
+    /// If `batch` or `seq` is 0 or their product beyond 2^28, or the file has fewer than two
+    /// tokens, or more than 2^32 windows.
+    pub fn new(tokens: TokenFile, batch: usize, seq: usize, seed: u64) -> Result<Self, DataError> {
+        for (key, value) in [("batch", batch), ("seq", seq)] {
+            let product = batch.checked_mul(seq);
+            if value == 0 || product.is_none_or(|product| product > MAX_BATCH_TOKENS) {
+                let found = value.to_string();
+                let allowed = "at least 1, with batch * seq at most 268435456".to_owned();
+                return Err(DataError::Config {
+                    key,
+                    found,
+                    allowed,
+                });
+            }
+        }
+        if tokens.len() < 2 {
+            return Err(DataError::TooFewTokens {
+                path: tokens.path().to_path_buf(),
+                tokens: tokens.len(),
+            });
+        }
+        let windows = (tokens.len() - 1).div_ceil(seq as u64);
+        if windows > u64::from(u32::MAX) {
+            return Err(DataError::TooLarge {
+                what: "the number of windows",
+                found: windows,
+                allowed: u64::from(u32::MAX),
+            });
+        }
+        Ok(Self {
+            tokens,
+            batch,
+            seq,
+            seed,
+            windows,
+            permutations: Arc::default(),
+        })
+    }
+
+    /// Batch `index` of the sequence; every `u64` has one.
+    ///
+    /// # Errors
+    /// If the file holds a token outside its vocabulary, or an epoch's permutation does not fit in
+    /// memory (four bytes a window).
+    pub fn get(&self, index: u64) -> Result<Batch, DataError> {
+        let first = u128::from(index) * self.batch as u128;
+        let places = (0..self.batch as u128).map(|row| first + row);
+        let windows = u128::from(self.windows);
+        let mut batch = self.empty(self.batch);
+        let mut current: Option<Permutation> = None;
+        for place in places {
+            let epoch = place / windows;
+            let permutation = match current.take() {
+                Some(permutation) if permutation.epoch == epoch => permutation,
+                _ => self.permutation(epoch)?,
+            };
+            // The remainder is below `windows`, which fits in 32 bits.
+            let window = permutation.order[(place % windows) as usize];
+            current = Some(permutation);
+            self.push(u64::from(window), &mut batch)?;
+        }
+        Ok(batch)
+    }
+
+    /// Batch `index` of the file from front to back; `None` past its end. The last batch may have
+    /// fewer rows.
+    ///
+    /// # Errors
+    /// If the file holds a token outside its vocabulary.
+    pub fn in_order(&self, index: u64) -> Result<Option<Batch>, DataError> {
+        let first = index.saturating_mul(self.batch as u64);
+        if first >= self.windows {
+            return Ok(None);
+        }
+        let end = self.windows.min(first.saturating_add(self.batch as u64));
+        let windows: Vec<u64> = (first..end).collect();
+        self.of_windows(&windows).map(Some)
+    }
+
+    /// A batch of these windows, one a row.
+    ///
+    /// # Errors
+    /// [`DataError::OutOfRange`] for a window that is not there, or if the file holds a token
+    /// outside its vocabulary.
+    pub fn of_windows(&self, windows: &[u64]) -> Result<Batch, DataError> {
+        let mut batch = self.empty(windows.len());
+        for &window in windows {
+            self.push(window, &mut batch)?;
+        }
+        Ok(batch)
+    }
+
+    /// Windows of the file, and so rows of an epoch.
+    pub fn windows(&self) -> u64 {
+        self.windows
+    }
+
+    /// Rows of a batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Tokens of a row.
+    pub fn seq(&self) -> usize {
+        self.seq
+    }
+
+    /// The file.
+    pub fn tokens(&self) -> &TokenFile {
+        &self.tokens
+    }
+
+    /// Epochs completed before batch `index`.
+    pub fn epoch_of(&self, index: u64) -> f64 {
+        index as f64 * self.batch as f64 / self.windows as f64
+    }
+
+    fn empty(&self, rows: usize) -> Batch {
+        let tokens = rows.saturating_mul(self.seq).min(MAX_BATCH_TOKENS);
+        Batch {
+            inputs: Vec::with_capacity(tokens),
+            targets: Vec::with_capacity(tokens),
+            valid: Vec::with_capacity(tokens),
+            batch: rows,
+            seq: self.seq,
+        }
+    }
+
+    /// Appends a window as a row.
+    fn push(&self, window: u64, batch: &mut Batch) -> Result<(), DataError> {
+        if window >= self.windows {
+            return Err(DataError::OutOfRange {
+                what: "windows",
+                start: window,
+                end: window.saturating_add(1),
+                len: self.windows,
+            });
+        }
+        let seq = self.seq as u64;
+        let start = window * seq;
+        let end = (start + seq + 1).min(self.tokens.len());
+        let tokens = self.tokens.read(start..end)?;
+        let targets = tokens.len() - 1; // at least one, by the number of windows
+        let padding = std::iter::repeat_n(0, self.seq - targets);
+        batch.inputs.extend(&tokens[..targets]);
+        batch.inputs.extend(padding.clone());
+        batch.targets.extend(&tokens[1..]);
+        batch.targets.extend(padding);
+        batch.valid.extend((0..self.seq).map(|at| at < targets));
+        Ok(())
+    }
+
+    fn permutation(&self, epoch: u128) -> Result<Permutation, DataError> {
+        let mut kept = self
+            .permutations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = kept.iter().find(|kept| kept.epoch == epoch) {
+            return Ok(found.clone());
+        }
+        if kept.len() == KEPT {
+            kept.remove(0);
+        }
+        let order = permutation(self.seed, epoch, self.windows as u32)?.into();
+        let made = Permutation { epoch, order };
+        kept.push(made.clone());
+        Ok(made)
+    }
+}
+
+/// The numbers below `n`, shuffled. Written out rather than taken from `rand`, whose shuffle may
+/// change from release to release and with it the meaning of a seed.
+fn permutation(seed: u64, epoch: u128, n: u32) -> Result<Vec<u32>, DataError> {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..24].copy_from_slice(&epoch.to_le_bytes());
+    key[24..].copy_from_slice(b"windows1");
+    let mut random = ChaCha8Rng::from_seed(key);
+    let mut order = Vec::new();
+    order
+        .try_reserve_exact(n as usize)
+        .map_err(|_| DataError::OutOfMemory {
+            what: "the permutation of an epoch's windows",
+            bytes: 4 * u64::from(n),
+        })?;
+    order.extend(0..n);
+    for last in (1..n).rev() {
+        order.swap(last as usize, below(&mut random, last + 1) as usize);
+    }
+    Ok(order)
+}
+
+/// An unbiased number below `n` (Lemire, 2019, arXiv:1805.10941): the upper half of a product,
+/// drawn again where the lower half would favour some results.
+fn below(random: &mut ChaCha8Rng, n: u32) -> u32 {
+    loop {
+        let product = u64::from(random.next_u32()) * u64::from(n);
+        if product as u32 >= n.wrapping_neg() % n {
+            return (product >> 32) as u32;
+        }
+    }
+}
+
+/// Windows to validate on during training: evenly spread, the same ones each time, in order, of at
+/// most `max_tokens` tokens together (but at least one window).
+///
+/// `windows` and `seq` are those of [`Batches`]; the result goes to [`Batches::of_windows`].
+pub fn evaluation_windows(windows: u64, seq: usize, max_tokens: u64) -> Vec<u64> {
+    let count = windows.min((max_tokens / (seq as u64).max(1)).max(1));
+    // The middles of `count` equal parts.
+    (0..u128::from(count))
+        .map(|part| ((2 * part + 1) * u128::from(windows) / (2 * u128::from(count))) as u64)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TokenWriter;
+
+    /// A file of the tokens 0, 1, 2, ..
+    fn counting(len: u32) -> (tempfile::TempDir, TokenFile) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.bin");
+        let mut writer = TokenWriter::create(&path, 1000, [0; 32]).unwrap();
+        writer.push(&(0..len).collect::<Vec<_>>(), 0).unwrap();
+        writer.finish().unwrap();
+        let file = TokenFile::open(&path).unwrap();
+        (folder, file)
+    }
+
+    #[test]
+    fn windows_by_hand() {
+        // 8 tokens, rows of 3: windows 0123, 3456, 67; the last one is padded.
+        let (_folder, file) = counting(8);
+        let batches = Batches::new(file, 2, 3, 0).unwrap();
+        assert_eq!(batches.windows(), 3);
+        let first = batches.in_order(0).unwrap().unwrap();
+        assert_eq!(first.inputs, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(first.targets, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(first.valid, [true; 6]);
+        let last = batches.in_order(1).unwrap().unwrap();
+        assert_eq!((last.batch, last.seq), (1, 3));
+        assert_eq!(last.inputs, [6, 0, 0]);
+        assert_eq!(last.targets, [7, 0, 0]);
+        assert_eq!(last.valid, [true, false, false]);
+        assert_eq!(batches.in_order(2).unwrap(), None);
+        assert_eq!(batches.in_order(u64::MAX).unwrap(), None);
+        // 7 tokens fill two windows exactly.
+        let (_folder, file) = counting(7);
+        assert_eq!(Batches::new(file, 2, 3, 0).unwrap().windows(), 2);
+    }
+
+    #[test]
+    fn the_order_is_pinned() {
+        // If this changes, every run's data order changes with it.
+        let order = |seed, epoch| permutation(seed, epoch, 8).unwrap();
+        let orders = [order(0, 0), order(0, 1), order(1, 0)];
+        let pinned = [
+            [2, 5, 0, 4, 1, 6, 7, 3],
+            [0, 2, 5, 6, 7, 4, 1, 3],
+            [1, 0, 7, 2, 6, 3, 5, 4],
+        ];
+        assert_eq!(orders, pinned);
+    }
+
+    #[test]
+    fn every_epoch_visits_every_window_once() {
+        let (_folder, file) = counting(100);
+        let batches = Batches::new(file, 4, 9, 3).unwrap(); // 11 windows
+        let mut firsts = Vec::new();
+        for index in 0..33 {
+            let batch = batches.get(index).unwrap();
+            firsts.extend(batch.inputs.chunks(9).map(|row| row[0] / 9));
+        }
+        for epoch in firsts.chunks(11) {
+            let mut sorted = epoch.to_vec();
+            sorted.sort();
+            assert_eq!(sorted, (0..11).collect::<Vec<_>>());
+        }
+        assert_ne!(firsts[..11], firsts[11..22]);
+        assert_eq!(batches.epoch_of(11), 4.0);
+    }
+
+    #[test]
+    fn any_batch_can_be_had_alone() {
+        let (_folder, file) = counting(200);
+        let batches = Batches::new(file.clone(), 3, 7, 5).unwrap();
+        let sequence: Vec<Batch> = (0..50).map(|i| batches.get(i).unwrap()).collect();
+        for index in [49, 0, 31, 7, 30] {
+            let fresh = Batches::new(file.clone(), 3, 7, 5).unwrap();
+            assert_eq!(fresh.get(index).unwrap(), sequence[index as usize]);
+            assert_eq!(batches.get(index).unwrap(), sequence[index as usize]);
+        }
+        let other = Batches::new(file, 3, 7, 6).unwrap();
+        assert_ne!(other.get(0).unwrap(), sequence[0]);
+    }
+
+    #[test]
+    fn the_last_index_and_the_smallest_file_work() {
+        let (_folder, file) = counting(2);
+        let batches = Batches::new(file.clone(), 8, 512, 0).unwrap();
+        let batch = batches.get(u64::MAX).unwrap();
+        assert_eq!(batch.valid.iter().filter(|&&valid| valid).count(), 8);
+        for (batch, seq) in [(0, 1), (1, 0), (usize::MAX, 2), (1 << 20, 1 << 20)] {
+            let wrong = Batches::new(file.clone(), batch, seq, 0);
+            assert!(matches!(wrong, Err(DataError::Config { .. })));
+        }
+        let (_folder, file) = counting(1);
+        let short = Batches::new(file, 1, 1, 0);
+        assert!(matches!(
+            short,
+            Err(DataError::TooFewTokens { tokens: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn evaluation_windows_by_hand() {
+        assert_eq!(evaluation_windows(10, 4, 8), [2, 7]);
+        assert_eq!(evaluation_windows(3, 4, 1000), [0, 1, 2]);
+        assert_eq!(evaluation_windows(9, 4, 1), [4]);
+        assert_eq!(evaluation_windows(u64::MAX, 1, 2).len(), 2);
+        let (_folder, file) = counting(41);
+        let batches = Batches::new(file, 1, 4, 0).unwrap();
+        assert_eq!(
+            batches.of_windows(&[2, 7]).unwrap().inputs,
+            [8, 9, 10, 11, 28, 29, 30, 31]
+        );
+        assert!(batches.of_windows(&[10]).is_err());
+    }
+}

@@ -1,0 +1,179 @@
+//! The `[data]` section of a configuration.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+
+/// What to read, how to tokenise it and where to keep the result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// `"cargo-deps"`, a path, or a list of paths.
+    pub source: SourceSpec,
+    /// `"train"`, or the path of a `tokenizer.json`.
+    pub tokenizer: String,
+    /// Tokens in the vocabulary of a tokenizer that is trained; an opened one keeps its own.
+    pub vocab_size: usize,
+    /// The part of the source held out, or the path of a source of its own.
+    pub validation: Validation,
+    /// The field of a JSONL line and the column of a Parquet file that hold the text.
+    pub text_field: String,
+    /// What to do about a record that cannot be read.
+    pub on_error: OnError,
+    /// The folder of prepared corpora; each lives in `<cache>/<name>-<key>/`.
+    pub cache: PathBuf,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            source: SourceSpec::default(),
+            tokenizer: TRAIN.to_owned(),
+            vocab_size: 4096,
+            validation: Validation::default(),
+            text_field: "text".to_owned(),
+            on_error: OnError::default(),
+            cache: PathBuf::from("data"),
+        }
+    }
+}
+
+/// The value of `source` that means the sources of the workspace's locked dependencies.
+pub(crate) const CARGO_DEPS: &str = "cargo-deps";
+/// The value of `tokenizer` that means training one on the corpus.
+pub(crate) const TRAIN: &str = "train";
+
+/// Where the text comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SourceSpec {
+    /// `"cargo-deps"`, or the path of a file or folder.
+    One(String),
+    /// Several paths, read in the order given.
+    Many(Vec<String>),
+}
+
+impl Default for SourceSpec {
+    fn default() -> Self {
+        Self::One(CARGO_DEPS.to_owned())
+    }
+}
+
+impl SourceSpec {
+    /// Whether this is the default corpus.
+    pub fn is_cargo_deps(&self) -> bool {
+        matches!(self, Self::One(name) if name == CARGO_DEPS)
+    }
+
+    /// The paths named, none for the default corpus.
+    pub(crate) fn paths(&self) -> Vec<&Path> {
+        match self {
+            Self::One(name) if name == CARGO_DEPS => Vec::new(),
+            Self::One(path) => vec![Path::new(path)],
+            Self::Many(paths) => paths.iter().map(Path::new).collect(),
+        }
+    }
+
+    /// A short name for the folder of the prepared corpus: letters, digits, `-`, `_` and `.`.
+    pub(crate) fn name(&self) -> String {
+        let paths = self.paths();
+        let Some(first) = paths.first() else {
+            return CARGO_DEPS.to_owned();
+        };
+        let stem = first
+            .file_name()
+            .map_or_else(|| "corpus".into(), |name| name.to_string_lossy());
+        let stem = stem.split('.').find(|part| !part.is_empty());
+        let clean: String = stem
+            .unwrap_or("corpus")
+            .chars()
+            .take(40)
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect();
+        match paths.len() {
+            1 => clean,
+            n => format!("{clean}-and-{}", n - 1),
+        }
+    }
+}
+
+/// What the loss is measured on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Validation {
+    /// A share of the source's bytes, above 0 and below 1.
+    Fraction(f64),
+    /// The path of a source of its own.
+    Path(String),
+}
+
+impl Default for Validation {
+    fn default() -> Self {
+        Self::Fraction(0.05)
+    }
+}
+
+/// What to do about a record that cannot be read: bad UTF-8, a broken JSON line, an empty file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// End with an error that names file and line.
+    #[default]
+    Stop,
+    /// Leave the record out, count it, and report the first places.
+    Skip,
+}
+
+impl DataConfig {
+    /// Checks what can be checked without reading the source.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] names the key, what was found and what is allowed.
+    pub fn check(&self) -> Result<(), DataError> {
+        let wrong = |key: &'static str, found: String, allowed: String| {
+            Err(DataError::Config {
+                key,
+                found,
+                allowed,
+            })
+        };
+        if let Validation::Fraction(fraction) = self.validation
+            && !(fraction > 0.0 && fraction < 1.0)
+        {
+            let allowed = "a number above 0 and below 1, or a path".to_owned();
+            return wrong("data.validation", fraction.to_string(), allowed);
+        }
+        let allowed = crate::tokenizer::MIN_VOCAB..=crate::tokenizer::MAX_VOCAB;
+        if self.tokenizer == TRAIN && !allowed.contains(&self.vocab_size) {
+            let allowed = format!("{} to {}", allowed.start(), allowed.end());
+            return wrong("data.vocab_size", self.vocab_size.to_string(), allowed);
+        }
+        if let SourceSpec::Many(paths) = &self.source {
+            if paths.is_empty() {
+                let allowed = "\"cargo-deps\", a path, or a list of paths".to_owned();
+                return wrong("data.source", "an empty list".to_owned(), allowed);
+            }
+            if paths.iter().any(|path| path == CARGO_DEPS) {
+                let allowed = "\"cargo-deps\" alone, or a list of paths".to_owned();
+                return wrong(
+                    "data.source",
+                    "\"cargo-deps\" within a list".to_owned(),
+                    allowed,
+                );
+            }
+        }
+        if self.text_field.is_empty() {
+            let allowed = "the name of a field".to_owned();
+            return wrong("data.text_field", "\"\"".to_owned(), allowed);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! What can go wrong with data, with the place and the values.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Every error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A value of the configuration is not allowed.
+    #[error("{key} = {found} is not allowed; allowed: {allowed}")]
+    Config {
+        key: &'static str,
+        found: String,
+        allowed: String,
+    },
+    /// The system refused to read or write a file.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// A record of the source cannot be used; `on_error = "skip"` leaves such records out.
+    #[error("{0}; on_error = \"skip\" leaves such records out and counts them")]
+    Bad(BadRecord),
+    /// A file named in the configuration has an ending that no reader takes.
+    #[error("{path}: no reader for this kind of file; known endings: {known}", path = path.display())]
+    UnknownKind { path: PathBuf, known: String },
+    /// A folder holds no file that a reader takes.
+    #[error(
+        "{path}: nothing to read in this folder ({other_files} files with other endings); endings looked for: {known}",
+        path = path.display()
+    )]
+    NothingToRead {
+        path: PathBuf,
+        other_files: u64,
+        known: String,
+    },
+    /// The kind of source was not compiled in.
+    #[error("{path}: needs the cargo feature `{feature}` of iiet-data, which is off in this build", path = path.display())]
+    FeatureMissing {
+        path: PathBuf,
+        feature: &'static str,
+    },
+    /// `cargo metadata` failed, so the default corpus cannot be found.
+    #[error(
+        "cannot list the locked dependencies with `cargo metadata --locked`: {message}; run inside a workspace whose Cargo.lock is current, after `cargo fetch`, or set data.source to a path"
+    )]
+    CargoMetadata { message: String },
+    /// One side of the split would hold no tokens.
+    #[error(
+        "the {split} part would be empty: {documents} documents, {text_bytes} bytes of text, {held_out} of them held out; {remedy}"
+    )]
+    EmptySplit {
+        split: &'static str,
+        documents: u64,
+        text_bytes: u64,
+        held_out: u64,
+        remedy: &'static str,
+    },
+    /// The source gave other text on a second reading.
+    #[error(
+        "the source changed while it was being read: first {before} bytes of text in {documents_before} documents, then {after} in {documents_after}"
+    )]
+    SourceChanged {
+        before: u64,
+        after: u64,
+        documents_before: u64,
+        documents_after: u64,
+    },
+    /// A tokenizer cannot be read, trained or used.
+    #[error("tokenizer{at}: {message}", at = place(path))]
+    Tokenizer {
+        path: Option<PathBuf>,
+        message: String,
+    },
+    /// A token id is outside the vocabulary.
+    #[error("token id {token}{at} is outside the vocabulary of {vocab_size}", at = place(path))]
+    TokenOutOfRange {
+        path: Option<PathBuf>,
+        token: u32,
+        vocab_size: usize,
+    },
+    /// A token file's bytes are not what its format allows.
+    #[error("{path}: damaged or not a token file: {what} is {found}, expected {expected}", path = path.display())]
+    Damaged {
+        path: PathBuf,
+        what: &'static str,
+        found: String,
+        expected: String,
+    },
+    /// A prepared folder's parts do not belong together.
+    #[error("{path}: {what} is {found}, expected {expected}; delete the folder to prepare it again", path = path.display())]
+    Inconsistent {
+        path: PathBuf,
+        what: &'static str,
+        found: String,
+        expected: String,
+    },
+    /// A range of tokens, or a window, outside the file was asked for.
+    #[error("{what} {start}..{end} asked for, there are {len}")]
+    OutOfRange {
+        what: &'static str,
+        start: u64,
+        end: u64,
+        len: u64,
+    },
+    /// The file is too short to make one window.
+    #[error("{path}: {tokens} tokens, at least 2 are needed to predict one from another", path = path.display())]
+    TooFewTokens { path: PathBuf, tokens: u64 },
+    /// The system has no memory left for something of a size that was known.
+    #[error("no memory for {what}, {bytes} bytes")]
+    OutOfMemory { what: &'static str, bytes: u64 },
+    /// A size is beyond what is supported.
+    #[error("{what}: {found} is too large; at most {allowed}")]
+    TooLarge {
+        what: &'static str,
+        found: u64,
+        allowed: u64,
+    },
+}
+
+impl DataError {
+    /// Wraps an I/O error with the path it concerns: `map_err(DataError::io(path))`.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+fn place(path: &Option<PathBuf>) -> String {
+    path.as_ref()
+        .map_or_else(String::new, |path| format!(" {}", path.display()))
+}
+
+/// A record that cannot be used, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1, in the decompressed text; for Parquet, the row.
+    pub line: Option<u64>,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+impl BadRecord {
+    /// `FILE` or `FILE:LINE`.
+    pub fn place(&self) -> String {
+        match self.line {
+            Some(line) => format!("{}:{line}", self.path.display()),
+            None => self.path.display().to_string(),
+        }
+    }
+}
+
+impl fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place(), self.problem)
+    }
+}
+
+/// What is wrong with a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// Bytes that are not UTF-8.
+    #[error("not UTF-8 at byte {offset} of the {of}")]
+    NotUtf8 { offset: u64, of: &'static str },
+    /// A line that is not JSON.
+    #[error("not JSON, column {column}: {message}")]
+    NotJson { column: usize, message: String },
+    /// A JSON value that is not an object, or a field that is not a string.
+    #[error("{what} is {found}, expected {expected}")]
+    WrongType {
+        what: String,
+        found: String,
+        expected: &'static str,
+    },
+    /// An object without the text field.
+    #[error("no field \"{field}\"; the fields here are: {found}")]
+    MissingField { field: String, found: String },
+    /// A file without a byte, or with no record.
+    #[error("the file is empty")]
+    EmptyFile,
+    /// A record whose text has no characters.
+    #[error("the text is empty")]
+    EmptyText,
+    /// A compressed stream that ends too early.
+    #[error("the compressed stream ends too early; {lines} whole lines were read before that")]
+    Truncated { lines: u64 },
+    /// A compressed stream that cannot be read on.
+    #[error("the compressed stream is damaged after {lines} whole lines: {message}")]
+    BadStream { lines: u64, message: String },
+    /// A record longer than is held in memory.
+    #[error("a record of more than {allowed} bytes")]
+    TooLong { allowed: u64 },
+    /// A Parquet file that cannot be read.
+    #[error("cannot read this Parquet file: {message}")]
+    Parquet { message: String },
+}

@@ -1,0 +1,206 @@
+//! A look into a prepared folder or a token file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::DataError;
+use crate::manifest::Manifest;
+use crate::prepare::{MANIFEST, TOKENIZER, TRAIN_TOKENS, VALIDATION_TOKENS};
+use crate::token_file::TokenFile;
+use crate::tokenizer::Tokenizer;
+
+/// Frequent tokens listed.
+const FREQUENT: usize = 20;
+/// Tokens of the first document shown.
+const START_TOKENS: u64 = 100;
+
+/// What [`inspect`] found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// The folder's manifest, if a folder was inspected.
+    pub manifest: Option<Manifest>,
+    /// One entry for each token file.
+    pub files: Vec<TokenFileInspection>,
+}
+
+/// What one token file holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokenFileInspection {
+    pub path: PathBuf,
+    /// Bytes per token.
+    pub token_width: usize,
+    pub vocab_size: usize,
+    /// In hexadecimal.
+    pub vocab_hash: String,
+    pub documents: u64,
+    pub tokens: u64,
+    pub text_bytes: u64,
+    /// Bytes of text per token; 0 if there are no tokens.
+    pub bytes_per_token: f64,
+    /// The entropy of the tokens' frequencies, in bits per byte of text.
+    pub unigram_bits_per_byte: f64,
+    /// Tokens of the vocabulary that occur.
+    pub tokens_used: u64,
+    /// The most frequent tokens, most frequent first.
+    pub frequent: Vec<FrequentToken>,
+    /// The start of the first document, where a tokenizer is at hand.
+    pub start: Option<String>,
+}
+
+/// A token and how often it occurs.
+#[derive(Clone, Debug, Serialize)]
+pub struct FrequentToken {
+    pub id: u32,
+    pub count: u64,
+    /// Its text, or its name if it is special; `None` where no tokenizer is at hand.
+    pub text: Option<String>,
+}
+
+/// Inspects a prepared folder, or a token file (with the `tokenizer.json` beside it, if any), and
+/// verifies its checksum.
+///
+/// # Errors
+/// If a file is missing or damaged.
+pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
+    let is_folder = std::fs::metadata(path)
+        .map_err(DataError::io(path))?
+        .is_dir();
+    let folder = match is_folder {
+        true => path,
+        false => path.parent().unwrap_or(Path::new("")),
+    };
+    let tokenizer = folder.join(TOKENIZER);
+    let tokenizer = match is_folder || tokenizer.is_file() {
+        true => Some(Tokenizer::open(&tokenizer)?),
+        false => None,
+    };
+    if !is_folder {
+        let files = vec![inspect_file(path, tokenizer.as_ref())?];
+        let manifest = None;
+        return Ok(Inspection { manifest, files });
+    }
+    let files = [TRAIN_TOKENS, VALIDATION_TOKENS].map(|name| folder.join(name));
+    Ok(Inspection {
+        manifest: Some(Manifest::open(&folder.join(MANIFEST))?),
+        files: files
+            .iter()
+            .map(|file| inspect_file(file, tokenizer.as_ref()))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn inspect_file(
+    path: &Path,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<TokenFileInspection, DataError> {
+    let file = TokenFile::open(path)?;
+    file.verify()?;
+    // Another vocabulary would put wrong words to the ids.
+    let tokenizer = tokenizer.filter(|t| t.vocab_hash() == file.vocab_hash());
+    let counts = file.counts()?;
+    let mut by_count: Vec<usize> = (0..counts.len()).filter(|&id| counts[id] > 0).collect();
+    let tokens_used = by_count.len() as u64;
+    by_count.sort_by_key(|&id| (std::cmp::Reverse(counts[id]), id));
+    let text_of = |id: u32| {
+        let tokenizer = tokenizer?;
+        let text = tokenizer.decode(&[id]).ok().filter(|text| !text.is_empty());
+        text.or_else(|| tokenizer.token(id))
+    };
+    let frequent = by_count.iter().take(FREQUENT).map(|&id| FrequentToken {
+        id: id as u32,
+        count: counts[id],
+        text: text_of(id as u32),
+    });
+    let start = match tokenizer {
+        Some(tokenizer) if file.documents() > 0 => {
+            let document = file.document(0);
+            let end = document.end.min(document.start + START_TOKENS);
+            Some(tokenizer.decode(&file.read(document.start..end)?)?)
+        }
+        _ => None,
+    };
+    Ok(TokenFileInspection {
+        path: path.to_path_buf(),
+        token_width: file.token_width(),
+        vocab_size: file.vocab_size(),
+        vocab_hash: blake3::Hash::from(file.vocab_hash()).to_hex().to_string(),
+        documents: file.documents() as u64,
+        tokens: file.len(),
+        text_bytes: file.text_bytes(),
+        bytes_per_token: file.text_bytes() as f64 / file.len().max(1) as f64,
+        unigram_bits_per_byte: match file.text_bytes() {
+            0 => 0.0,
+            bytes => crate::statistics::unigram_bits_per_byte(&counts, bytes),
+        },
+        tokens_used,
+        frequent: frequent.collect(),
+        start,
+    })
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(manifest) = &self.manifest {
+            writeln!(f, "files read        {}", manifest.files)?;
+            writeln!(f, "records skipped   {}", manifest.skipped.count)?;
+            for skipped in &manifest.skipped.first {
+                writeln!(f, "                  {}: {}", skipped.place, skipped.reason)?;
+            }
+            if let Some(cargo) = &manifest.cargo {
+                writeln!(f, "crates            {}", cargo.crates)?;
+                writeln!(f, "crates held out   {}", cargo.held_out.join(" "))?;
+            }
+            writeln!(f)?;
+        }
+        for (at, file) in self.files.iter().enumerate() {
+            if at > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{file}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for TokenFileInspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.path.display())?;
+        writeln!(f, "documents         {}", self.documents)?;
+        writeln!(
+            f,
+            "tokens            {} of {} bytes",
+            self.tokens, self.token_width
+        )?;
+        writeln!(f, "text              {} bytes", self.text_bytes)?;
+        writeln!(f, "bytes per token   {:.3}", self.bytes_per_token)?;
+        writeln!(
+            f,
+            "unigram entropy   {:.3} bits per byte",
+            self.unigram_bits_per_byte
+        )?;
+        writeln!(
+            f,
+            "vocabulary        {}, {} used, hash {}",
+            self.vocab_size,
+            self.tokens_used,
+            &self.vocab_hash[..16]
+        )?;
+        write!(f, "most frequent    ")?;
+        for token in &self.frequent {
+            match &token.text {
+                Some(text) => write!(f, " {text:?}:{}", token.count)?,
+                None => write!(f, " {}:{}", token.id, token.count)?,
+            }
+        }
+        writeln!(f)?;
+        if let Some(start) = &self.start {
+            writeln!(f, "begins")?;
+            for line in start.lines() {
+                writeln!(f, "  {line}")?;
+            }
+        }
+        Ok(())
+    }
+}

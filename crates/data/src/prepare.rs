@@ -1,0 +1,268 @@
+//! From a configuration to two token files, or to the ones prepared before.
+//!
+//! The source is read up to three times: once to check and count it, once for the sample that a
+//! tokenizer is trained on, once to tokenise it. Only a bounded amount of text is held at any time.
+//!
+//! A corpus is prepared in a folder of another name, which is renamed when every file in it is on
+//! the disk. So a folder of the right name is complete, whatever became of earlier attempts.
+
+mod divide;
+mod encode;
+mod key;
+mod sample;
+mod scan;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::config::{DataConfig, TRAIN, Validation};
+use crate::error::DataError;
+use crate::manifest::{Manifest, SkipReport};
+use crate::progress::Progress;
+use crate::source::cargo_deps::{self, CargoSummary, Package};
+use crate::source::{self, Item, Split};
+use crate::token_file::TokenFile;
+use crate::tokenizer::Tokenizer;
+
+/// The version of the folder's layout and of the way from text to tokens.
+const FORMAT: u32 = 1;
+
+pub(crate) const MANIFEST: &str = "manifest.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const TRAIN_TOKENS: &str = "train.tokens";
+pub(crate) const VALIDATION_TOKENS: &str = "validation.tokens";
+
+/// A corpus ready to train on.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The folder it is in: `tokenizer.json`, `train.tokens`, `validation.tokens`, `manifest.json`.
+    pub directory: PathBuf,
+    /// The tokenizer trained or opened.
+    pub tokenizer: Tokenizer,
+    /// Tokens to train on.
+    pub train: TokenFile,
+    /// Tokens held out.
+    pub validation: TokenFile,
+    /// Records left out under `on_error = "skip"`.
+    pub skipped: SkipReport,
+    /// What the folder was made of.
+    pub manifest: Manifest,
+    /// Whether the folder was there already.
+    pub reused: bool,
+}
+
+/// Prepares a corpus, or finds it prepared already, from the current directory.
+///
+/// The folder's name contains a hash of all that determines the result; if nothing changed, it is
+/// opened and nothing else is done. Two processes that prepare the same corpus wait for each other.
+///
+/// # Errors
+/// Any [`DataError`]: about the configuration, the source, the tokenizer or the disk.
+pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared, DataError> {
+    config.check()?;
+    let source = locate(config)?;
+    let opened = match config.tokenizer.as_str() {
+        TRAIN => None,
+        path => Some(Tokenizer::open(Path::new(path))?),
+    };
+    let key = key::key(config, &source, opened.as_ref())?;
+    let name = format!("{}-{}", config.source.name(), &key[..16]);
+    let directory = config.cache.join(&name);
+
+    fs::create_dir_all(&config.cache).map_err(DataError::io(&config.cache))?;
+    let lock_path = config.cache.join(format!(".{name}.lock"));
+    let lock = File::create(&lock_path).map_err(DataError::io(&lock_path))?;
+    match lock.lock() {
+        // A file system without locks still gets complete folders; only two preparations of the
+        // same corpus at the same time would disturb each other.
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
+        locked => locked.map_err(DataError::io(&lock_path))?,
+    }
+
+    if let Ok(prepared) = open(&directory, &key) {
+        return Ok(prepared);
+    }
+    // Under the lock, what an earlier attempt left is nobody's.
+    let partial = config.cache.join(format!(".{name}.partial"));
+    for path in [&partial, &directory] {
+        if path.exists() {
+            fs::remove_dir_all(path).map_err(DataError::io(path))?;
+        }
+    }
+    fs::create_dir(&partial).map_err(DataError::io(&partial))?;
+    let built = build(config, source, opened, key.clone(), &partial, progress);
+    if let Err(error) = built {
+        // The error at hand matters more than one in tidying up; the next attempt tidies again.
+        let _ = fs::remove_dir_all(&partial);
+        return Err(error);
+    }
+    fs::rename(&partial, &directory).map_err(DataError::io(&directory))?;
+    sync_folder(&config.cache)?;
+    let prepared = open(&directory, &key)?;
+    Ok(Prepared {
+        reused: false,
+        ..prepared
+    })
+}
+
+/// Where the text is, before any of it is read.
+enum Located {
+    Packages {
+        packages: Vec<Package>,
+        /// Files of a validation source of its own.
+        validation: Vec<Item>,
+    },
+    Files(Vec<Item>),
+}
+
+fn locate(config: &DataConfig) -> Result<Located, DataError> {
+    let (own, train) = match &config.validation {
+        Validation::Path(path) => {
+            let own = source::find(&[Path::new(path)], Some(Split::Validation))?;
+            (own, Some(Split::Train))
+        }
+        Validation::Fraction(_) => (Vec::new(), None),
+    };
+    Ok(match config.source.is_cargo_deps() {
+        true => Located::Packages {
+            packages: cargo_deps::packages(Path::new("."))?,
+            validation: own,
+        },
+        false => {
+            let mut items = source::find(&config.source.paths(), train)?;
+            items.extend(own);
+            Located::Files(items)
+        }
+    })
+}
+
+/// Reads the source and writes every file of a prepared folder.
+fn build(
+    config: &DataConfig,
+    source: Located,
+    tokenizer: Option<Tokenizer>,
+    key: String,
+    folder: &Path,
+    progress: &dyn Progress,
+) -> Result<(), DataError> {
+    let (items, cargo) = collect(config, source, progress)?;
+    let scan = scan::scan(&items, config, progress)?;
+    let plan = divide::Plan::new(&scan, &config.validation);
+    let tokenizer = match tokenizer {
+        Some(tokenizer) => tokenizer,
+        None => {
+            let sample = sample::sample(&scan, &plan, config, progress)?;
+            progress.stage("training the tokenizer", None);
+            let tokenizer = Tokenizer::train(sample.into_iter(), config.vocab_size)?;
+            progress.done(&format!(
+                "{} tokens in the vocabulary",
+                tokenizer.vocab_size()
+            ));
+            tokenizer
+        }
+    };
+    let counts = encode::encode(&scan, &plan, config, &tokenizer, folder, progress)?;
+    let manifest = Manifest {
+        format: FORMAT,
+        key,
+        config: config.clone(),
+        files: scan.items.len() as u64,
+        train: counts.train,
+        validation: counts.validation,
+        vocab_size: tokenizer.vocab_size(),
+        cargo,
+        skipped: scan.skipped,
+    };
+    write(&folder.join(TOKENIZER), tokenizer.json())?;
+    write(&folder.join(MANIFEST), &manifest.to_json())?;
+    sync_folder(folder)
+}
+
+/// The files to read; for the default corpus this judges every one of them.
+fn collect(
+    config: &DataConfig,
+    source: Located,
+    progress: &dyn Progress,
+) -> Result<(Vec<Item>, Option<CargoSummary>), DataError> {
+    let (packages, validation) = match source {
+        Located::Files(items) => return Ok((items, None)),
+        Located::Packages {
+            packages,
+            validation,
+        } => (packages, validation),
+    };
+    let held_out = match config.validation {
+        Validation::Fraction(fraction) => Some(fraction),
+        Validation::Path(_) => None,
+    };
+    progress.stage("choosing sources of the locked dependencies", None);
+    let (mut items, summary) =
+        cargo_deps::corpus(&packages, held_out, &|bytes| progress.advance(bytes))?;
+    progress.done(&format!(
+        "{} files of {} crates, {:.1} MB; {} crates held out, {:.1} MB",
+        summary.files,
+        summary.crates,
+        summary.bytes as f64 / 1e6,
+        summary.held_out.len(),
+        summary.held_out_bytes as f64 / 1e6,
+    ));
+    items.extend(validation);
+    Ok((items, Some(summary)))
+}
+
+/// Opens a prepared folder and checks that its parts belong together.
+fn open(directory: &Path, key: &str) -> Result<Prepared, DataError> {
+    let manifest = Manifest::open(&directory.join(MANIFEST))?;
+    let differs = |what, found: String, expected: String| DataError::Inconsistent {
+        path: directory.to_path_buf(),
+        what,
+        found,
+        expected,
+    };
+    if manifest.format != FORMAT || manifest.key != key {
+        return Err(differs("the key", manifest.key, key.to_owned()));
+    }
+    let tokenizer = Tokenizer::open(&directory.join(TOKENIZER))?;
+    let train = TokenFile::open(&directory.join(TRAIN_TOKENS))?;
+    let validation = TokenFile::open(&directory.join(VALIDATION_TOKENS))?;
+    for (file, tokens) in [
+        (&train, manifest.train.tokens),
+        (&validation, manifest.validation.tokens),
+    ] {
+        if file.vocab_hash() != tokenizer.vocab_hash() {
+            let hex = |hash: [u8; 32]| blake3::Hash::from(hash).to_hex().to_string();
+            let (found, expected) = (hex(file.vocab_hash()), hex(tokenizer.vocab_hash()));
+            return Err(differs("the vocabulary's hash", found, expected));
+        }
+        if file.len() != tokens {
+            let (found, expected) = (file.len().to_string(), tokens.to_string());
+            return Err(differs("the number of tokens", found, expected));
+        }
+    }
+    Ok(Prepared {
+        directory: directory.to_path_buf(),
+        tokenizer,
+        train,
+        validation,
+        skipped: manifest.skipped.clone(),
+        manifest,
+        reused: true,
+    })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    use std::io::Write;
+    let mut file = File::create(path).map_err(DataError::io(path))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(DataError::io(path))
+}
+
+/// Makes a folder's new names durable, where the system can.
+fn sync_folder(folder: &Path) -> Result<(), DataError> {
+    if cfg!(unix) {
+        let opened = File::open(folder).map_err(DataError::io(folder))?;
+        opened.sync_all().map_err(DataError::io(folder))?;
+    }
+    Ok(())
+}

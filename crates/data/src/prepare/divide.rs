@@ -1,0 +1,161 @@
+//! Which text is for training and which is held out.
+//!
+//! Files with a part of their own keep it. Other documents are dealt out whole, by a hash of their
+//! number, if there are at least 20 of them; of fewer, each gives its last part, from a line end on.
+
+use super::scan::{FEW_DOCUMENTS, Scan};
+use crate::config::Validation;
+use crate::error::{BadRecord, DataError};
+use crate::source::{self, Split, Visitor};
+
+/// With up to so many documents the number held out is exact; beyond, chance is exact enough.
+const EXACT_DOCUMENTS: u64 = 1 << 17;
+
+/// How documents without a part of their own are divided.
+pub(super) enum Plan {
+    /// Those whose number hashes to at most this are held out.
+    Whole { threshold: u64 },
+    /// Each document is cut at the first line end at or after this byte.
+    Tails { cuts: Vec<u64> },
+}
+
+impl Plan {
+    pub fn new(scan: &Scan, validation: &Validation) -> Self {
+        let fraction = match validation {
+            Validation::Fraction(fraction) => *fraction,
+            Validation::Path(_) => 0.0, // every item has its part
+        };
+        if scan.undivided < FEW_DOCUMENTS as u64 {
+            let cut = |&bytes: &u64| ((1.0 - fraction) * bytes as f64) as u64;
+            let cuts = scan.sizes.iter().map(cut).collect();
+            return Self::Tails { cuts };
+        }
+        let threshold = match scan.undivided <= EXACT_DOCUMENTS {
+            true => {
+                let mut hashes: Vec<u64> = (0..scan.undivided).map(hash).collect();
+                hashes.sort_unstable();
+                let held_out = (fraction * scan.undivided as f64).round().max(1.0);
+                hashes[(held_out as usize).min(hashes.len()) - 1]
+            }
+            false => (fraction * 2_f64.powi(64)) as u64,
+        };
+        Self::Whole { threshold }
+    }
+}
+
+/// A number's place in a fixed shuffled order.
+fn hash(document: u64) -> u64 {
+    let hash = blake3::hash(format!("held out: document {document}").as_bytes());
+    u64::from_le_bytes(
+        hash.as_bytes()[..8]
+            .try_into()
+            .expect("invariant: 8 of 32 bytes"),
+    )
+}
+
+/// What [`read_divided`] hands over.
+pub(super) enum Part<'a> {
+    /// More text of the current document of this part.
+    Text(Split, &'a str),
+    /// The current document of this part is complete.
+    End(Split),
+}
+
+/// Reads every item and hands over the text with the part it belongs to.
+pub(super) fn read_divided(
+    scan: &Scan,
+    plan: &Plan,
+    text_field: &str,
+    take: &mut dyn FnMut(Part<'_>) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let mut divider = Divider {
+        plan,
+        take,
+        own: None,
+        document: 0,
+        position: 0,
+        current: Split::Train,
+    };
+    for item in &scan.items {
+        divider.own = item.split;
+        source::read(item, text_field, &mut divider)?;
+    }
+    Ok(())
+}
+
+struct Divider<'a> {
+    plan: &'a Plan,
+    take: &'a mut dyn FnMut(Part<'_>) -> Result<(), DataError>,
+    /// The part of the current item, if it has one.
+    own: Option<Split>,
+    /// Documents without a part of their own before the current one.
+    document: u64,
+    /// Bytes of the current document so far.
+    position: u64,
+    /// The part that a divided document is in at `position`.
+    current: Split,
+}
+
+impl Divider<'_> {
+    /// The part of the current piece, and where in it another part begins.
+    fn divide(&mut self, text: &str) -> Option<usize> {
+        match self.plan {
+            Plan::Whole { threshold } => {
+                self.current = match hash(self.document) <= *threshold {
+                    true => Split::Validation,
+                    false => Split::Train,
+                };
+                None
+            }
+            Plan::Tails { cuts } => {
+                if self.current == Split::Validation {
+                    return None;
+                }
+                let cut = cuts
+                    .get(self.document as usize)
+                    .copied()
+                    .unwrap_or(u64::MAX);
+                let within = cut.saturating_sub(self.position).try_into().ok()?;
+                let rest = text.as_bytes().get(within..)?;
+                let line_end = rest.iter().position(|&byte| byte == b'\n')?;
+                Some(within + line_end + 1)
+            }
+        }
+    }
+}
+
+impl Visitor for Divider<'_> {
+    fn piece(&mut self, text: &str) -> Result<(), DataError> {
+        if let Some(own) = self.own {
+            return (self.take)(Part::Text(own, text));
+        }
+        let at = self.divide(text);
+        self.position += text.len() as u64;
+        let Some(at) = at else {
+            return (self.take)(Part::Text(self.current, text));
+        };
+        let (first, second) = text.split_at(at);
+        (self.take)(Part::Text(Split::Train, first))?;
+        (self.take)(Part::End(Split::Train))?;
+        self.current = Split::Validation;
+        match second.is_empty() {
+            true => Ok(()),
+            false => (self.take)(Part::Text(Split::Validation, second)),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), DataError> {
+        if let Some(own) = self.own {
+            return (self.take)(Part::End(own));
+        }
+        self.document += 1;
+        self.position = 0;
+        let part = std::mem::replace(&mut self.current, Split::Train);
+        (self.take)(Part::End(part))
+    }
+
+    fn bad(&mut self, _record: BadRecord) -> Result<(), DataError> {
+        // Counted, or stopped at, in the first reading.
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! The last reading: text to tokens on all cores, in chunks, to two files.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::divide::{Part, Plan, read_divided};
+use super::scan::Scan;
+use super::{TRAIN_TOKENS, VALIDATION_TOKENS};
+use crate::config::DataConfig;
+use crate::error::DataError;
+use crate::manifest::Counts;
+use crate::progress::Progress;
+use crate::source::Split;
+use crate::token_writer::TokenWriter;
+use crate::tokenizer::Tokenizer;
+
+/// Text gathered before it is tokenised; the pieces in it are spread over the cores.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// The sizes of the files written.
+pub(super) struct Written {
+    pub train: Counts,
+    pub validation: Counts,
+}
+
+/// Writes both token files to `folder`.
+pub(super) fn encode(
+    scan: &Scan,
+    plan: &Plan,
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    progress: &dyn Progress,
+) -> Result<Written, DataError> {
+    progress.stage("tokenising", Some(scan.text_bytes));
+    let create = |name| {
+        TokenWriter::create(
+            &folder.join(name),
+            tokenizer.vocab_size(),
+            tokenizer.vocab_hash(),
+        )
+    };
+    let mut encoder = Encoder {
+        tokenizer,
+        progress,
+        train: create(TRAIN_TOKENS)?,
+        validation: create(VALIDATION_TOKENS)?,
+        chunk: Vec::new(),
+        chunk_bytes: 0,
+    };
+    let (mut bytes, mut documents) = (0, 0);
+    read_divided(scan, plan, &config.text_field, &mut |part| match part {
+        Part::Text(split, text) => {
+            bytes += text.len() as u64;
+            encoder.push(Task::Text(split, text.to_owned()), text.len())
+        }
+        Part::End(split) => {
+            documents += 1;
+            encoder.push(Task::End(split), 0)
+        }
+    })?;
+    encoder.flush()?;
+    if bytes != scan.text_bytes {
+        return Err(DataError::SourceChanged {
+            before: scan.text_bytes,
+            after: bytes,
+            documents_before: scan.documents,
+            documents_after: documents,
+        });
+    }
+    let written = Written {
+        train: encoder.train.finish()?,
+        validation: encoder.validation.finish()?,
+    };
+    for (split, counts) in [
+        ("training", written.train),
+        ("validation", written.validation),
+    ] {
+        if counts.text_bytes == 0 {
+            return Err(DataError::EmptySplit {
+                split,
+                documents: scan.documents,
+                text_bytes: scan.text_bytes,
+                held_out: written.validation.text_bytes,
+                remedy: "give more text, with line ends in it, another data.validation fraction, or the path of a validation source",
+            });
+        }
+    }
+    progress.done(&format!(
+        "{} tokens to train on, {} held out, {:.2} bytes a token",
+        written.train.tokens,
+        written.validation.tokens,
+        bytes as f64 / (written.train.tokens + written.validation.tokens) as f64,
+    ));
+    Ok(written)
+}
+
+enum Task {
+    Text(Split, String),
+    End(Split),
+}
+
+struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    progress: &'a dyn Progress,
+    train: TokenWriter,
+    validation: TokenWriter,
+    chunk: Vec<Task>,
+    chunk_bytes: usize,
+}
+
+impl Encoder<'_> {
+    fn push(&mut self, task: Task, bytes: usize) -> Result<(), DataError> {
+        self.chunk.push(task);
+        // Every task takes memory, and so counts, even the end of a document.
+        self.chunk_bytes += bytes + size_of::<Task>();
+        match self.chunk_bytes >= CHUNK_BYTES {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    /// Tokenises the chunk and writes it in order.
+    fn flush(&mut self) -> Result<(), DataError> {
+        let encoded: Vec<Vec<u32>> = self
+            .chunk
+            .par_iter()
+            .map(|task| match task {
+                Task::Text(_, text) => self.tokenizer.encode(text),
+                Task::End(_) => Ok(Vec::new()),
+            })
+            .collect::<Result<_, _>>()?;
+        for (task, tokens) in self.chunk.drain(..).zip(encoded) {
+            let (Task::Text(split, _) | Task::End(split)) = &task;
+            let writer = match split {
+                Split::Train => &mut self.train,
+                Split::Validation => &mut self.validation,
+            };
+            match task {
+                Task::Text(_, text) => {
+                    writer.push(&tokens, text.len() as u64)?;
+                    self.progress.advance(text.len() as u64);
+                }
+                Task::End(_) => {
+                    if let Some(end) = self.tokenizer.document_end() {
+                        writer.push(&[end], 0)?;
+                    }
+                    writer.end_document()?;
+                }
+            }
+        }
+        self.chunk_bytes = 0;
+        Ok(())
+    }
+}

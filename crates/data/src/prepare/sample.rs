@@ -1,0 +1,52 @@
+//! The text a tokenizer is trained on: an even sample of the training part.
+
+use super::divide::{Part, Plan, read_divided};
+use super::scan::Scan;
+use crate::config::DataConfig;
+use crate::error::DataError;
+use crate::progress::Progress;
+use crate::source::{Split, parts};
+
+/// Bytes of the sample. The merges of a small vocabulary hardly change beyond a few megabytes, and
+/// the trainer counts pairs in 32 bits, which this stays below.
+const SAMPLE_BYTES: u64 = 16 << 20;
+/// Pieces are sampled in parts of at most this size, so that the sample is spread within them too,
+/// and no word is longer: the trainer's time is quadratic in a word's length.
+const PART_BYTES: usize = 16 * 1024;
+
+/// Texts of at most about 16 MB together, from every stretch of the training part alike.
+pub(super) fn sample(
+    scan: &Scan,
+    plan: &Plan,
+    config: &DataConfig,
+    progress: &dyn Progress,
+) -> Result<Vec<String>, DataError> {
+    progress.stage("sampling text for the tokenizer", Some(scan.text_bytes));
+    let (mut seen, mut taken) = (0_u64, 0_u64);
+    let mut texts = Vec::new();
+    read_divided(scan, plan, &config.text_field, &mut |part| {
+        let text = match part {
+            Part::Text(Split::Train, text) => text,
+            Part::Text(Split::Validation, text) => {
+                progress.advance(text.len() as u64);
+                return Ok(());
+            }
+            Part::End(_) => return Ok(()),
+        };
+        for part in parts(text, PART_BYTES) {
+            // Take a part whenever the sample has fallen behind its share of what was seen.
+            seen += part.len() as u64;
+            let share = u128::from(seen) * u128::from(SAMPLE_BYTES);
+            if u128::from(taken) * u128::from(scan.text_bytes.max(SAMPLE_BYTES)) < share
+                && taken < SAMPLE_BYTES
+            {
+                taken += part.len() as u64;
+                texts.push(part.to_owned());
+            }
+        }
+        progress.advance(text.len() as u64);
+        Ok(())
+    })?;
+    progress.done(&format!("{:.1} MB", taken as f64 / 1e6));
+    Ok(texts)
+}

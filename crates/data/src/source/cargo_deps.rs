@@ -1,0 +1,261 @@
+//! The default corpus: `.rs` and `.md` files of the workspace's locked dependencies.
+//!
+//! `Cargo.lock` pins every byte of a registry crate, so two machines that share a lock file get the
+//! same corpus. To keep it so, nothing here looks at the platform, at file times, at the registry's
+//! place on disk or at the features of a build: packages for all platforms count, and they are
+//! ordered by name and version, their files by path.
+//!
+//! What a language model would only learn lists from is left out and counted by reason in the
+//! manifest of the prepared folder. `generated.rs` has the rules.
+
+mod files;
+mod generated;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Compression, Format, Item, Split};
+use crate::error::DataError;
+
+/// Changes whenever the rules change which text is taken, so that a prepared corpus made by other
+/// rules is not reused.
+pub(crate) const RULES: u32 = 1;
+
+/// At most so many bytes of one crate (all versions together) are taken, so that no crate speaks
+/// louder than the rest.
+const CRATE_BYTES: u64 = 2 << 20;
+
+/// Why a file was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOut {
+    /// The crate is on the list of generated bindings.
+    BindingsCrate,
+    /// Over 512 KiB.
+    LargeFile,
+    /// The first lines say that the file is generated.
+    SaysGenerated,
+    /// Most lines are constants, foreign functions or other bare declarations.
+    Declarations,
+    /// Most characters are digits of a table.
+    Table,
+    /// Lines too long to have been written by hand.
+    LongLines,
+    /// Not UTF-8, or empty.
+    NotText,
+    /// Identical to a file taken before.
+    Duplicate,
+    /// The crate has given its share already.
+    CrateShare,
+}
+
+/// What the default corpus is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CargoSummary {
+    /// Crates with at least one file taken, counted by name.
+    pub crates: u64,
+    /// Files taken.
+    pub files: u64,
+    /// Bytes taken.
+    pub bytes: u64,
+    /// Bytes of the crates held out.
+    pub held_out_bytes: u64,
+    /// The names of the crates held out for validation.
+    pub held_out: Vec<String>,
+    /// Files and bytes left out, by reason.
+    pub left_out: BTreeMap<LeftOut, (u64, u64)>,
+}
+
+/// A registry package of the lock file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Package {
+    pub name: String,
+    pub version: String,
+    /// Name, version and registry, as cargo writes them.
+    pub id: String,
+    pub folder: PathBuf,
+}
+
+/// The registry packages of the workspace around `folder`, by name and version.
+pub(crate) fn packages(folder: &Path) -> Result<Vec<Package>, DataError> {
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .current_dir(folder)
+        .other_options(vec!["--locked".to_owned()])
+        .exec()
+        .map_err(|error| DataError::CargoMetadata {
+            message: error.to_string().trim().to_owned(),
+        })?;
+    let mut packages: Vec<_> = metadata
+        .packages
+        .into_iter()
+        .filter(|package| {
+            let source = package.source.as_ref();
+            source.is_some_and(|source| is_registry(&source.repr))
+        })
+        .collect();
+    packages.sort_by(|a, b| (a.name.as_str(), &a.version).cmp(&(b.name.as_str(), &b.version)));
+    Ok(packages
+        .into_iter()
+        .filter_map(|package| {
+            Some(Package {
+                name: package.name.to_string(),
+                version: package.version.to_string(),
+                id: package.id.repr,
+                folder: package.manifest_path.parent()?.to_owned().into(),
+            })
+        })
+        .collect())
+}
+
+fn is_registry(source: &str) -> bool {
+    source.starts_with("registry+") || source.starts_with("sparse+")
+}
+
+/// A file taken.
+struct Taken {
+    item: Item,
+    krate: String,
+}
+
+/// The files of the corpus with the part each belongs to.
+///
+/// With `held_out` whole crates are set aside for validation until they make about that share of
+/// the bytes; with `None` everything is for training.
+pub(crate) fn corpus(
+    packages: &[Package],
+    held_out: Option<f64>,
+    advance: &dyn Fn(u64),
+) -> Result<(Vec<Item>, CargoSummary), DataError> {
+    let mut left_out: BTreeMap<LeftOut, (u64, u64)> = BTreeMap::new();
+    let mut taken: Vec<Taken> = Vec::new();
+    let mut seen = HashSet::new();
+    // All versions of a crate share its allowance; the packages are sorted, so they are adjacent.
+    for versions in packages.chunk_by(|a, b| a.name == b.name) {
+        let mut of_crate = Vec::new();
+        for package in versions {
+            of_crate.extend(files::list(&package.folder)?);
+        }
+        let judged: Vec<_> = of_crate
+            .par_iter()
+            .map(|file| files::judge(file, &versions[0].name))
+            .collect::<Result<_, _>>()?;
+        let mut kept = Vec::new();
+        for (file, verdict) in of_crate.into_iter().zip(judged) {
+            advance(file.bytes);
+            let verdict = match verdict {
+                Ok(hash) if !seen.insert(hash) => Err(LeftOut::Duplicate),
+                Ok(hash) => Ok(hash),
+                Err(reason) => Err(reason),
+            };
+            match verdict {
+                Ok(hash) => kept.push((file, hash)),
+                Err(reason) => count(&mut left_out, reason, file.bytes),
+            }
+        }
+        for (file, within) in share(kept) {
+            if !within {
+                count(&mut left_out, LeftOut::CrateShare, file.bytes);
+                continue;
+            }
+            taken.push(Taken {
+                item: Item {
+                    path: file.path,
+                    format: Format::Text,
+                    compression: Compression::None,
+                    bytes: file.bytes,
+                    split: Some(Split::Train),
+                },
+                krate: versions[0].name.clone(),
+            });
+        }
+    }
+    Ok(divide(taken, held_out, left_out))
+}
+
+fn count(left_out: &mut BTreeMap<LeftOut, (u64, u64)>, reason: LeftOut, bytes: u64) {
+    let entry = left_out.entry(reason).or_default();
+    entry.0 += 1;
+    entry.1 += bytes;
+}
+
+/// The files of the default corpus of the workspace around `folder`, in order, and what was left
+/// out; `held_out` is the share of bytes to set aside for validation.
+///
+/// [`prepare`](crate::prepare) does this by itself; here the choice can be looked at without
+/// tokenising it.
+///
+/// # Errors
+/// [`DataError::CargoMetadata`] if `cargo metadata --locked` fails there.
+pub fn default_corpus(
+    folder: &Path,
+    held_out: f64,
+) -> Result<(Vec<PathBuf>, CargoSummary), DataError> {
+    let packages = packages(folder)?;
+    let (items, summary) = corpus(&packages, Some(held_out), &|_| {})?;
+    Ok((items.into_iter().map(|item| item.path).collect(), summary))
+}
+
+/// Marks the files of one crate that fit its allowance. Where not all do, the choice is by content
+/// hash, so that it is spread over the crate and does not prefer what sorts first.
+fn share(files: Vec<(files::SourceFile, blake3::Hash)>) -> Vec<(files::SourceFile, bool)> {
+    let mut by_hash: Vec<usize> = (0..files.len()).collect();
+    by_hash.sort_by_key(|&at| *files[at].1.as_bytes());
+    let mut within = vec![false; files.len()];
+    let mut bytes = 0;
+    for at in by_hash {
+        if bytes + files[at].0.bytes <= CRATE_BYTES {
+            bytes += files[at].0.bytes;
+            within[at] = true;
+        }
+    }
+    let files = files.into_iter().map(|(file, _)| file);
+    files.zip(within).collect()
+}
+
+/// Sets crates aside, in the order of their names' hashes, until the share is reached. A crate that
+/// would overshoot it by more than a tenth is passed over.
+fn divide(
+    mut taken: Vec<Taken>,
+    held_out: Option<f64>,
+    left_out: BTreeMap<LeftOut, (u64, u64)>,
+) -> (Vec<Item>, CargoSummary) {
+    let mut crates: BTreeMap<&str, u64> = BTreeMap::new();
+    for file in &taken {
+        *crates.entry(&file.krate).or_default() += file.item.bytes;
+    }
+    let bytes: u64 = crates.values().sum();
+    let goal = held_out.unwrap_or(0.0) * bytes as f64;
+    let mut order: Vec<(&str, u64)> = crates.iter().map(|(&name, &bytes)| (name, bytes)).collect();
+    order.sort_by_key(|(name, _)| *blake3::hash(format!("held out: {name}").as_bytes()).as_bytes());
+    let mut chosen = HashSet::new();
+    let mut held_out_bytes = 0;
+    for (name, bytes) in order {
+        let with = held_out_bytes + bytes;
+        if (held_out_bytes as f64) < goal && with as f64 <= goal * 1.1 {
+            chosen.insert(name.to_owned());
+            held_out_bytes = with;
+        }
+    }
+    let summary_of = |chosen: &HashSet<String>| {
+        let mut names: Vec<String> = chosen.iter().cloned().collect();
+        names.sort();
+        names
+    };
+    let summary = CargoSummary {
+        crates: crates.len() as u64,
+        files: taken.len() as u64,
+        bytes,
+        held_out_bytes,
+        held_out: summary_of(&chosen),
+        left_out,
+    };
+    for file in &mut taken {
+        if chosen.contains(&file.krate) {
+            file.item.split = Some(Split::Validation);
+        }
+    }
+    (taken.into_iter().map(|file| file.item).collect(), summary)
+}

@@ -1,0 +1,225 @@
+//! Opens a file as a stream of text bytes, decompressing gzip and Zstandard on the way.
+//!
+//! Both formats may hold several members (frames) one after another; all are read. Checksums are
+//! compared where the stream carries them.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::BlockDecodingStrategy;
+use ruzstd::decoding::FrameDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+
+use super::Item;
+use crate::error::{BadRecord, DataError, Problem};
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Opens an item's text.
+pub(crate) fn open(item: &Item) -> Result<Box<dyn BufRead>, DataError> {
+    let file = File::open(&item.path).map_err(DataError::io(&item.path))?;
+    let file = BufReader::with_capacity(BUFFER_BYTES, file);
+    Ok(match item.compression {
+        Compression::None => Box::new(file),
+        Compression::Gzip => Box::new(BufReader::with_capacity(
+            BUFFER_BYTES,
+            MultiGzDecoder::new(file),
+        )),
+        Compression::Zstd => Box::new(BufReader::with_capacity(
+            BUFFER_BYTES,
+            ZstdReader::new(file),
+        )),
+    })
+}
+
+/// What a failed read means: a damaged stream is a bad record, anything else an I/O error.
+pub(crate) fn read_error(
+    item: &Item,
+    lines: u64,
+    error: io::Error,
+) -> Result<BadRecord, DataError> {
+    let path = item.path.clone();
+    if item.compression == Compression::None || error.raw_os_error().is_some() {
+        return Err(DataError::Io {
+            path,
+            source: error,
+        });
+    }
+    let problem = if ends_too_early(&error) {
+        Problem::Truncated { lines }
+    } else {
+        let message = error.to_string();
+        Problem::BadStream { lines, message }
+    };
+    Ok(BadRecord {
+        path,
+        line: None,
+        problem,
+    })
+}
+
+/// Whether the error is, or was caused by, an unexpected end.
+fn ends_too_early(error: &io::Error) -> bool {
+    let is_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> =
+        error.get_ref().map(|inner| inner as _);
+    if is_end(error) {
+        return true;
+    }
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<io::Error>().is_some_and(is_end) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+/// Reads the frames of a Zstandard stream one after another. (The decoder's own stream type stops
+/// after the first frame.)
+struct ZstdReader<R> {
+    source: R,
+    decoder: FrameDecoder,
+    in_frame: bool,
+}
+
+impl<R: BufRead> ZstdReader<R> {
+    fn new(source: R) -> Self {
+        Self {
+            source,
+            decoder: FrameDecoder::new(),
+            in_frame: false,
+        }
+    }
+
+    /// Begins the next frame that holds data; false at the end of the file.
+    fn next_frame(&mut self) -> io::Result<bool> {
+        while !self.source.fill_buf()?.is_empty() {
+            match self.decoder.reset(&mut self.source) {
+                Ok(()) => return Ok(true),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let length = u64::from(length);
+                    let skipped = io::copy(&mut (&mut self.source).take(length), &mut io::sink())?;
+                    if skipped < length {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl<R: BufRead> Read for ZstdReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if !self.in_frame {
+                if !self.next_frame()? {
+                    return Ok(0);
+                }
+                self.in_frame = true;
+            }
+            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
+                self.decoder
+                    .decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(io::Error::other)?;
+            }
+            if self.decoder.can_collect() > 0 {
+                return self.decoder.read(buffer);
+            }
+            let stored = self.decoder.get_checksum_from_data();
+            if stored.is_some() && stored != self.decoder.get_calculated_checksum() {
+                return Err(io::Error::other("the checksum of a frame does not match"));
+            }
+            self.in_frame = false;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::source::tests::collect;
+    use std::io::Write;
+
+    pub(crate) fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    pub(crate) fn zstd(text: &[u8]) -> Vec<u8> {
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        ruzstd::encoding::compress_to_vec(text, level)
+    }
+
+    /// What `printf 'hello\n' | zstd --check` writes: a raw block and a checksum.
+    #[rustfmt::skip]
+    const HELLO: [u8; 19] = [
+        0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x58, 0x31, 0x00, 0x00, b'h', b'e', b'l', b'l', b'o', b'\n',
+        0x53, 0x88, 0xbd, 0x91,
+    ];
+
+    #[test]
+    fn members_and_frames_follow_each_other() {
+        let gz = [gzip(b"one\n"), gzip(b"two\n")].concat();
+        assert_eq!(collect("a.txt.gz", &gz).documents, ["one\ntwo\n"]);
+        let skippable = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 7, 7, 7].to_vec();
+        let zst = [zstd(b"one\n"), skippable, HELLO.to_vec()].concat();
+        assert_eq!(collect("a.txt.zst", &zst).documents, ["one\nhello\n"]);
+    }
+
+    #[test]
+    fn every_truncation_is_reported() {
+        let text = "line one\nline two\n".repeat(3);
+        for (name, bytes) in [
+            ("a.txt.gz", gzip(text.as_bytes())),
+            ("a.txt.zst", zstd(text.as_bytes())),
+        ] {
+            assert_eq!(collect(name, &bytes).documents.concat(), text);
+            for end in 1..bytes.len() {
+                let got = collect(name, &bytes[..end]);
+                assert_eq!(got.documents.len(), 0, "{name} cut at {end}");
+                assert_eq!(got.bad.len(), 1);
+                let problem = &got.bad[0].problem;
+                assert!(
+                    matches!(problem, Problem::Truncated { .. }),
+                    "{name} cut at {end}: {problem}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_reported() {
+        for (name, mut bytes) in [
+            ("a.txt.gz", gzip(b"hello\n")),
+            ("a.txt.zst", HELLO.to_vec()),
+        ] {
+            let at = bytes.len() - if name.ends_with("gz") { 6 } else { 1 };
+            bytes[at] ^= 1;
+            let got = collect(name, &bytes);
+            assert!(
+                matches!(got.bad[0].problem, Problem::BadStream { .. }),
+                "{name}"
+            );
+            assert!(got.documents.is_empty());
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Reads a file of JSON objects, one a line, each with a document in its text field.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{BufRead, Read};
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor as JsonVisitor};
+
+use super::decompress::{open, read_error};
+use super::pieces::pieces;
+use super::{Item, Visitor};
+use crate::error::{BadRecord, DataError, Problem};
+
+/// The longest line held in memory.
+const MAX_LINE_BYTES: u64 = 256 << 20;
+/// At most so many of a line's field names are listed when the text field is missing.
+const FIELDS_LISTED: usize = 20;
+
+/// Hands over the text of every line; blank lines are passed over.
+pub(crate) fn read(
+    item: &Item,
+    text_field: &str,
+    visitor: &mut dyn Visitor,
+) -> Result<(), DataError> {
+    let bad = |line, problem| BadRecord {
+        path: item.path.clone(),
+        line,
+        problem,
+    };
+    let mut source = open(item)?;
+    let mut buffer = Vec::new();
+    let (mut lines, mut records) = (0_u64, 0_u64);
+    loop {
+        buffer.clear();
+        let mut limited = (&mut *source).take(MAX_LINE_BYTES + 1);
+        match limited.read_until(b'\n', &mut buffer) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => return visitor.bad(read_error(item, lines, error)?),
+        }
+        let line = Some(lines + 1);
+        if buffer.len() as u64 > MAX_LINE_BYTES {
+            // What follows cannot be told from the rest of this line, so the file ends here.
+            let allowed = MAX_LINE_BYTES;
+            return visitor.bad(bad(line, Problem::TooLong { allowed }));
+        }
+        lines += 1;
+        let mut bytes = &buffer[..];
+        if lines == 1 {
+            bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        }
+        // A line end within what should be one value would be blamed for its being cut short.
+        bytes = bytes.trim_ascii_end();
+        if bytes.is_empty() {
+            continue;
+        }
+        records += 1;
+        match text_of(bytes, text_field) {
+            Ok(text) => {
+                for piece in pieces(&text) {
+                    visitor.piece(piece)?;
+                }
+                visitor.end()?;
+            }
+            Err(problem) => visitor.bad(bad(line, problem))?,
+        }
+    }
+    match records {
+        0 => visitor.bad(bad(None, Problem::EmptyFile)),
+        _ => Ok(()),
+    }
+}
+
+/// The text of one line.
+fn text_of<'a>(line: &'a [u8], field: &str) -> Result<Cow<'a, str>, Problem> {
+    let line = std::str::from_utf8(line).map_err(|error| Problem::NotUtf8 {
+        offset: error.valid_up_to() as u64,
+        of: "line",
+    })?;
+    let mut json = serde_json::Deserializer::from_str(line);
+    let found = TextField(field)
+        .deserialize(&mut json)
+        .and_then(|found| json.end().map(|()| found));
+    match found {
+        Ok(Found::Text(text)) if text.is_empty() => Err(Problem::EmptyText),
+        Ok(Found::Text(text)) => Ok(text),
+        Ok(Found::Other(found)) => Err(Problem::WrongType {
+            what: format!("the field \"{field}\""),
+            found,
+            expected: "a string",
+        }),
+        Ok(Found::Missing(fields)) => Err(Problem::MissingField {
+            field: field.to_owned(),
+            found: match fields.is_empty() {
+                true => "none".to_owned(),
+                false => fields.join(", "),
+            },
+        }),
+        Err(error) if error.is_data() => Err(Problem::WrongType {
+            what: "the line".to_owned(),
+            found: kind_of(line),
+            expected: "a JSON object",
+        }),
+        Err(error) => Err(Problem::NotJson {
+            column: error.column(),
+            message: without_place(&error),
+        }),
+    }
+}
+
+/// The error's text without its " at line 1 column 7": the line is the file's, not the record's.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+/// Names the kind of a JSON value that is not an object.
+fn kind_of(line: &str) -> String {
+    match line.trim_start().as_bytes().first() {
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+    .to_owned()
+}
+
+enum Found<'a> {
+    Text(Cow<'a, str>),
+    /// The field holds something else, which this names.
+    Other(String),
+    /// The names of the fields there are.
+    Missing(Vec<String>),
+}
+
+/// Picks one field of an object and reads past the others without storing them.
+struct TextField<'f>(&'f str);
+
+impl<'de> DeserializeSeed<'de> for TextField<'_> {
+    type Value = Found<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Found<'de>, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> JsonVisitor<'de> for TextField<'_> {
+    type Value = Found<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Found<'de>, M::Error> {
+        let mut found = None;
+        let mut fields = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == self.0 {
+                found = Some(map.next_value_seed(TextValue)?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                if fields.len() < FIELDS_LISTED {
+                    fields.push(key);
+                }
+            }
+        }
+        Ok(found.unwrap_or(Found::Missing(fields)))
+    }
+}
+
+struct TextValue;
+
+impl<'de> DeserializeSeed<'de> for TextValue {
+    type Value = Found<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Found<'de>, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> JsonVisitor<'de> for TextValue {
+    type Value = Found<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Found<'de>, E> {
+        Ok(Found::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Found<'de>, E> {
+        Ok(Found::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Found<'de>, E> {
+        Ok(Found::Text(Cow::Owned(text)))
+    }
+
+    fn visit_unit<E>(self) -> Result<Found<'de>, E> {
+        Ok(Found::Other("null".to_owned()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Found<'de>, E> {
+        Ok(Found::Other("a boolean".to_owned()))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Found<'de>, E> {
+        Ok(Found::Other("a number".to_owned()))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Found<'de>, E> {
+        Ok(Found::Other("a number".to_owned()))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Found<'de>, E> {
+        Ok(Found::Other("a number".to_owned()))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Found<'de>, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::Other("an array".to_owned()))
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Found<'de>, M::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Found::Other("an object".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::decompress::tests::{gzip, zstd};
+    use crate::source::tests::collect;
+
+    const TWO: &[u8] =
+        b"{\"id\": 1, \"text\": \"a\\nb\"}\r\n\n  \n{\"text\":\"c\",\"m\":{\"text\":1}}";
+
+    #[test]
+    fn every_line_is_a_document() {
+        for (name, bytes) in [
+            ("a.jsonl", TWO.to_vec()),
+            ("a.jsonl.gz", gzip(TWO)),
+            ("a.jsonl.zst", zstd(TWO)),
+            ("a.jsonl", [b"\xef\xbb\xbf", TWO].concat()),
+        ] {
+            let got = collect(name, &bytes);
+            assert_eq!(got.documents, ["a\nb", "c"], "{name}");
+            assert!(got.bad.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let lines: &[&[u8]] = &[
+            b"{\"text\": \"ok\"}",
+            b"{\"text\": \"cut",
+            b"{\"body\": \"x\", \"id\": 3}",
+            b"{\"text\": [1, 2]}",
+            b"[1]",
+            b"{\"text\": \"\"}",
+            b"{\"text\": \"\xff\"}",
+            b"{\"text\": \"a\"} trailing",
+            b"{}",
+        ];
+        let got = collect("a.jsonl", &lines.join(&b'\n'));
+        assert_eq!(got.documents, ["ok"]);
+        let said: Vec<String> = got
+            .bad
+            .iter()
+            .map(|bad| format!("{} {}", bad.line.unwrap(), bad.problem))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "2 not JSON, column 13: EOF while parsing a string",
+                "3 no field \"text\"; the fields here are: body, id",
+                "4 the field \"text\" is an array, expected a string",
+                "5 the line is an array, expected a JSON object",
+                "6 the text is empty",
+                "7 not UTF-8 at byte 10 of the line",
+                "8 not JSON, column 15: trailing characters",
+                "9 no field \"text\"; the fields here are: none",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_truncated_stream_keeps_its_whole_lines() {
+        let text: String = (0..20_000)
+            .map(|i| format!("{{\"text\": \"{}\"}}\n", i * 7919))
+            .collect();
+        let bytes = gzip(text.as_bytes());
+        let got = collect("a.jsonl.gz", &bytes[..bytes.len() / 2]);
+        let kept = got.documents.len() as u64;
+        assert!(kept > 1000, "{kept}");
+        assert_eq!(got.bad.len(), 1);
+        assert_eq!(got.bad[0].problem, Problem::Truncated { lines: kept });
+    }
+
+    #[test]
+    fn a_file_of_blank_lines_is_empty() {
+        assert_eq!(
+            collect("a.jsonl", b"\n \n").bad[0].problem,
+            Problem::EmptyFile
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! Where text comes from: a list of [`Item`]s, each read as a stream of pieces of documents.
+//!
+//! A reader never holds a whole document that is long: it hands over pieces of at most
+//! [`pieces::PIECE_BYTES`], cut at a line end where there is one, and then says that the document is over.
+//! The cuts depend on the text alone, so the tokens do too.
+
+pub(crate) mod cargo_deps;
+mod decompress;
+mod find;
+mod jsonl;
+mod parquet;
+mod pieces;
+mod text;
+
+use std::path::{Path, PathBuf};
+
+pub(crate) use decompress::Compression;
+pub(crate) use find::find;
+pub(crate) use pieces::parts;
+
+use crate::error::{BadRecord, DataError};
+
+/// What a file is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The file is one document.
+    Text,
+    /// Every line is a document.
+    Jsonl,
+    /// Every row is a document.
+    Parquet,
+}
+
+/// The two parts of a corpus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Split {
+    Train,
+    Validation,
+}
+
+/// One file to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub path: PathBuf,
+    pub format: Format,
+    pub compression: Compression,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// The part that all of this file belongs to; `None` where its documents are divided.
+    pub split: Option<Split>,
+}
+
+/// Receives the text of an item.
+pub(crate) trait Visitor {
+    /// More text of the current document; at most [`pieces::PIECE_BYTES`], never empty.
+    fn piece(&mut self, text: &str) -> Result<(), DataError>;
+    /// The current document is complete.
+    fn end(&mut self) -> Result<(), DataError>;
+    /// A record cannot be used. What was seen of the current document is to be dropped.
+    ///
+    /// # Errors
+    /// An error ends the reading; `Ok` goes on with the next record.
+    fn bad(&mut self, record: BadRecord) -> Result<(), DataError>;
+}
+
+/// Reads an item from front to back.
+pub(crate) fn read(
+    item: &Item,
+    text_field: &str,
+    visitor: &mut dyn Visitor,
+) -> Result<(), DataError> {
+    match item.format {
+        Format::Text => text::read(item, visitor),
+        Format::Jsonl => jsonl::read(item, text_field, visitor),
+        Format::Parquet => parquet::read(item, text_field, visitor),
+    }
+}
+
+/// The format and compression that a file's name promises, if a reader takes it.
+pub(crate) fn kind(path: &Path) -> Option<(Format, Compression)> {
+    let extension = |path: &Path| Some(path.extension()?.to_str()?.to_ascii_lowercase());
+    let outer = extension(path)?;
+    let compression = match outer.as_str() {
+        "gz" => Compression::Gzip,
+        "zst" => Compression::Zstd,
+        _ => Compression::None,
+    };
+    let inner = match compression {
+        Compression::None => outer,
+        _ => extension(Path::new(path.file_stem()?))?,
+    };
+    match inner.as_str() {
+        "jsonl" | "ndjson" => Some((Format::Jsonl, compression)),
+        "parquet" if compression == Compression::None => Some((Format::Parquet, compression)),
+        inner if TEXT_EXTENSIONS.contains(&inner) => Some((Format::Text, compression)),
+        _ => None,
+    }
+}
+
+/// Endings taken for text within a folder: prose, markup, and the languages code corpora are made
+/// of. Data formats (csv, json, xml, svg) are left out, for they are seldom what a language model
+/// is meant to learn; name such a file directly to read it.
+pub(crate) const TEXT_EXTENSIONS: &[&str] = &[
+    "txt", "text", "md", "markdown", "rst", "tex", "org", "adoc", "html", "htm", "rs", "py", "c",
+    "h", "cc", "cpp", "hpp", "cu", "cuh", "go", "java", "js", "ts", "jsx", "tsx", "rb", "sh",
+    "lua", "hs", "ml", "scala", "swift", "kt", "cs", "php", "pl", "r", "jl", "zig", "wgsl", "glsl",
+    "sql", "toml", "lean", "v", "el", "lisp", "scm", "clj", "erl", "ex", "dart", "f90",
+];
+
+/// The endings that readers take, for messages.
+pub(crate) fn known_extensions() -> String {
+    format!(
+        ".jsonl .ndjson .parquet .{} (text and JSONL also with .gz or .zst)",
+        TEXT_EXTENSIONS.join(" .")
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Collects whole documents and bad records; stops at the first bad one if asked to.
+    #[derive(Default)]
+    pub(crate) struct Collect {
+        pub documents: Vec<String>,
+        pub bad: Vec<BadRecord>,
+        pub stop: bool,
+        pub current: String,
+    }
+
+    impl Visitor for Collect {
+        fn piece(&mut self, text: &str) -> Result<(), DataError> {
+            assert!(!text.is_empty() && text.len() <= pieces::PIECE_BYTES);
+            self.current.push_str(text);
+            Ok(())
+        }
+
+        fn end(&mut self) -> Result<(), DataError> {
+            self.documents.push(std::mem::take(&mut self.current));
+            Ok(())
+        }
+
+        fn bad(&mut self, record: BadRecord) -> Result<(), DataError> {
+            self.current.clear();
+            if self.stop {
+                return Err(DataError::Bad(record));
+            }
+            self.bad.push(record);
+            Ok(())
+        }
+    }
+
+    /// Reads a file of these bytes under this name, skipping what is bad.
+    pub(crate) fn collect(name: &str, bytes: &[u8]) -> Collect {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let items = find(&[&path], None).unwrap();
+        assert_eq!(items.len(), 1);
+        let mut collect = Collect::default();
+        read(&items[0], "text", &mut collect).unwrap();
+        collect
+    }
+
+    #[test]
+    fn kinds_by_name() {
+        let of = |name: &str| kind(Path::new(name));
+        assert_eq!(of("a.txt"), Some((Format::Text, Compression::None)));
+        assert_eq!(of("a.MD"), Some((Format::Text, Compression::None)));
+        assert_eq!(of("a.b.jsonl.gz"), Some((Format::Jsonl, Compression::Gzip)));
+        assert_eq!(of("a.txt.zst"), Some((Format::Text, Compression::Zstd)));
+        assert_eq!(of("a.parquet"), Some((Format::Parquet, Compression::None)));
+        assert_eq!(of("a.parquet.gz"), None);
+        assert_eq!(of("a.png"), None);
+        assert_eq!(of("gz"), None);
+        assert_eq!(of("a.gz"), None);
+    }
+}

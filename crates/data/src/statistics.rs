@@ -1,0 +1,108 @@
+//! Reference values of a text: what a model must beat to have learnt anything.
+//!
+//! A model's loss is compared across tokenizers in bits per byte,
+//!
+//! ```text
+//! bits per byte = (nats per token / ln 2) * tokens / bytes of text.
+//! ```
+
+use std::io::{Read, Write};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// Bits per byte of a loss in nats per token (a mean), over so many tokens and bytes of text.
+/// Not a number if there are no bytes.
+pub fn bits_per_byte(nats_per_token: f64, tokens: u64, text_bytes: u64) -> f64 {
+    nats_per_token / std::f64::consts::LN_2 * tokens as f64 / text_bytes as f64
+}
+
+/// The entropy of the tokens' own frequencies, in nats per token: the mean loss of the best model
+/// that ignores all context. 0 if there are no tokens.
+///
+/// `counts` is how often each token occurs, as [`TokenFile::counts`](crate::TokenFile::counts) gives.
+pub fn unigram_entropy(counts: &[u64]) -> f64 {
+    let total = counts.iter().sum::<u64>() as f64;
+    counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| count as f64 / total)
+        .map(|p| -p * p.ln())
+        .sum()
+}
+
+/// The mean loss, in nats per token, on tokens counted in `counts` of a model that knows the
+/// frequencies in `train` alone (one is added to each, so that no token has probability 0).
+/// 0 if `counts` has no tokens.
+pub fn unigram_cross_entropy(train: &[u64], counts: &[u64]) -> f64 {
+    let vocab = train.len().max(counts.len());
+    let seen = train.iter().sum::<u64>() as f64 + vocab as f64;
+    let total = counts.iter().sum::<u64>();
+    let nats: f64 = counts
+        .iter()
+        .enumerate()
+        .filter(|&(_, &count)| count > 0)
+        .map(|(token, &count)| {
+            let p = (train.get(token).copied().unwrap_or(0) as f64 + 1.0) / seen;
+            -p.ln() * count as f64
+        })
+        .sum();
+    if total == 0 { 0.0 } else { nats / total as f64 }
+}
+
+/// The entropy of the tokens' frequencies in bits per byte of the text they stand for.
+pub fn unigram_bits_per_byte(counts: &[u64], text_bytes: u64) -> f64 {
+    bits_per_byte(unigram_entropy(counts), counts.iter().sum(), text_bytes)
+}
+
+/// The size of the text under `gzip -9`, in bits per byte; 0 for an empty text.
+///
+/// # Errors
+/// If the text cannot be read.
+pub fn gzip_bits_per_byte(mut text: impl Read) -> std::io::Result<f64> {
+    struct Count(u64);
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut encoder = GzEncoder::new(Count(0), Compression::best());
+    let bytes = std::io::copy(&mut text, &mut encoder)?;
+    let packed = encoder.finish()?.0;
+    Ok(if bytes == 0 {
+        0.0
+    } else {
+        8.0 * packed as f64 / bytes as f64
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entropies_by_hand() {
+        // Four tokens equally often: ln 4 nats, 2 bits; each stands for 2 bytes: 1 bit per byte.
+        let counts = [5, 5, 0, 5, 5];
+        assert!((unigram_entropy(&counts) - 4_f64.ln()).abs() < 1e-12);
+        assert!((unigram_bits_per_byte(&counts, 40) - 1.0).abs() < 1e-12);
+        assert_eq!(unigram_entropy(&[0, 9]), 0.0);
+        assert_eq!(unigram_entropy(&[]), 0.0);
+        // 3 of 4 seen, plus one each: p = 4/6 and 2/6.
+        let expected = -(2.0 * (4.0_f64 / 6.0).ln() + (2.0_f64 / 6.0).ln()) / 3.0;
+        assert!((unigram_cross_entropy(&[3, 1], &[2, 1]) - expected).abs() < 1e-12);
+        assert_eq!(unigram_cross_entropy(&[3, 1], &[0, 0]), 0.0);
+    }
+
+    #[test]
+    fn gzip_of_zeros_and_of_nothing() {
+        assert_eq!(gzip_bits_per_byte(&b""[..]).unwrap(), 0.0);
+        // Deflate's limit is 258 bytes in two bits, 1032 to 1.
+        let zeros = gzip_bits_per_byte(&[0; 1 << 20][..]).unwrap();
+        assert!(zeros > 8.0 / 1032.0 && zeros < 8.0 / 900.0, "{zeros}");
+    }
+}

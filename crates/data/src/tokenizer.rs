@@ -1,0 +1,402 @@
+//! Byte-level BPE: text to token ids and back, exactly.
+//!
+//! A trained tokenizer splits text with the pattern of LLaMA 3 (contractions, words with the space
+//! before them, numbers of up to three digits, punctuation, line ends), maps the bytes to visible
+//! characters as GPT-2 does, and merges pairs in order of their frequency (Sennrich et al., 2016,
+//! arXiv:1508.07909). All 256 bytes are in the vocabulary, so no text is unknown.
+//!
+//! Special tokens are never found in text: `encode` takes `<|endoftext|>` in a document for the
+//! thirteen characters it is. Tokens that a foreign `tokenizer.json` adds without calling them
+//! special (runs of spaces, say) are found in text, as its author meant.
+
+mod byte_level;
+mod words;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, TokenizerBuilder};
+
+use crate::error::DataError;
+
+/// The token after each document of a trained tokenizer.
+const DOCUMENT_END: &str = "<|endoftext|>";
+
+/// Names of the token that ends a document in known tokenizers, the first found wins.
+const DOCUMENT_ENDS: &[&str] = &[
+    DOCUMENT_END,
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|eos|>",
+    "<|im_end|>",
+    "[EOS]",
+    "[SEP]",
+];
+
+/// 256 bytes and the end of a document.
+pub(crate) const MIN_VOCAB: usize = 257;
+/// No known vocabulary is larger; a damaged file may well claim to be, and memory is taken for it.
+pub(crate) const MAX_VOCAB: usize = 1 << 20;
+
+/// Text to token ids and back; cheap to clone.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<tokenizers::Tokenizer>,
+    /// The bytes of the `tokenizer.json`, saved as they were read.
+    json: Arc<[u8]>,
+    vocab_size: usize,
+    vocab_hash: [u8; 32],
+    document_end: Option<u32>,
+    token_bytes: Option<Arc<Vec<u32>>>,
+    /// The fast way to encode, where the tokenizer is of a known kind.
+    words: Option<Arc<words::Words>>,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size)
+            .field("document_end", &self.document_end)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    /// Trains a byte-level BPE tokenizer of at most `vocab_size` tokens on these texts; fewer if
+    /// the texts run out of pairs that occur twice. The same texts give the same tokenizer.
+    ///
+    /// All texts' distinct words are held in memory, and a word's time is quadratic in its length:
+    /// give megabytes, not gigabytes, and cut up what has neither spaces nor line ends.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] if `vocab_size` is below 257 (the bytes and the end of a document).
+    pub fn train(
+        texts: impl Iterator<Item = String> + Send,
+        vocab_size: usize,
+    ) -> Result<Self, DataError> {
+        if !(MIN_VOCAB..=MAX_VOCAB).contains(&vocab_size) {
+            return Err(DataError::Config {
+                key: "vocab_size",
+                found: vocab_size.to_string(),
+                allowed: format!("{MIN_VOCAB} to {MAX_VOCAB}"),
+            });
+        }
+        let split = Split::new(
+            SplitPattern::Regex(words::LLAMA_3.to_owned()),
+            SplitDelimiterBehavior::Isolated,
+            false,
+        );
+        let byte_level = ByteLevel::new(false, false, false);
+        let split = split.map_err(failed)?;
+        let sequence = Sequence::new(vec![
+            PreTokenizerWrapper::Split(split),
+            PreTokenizerWrapper::ByteLevel(byte_level),
+        ]);
+        let mut tokenizer = TokenizerBuilder::<
+            BPE,
+            tokenizers::NormalizerWrapper,
+            Sequence,
+            ByteLevel,
+            ByteLevel,
+        >::new()
+        .with_model(BPE::default())
+        .with_normalizer(None)
+        .with_pre_tokenizer(Some(sequence))
+        .with_post_processor(None)
+        .with_decoder(Some(byte_level))
+        .build()
+        .map_err(failed)?;
+        let mut trainer = BpeTrainerBuilder::new()
+            .vocab_size(vocab_size)
+            .min_frequency(2)
+            .show_progress(false)
+            .special_tokens(vec![AddedToken::from(DOCUMENT_END, true)])
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        tokenizer.train(&mut trainer, texts).map_err(failed)?;
+        let mut json = tokenizer.to_string(true).map_err(failed)?.into_bytes();
+        json.push(b'\n');
+        Self::from_json(json)
+    }
+
+    /// Opens a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is not what the `tokenizers` crate writes.
+    pub fn open(path: &Path) -> Result<Self, DataError> {
+        let json = std::fs::read(path).map_err(DataError::io(path))?;
+        Self::from_json(json).map_err(|error| match error {
+            DataError::Tokenizer { message, .. } => DataError::Tokenizer {
+                path: Some(path.to_path_buf()),
+                message,
+            },
+            other => other,
+        })
+    }
+
+    /// Builds a tokenizer from the bytes of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If the bytes are not what the `tokenizers` crate writes, or the vocabulary is empty.
+    pub fn from_json(json: impl Into<Vec<u8>>) -> Result<Self, DataError> {
+        let json: Vec<u8> = json.into();
+        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(failed)?;
+        inner.with_truncation(None).map_err(failed)?;
+        inner.with_padding(None);
+        inner.set_encode_special_tokens(true);
+        let mut vocab: Vec<(u32, String)> = inner
+            .get_vocab(true)
+            .into_iter()
+            .map(|(token, id)| (id, token))
+            .collect();
+        vocab.sort();
+        // Ids may have holes, so the size is one more than the greatest.
+        let Some(vocab_size) = vocab.last().map(|(id, _)| *id as usize + 1) else {
+            return Err(failed("the vocabulary is empty".into()));
+        };
+        if vocab_size > MAX_VOCAB {
+            return Err(DataError::TooLarge {
+                what: "the vocabulary",
+                found: vocab_size as u64,
+                allowed: MAX_VOCAB as u64,
+            });
+        }
+        let mut hash = blake3::Hasher::new();
+        for (id, token) in &vocab {
+            hash.update(&id.to_le_bytes());
+            hash.update(&(token.len() as u64).to_le_bytes());
+            hash.update(token.as_bytes());
+        }
+        let document_end = DOCUMENT_ENDS
+            .iter()
+            .find_map(|name| inner.token_to_id(name));
+        let words = words::Words::of(&json).map(Arc::new);
+        let token_bytes = byte_level::token_bytes(&json, &vocab, vocab_size).map(Arc::new);
+        Ok(Self {
+            inner: Arc::new(inner),
+            json: json.into(),
+            vocab_size,
+            vocab_hash: *hash.finalize().as_bytes(),
+            document_end,
+            token_bytes,
+            words,
+        })
+    }
+
+    /// Writes the `tokenizer.json`: the bytes it was opened from, or those of its training.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), DataError> {
+        std::fs::write(path, &self.json).map_err(DataError::io(path))
+    }
+
+    /// The bytes of the `tokenizer.json`.
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// The token ids of a text, without any special token.
+    ///
+    /// # Errors
+    /// If the tokenizer has no token for a part of the text; never for a trained one.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        match &self.words {
+            Some(words) => words.encode(text, self.inner.get_model()).map_err(failed),
+            None => self.encode_in_full(text),
+        }
+    }
+
+    /// Encodes with all steps that the `tokenizer.json` names.
+    fn encode_in_full(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of these tokens; special tokens stand for no text. Bytes that are no UTF-8, since
+    /// the tokens begin or end within a character, become U+FFFD.
+    ///
+    /// # Errors
+    /// [`DataError::TokenOutOfRange`] for an id outside the vocabulary.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, DataError> {
+        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= self.vocab_size) {
+            return Err(DataError::TokenOutOfRange {
+                path: None,
+                token,
+                vocab_size: self.vocab_size,
+            });
+        }
+        self.inner.decode(tokens, true).map_err(failed)
+    }
+
+    /// The token's own spelling in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of a token by its spelling, special ones included.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// One more than the greatest token id.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// blake3 of ids and spellings: equal for tokenizers whose ids mean the same.
+    pub fn vocab_hash(&self) -> [u8; 32] {
+        self.vocab_hash
+    }
+
+    /// The token that follows each document: `<|endoftext|>`, or what the file offers in its place.
+    /// `None` if it offers nothing known, and then documents adjoin.
+    pub fn document_end(&self) -> Option<u32> {
+        self.document_end
+    }
+
+    /// The bytes of text that each token stands for, specials 0, by token id. `Some` where these
+    /// add up exactly to the length of the text, that is for byte-level BPE without normalisation.
+    pub fn token_bytes(&self) -> Option<Vec<u32>> {
+        self.token_bytes.as_deref().cloned()
+    }
+}
+
+fn failed(error: tokenizers::Error) -> DataError {
+    DataError::Tokenizer {
+        path: None,
+        message: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str =
+        "fn main() {\n    let naïve = \"日本\";\n    main();\n}\n// main, main 1234567\n";
+
+    fn trained() -> Tokenizer {
+        Tokenizer::train(std::iter::repeat_n(TEXT.to_owned(), 3), 280).unwrap()
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_itself() {
+        let tokenizer = trained();
+        for text in [
+            TEXT,
+            "",
+            " ",
+            "a\u{0}b",
+            "never seen: ¿ßçж 🦀\r\n\r\n  \t",
+            "<|endoftext|>",
+        ] {
+            let tokens = tokenizer.encode(text).unwrap();
+            assert_eq!(tokenizer.decode(&tokens).unwrap(), text);
+            let bytes = tokenizer.token_bytes().unwrap();
+            let sum: u32 = tokens.iter().map(|&token| bytes[token as usize]).sum();
+            assert_eq!(sum as usize, text.len(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_fast_way_gives_the_same_tokens() {
+        let tokenizer = trained();
+        assert!(tokenizer.words.is_some());
+        let own = include_str!("tokenizer.rs");
+        let odd = "a  b\t\tc \n d\r\n\r\n  \n\te   \u{a0}\u{a0}f\u{3000}\u{3000} 12345 can't CAN'T ''' \n";
+        for text in [own, odd, " ", "  ", "\n \n", " \n ", "a ", "a  "] {
+            let fast = tokenizer.encode(text).unwrap();
+            assert_eq!(fast, tokenizer.encode_in_full(text).unwrap(), "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_fast_way_gives_the_same_tokens_for_any_text(
+            text in r"([ \t\n\ra'1é日\u{a0}{(]|let|\PC){0,60}"
+        ) {
+            static TOKENIZER: std::sync::LazyLock<Tokenizer> = std::sync::LazyLock::new(trained);
+            let fast = TOKENIZER.encode(&text).unwrap();
+            proptest::prop_assert_eq!(fast, TOKENIZER.encode_in_full(&text).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_vocabulary_is_as_described() {
+        let tokenizer = trained();
+        assert_eq!(tokenizer.vocab_size(), 280);
+        assert_eq!(tokenizer.document_end(), Some(0));
+        assert_eq!(tokenizer.token_bytes().unwrap()[0], 0);
+        assert_eq!(tokenizer.token_bytes().unwrap()[1..257], [1; 256]);
+        // `!` is the first of GPT-2's visible characters.
+        assert_eq!(tokenizer.encode("!").unwrap(), [1]);
+        // Four times a document, more than any other word.
+        assert_eq!(tokenizer.encode(" main").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn text_that_is_one_long_word_is_taken() {
+        let long = ["a", " ", "\n", "=", "1", " \n"].map(|word| word.repeat(1 << 17));
+        // The trainer's time is quadratic in the length of a word, so it gets the first of each.
+        let short = long.iter().map(|text| text[..1 << 10].to_owned());
+        let tokenizer = Tokenizer::train(short, 280).unwrap();
+        for text in &long {
+            let tokens = tokenizer.encode(text).unwrap();
+            assert!(tokens == tokenizer.encode_in_full(text).unwrap());
+            assert!(tokenizer.decode(&tokens).unwrap() == *text);
+        }
+    }
+
+    #[test]
+    fn special_tokens_are_not_read_out_of_text() {
+        let tokenizer = trained();
+        assert!(!tokenizer.encode("a<|endoftext|>b").unwrap().contains(&0));
+        assert_eq!(tokenizer.decode(&[0, 1, 0]).unwrap(), "!");
+    }
+
+    #[test]
+    fn saving_and_opening_keep_the_hash_and_the_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let tokenizer = trained();
+        tokenizer.save(&path).unwrap();
+        let opened = Tokenizer::open(&path).unwrap();
+        assert_eq!(opened.vocab_hash(), tokenizer.vocab_hash());
+        assert_eq!(opened.json(), tokenizer.json());
+        assert_eq!(
+            opened.encode(TEXT).unwrap(),
+            tokenizer.encode(TEXT).unwrap()
+        );
+        std::fs::write(&path, "{}").unwrap();
+        let error = Tokenizer::open(&path).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json"), "{error}");
+    }
+
+    #[test]
+    fn ids_and_sizes_outside_are_errors() {
+        let error = trained().decode(&[280]).unwrap_err();
+        assert!(matches!(
+            error,
+            DataError::TokenOutOfRange {
+                token: 280,
+                vocab_size: 280,
+                ..
+            }
+        ));
+        assert!(Tokenizer::train(std::iter::empty(), 256).is_err());
+        // No text at all still gives the bytes.
+        assert_eq!(
+            Tokenizer::train(std::iter::empty(), 400)
+                .unwrap()
+                .vocab_size(),
+            257
+        );
+    }
+}

@@ -1,0 +1,328 @@
+//! From a configuration to token files: every kind of source, reuse, damage, division.
+
+use std::fs;
+use std::path::Path;
+
+use iiet_data::{
+    Batches, DataConfig, DataError, OnError, Prepared, SourceSpec, TokenFile, Tokenizer,
+    Validation, inspect, prepare,
+};
+
+/// Line `i` of a text that a small tokenizer can learn from.
+fn line(i: usize) -> String {
+    format!(
+        "let value_{i} = compute(left, right) + {};\n",
+        i * 7919 % 1000
+    )
+}
+
+fn config(root: &Path, source: &str) -> DataConfig {
+    DataConfig {
+        source: SourceSpec::One(root.join(source).display().to_string()),
+        vocab_size: 300,
+        cache: root.join("cache"),
+        ..DataConfig::default()
+    }
+}
+
+/// All text of a part, documents separated by a line of `===`.
+fn text(prepared: &Prepared, tokens: &TokenFile) -> String {
+    let documents = (0..tokens.documents()).map(|index| {
+        let tokens = tokens.read(tokens.document(index)).unwrap();
+        assert_eq!(tokens.last(), prepared.tokenizer.document_end().as_ref());
+        prepared.tokenizer.decode(&tokens).unwrap()
+    });
+    documents.collect::<Vec<_>>().join("===\n")
+}
+
+#[test]
+fn one_text_file_gives_its_last_lines_to_validation() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let all: String = (0..1000).map(line).collect();
+    fs::write(root.join("a.txt"), &all).unwrap();
+    let prepared = prepare(&config(root, "a.txt"), &()).unwrap();
+    let (train, validation) = (
+        text(&prepared, &prepared.train),
+        text(&prepared, &prepared.validation),
+    );
+    assert_eq!(format!("{train}{validation}"), all);
+    assert!(train.ends_with('\n'));
+    let share = validation.len() as f64 / all.len() as f64;
+    assert!((0.048..0.052).contains(&share), "{share}");
+    assert_eq!(prepared.train.text_bytes(), train.len() as u64);
+    assert_eq!(
+        prepared.manifest.validation.text_bytes,
+        validation.len() as u64
+    );
+    prepared.train.verify().unwrap();
+}
+
+#[test]
+fn many_documents_are_dealt_out_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let lines: String = (0..200)
+        .map(|i| format!("{{\"body\": {:?}}}\n", line(i)))
+        .collect();
+    fs::write(root.join("a.jsonl"), lines).unwrap();
+    let config = DataConfig {
+        text_field: "body".to_owned(),
+        ..config(root, "a.jsonl")
+    };
+    let prepared = prepare(&config, &()).unwrap();
+    assert_eq!(
+        (prepared.train.documents(), prepared.validation.documents()),
+        (190, 10)
+    );
+    let mut lines: Vec<String> = [&prepared.train, &prepared.validation]
+        .iter()
+        .flat_map(|part| {
+            text(&prepared, part)
+                .split_inclusive('\n')
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .filter(|line| line != "===\n")
+        .collect();
+    lines.sort();
+    let mut expected: Vec<String> = (0..200).map(line).collect();
+    expected.sort();
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_source_of_its_own_for_validation_and_an_opened_tokenizer() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    fs::create_dir(root.join("folder")).unwrap();
+    fs::write(root.join("folder/b.md"), "second\n").unwrap();
+    fs::write(root.join("folder/a.rs"), "first\n").unwrap();
+    fs::write(root.join("held.txt"), "held out").unwrap();
+    let tokenizer = Tokenizer::train((0..50).map(line), 280).unwrap();
+    tokenizer.save(&root.join("tokenizer.json")).unwrap();
+    let config = DataConfig {
+        validation: Validation::Path(root.join("held.txt").display().to_string()),
+        tokenizer: root.join("tokenizer.json").display().to_string(),
+        ..config(root, "folder")
+    };
+    let prepared = prepare(&config, &()).unwrap();
+    assert_eq!(text(&prepared, &prepared.train), "first\n===\nsecond\n");
+    assert_eq!(text(&prepared, &prepared.validation), "held out");
+    assert_eq!(prepared.tokenizer.json(), tokenizer.json());
+}
+
+#[test]
+fn nothing_changed_is_reused_and_any_change_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let all: String = (0..300).map(line).collect();
+    fs::write(root.join("a.txt"), &all).unwrap();
+    let config = config(root, "a.txt");
+    let first = prepare(&config, &()).unwrap();
+    assert!(!first.reused);
+    let again = prepare(&config, &()).unwrap();
+    assert!(again.reused);
+    assert_eq!(again.directory, first.directory);
+
+    let other = DataConfig {
+        vocab_size: 290,
+        ..config.clone()
+    };
+    let other = prepare(&other, &()).unwrap();
+    assert!(!other.reused && other.directory != first.directory);
+
+    fs::write(root.join("a.txt"), all + "more\n").unwrap();
+    assert!(!prepare(&config, &()).unwrap().reused);
+}
+
+#[test]
+fn two_preparations_give_the_same_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let all: String = (0..20_000).map(line).collect();
+    fs::write(root.join("a.txt"), all).unwrap();
+    let read = |cache: &str| {
+        let config = DataConfig {
+            cache: root.join(cache),
+            ..config(root, "a.txt")
+        };
+        let directory = prepare(&config, &()).unwrap().directory;
+        ["tokenizer.json", "train.tokens", "validation.tokens"]
+            .map(|name| fs::read(directory.join(name)).unwrap())
+    };
+    assert!(read("one") == read("two"));
+}
+
+#[test]
+fn what_a_killed_or_damaged_preparation_left_is_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    fs::write(root.join("a.txt"), (0..300).map(line).collect::<String>()).unwrap();
+    let config = config(root, "a.txt");
+    let first = prepare(&config, &()).unwrap();
+    let name = first
+        .directory
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let tokens = first.directory.join("train.tokens");
+    let good = fs::read(&tokens).unwrap();
+    drop(first);
+
+    let partial = root.join("cache").join(format!(".{name}.partial"));
+    fs::create_dir(&partial).unwrap();
+    fs::write(partial.join("train.tokens"), "half").unwrap();
+    fs::write(&tokens, &good[..good.len() - 1]).unwrap();
+    let again = prepare(&config, &()).unwrap();
+    assert!(!again.reused && !partial.exists());
+    assert_eq!(fs::read(&tokens).unwrap(), good);
+}
+
+#[test]
+fn bad_records_stop_or_are_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let mut lines: Vec<String> = (0..60)
+        .map(|i| format!("{{\"text\": {:?}}}", line(i)))
+        .collect();
+    lines[10..40].fill("{\"text\": 3}".to_owned());
+    fs::create_dir(root.join("folder")).unwrap();
+    fs::write(root.join("folder/a.jsonl"), lines.join("\n")).unwrap();
+    fs::write(root.join("folder/bad.txt"), b"good\nba\xffd\n").unwrap();
+    fs::write(root.join("folder/empty.txt"), "").unwrap();
+    let stop = config(root, "folder");
+    let error = prepare(&stop, &()).unwrap_err();
+    assert!(matches!(error, DataError::Bad(_)));
+    let said = error.to_string();
+    assert!(
+        said.contains("a.jsonl:11: the field \"text\" is a number"),
+        "{said}"
+    );
+    assert!(said.contains("on_error = \"skip\""), "{said}");
+    let left: Vec<_> = fs::read_dir(&stop.cache)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert!(
+        left.iter()
+            .all(|name| name.to_string_lossy().ends_with(".lock")),
+        "{left:?}"
+    );
+
+    let skip = DataConfig {
+        on_error: OnError::Skip,
+        ..stop
+    };
+    let prepared = prepare(&skip, &()).unwrap();
+    assert_eq!(prepared.skipped.count, 32);
+    assert_eq!(prepared.skipped.first.len(), 20);
+    assert_eq!(
+        prepared.train.documents() + prepared.validation.documents(),
+        30
+    );
+    assert!(!text(&prepared, &prepared.train).contains("good"));
+    // The report is kept with the corpus.
+    assert_eq!(prepare(&skip, &()).unwrap().skipped, prepared.skipped);
+}
+
+#[test]
+fn empty_parts_and_wrong_values_are_errors() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    fs::write(root.join("a.txt"), "one line without an end").unwrap();
+    let one_line = config(root, "a.txt");
+    let error = prepare(&one_line, &()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            DataError::EmptySplit {
+                split: "validation",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    for (validation, vocab_size) in [(1.0, 300), (0.0, 300), (f64::NAN, 300), (0.1, 256)] {
+        let validation = Validation::Fraction(validation);
+        let wrong = DataConfig {
+            validation,
+            vocab_size,
+            ..one_line.clone()
+        };
+        let error = prepare(&wrong, &()).unwrap_err();
+        assert!(matches!(error, DataError::Config { .. }), "{error}");
+    }
+    let absent = config(root, "absent.txt");
+    assert!(
+        prepare(&absent, &())
+            .unwrap_err()
+            .to_string()
+            .contains("absent.txt")
+    );
+}
+
+#[test]
+fn configurations_are_read_as_documented() {
+    let read = |json: &str| serde_json::from_str::<DataConfig>(json);
+    assert_eq!(read("{}").unwrap(), DataConfig::default());
+    let config =
+        read(r#"{"source": ["a", "b"], "validation": "held", "on_error": "skip"}"#).unwrap();
+    assert_eq!(
+        config.source,
+        SourceSpec::Many(vec!["a".to_owned(), "b".to_owned()])
+    );
+    assert_eq!(config.validation, Validation::Path("held".to_owned()));
+    assert_eq!(config.on_error, OnError::Skip);
+    assert_eq!(
+        read(r#"{"validation": 0.5}"#).unwrap().validation,
+        Validation::Fraction(0.5)
+    );
+    assert!(
+        read(r#"{"vocab": 3}"#)
+            .unwrap_err()
+            .to_string()
+            .contains("vocab_size")
+    );
+}
+
+#[test]
+fn inspection_shows_what_is_there() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    fs::write(root.join("a.txt"), (0..300).map(line).collect::<String>()).unwrap();
+    let prepared = prepare(&config(root, "a.txt"), &()).unwrap();
+    let found = inspect(&prepared.directory).unwrap();
+    assert_eq!(found.files[0].tokens, prepared.train.len());
+    assert_eq!(found.files[1].documents, 1);
+    let shown = found.to_string();
+    assert!(
+        shown.contains("bytes per token") && shown.contains("let value_0"),
+        "{shown}"
+    );
+    let one = inspect(prepared.train.path()).unwrap();
+    assert_eq!(one.files.len(), 1);
+    assert!(serde_json::to_string(&one).unwrap().contains("\"tokens\""));
+    assert!(inspect(&root.join("absent")).is_err());
+
+    let batches = Batches::new(prepared.train, 2, 16, 1).unwrap();
+    let batch = batches.get(12_345).unwrap();
+    assert_eq!(batch.inputs[1..16], batch.targets[..15]);
+}
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn parquet_without_its_feature_names_it() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    fs::write(root.join("a.parquet"), "PAR1").unwrap();
+    let error = prepare(&config(root, "a.parquet"), &())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("a.parquet") && error.contains("`parquet`"),
+        "{error}"
+    );
+}

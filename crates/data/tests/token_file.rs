@@ -1,0 +1,112 @@
+//! Properties of the token file: what was written is read, and no damage goes unnoticed.
+
+use std::path::PathBuf;
+
+use iiet_data::{DataError, TokenFile, TokenWriter};
+use proptest::prelude::*;
+
+fn write(documents: &[Vec<u32>], vocab_size: usize) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tokens");
+    let mut writer = TokenWriter::create(&path, vocab_size, [9; 32]).unwrap();
+    for document in documents {
+        for part in document.chunks(3) {
+            writer.push(part, 2 * part.len() as u64).unwrap();
+        }
+        writer.end_document().unwrap();
+    }
+    writer.finish().unwrap();
+    (folder, path)
+}
+
+/// Opens and verifies, reading all there is on the way; nothing here may panic.
+fn check(path: &std::path::Path) -> Result<Vec<u32>, DataError> {
+    let file = TokenFile::open(path)?;
+    for document in 0..file.documents() {
+        let range = file.document(document);
+        file.read(range)?;
+    }
+    file.verify()?;
+    file.read(0..file.len())
+}
+
+fn documents(vocab_size: u32) -> impl Strategy<Value = Vec<Vec<u32>>> {
+    prop::collection::vec(prop::collection::vec(0..vocab_size, 1..20), 1..8)
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(narrow in documents(65_536), wide in documents(65_537)) {
+        for (documents, vocab_size, width) in [(narrow, 65_536, 2), (wide, 65_537, 4)] {
+            let (_folder, path) = write(&documents, vocab_size);
+            let file = TokenFile::open(&path).unwrap();
+            prop_assert_eq!(file.token_width(), width);
+            prop_assert_eq!(file.documents(), documents.len());
+            prop_assert_eq!(file.vocab_hash(), [9; 32]);
+            for (index, document) in documents.iter().enumerate() {
+                prop_assert_eq!(&file.read(file.document(index)).unwrap(), document);
+                let bytes = file.document_text_bytes(index);
+                prop_assert_eq!(bytes, 2 * document.len() as u64);
+            }
+            prop_assert_eq!(check(&path).unwrap(), documents.concat());
+            prop_assert_eq!(file.text_bytes(), 2 * file.len());
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed(documents in documents(300), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        let (_folder, path) = write(&documents, 300);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1_u8 << bit;
+        std::fs::write(&path, bytes).unwrap();
+        prop_assert!(check(&path).is_err());
+    }
+
+    #[test]
+    fn any_other_length_is_noticed(documents in documents(300), at in any::<prop::sample::Index>(), more in 1_usize..40) {
+        let (_folder, path) = write(&documents, 300);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..at.index(bytes.len())]).unwrap();
+        prop_assert!(TokenFile::open(&path).is_err());
+        std::fs::write(&path, [bytes, vec![0; more]].concat()).unwrap();
+        prop_assert!(TokenFile::open(&path).is_err());
+    }
+
+    /// A header whose checksum is right may still say anything.
+    #[test]
+    fn no_header_is_trusted(fields in prop::collection::vec((0_usize..10, any::<u64>()), 1..4)) {
+        let (_folder, path) = write(&[vec![1, 2, 3], vec![4]], 300);
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (field, value) in fields {
+            bytes[8 + 8 * field..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+        let hash = blake3::hash(&bytes[..112]);
+        bytes[112..144].copy_from_slice(hash.as_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        let _ = check(&path);
+    }
+
+    /// Nor is a document table.
+    #[test]
+    fn no_document_table_is_trusted(row in 0_usize..4, value in prop_oneof![0_u64..6, any::<u64>()]) {
+        let (_folder, path) = write(&[vec![1, 2, 3], vec![4]], 300);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = 144 + 4 * 2 + 8 * row;
+        let before = bytes[at..at + 8].to_vec();
+        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        let changed = bytes[at..at + 8] != before;
+        std::fs::write(&path, bytes).unwrap();
+        prop_assert_eq!(check(&path).is_err(), changed);
+    }
+}
+
+#[test]
+fn an_empty_file_and_a_missing_one_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tokens");
+    assert!(matches!(TokenFile::open(&path), Err(DataError::Io { .. })));
+    std::fs::write(&path, "").unwrap();
+    let error = TokenFile::open(&path).unwrap_err();
+    assert!(error.to_string().contains("a.tokens"), "{error}");
+}

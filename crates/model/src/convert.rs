@@ -1,0 +1,68 @@
+//! The same weights under another solver.
+
+use std::collections::HashMap;
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::names::{
+    ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters,
+};
+use crate::{LanguageModel, ModelConfig, ModelError};
+
+impl LanguageModel {
+    /// A model of another configuration that takes over every parameter of this one that it has
+    /// by name and shape; the others are fresh.
+    ///
+    /// A LLaMA checkpoint becomes an ODE transformer this way, and two-stage training switches its
+    /// solver. With the textbook implicit Euler at r = 0 the function stays exactly the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ModelConfig::validate`].
+    pub fn with_config(
+        &self,
+        config: &ModelConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let mut known = Known::default();
+        visit_parameters(self, &mut known);
+        let fresh = Self::init(config, seed, device)?;
+        let device = device.clone();
+        Ok(map_parameters(fresh, &mut TakeOver { known, device }))
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    by_name: HashMap<String, TensorData>,
+}
+
+impl ParameterVisitor for Known {
+    fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
+        self.by_name.insert(name.to_owned(), parameter.val().to_data());
+    }
+}
+
+struct TakeOver {
+    known: Known,
+    device: Device,
+}
+
+impl ParameterMapper for TakeOver {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        _role: Role,
+        parameter: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        match self.known.by_name.remove(name) {
+            Some(data) if data.shape == parameter.lazy_shape() => {
+                let id = parameter.id;
+                parameter.transform_for_load(Tensor::from_data(data, &self.device), id)
+            }
+            _ => parameter,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Gradients by parameter name: accumulated over micro-batches, measured, scaled.
+
+use std::collections::BTreeMap;
+
+use burn::module::Param;
+use burn::tensor::{Gradients, Tensor};
+use iiet_model::{LanguageModel, ParameterVisitor, Role, visit_parameters};
+
+/// The sum of the gradients of several micro-batches, each flattened.
+#[derive(Debug, Default)]
+pub(crate) struct AccumulatedGradients {
+    by_name: BTreeMap<String, Tensor<1>>,
+}
+
+impl AccumulatedGradients {
+    /// Adds the gradients of one backward pass.
+    pub(crate) fn add(&mut self, model: &LanguageModel, gradients: Gradients) {
+        let mut collect = Collect { gradients, into: &mut self.by_name };
+        visit_parameters(model, &mut collect);
+    }
+
+    /// The Euclidean norm of all entries together.
+    pub(crate) fn norm(&self) -> f64 {
+        let squares: Vec<Tensor<1>> = self.by_name.values().map(|g| g.clone().square().sum()).collect();
+        if squares.is_empty() {
+            return 0.0;
+        }
+        // One transfer from the device for all of them, and a sum in f64.
+        let squares = Tensor::cat(squares, 0).into_data().convert::<f64>();
+        let squares = squares.as_slice::<f64>().expect("invariant: converted to f64 above");
+        squares.iter().sum::<f64>().sqrt()
+    }
+
+    /// Takes one parameter's gradient out.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Tensor<1>> {
+        self.by_name.remove(name)
+    }
+}
+
+struct Collect<'a> {
+    gradients: Gradients,
+    into: &'a mut BTreeMap<String, Tensor<1>>,
+}
+
+impl ParameterVisitor for Collect<'_> {
+    fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
+        // A parameter that the loss does not depend on has no gradient and is not updated.
+        let Some(gradient) = parameter.val().grad_remove(&mut self.gradients) else {
+            return;
+        };
+        let elements = gradient.shape().num_elements();
+        let gradient = gradient.reshape([elements]);
+        let sum = match self.into.remove(name) {
+            Some(before) => before + gradient,
+            None => gradient,
+        };
+        self.into.insert(name.to_owned(), sum);
+    }
+}

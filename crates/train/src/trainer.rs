@@ -1,0 +1,448 @@
+//! The training loop.
+//!
+//! One step: `accumulation` micro-batches, each summing its losses; the gradient of the sum divided
+//! by the number of tokens that were really there, clipped by its global norm; one AdamW update.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use iiet_data::{Batches, Prepared, prepare};
+use iiet_model::{Cost, LanguageModel, ModelConfig, SaveOptions, Sampler, generate, save};
+
+use crate::checkpoint::{self, TOKENIZER};
+use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation, batch_loss};
+use crate::gradients::AccumulatedGradients;
+use crate::metrics::{MetricsLog, Record};
+use crate::optimizer::ModelAdamW;
+use crate::progress::{DataProgress, StepProgress};
+use crate::{LearningRate, RunConfig, RunDirectory, TrainError, curve, memory};
+
+/// Tokens in a sample of text.
+const SAMPLE_TOKENS: usize = 64;
+/// The temperature of samples: lively, but seldom off the rails.
+const SAMPLE_TEMPERATURE: f32 = 0.8;
+
+/// What a run is told besides its configuration.
+#[derive(Debug)]
+pub struct RunOptions<'a> {
+    /// Its directory; by default the next free `runs/NAME`, or the last one to resume.
+    pub run: Option<PathBuf>,
+    /// NAME.
+    pub name: String,
+    /// Whether to go on from the newest checkpoint.
+    pub resume: bool,
+    /// Whether parameters and activations live in this machine's memory, which is then checked.
+    pub on_host: bool,
+    /// Set from outside to end the run with a checkpoint after the current step.
+    pub interrupt: &'a AtomicBool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Where everything lies.
+    pub run: RunDirectory,
+    /// Steps taken in all.
+    pub step: u64,
+    /// Steps asked for; more than taken if the run was interrupted.
+    pub steps: u64,
+    /// Tokens trained on in all.
+    pub tokens: u64,
+    /// Time this process spent training and validating.
+    pub elapsed: Duration,
+    /// The last loss on held-out text, if the run came to an end.
+    pub validation: Option<Evaluation>,
+    /// What to compare it with.
+    pub baselines: Baselines,
+    /// Tokens of held-out text that both were measured on.
+    pub validation_tokens: u64,
+    /// The newest checkpoint.
+    pub checkpoint: PathBuf,
+}
+
+/// Runs a configuration from text to a model directory.
+///
+/// # Errors
+///
+/// [`TrainError`]. A run that fails after its first checkpoint can be resumed from it.
+pub fn train(
+    config: &RunConfig,
+    options: &RunOptions<'_>,
+    device: &Device,
+) -> Result<Summary, TrainError> {
+    config.validate()?;
+    // Before any text is read: the sizes are known but for the vocabulary of a given tokenizer.
+    refuse_what_does_not_fit(config, config.data.vocab_size, options, device)?;
+    let run = open_run(config, options)?;
+    let prepared = prepare(&config.data, &DataProgress::default())?;
+    refuse_what_does_not_fit(config, prepared.tokenizer.vocab_size(), options, device)?;
+    let mut trainer = match options.resume {
+        true => Trainer::resume(config, run, prepared, device)?,
+        false => Trainer::start(config, run, prepared, device)?,
+    };
+    let result = trainer.run(options.interrupt);
+    trainer.progress.finish();
+    result
+}
+
+fn refuse_what_does_not_fit(
+    config: &RunConfig,
+    vocab_size: usize,
+    options: &RunOptions<'_>,
+    device: &Device,
+) -> Result<(), TrainError> {
+    if options.on_host {
+        // The final solver is the most expensive one, or the stages would be pointless.
+        let model = LanguageModel::empty(&config.model.config(vocab_size, None), device)?;
+        memory::check_host(&memory::estimate(&model, config.train.batch))?;
+    }
+    Ok(())
+}
+
+fn open_run(config: &RunConfig, options: &RunOptions<'_>) -> Result<RunDirectory, TrainError> {
+    let given = options.run.as_deref();
+    if !options.resume {
+        return RunDirectory::create(given, &options.name);
+    }
+    let run = RunDirectory::existing(given, &options.name)?;
+    let before = RunConfig::load(&run.config(), &[])?;
+    let mismatch = |key, before: String, now: String| {
+        Err(TrainError::ResumeMismatch { key, before, now })
+    };
+    let (b, n) = (&before.train, &config.train);
+    for (key, before, now) in [
+        ("train.seed", b.seed, n.seed),
+        ("train.batch", b.batch as u64, n.batch as u64),
+        ("train.accumulation", b.accumulation as u64, n.accumulation as u64),
+    ] {
+        if before != now {
+            return mismatch(key, before.to_string(), now.to_string());
+        }
+    }
+    if before.model != config.model {
+        let show = |config: &RunConfig| format!("{:?}", config.model);
+        return mismatch("[model]", show(&before), show(config));
+    }
+    if before.data != config.data {
+        let show = |config: &RunConfig| format!("{:?}", config.data);
+        return mismatch("[data]", show(&before), show(config));
+    }
+    Ok(run)
+}
+
+struct Trainer<'a> {
+    config: &'a RunConfig,
+    run: RunDirectory,
+    device: &'a Device,
+    prepared: Prepared,
+    batches: Batches,
+    text: TextBytes,
+    validation: Validation,
+    baselines: Baselines,
+    schedule: LearningRate,
+    log: MetricsLog,
+    progress: StepProgress,
+    model: LanguageModel,
+    optimizer: ModelAdamW,
+    step: u64,
+    tokens: u64,
+    checkpoint: Option<PathBuf>,
+}
+
+/// The result of one update.
+struct Step {
+    loss: f64,
+    bits_per_byte: f64,
+    lr: f64,
+    grad_norm: f64,
+}
+
+impl<'a> Trainer<'a> {
+    fn start(
+        config: &'a RunConfig,
+        run: RunDirectory,
+        prepared: Prepared,
+        device: &'a Device,
+    ) -> Result<Self, TrainError> {
+        let model_config = stage_config(config, &prepared, 0);
+        let model = LanguageModel::init(&model_config, config.train.seed, device)?;
+        let optimizer = ModelAdamW::new(&config.train);
+        let trainer = Self::assemble(config, run, prepared, device, model, optimizer, (0, 0))?;
+        trainer.run.write_config(config)?;
+        Ok(trainer)
+    }
+
+    fn resume(
+        config: &'a RunConfig,
+        run: RunDirectory,
+        prepared: Prepared,
+        device: &'a Device,
+    ) -> Result<Self, TrainError> {
+        let (checkpoint, passed) = checkpoint::read_newest(&run, device)?;
+        for reason in passed {
+            eprintln!("passed over {reason}");
+        }
+        let at = checkpoint.position.step;
+        eprintln!("resuming from {}, after step {at}", checkpoint.path.display());
+        let vocab_size = prepared.tokenizer.vocab_size();
+        if checkpoint.config.vocab_size != vocab_size {
+            return Err(TrainError::ResumeMismatch {
+                key: "the tokenizer's vocabulary",
+                before: format!("{} tokens", checkpoint.config.vocab_size),
+                now: format!("{vocab_size} tokens"),
+            });
+        }
+        let mut optimizer = ModelAdamW::new(&config.train);
+        optimizer.moments = checkpoint.moments;
+        let position = (at, checkpoint.position.tokens);
+        let model = checkpoint.model;
+        let mut trainer = Self::assemble(config, run, prepared, device, model, optimizer, position)?;
+        trainer.run.write_config(config)?;
+        trainer.checkpoint = Some(checkpoint.path);
+        Ok(trainer)
+    }
+
+    fn assemble(
+        config: &'a RunConfig,
+        run: RunDirectory,
+        prepared: Prepared,
+        device: &'a Device,
+        model: LanguageModel,
+        optimizer: ModelAdamW,
+        (step, tokens): (u64, u64),
+    ) -> Result<Self, TrainError> {
+        let train = &config.train;
+        let (batch, seq) = (train.batch, config.model.seq_len);
+        let batches = Batches::new(prepared.train.clone(), batch, seq, train.seed)?;
+        let validation = Validation::new(&prepared, batch, seq, train.eval_tokens)?;
+        let baselines = validation.baselines(&prepared.tokenizer)?;
+        let log = MetricsLog::open(&run.metrics(), step)?;
+        Ok(Self {
+            config,
+            device,
+            batches,
+            text: TextBytes::new(&prepared),
+            validation,
+            baselines,
+            schedule: LearningRate::new(train),
+            log,
+            progress: StepProgress::new(step, train.steps),
+            model: model.train(),
+            optimizer,
+            step,
+            tokens,
+            checkpoint: None,
+            run,
+            prepared,
+        })
+    }
+
+    fn run(&mut self, interrupt: &AtomicBool) -> Result<Summary, TrainError> {
+        let train = &self.config.train;
+        let started = Instant::now();
+        self.announce();
+        // Time and tokens since the last record, for the rate.
+        let (mut busy, mut busy_tokens) = (Duration::ZERO, 0);
+        let mut last = None;
+        while self.step < train.steps && !interrupt.load(Ordering::Relaxed) {
+            self.enter_stage()?;
+            let (begun, tokens_before) = (Instant::now(), self.tokens);
+            let update = self.take_step()?;
+            busy += begun.elapsed();
+            busy_tokens += self.tokens - tokens_before;
+            self.progress.step();
+
+            let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
+            let at_end = self.step == train.steps;
+            let validate = at_end || due(train.eval_every);
+            let sample = due(train.sample_every);
+            let keep = at_end || due(train.checkpoint_every);
+            if validate || due(train.log_every) || self.step == 1 {
+                let rate = busy_tokens as f64 / busy.as_secs_f64();
+                last = self.log_step(&update, rate, validate)?;
+                (busy, busy_tokens) = (Duration::ZERO, 0);
+            }
+            if sample {
+                self.sample()?;
+            }
+            if keep {
+                self.write_checkpoint()?;
+            }
+        }
+        let checkpoint = match self.checkpoint.take() {
+            // The newest checkpoint may be older than an interrupt.
+            Some(path) if self.step == train.steps => path,
+            _ => self.write_checkpoint()?,
+        };
+        if self.step == train.steps {
+            let model = self.model.valid();
+            save(&model, &self.run.model(), &SaveOptions::default())?;
+            self.prepared.tokenizer.save(&self.run.model().join(TOKENIZER))?;
+        }
+        curve::draw(&self.run.curve(), &self.log.records, self.baselines.unigram_loss)?;
+        Ok(Summary {
+            run: self.run.clone(),
+            step: self.step,
+            steps: train.steps,
+            tokens: self.tokens,
+            elapsed: started.elapsed(),
+            validation: last.filter(|_| self.step == train.steps),
+            baselines: self.baselines,
+            validation_tokens: self.validation.tokens(),
+            checkpoint,
+        })
+    }
+
+    fn announce(&self) {
+        let cost = Cost::of(&self.model);
+        let train = &self.config.train;
+        let per_step = train.batch * train.accumulation * self.config.model.seq_len;
+        self.progress.say(&format!(
+            "{:?}, {} parameters, {} evaluations a token; {} steps of {per_step} tokens, {} epochs of {} tokens; into {}",
+            self.config.model.solver,
+            cost.parameters,
+            cost.total_evaluations(),
+            train.steps,
+            format_args!("{:.2}", self.batches.epoch_of(train.steps * train.accumulation as u64)),
+            self.prepared.train.len(),
+            self.run.path().display(),
+        ));
+    }
+
+    /// Switches the solver where a stage begins.
+    fn enter_stage(&mut self) -> Result<(), TrainError> {
+        let wanted = stage_config(self.config, &self.prepared, self.step);
+        if wanted == *self.model.config() {
+            return Ok(());
+        }
+        let solver = wanted.solver.name;
+        self.progress.say(&format!("step {}: switching to {solver:?}", self.step));
+        let model = self.model.valid();
+        self.model = model.with_config(&wanted, self.config.train.seed, self.device)?.train();
+        Ok(())
+    }
+
+    fn take_step(&mut self) -> Result<Step, TrainError> {
+        let train = &self.config.train;
+        let mut gradients = AccumulatedGradients::default();
+        let (mut nats, mut tokens, mut bytes) = (0.0, 0, 0.0);
+        for micro in 0..train.accumulation as u64 {
+            let batch = self.batches.get(self.step * train.accumulation as u64 + micro)?;
+            let loss = batch_loss(&self.model, &batch, self.device);
+            gradients.add(&self.model, loss.sum.backward());
+            nats += f64::from(loss.sum.into_scalar::<f32>());
+            tokens += loss.tokens;
+            bytes += self.text.of(&batch);
+        }
+        let step = self.step + 1;
+        let loss = nats / tokens as f64;
+        let grad_norm = gradients.norm() / tokens as f64;
+        for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
+            if !value.is_finite() {
+                return Err(self.non_finite(step, what, value));
+            }
+        }
+        let clip = match train.clip {
+            0.0 => 1.0,
+            limit => (limit / grad_norm).min(1.0),
+        };
+        let lr = self.schedule.at(step);
+        // The optimizer takes the model apart; nothing below can fail before it is whole again.
+        let model = self.model.clone();
+        self.model = self.optimizer.step(model, gradients, clip / tokens as f64, lr);
+        self.step = step;
+        self.tokens += tokens;
+        let bits_per_byte = nats / std::f64::consts::LN_2 / bytes;
+        Ok(Step { loss, bits_per_byte, lr, grad_norm })
+    }
+
+    fn non_finite(&self, step: u64, what: &'static str, value: f64) -> TrainError {
+        let checkpoint = match &self.checkpoint {
+            Some(path) => format!("The last checkpoint is {}.", path.display()),
+            None => "There is no checkpoint yet.".to_owned(),
+        };
+        TrainError::NonFinite { step, what, value, checkpoint }
+    }
+
+    fn log_step(
+        &mut self,
+        update: &Step,
+        tokens_per_second: f64,
+        validate: bool,
+    ) -> Result<Option<Evaluation>, TrainError> {
+        let evaluation =
+            validate.then(|| self.validation.evaluate(&self.model.valid(), self.device));
+        let record = Record {
+            step: self.step,
+            tokens: self.tokens,
+            loss: update.loss,
+            bits_per_byte: update.bits_per_byte,
+            lr: update.lr,
+            grad_norm: update.grad_norm,
+            tokens_per_second,
+            evaluations: Cost::of(&self.model).total_evaluations(),
+            validation_loss: evaluation.map(|e| e.loss),
+            validation_bits_per_byte: evaluation.map(|e| e.bits_per_byte),
+        };
+        self.progress.record(&record);
+        self.log.append(record)?;
+        if validate {
+            curve::draw(&self.run.curve(), &self.log.records, self.baselines.unigram_loss)?;
+        }
+        Ok(evaluation)
+    }
+
+    fn sample(&mut self) -> Result<(), TrainError> {
+        let tokenizer = &self.prepared.tokenizer;
+        let end = tokenizer.document_end();
+        let mut prompt = tokenizer.encode(&self.config.train.sample_prompt)?;
+        if prompt.is_empty() {
+            // The start of a document, or any token where documents have no mark.
+            prompt.push(end.unwrap_or(0));
+        }
+        let seed = self.config.train.seed ^ self.step;
+        let mut sampler = Sampler::new(SAMPLE_TEMPERATURE, seed);
+        let model = self.model.valid();
+        let ids = generate(&model, &prompt, SAMPLE_TOKENS, end, &mut sampler, self.device);
+        let text = format!("{}{}", self.config.train.sample_prompt, tokenizer.decode(&ids)?);
+        let entry = format!("--- step {}\n{}\n", self.step, text.trim_end());
+        self.progress.say(entry.trim_end());
+        let path = self.run.samples();
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(TrainError::io(&path))?;
+        file.write_all(entry.as_bytes()).map_err(TrainError::io(&path))
+    }
+
+    fn write_checkpoint(&mut self) -> Result<PathBuf, TrainError> {
+        let path = checkpoint::write(
+            &self.run,
+            (self.step, self.tokens),
+            &self.model.valid(),
+            &self.optimizer,
+            &self.prepared.tokenizer,
+            self.config.train.keep,
+        )?;
+        self.checkpoint = Some(path.clone());
+        Ok(path)
+    }
+}
+
+/// The model's configuration for the update after `step`.
+fn stage_config(config: &RunConfig, prepared: &Prepared, step: u64) -> ModelConfig {
+    let starts = config.train.stage_starts();
+    let stage = starts.iter().rposition(|start| *start <= step);
+    let section = match stage {
+        Some(i) => config.model.for_stage(&config.train.stages[i]),
+        None => config.model.clone(),
+    };
+    let tokenizer = &prepared.tokenizer;
+    section.config(tokenizer.vocab_size(), tokenizer.document_end())
+}
