@@ -1,1 +1,194 @@
-fn main() {}
+//! `cargo xtask [--backend B] [--features F,..] COMMAND ARGS`: builds `iiet` with the backend's
+//! feature and runs `iiet COMMAND ARGS`.
+//!
+//! `iiet` is built in the same profile as the tests and with the features of the whole workspace,
+//! so that a checkout compiles Burn once for both.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const BACKENDS: &[&str] = &["flex", "ndarray", "wgpu", "vulkan", "cuda"];
+
+const HELP: &str = "\
+cargo xtask [--backend BACKEND] [--features FEATURE,..] COMMAND ARGS
+
+Builds iiet and runs `iiet COMMAND ARGS`; `cargo xtask help` lists the commands.
+
+  --backend BACKEND       flex (default), ndarray, wgpu, vulkan or cuda
+  --features FEATURE,..   further features of iiet, such as parquet
+
+`cargo xtask train` alone trains configs/tiny.toml on the sources of this workspace's
+dependencies: a few minutes on two CPU cores.";
+
+/// The command line, taken apart.
+#[derive(Debug, PartialEq)]
+struct Invocation {
+    backend: String,
+    features: Vec<String>,
+    arguments: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    let invocation = match parse(env::args_os().skip(1).collect()) {
+        Ok(invocation) => invocation,
+        Err(message) => {
+            eprintln!("{message}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    if invocation.arguments.is_empty() {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    match build_and_run(&invocation) {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
+    let mut invocation = Invocation {
+        backend: "flex".into(),
+        features: Vec::new(),
+        arguments: Vec::new(),
+    };
+    let mut rest = arguments.into_iter();
+    while let Some(argument) = rest.next() {
+        let mut value = |flag: &str| {
+            let value = rest.next().and_then(|value| value.into_string().ok());
+            value.ok_or(format!("{flag} needs a value"))
+        };
+        match argument.to_str() {
+            Some("--backend") => invocation.backend = value("--backend")?,
+            Some("--features") => {
+                let list = value("--features")?;
+                invocation.features.extend(list.split(',').map(str::to_owned));
+            }
+            Some("--help" | "-h") => return Ok(Invocation { arguments: Vec::new(), ..invocation }),
+            Some(flag) if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
+            _ => {
+                // The first word that is no option of ours, and all that follows, is for iiet.
+                invocation.arguments = [argument].into_iter().chain(rest).collect();
+                break;
+            }
+        }
+    }
+    if !BACKENDS.contains(&invocation.backend.as_str()) {
+        let (found, allowed) = (&invocation.backend, BACKENDS.join(", "));
+        return Err(format!("--backend {found}; allowed: {allowed}"));
+    }
+    Ok(invocation)
+}
+
+fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .ok_or("xtask lies in no workspace")?;
+    let binary = build(invocation, workspace)?;
+    let mut arguments = invocation.arguments.clone();
+    if arguments == ["train"] {
+        arguments.push("--config".into());
+        arguments.push(workspace.join("configs/tiny.toml").into());
+    }
+    run(Command::new(binary).args(arguments))
+}
+
+/// Builds `iiet` and says where it is.
+fn build(invocation: &Invocation, workspace: &Path) -> Result<PathBuf, String> {
+    let features: Vec<String> = [&invocation.backend]
+        .into_iter()
+        .chain(&invocation.features)
+        .map(|feature| format!("iiet-cli/{feature}"))
+        .collect();
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace).args(["build", "--bin", "iiet"]);
+    if invocation.backend == "flex" {
+        // All members together, as the tests build them: the same features, so the same Burn.
+        cargo.arg("--workspace");
+    } else {
+        cargo.args(["--package", "iiet-cli", "--no-default-features"]);
+    }
+    cargo.args(["--features", &features.join(",")]);
+    // The binary's place depends on CARGO_TARGET_DIR and on configuration files: cargo knows it.
+    let output = cargo
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    if !output.status.success() {
+        return Err("building iiet failed".into());
+    }
+    executable(&String::from_utf8_lossy(&output.stdout))
+        .ok_or_else(|| "cargo did not say where it put iiet".into())
+}
+
+/// The path in the message `{"reason":"compiler-artifact", .. "executable":"/path/to/iiet" ..}`.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let marker = "\"executable\":\"";
+    let lines = messages.lines().filter(|line| line.contains("\"kind\":[\"bin\"]"));
+    let line = lines
+        .filter(|line| line.contains("\"name\":\"iiet\""))
+        .find(|line| line.contains(marker))?;
+    let start = line.find(marker)? + marker.len();
+    let path = &line[start..start + line[start..].find("\",")?];
+    Some(PathBuf::from(path.replace("\\\\", "\\").replace("\\\"", "\"")))
+}
+
+#[cfg(unix)]
+fn run(command: &mut Command) -> Result<ExitCode, String> {
+    use std::os::unix::process::CommandExt;
+    // iiet takes this process over, so that signals and the exit code are its own.
+    Err(format!("cannot run iiet: {}", command.exec()))
+}
+
+#[cfg(not(unix))]
+fn run(command: &mut Command) -> Result<ExitCode, String> {
+    let status = command.status().map_err(|error| format!("cannot run iiet: {error}"))?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<Invocation, String> {
+        parse(words.iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn options_before_the_command_are_ours() {
+        let invocation = parsed(&["--backend", "wgpu", "train", "--backend", "x"]).unwrap();
+        assert_eq!(invocation.backend, "wgpu");
+        assert_eq!(invocation.arguments, ["train", "--backend", "x"]);
+        assert_eq!(parsed(&["info"]).unwrap().backend, "flex");
+        let invocation = parsed(&["--features", "parquet,x", "data"]).unwrap();
+        assert_eq!(invocation.features, ["parquet", "x"]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = parsed(&["--backend", "torch", "train"]).unwrap_err();
+        assert_eq!(error, "--backend torch; allowed: flex, ndarray, wgpu, vulkan, cuda");
+        assert_eq!(parsed(&["--backend"]).unwrap_err(), "--backend needs a value");
+        assert_eq!(parsed(&["--fast", "train"]).unwrap_err(), "unknown option --fast");
+    }
+
+    #[test]
+    fn the_binary_is_found_in_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"iiet_data"},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"xtask"},"executable":"/t/xtask","fresh":true}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"iiet"},"executable":"/t/debug/iiet","fresh":true}"#,
+        );
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/debug/iiet")));
+        assert_eq!(executable(""), None);
+    }
+}

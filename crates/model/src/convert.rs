@@ -58,7 +58,7 @@ impl ParameterMapper for TakeOver {
         parameter: Param<Tensor<D>>,
     ) -> Param<Tensor<D>> {
         match self.known.by_name.remove(name) {
-            Some(data) if data.shape == parameter.lazy_shape() => {
+            Some(data) if *data.shape() == parameter.lazy_shape() => {
                 let id = parameter.id;
                 parameter.transform_for_load(Tensor::from_data(data, &self.device), id)
             }

@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_data::Tokenizer;
-use iiet_model::{LanguageModel, ModelConfig, SaveOptions, load, save};
+use iiet_model::{
+    LanguageModel, ModelConfig, ParameterVisitor, Role, SaveOptions, load, save, visit_parameters,
+};
 use safetensors::{Dtype, SafeTensors, View, serialize_to_file};
 use serde::{Deserialize, Serialize};
 
@@ -128,8 +131,40 @@ fn read(path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
     })?;
     let (model, config) = load(path, device)?;
     let moments = read_moments(&path.join(OPTIMIZER), &position.updates, device)?;
+    check_lengths(&path.join(OPTIMIZER), &model, &moments)?;
     let path = path.to_owned();
     Ok(Checkpoint { path, position, model, config, moments })
+}
+
+/// Whether every parameter has moments of its own size.
+fn check_lengths(
+    path: &Path,
+    model: &LanguageModel,
+    moments: &BTreeMap<String, Moments>,
+) -> Result<(), TrainError> {
+    let mut lengths = Lengths::default();
+    visit_parameters(model, &mut lengths);
+    for (name, Moments { first, second, .. }) in moments {
+        let expected = lengths.by_name.get(name).copied();
+        let found = [first.dims()[0], second.dims()[0]];
+        if expected.map(|n| [n, n]) != Some(found) {
+            let expected = expected.map_or_else(|| "no such parameter".into(), |n| n.to_string());
+            let reason = format!("moments of {name} have {found:?} entries, expected {expected}");
+            return Err(TrainError::Checkpoint { path: path.to_owned(), reason });
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Lengths {
+    by_name: BTreeMap<String, usize>,
+}
+
+impl ParameterVisitor for Lengths {
+    fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
+        self.by_name.insert(name.to_owned(), parameter.lazy_shape().num_elements());
+    }
 }
 
 struct Flat(TensorData);
@@ -140,7 +175,7 @@ impl View for &Flat {
     }
 
     fn shape(&self) -> &[usize] {
-        &self.0.shape
+        self.0.shape()
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
@@ -149,7 +184,7 @@ impl View for &Flat {
     }
 
     fn data_len(&self) -> usize {
-        self.0.shape.num_elements() * size_of::<f32>()
+        self.0.shape().num_elements() * size_of::<f32>()
     }
 }
 

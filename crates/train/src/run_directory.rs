@@ -107,7 +107,7 @@ impl RunDirectory {
 
 /// `runs/NAME`, `runs/NAME-2`, `runs/NAME-3`, ..
 fn candidates(name: &str) -> impl Iterator<Item = PathBuf> {
-    let numbered = |i: u64| match i {
+    let numbered = move |i: u64| match i {
         1 => PathBuf::from(format!("runs/{name}")),
         _ => PathBuf::from(format!("runs/{name}-{i}")),
     };
