@@ -259,3 +259,59 @@ fn divide(
     }
     (taken.into_iter().map(|file| file.item).collect(), summary)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn versions_stay_together_and_copies_count_once() {
+        let root = tempfile::tempdir().unwrap();
+        let mut packages = Vec::new();
+        for number in 0..40 {
+            for version in ["1.0.0", "2.0.0"] {
+                let name = format!("crate-{number}");
+                let folder = root.path().join(format!("{name}-{version}"));
+                fs::create_dir_all(folder.join("src/b")).unwrap();
+                fs::write(
+                    folder.join("src/b/a.rs"),
+                    format!("// {name} {version}\r\n"),
+                )
+                .unwrap();
+                fs::write(folder.join("src/b.rs"), format!("// {name}, both\n")).unwrap();
+                fs::write(folder.join("LICENSE.md"), "The same everywhere.\n").unwrap();
+                fs::write(folder.join("data.json"), "{}").unwrap();
+                packages.push(Package {
+                    id: format!("{name}@{version}"),
+                    version: version.to_owned(),
+                    name,
+                    folder,
+                });
+            }
+        }
+        let (items, summary) = corpus(&packages, Some(0.1), &|_| {}).unwrap();
+        // One license, and for each crate `b.rs` once and `a.rs` of either version.
+        assert_eq!((summary.crates, items.len()), (40, 1 + 40 * 3));
+        assert_eq!(summary.left_out[&LeftOut::Duplicate].0, 79 + 40);
+        assert_eq!(summary.held_out.len(), 4);
+        let place = |item: &Item| {
+            let relative = item.path.strip_prefix(root.path()).unwrap();
+            relative.display().to_string().replace('\\', "/")
+        };
+        let first: Vec<String> = items.iter().take(4).map(place).collect();
+        let expected =
+            ["LICENSE.md", "src/b.rs", "src/b/a.rs"].map(|f| format!("crate-0-1.0.0/{f}"));
+        assert_eq!(first[..3], expected);
+        assert_eq!(first[3], "crate-0-2.0.0/src/b/a.rs");
+        for item in &items {
+            let place = place(item);
+            let name = place.split("-1.0.0").next().unwrap();
+            let name = name.split("-2.0.0").next().unwrap().to_owned();
+            let held_out = summary.held_out.contains(&name);
+            assert_eq!(item.split == Some(Split::Validation), held_out, "{place}");
+        }
+        let (_, all) = corpus(&packages, None, &|_| {}).unwrap();
+        assert!(all.held_out.is_empty());
+    }
+}

@@ -3,7 +3,7 @@
 //! The `tokenizers` crate keeps, for every byte of text, where it came from; a corpus does not ask.
 //! Here a text is split by the `regex` crate, and the tokens of each word are looked up in a table
 //! of words met before; only a new word is put to the model. On the default corpus this is some
-//! thirty times as fast, and `tokenizer.rs` tests that the tokens are the same.
+//! twenty times as fast, and `tokenizer.rs` tests that the tokens are the same.
 //!
 //! The patterns end in `\s+(?!\S)|\s+`, and `regex` has no look-ahead. Its meaning is simple: of
 //! several white-space characters before a word, the last one is left to the word. So the pattern
