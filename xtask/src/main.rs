@@ -67,9 +67,16 @@ fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             Some("--backend") => invocation.backend = value("--backend")?,
             Some("--features") => {
                 let list = value("--features")?;
-                invocation.features.extend(list.split(',').map(str::to_owned));
+                invocation
+                    .features
+                    .extend(list.split(',').map(str::to_owned));
             }
-            Some("--help" | "-h") => return Ok(Invocation { arguments: Vec::new(), ..invocation }),
+            Some("--help" | "-h") => {
+                return Ok(Invocation {
+                    arguments: Vec::new(),
+                    ..invocation
+                });
+            }
             Some(flag) if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
             _ => {
                 // The first word that is no option of ours, and all that follows, is for iiet.
@@ -106,7 +113,9 @@ fn build(invocation: &Invocation, workspace: &Path) -> Result<PathBuf, String> {
         .map(|feature| format!("iiet-cli/{feature}"))
         .collect();
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace).args(["build", "--bin", "iiet"]);
+    cargo
+        .current_dir(workspace)
+        .args(["build", "--bin", "iiet"]);
     if invocation.backend == "flex" {
         // All members together, as the tests build them: the same features, so the same Burn.
         cargo.arg("--workspace");
@@ -130,13 +139,17 @@ fn build(invocation: &Invocation, workspace: &Path) -> Result<PathBuf, String> {
 /// The path in the message `{"reason":"compiler-artifact", .. "executable":"/path/to/iiet" ..}`.
 fn executable(messages: &str) -> Option<PathBuf> {
     let marker = "\"executable\":\"";
-    let lines = messages.lines().filter(|line| line.contains("\"kind\":[\"bin\"]"));
+    let lines = messages
+        .lines()
+        .filter(|line| line.contains("\"kind\":[\"bin\"]"));
     let line = lines
         .filter(|line| line.contains("\"name\":\"iiet\""))
         .find(|line| line.contains(marker))?;
     let start = line.find(marker)? + marker.len();
     let path = &line[start..start + line[start..].find("\",")?];
-    Some(PathBuf::from(path.replace("\\\\", "\\").replace("\\\"", "\"")))
+    Some(PathBuf::from(
+        path.replace("\\\\", "\\").replace("\\\"", "\""),
+    ))
 }
 
 #[cfg(unix)]
@@ -148,7 +161,9 @@ fn run(command: &mut Command) -> Result<ExitCode, String> {
 
 #[cfg(not(unix))]
 fn run(command: &mut Command) -> Result<ExitCode, String> {
-    let status = command.status().map_err(|error| format!("cannot run iiet: {error}"))?;
+    let status = command
+        .status()
+        .map_err(|error| format!("cannot run iiet: {error}"))?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
 }
@@ -174,9 +189,18 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let error = parsed(&["--backend", "torch", "train"]).unwrap_err();
-        assert_eq!(error, "--backend torch; allowed: flex, ndarray, wgpu, vulkan, cuda");
-        assert_eq!(parsed(&["--backend"]).unwrap_err(), "--backend needs a value");
-        assert_eq!(parsed(&["--fast", "train"]).unwrap_err(), "unknown option --fast");
+        assert_eq!(
+            error,
+            "--backend torch; allowed: flex, ndarray, wgpu, vulkan, cuda"
+        );
+        assert_eq!(
+            parsed(&["--backend"]).unwrap_err(),
+            "--backend needs a value"
+        );
+        assert_eq!(
+            parsed(&["--fast", "train"]).unwrap_err(),
+            "unknown option --fast"
+        );
     }
 
     #[test]

@@ -20,7 +20,10 @@ pub(crate) struct Chosen {
 /// The fastest kind of device among those compiled in.
 pub(crate) fn choose() -> Chosen {
     #[cfg(feature = "cuda")]
-    return Chosen { device: Device::cuda(0), on_host: false };
+    return Chosen {
+        device: Device::cuda(0),
+        on_host: false,
+    };
     #[cfg(all(feature = "vulkan", not(feature = "cuda")))]
     return Chosen {
         device: Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
@@ -35,7 +38,10 @@ pub(crate) fn choose() -> Chosen {
         feature = "flex",
         not(any(feature = "cuda", feature = "vulkan", feature = "wgpu"))
     ))]
-    return Chosen { device: Device::flex(), on_host: true };
+    return Chosen {
+        device: Device::flex(),
+        on_host: true,
+    };
     #[cfg(all(
         feature = "ndarray",
         not(any(
@@ -45,7 +51,10 @@ pub(crate) fn choose() -> Chosen {
             feature = "flex"
         ))
     ))]
-    return Chosen { device: ndarray(), on_host: true };
+    return Chosen {
+        device: ndarray(),
+        on_host: true,
+    };
 }
 
 /// Burn marks its ndarray backend as deprecated after 0.22; it is offered as long as Burn has it.

@@ -20,10 +20,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let cost = Cost::of(&model);
     let total = cost.total_evaluations();
     let name = serde_json::to_value(config.solver.name)?;
-    println!("solver                     {}", name.as_str().unwrap_or_default());
+    println!(
+        "solver                     {}",
+        name.as_str().unwrap_or_default()
+    );
     let options = &config.solver.options;
     if config.solver.name.reads(SolverOption::Iterations) {
-        println!("iterations                 {:?}", options.iterations.per_layer(config.n_layers));
+        println!(
+            "iterations                 {:?}",
+            options.iterations.per_layer(config.n_layers)
+        );
     }
     if config.solver.name.reads(SolverOption::PredictorOrder) {
         println!("predictor order            {}", options.predictor_order);
@@ -42,8 +48,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let flops = cost.forward_flops_per_token;
     println!("forward FLOPs per token    {flops:.4e} at full context");
     println!("training FLOPs per token   {:.4e}", 3.0 * flops);
-    println!("memory of the weights      {} in f32", mebibytes(4 * cost.parameters));
-    println!("keys and values per token  {} bytes in f32", cost.cache_bytes_per_token);
+    println!(
+        "memory of the weights      {} in f32",
+        mebibytes(4 * cost.parameters)
+    );
+    println!(
+        "keys and values per token  {} bytes in f32",
+        cost.cache_bytes_per_token
+    );
     let training = TrainingMemory::of(&model, 1, config.seq_len);
     println!(
         "memory of training         about {}, and {} for each sequence of a micro-batch",

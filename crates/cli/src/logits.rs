@@ -31,14 +31,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let ids: Vec<i64> = rows.concat();
     let data = TensorData::new::<i64, _>(ids.clone(), shape);
     let logits = model.forward(Tensor::<2, Int>::from_data(data, &device));
-    let values = logits.try_into_vec_as::<f32>().context("reading the logits back")?;
+    let values = logits
+        .try_into_vec_as::<f32>()
+        .context("reading the logits back")?;
 
     let logits_bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
     let ids_bytes: Vec<u8> = ids.iter().flat_map(|x| x.to_le_bytes()).collect();
     let logits_shape = vec![shape[0], shape[1], config.vocab_size];
     let views = [
-        ("logits", TensorView::new(Dtype::F32, logits_shape, &logits_bytes)?),
-        ("input_ids", TensorView::new(Dtype::I64, shape.to_vec(), &ids_bytes)?),
+        (
+            "logits",
+            TensorView::new(Dtype::F32, logits_shape, &logits_bytes)?,
+        ),
+        (
+            "input_ids",
+            TensorView::new(Dtype::I64, shape.to_vec(), &ids_bytes)?,
+        ),
     ];
     serialize_to_file(views, None, &arguments.out)
         .with_context(|| format!("writing {}", arguments.out.display()))?;

@@ -73,12 +73,24 @@ fn report(summary: &Summary, arguments: &Arguments) {
         summary.tokens,
         summary.elapsed.as_secs_f64()
     );
-    println!("bits per byte of {} held-out tokens:", summary.validation_tokens);
-    println!("  this model                {:.3}", validation.bits_per_byte);
+    println!(
+        "bits per byte of {} held-out tokens:",
+        summary.validation_tokens
+    );
+    println!(
+        "  this model                {:.3}",
+        validation.bits_per_byte
+    );
     let unigram = baselines.unigram_bits_per_byte;
-    println!("  token unigram entropy     {unigram:.3}   the model is {:.0} % below", below(unigram));
+    println!(
+        "  token unigram entropy     {unigram:.3}   the model is {:.0} % below",
+        below(unigram)
+    );
     let gzip = baselines.gzip_bits_per_byte;
-    println!("  gzip -9                   {gzip:.3}   the model is {:.0} % below", below(gzip));
+    println!(
+        "  gzip -9                   {gzip:.3}   the model is {:.0} % below",
+        below(gzip)
+    );
     println!("curves  {}", run.curve().display());
     println!("metrics {}", run.metrics().display());
     println!("model   {}", run.model().display());

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::names::{
-    ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters,
-};
+use crate::names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
 use crate::{LanguageModel, ModelConfig, ModelError};
 
 impl LanguageModel {
@@ -41,7 +39,8 @@ struct Known {
 
 impl ParameterVisitor for Known {
     fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
-        self.by_name.insert(name.to_owned(), parameter.val().to_data());
+        self.by_name
+            .insert(name.to_owned(), parameter.val().to_data());
     }
 }
 

@@ -67,14 +67,20 @@ pub(crate) fn write(
     let position = Position {
         step,
         tokens,
-        updates: optimizer.moments.iter().map(|(name, m)| (name.clone(), m.updates)).collect(),
+        updates: optimizer
+            .moments
+            .iter()
+            .map(|(name, m)| (name.clone(), m.updates))
+            .collect(),
     };
     write_moments(&partial.join(OPTIMIZER), &optimizer.moments)?;
     let state = serde_json::to_string_pretty(&position).expect("invariant: plain data serialises");
     fs::write(partial.join(STATE), state).map_err(TrainError::io(partial.join(STATE)))?;
     for name in [TOKENIZER, OPTIMIZER, STATE] {
         let file = partial.join(name);
-        File::open(&file).and_then(|f| f.sync_all()).map_err(TrainError::io(&file))?;
+        File::open(&file)
+            .and_then(|f| f.sync_all())
+            .map_err(TrainError::io(&file))?;
     }
     if path.exists() {
         // The same step again, after a resume from before it: the state is the same.
@@ -97,7 +103,9 @@ pub(crate) fn list(run: &RunDirectory) -> Result<Vec<(u64, PathBuf)>, TrainError
     let mut found = Vec::new();
     for entry in fs::read_dir(&folder).map_err(TrainError::io(&folder))? {
         let path = entry.map_err(TrainError::io(&folder))?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         let step = name.and_then(|name| name.strip_prefix("step-")?.parse().ok());
         found.extend(step.map(|step: u64| (step, path)));
     }
@@ -127,13 +135,22 @@ fn read(path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
     let text = fs::read_to_string(&state).map_err(TrainError::io(&state))?;
     let position: Position = serde_json::from_str(&text).map_err(|error| {
         let reason = error.to_string();
-        TrainError::Checkpoint { path: state, reason }
+        TrainError::Checkpoint {
+            path: state,
+            reason,
+        }
     })?;
     let (model, config) = load(path, device)?;
     let moments = read_moments(&path.join(OPTIMIZER), &position.updates, device)?;
     check_lengths(&path.join(OPTIMIZER), &model, &moments)?;
     let path = path.to_owned();
-    Ok(Checkpoint { path, position, model, config, moments })
+    Ok(Checkpoint {
+        path,
+        position,
+        model,
+        config,
+        moments,
+    })
 }
 
 /// Whether every parameter has moments of its own size.
@@ -150,7 +167,10 @@ fn check_lengths(
         if expected.map(|n| [n, n]) != Some(found) {
             let expected = expected.map_or_else(|| "no such parameter".into(), |n| n.to_string());
             let reason = format!("moments of {name} have {found:?} entries, expected {expected}");
-            return Err(TrainError::Checkpoint { path: path.to_owned(), reason });
+            return Err(TrainError::Checkpoint {
+                path: path.to_owned(),
+                reason,
+            });
         }
     }
     Ok(())
@@ -163,7 +183,8 @@ struct Lengths {
 
 impl ParameterVisitor for Lengths {
     fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
-        self.by_name.insert(name.to_owned(), parameter.lazy_shape().num_elements());
+        self.by_name
+            .insert(name.to_owned(), parameter.lazy_shape().num_elements());
     }
 }
 
@@ -179,7 +200,10 @@ impl View for &Flat {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.0.as_slice::<f32>().expect("invariant: converted to f32 in write_moments");
+        let values = self
+            .0
+            .as_slice::<f32>()
+            .expect("invariant: converted to f32 in write_moments");
         Cow::Owned(values.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
 
@@ -213,15 +237,22 @@ fn read_moments(
     updates: &BTreeMap<String, usize>,
     device: &Device,
 ) -> Result<BTreeMap<String, Moments>, TrainError> {
-    let refuse = |reason: String| TrainError::Checkpoint { path: path.to_owned(), reason };
+    let refuse = |reason: String| TrainError::Checkpoint {
+        path: path.to_owned(),
+        reason,
+    };
     let bytes = fs::read(path).map_err(TrainError::io(path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
     let moment = |name: &str, moment: &str| {
         let name = format!("{name}.{moment}");
-        let view = file.tensor(&name).map_err(|error| refuse(format!("{name}: {error}")))?;
+        let view = file
+            .tensor(&name)
+            .map_err(|error| refuse(format!("{name}: {error}")))?;
         if view.dtype() != Dtype::F32 || view.shape().len() != 1 {
             let found = format!("{:?} {:?}", view.dtype(), view.shape());
-            return Err(refuse(format!("{name} is {found}; allowed: F32 of one dimension")));
+            return Err(refuse(format!(
+                "{name} is {found}; allowed: F32 of one dimension"
+            )));
         }
         let values: Vec<f32> = view
             .data()
@@ -229,14 +260,24 @@ fn read_moments(
             .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
             .collect();
         let shape = [values.len()];
-        Ok(Tensor::<1>::from_data(TensorData::new::<f32, _>(values, shape), device))
+        Ok(Tensor::<1>::from_data(
+            TensorData::new::<f32, _>(values, shape),
+            device,
+        ))
     };
     updates
         .iter()
         .map(|(name, updates)| {
             let (first, second) = (moment(name, FIRST)?, moment(name, SECOND)?);
             let updates = *updates;
-            Ok((name.clone(), Moments { updates, first, second }))
+            Ok((
+                name.clone(),
+                Moments {
+                    updates,
+                    first,
+                    second,
+                },
+            ))
         })
         .collect()
 }

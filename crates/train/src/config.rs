@@ -240,7 +240,10 @@ impl RunConfig {
         self.model.config(self.data.vocab_size, None).validate()?;
         self.train.validate()?;
         for stage in &self.train.stages {
-            self.model.for_stage(stage).config(self.data.vocab_size, None).validate()?;
+            self.model
+                .for_stage(stage)
+                .config(self.data.vocab_size, None)
+                .validate()?;
         }
         if let Some(last) = self.train.stages.last()
             && self.model.for_stage(last) != self.model
@@ -266,7 +269,9 @@ fn set(table: &mut Table, assignment: &str) -> Result<RunConfig, String> {
         .unwrap_or_else(|| Value::String(value.to_owned()));
     let mut place = &mut *table;
     let words: Vec<&str> = key.trim().split('.').collect();
-    let (leaf, sections) = words.split_last().expect("invariant: split yields at least one word");
+    let (leaf, sections) = words
+        .split_last()
+        .expect("invariant: split yields at least one word");
     for section in sections {
         place = place
             .entry(*section)
@@ -276,7 +281,9 @@ fn set(table: &mut Table, assignment: &str) -> Result<RunConfig, String> {
     }
     place.insert((*leaf).to_owned(), value);
     let whole = Value::Table(table.clone());
-    whole.try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+    whole
+        .try_into()
+        .map_err(|error: toml::de::Error| error.message().to_owned())
 }
 
 impl ModelSection {
@@ -310,7 +317,10 @@ impl ModelSection {
     pub fn for_stage(&self, stage: &Stage) -> Self {
         Self {
             solver: stage.solver,
-            iterations: stage.iterations.clone().unwrap_or_else(|| self.iterations.clone()),
+            iterations: stage
+                .iterations
+                .clone()
+                .unwrap_or_else(|| self.iterations.clone()),
             predictor_order: stage.predictor_order.unwrap_or(self.predictor_order),
             ..self.clone()
         }
@@ -321,7 +331,11 @@ impl TrainSection {
     fn validate(&self) -> Result<(), TrainError> {
         let refuse = |key, found: String, allowed: &str| {
             let allowed = allowed.to_owned();
-            Err(TrainError::Value { key, found, allowed })
+            Err(TrainError::Value {
+                key,
+                found,
+                allowed,
+            })
         };
         for (key, value) in [
             ("train.steps", self.steps),
@@ -341,7 +355,11 @@ impl TrainSection {
             return refuse("train.warmup", self.warmup.to_string(), &allowed);
         }
         if !(self.lr.is_finite() && self.lr > 0.0) {
-            return refuse("train.lr", self.lr.to_string(), "allowed: finite and above 0");
+            return refuse(
+                "train.lr",
+                self.lr.to_string(),
+                "allowed: finite and above 0",
+            );
         }
         for (key, value) in [
             ("train.decay", self.decay),
@@ -353,10 +371,17 @@ impl TrainSection {
         }
         for (key, value) in [("train.beta_1", self.beta_1), ("train.beta_2", self.beta_2)] {
             if !(0.0..1.0).contains(&value) {
-                return refuse(key, value.to_string(), "allowed: 0 up to but not including 1");
+                return refuse(
+                    key,
+                    value.to_string(),
+                    "allowed: 0 up to but not including 1",
+                );
             }
         }
-        for (key, value) in [("train.weight_decay", self.weight_decay), ("train.clip", self.clip)] {
+        for (key, value) in [
+            ("train.weight_decay", self.weight_decay),
+            ("train.clip", self.clip),
+        ] {
             if !(value.is_finite() && value >= 0.0) {
                 return refuse(key, value.to_string(), "allowed: finite, 0 or above");
             }
@@ -406,32 +431,103 @@ mod tests {
 
     #[test]
     fn assignments_override_the_file() {
-        let config = load(SMALL, &["train.lr=0.5", "model.solver=runge_kutta", "model.iterations=[1, 2]", "data.source=corpus.txt"]).unwrap();
+        let config = load(
+            SMALL,
+            &[
+                "train.lr=0.5",
+                "model.solver=runge_kutta",
+                "model.iterations=[1, 2]",
+                "data.source=corpus.txt",
+            ],
+        )
+        .unwrap();
         assert_eq!(config.train.lr, 0.5);
         assert_eq!(config.model.solver, SolverName::RungeKutta);
-        assert_eq!(config.model.iterations, IterationSchedule::PerLayer(vec![1, 2]));
-        assert_eq!(config.data.source, iiet_data::SourceSpec::One("corpus.txt".into()));
+        assert_eq!(
+            config.model.iterations,
+            IterationSchedule::PerLayer(vec![1, 2])
+        );
+        assert_eq!(
+            config.data.source,
+            iiet_data::SourceSpec::One("corpus.txt".into())
+        );
     }
 
     #[test]
     fn mistakes_are_named() {
         for (text, sets, expected) in [
-            (SMALL.replace("d_ff", "d_fff"), vec![], "unknown field `d_fff`"),
+            (
+                SMALL.replace("d_ff", "d_fff"),
+                vec![],
+                "unknown field `d_fff`",
+            ),
             (SMALL.replace("d_ff", "d_fff"), vec![], "line 3"),
             (SMALL.replace("= 16", "= -1"), vec![], "line 2"),
-            (SMALL.replace("n_heads = 2", "n_heads = 0"), vec![], "n_heads (num_attention_heads) is 0"),
-            (SMALL.replace("n_heads = 2", "n_heads = 3"), vec![], "it must be an even multiple of n_heads"),
-            (SMALL.replace("steps = 100", ""), vec![], "missing field `steps`"),
-            (SMALL.into(), vec!["train.lrr=1"], "--set train.lrr=1: unknown field `lrr`"),
-            (SMALL.into(), vec!["train.lr=1", "model.solver=heun"], "--set model.solver=heun: unknown variant `heun`, expected one of"),
-            (SMALL.into(), vec!["train.lr"], "--set train.lr: expected key=value"),
-            (SMALL.into(), vec!["train.lr.x=1"], "--set train.lr.x=1: lr is not a section"),
-            (SMALL.into(), vec!["train.lr=nan"], "train.lr is NaN; allowed: finite and above 0"),
-            (SMALL.into(), vec!["train.steps=0"], "train.steps is 0; allowed: 1 to 2^40"),
-            (SMALL.into(), vec!["train.warmup=101"], "train.warmup is 101; allowed: at most train.steps, 100"),
-            (SMALL.into(), vec!["model.iterations=[1]"], "iterations lists 1 layers, the model has 2"),
-            (SMALL.into(), vec!["train.stages=[{solver='explicit_euler', share=0.5}]"], "shares must be above 0 and sum to 1"),
-            (SMALL.into(), vec!["train.stages=[{solver='explicit_euler', share=1.0}]"], "the last stage must use the solver of [model]"),
+            (
+                SMALL.replace("n_heads = 2", "n_heads = 0"),
+                vec![],
+                "n_heads (num_attention_heads) is 0",
+            ),
+            (
+                SMALL.replace("n_heads = 2", "n_heads = 3"),
+                vec![],
+                "it must be an even multiple of n_heads",
+            ),
+            (
+                SMALL.replace("steps = 100", ""),
+                vec![],
+                "missing field `steps`",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.lrr=1"],
+                "--set train.lrr=1: unknown field `lrr`",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.lr=1", "model.solver=heun"],
+                "--set model.solver=heun: unknown variant `heun`, expected one of",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.lr"],
+                "--set train.lr: expected key=value",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.lr.x=1"],
+                "--set train.lr.x=1: lr is not a section",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.lr=nan"],
+                "train.lr is NaN; allowed: finite and above 0",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.steps=0"],
+                "train.steps is 0; allowed: 1 to 2^40",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.warmup=101"],
+                "train.warmup is 101; allowed: at most train.steps, 100",
+            ),
+            (
+                SMALL.into(),
+                vec!["model.iterations=[1]"],
+                "iterations lists 1 layers, the model has 2",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.stages=[{solver='explicit_euler', share=0.5}]"],
+                "shares must be above 0 and sum to 1",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.stages=[{solver='explicit_euler', share=1.0}]"],
+                "the last stage must use the solver of [model]",
+            ),
         ] {
             let error = load(&text, &sets).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -81,7 +81,9 @@ pub enum TrainError {
         passed: Vec<String>,
     },
     /// A resume under a configuration that belongs to another run.
-    #[error("cannot resume: {key} was {before} and is {now}; only the learning rate, the number of steps and what is logged may change")]
+    #[error(
+        "cannot resume: {key} was {before} and is {now}; only the learning rate, the number of steps and what is logged may change"
+    )]
     ResumeMismatch {
         /// The key.
         key: &'static str,
@@ -131,5 +133,8 @@ impl TrainError {
 }
 
 fn passed_over(passed: &[String]) -> String {
-    passed.iter().map(|reason| format!("\n  passed over {reason}")).collect()
+    passed
+        .iter()
+        .map(|reason| format!("\n  passed over {reason}"))
+        .collect()
 }

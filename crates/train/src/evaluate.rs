@@ -46,7 +46,11 @@ impl TextBytes {
 
     /// The bytes of a batch's valid targets.
     pub(crate) fn of(&self, batch: &Batch) -> f64 {
-        let targets = batch.targets.iter().zip(&batch.valid).filter(|(_, valid)| **valid);
+        let targets = batch
+            .targets
+            .iter()
+            .zip(&batch.valid)
+            .filter(|(_, valid)| **valid);
         let bytes = targets.map(|(token, _)| match &self.per_token {
             Some(bytes) => f64::from(bytes[*token as usize]),
             None => self.mean,
@@ -72,10 +76,17 @@ pub(crate) fn batch_loss(model: &LanguageModel, batch: &Batch, device: &Device) 
     let mut losses = token_losses(model.forward(ids(&batch.inputs)), ids(&batch.targets));
     let tokens = batch.valid.iter().filter(|valid| **valid).count();
     if tokens < batch.valid.len() {
-        let weights: Vec<f32> = batch.valid.iter().map(|v| f32::from(u8::from(*v))).collect();
+        let weights: Vec<f32> = batch
+            .valid
+            .iter()
+            .map(|v| f32::from(u8::from(*v)))
+            .collect();
         losses = losses * Tensor::from_data(TensorData::new::<f32, _>(weights, shape), device);
     }
-    BatchLoss { sum: losses.sum(), tokens: tokens as u64 }
+    BatchLoss {
+        sum: losses.sum(),
+        tokens: tokens as u64,
+    }
 }
 
 /// A fixed, evenly spread part of the held-out text.
@@ -105,10 +116,17 @@ impl Validation {
             .map(|windows| source.of_windows(windows))
             .collect::<Result<_, _>>()?;
         let text = TextBytes::new(prepared);
-        let valid = batches.iter().flat_map(|batch| &batch.valid).filter(|valid| **valid);
+        let valid = batches
+            .iter()
+            .flat_map(|batch| &batch.valid)
+            .filter(|valid| **valid);
         let tokens = valid.count() as u64;
         let bytes = batches.iter().map(|batch| text.of(batch)).sum();
-        Ok(Self { batches, tokens, bytes })
+        Ok(Self {
+            batches,
+            tokens,
+            bytes,
+        })
     }
 
     /// Tokens predicted.
@@ -123,7 +141,10 @@ impl Validation {
             f64::from(loss.into_scalar::<f32>())
         });
         let loss = sums.sum::<f64>() / self.tokens as f64;
-        Evaluation { loss, bits_per_byte: self.bits_per_byte(loss) }
+        Evaluation {
+            loss,
+            bits_per_byte: self.bits_per_byte(loss),
+        }
     }
 
     /// What the text yields without a model.
@@ -138,8 +159,10 @@ impl Validation {
             for row in 0..batch.batch {
                 let row = row * batch.seq..(row + 1) * batch.seq;
                 let targets = batch.targets[row.clone()].iter().zip(&batch.valid[row]);
-                let tokens: Vec<u32> =
-                    targets.filter(|(_, valid)| **valid).map(|(token, _)| *token).collect();
+                let tokens: Vec<u32> = targets
+                    .filter(|(_, valid)| **valid)
+                    .map(|(token, _)| *token)
+                    .collect();
                 for token in &tokens {
                     counts[*token as usize] += 1;
                 }

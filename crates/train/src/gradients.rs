@@ -15,19 +15,28 @@ pub(crate) struct AccumulatedGradients {
 impl AccumulatedGradients {
     /// Adds the gradients of one backward pass.
     pub(crate) fn add(&mut self, model: &LanguageModel, gradients: Gradients) {
-        let mut collect = Collect { gradients, into: &mut self.by_name };
+        let mut collect = Collect {
+            gradients,
+            into: &mut self.by_name,
+        };
         visit_parameters(model, &mut collect);
     }
 
     /// The Euclidean norm of all entries together.
     pub(crate) fn norm(&self) -> f64 {
-        let squares: Vec<Tensor<1>> = self.by_name.values().map(|g| g.clone().square().sum()).collect();
+        let squares: Vec<Tensor<1>> = self
+            .by_name
+            .values()
+            .map(|g| g.clone().square().sum())
+            .collect();
         if squares.is_empty() {
             return 0.0;
         }
         // One transfer from the device for all of them, and a sum in f64.
         let squares = Tensor::cat(squares, 0).into_data().convert::<f64>();
-        let squares = squares.as_slice::<f64>().expect("invariant: converted to f64 above");
+        let squares = squares
+            .as_slice::<f64>()
+            .expect("invariant: converted to f64 above");
         squares.iter().sum::<f64>().sqrt()
     }
 

@@ -10,7 +10,9 @@ fn available() -> u64 {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
     let system = System::new_with_specifics(memory);
     let free = system.available_memory();
-    system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory))
+    system
+        .cgroup_limits()
+        .map_or(free, |limits| free.min(limits.free_memory))
 }
 
 /// Refuses a run whose estimate exceeds the host's free memory.
@@ -48,7 +50,10 @@ mod tests {
     #[test]
     fn the_message_has_the_numbers() {
         let gib = 1u64 << 30;
-        let memory = TrainingMemory { parameters: 3 * gib, activations: 5 * gib };
+        let memory = TrainingMemory {
+            parameters: 3 * gib,
+            activations: 5 * gib,
+        };
         assert!(compare(&memory, 8 * gib).is_ok());
         let message = compare(&memory, 7 * gib).unwrap_err().to_string();
         let expected = "needs about 8.0 GiB (3.0 GiB for weights, gradients and moments, 5.0 GiB";

@@ -55,9 +55,16 @@ impl MetricsLog {
         let partial = path.with_extension("jsonl.partial");
         fs::write(&partial, text).map_err(TrainError::io(&partial))?;
         fs::rename(&partial, path).map_err(TrainError::io(path))?;
-        let file = OpenOptions::new().append(true).open(path).map_err(TrainError::io(path))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(TrainError::io(path))?;
         let path = path.to_owned();
-        Ok(Self { path, file, records })
+        Ok(Self {
+            path,
+            file,
+            records,
+        })
     }
 
     /// Appends a record in one write, so that a reader never sees half a line.

@@ -37,7 +37,10 @@ impl ModelAdamW {
             .with_beta_2(train.beta_2 as f32)
             .with_epsilon(1e-8);
         Self {
-            with_decay: config.clone().with_weight_decay(train.weight_decay as f32).build(),
+            with_decay: config
+                .clone()
+                .with_weight_decay(train.weight_decay as f32)
+                .build(),
             without_decay: config.with_weight_decay(0.0).build(),
             moments: BTreeMap::new(),
         }
@@ -51,7 +54,15 @@ impl ModelAdamW {
         scale: f64,
         lr: f64,
     ) -> LanguageModel {
-        map_parameters(model, &mut Update { optimizer: self, gradients, scale, lr })
+        map_parameters(
+            model,
+            &mut Update {
+                optimizer: self,
+                gradients,
+                scale,
+                lr,
+            },
+        )
     }
 }
 
@@ -77,7 +88,11 @@ impl ParameterMapper for Update<'_> {
             Role::Coefficient => &self.optimizer.without_decay,
         };
         let state = self.optimizer.moments.remove(name).map(|moments| {
-            let Moments { updates, first, second } = moments;
+            let Moments {
+                updates,
+                first,
+                second,
+            } = moments;
             AdamWState::new(AdaptiveMomentumState::new(updates, first, second))
         });
         let mut state_after = None;
@@ -87,7 +102,11 @@ impl ParameterMapper for Update<'_> {
             let (flat, state) = optimizer.step(self.lr, flat, gradient * self.scale, state);
             state_after = state;
             let tensor = flat.reshape(shape);
-            if tracked { tensor.autodiff().require_grad() } else { tensor }
+            if tracked {
+                tensor.autodiff().require_grad()
+            } else {
+                tensor
+            }
         });
         if let Some(AdamWState { momentum }) = state_after {
             let moments = Moments {

@@ -21,7 +21,10 @@ pub struct DataProgress {
 impl DataProgress {
     fn with_bar(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
         // A panic elsewhere leaves nothing here that could not be drawn.
-        act(&mut self.bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        act(&mut self
+            .bar
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 }
 
@@ -77,7 +80,12 @@ impl StepProgress {
             bar.reset_eta();
             bar
         });
-        Self { bar, started: Instant::now(), first, steps }
+        Self {
+            bar,
+            started: Instant::now(),
+            first,
+            steps,
+        }
     }
 
     /// A step is done.

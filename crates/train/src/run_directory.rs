@@ -98,7 +98,10 @@ impl RunDirectory {
     pub(crate) fn write_config(&self, config: &RunConfig) -> Result<(), TrainError> {
         let version = env!("CARGO_PKG_VERSION");
         let revision = git_revision().unwrap_or_else(|| "unknown".into());
-        let text = format!("# iiet {version}\n# git revision: {revision}\n\n{}", config.to_toml());
+        let text = format!(
+            "# iiet {version}\n# git revision: {revision}\n\n{}",
+            config.to_toml()
+        );
         let partial = self.path.join("config.toml.partial");
         fs::write(&partial, text).map_err(TrainError::io(&partial))?;
         fs::rename(&partial, self.config()).map_err(TrainError::io(self.config()))
@@ -123,5 +126,9 @@ fn git_revision() -> Option<String> {
     };
     let commit = git(&["rev-parse", "HEAD"])?;
     let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changes.is_empty() { commit } else { format!("{commit} with changes") })
+    Some(if changes.is_empty() {
+        commit
+    } else {
+        format!("{commit} with changes")
+    })
 }

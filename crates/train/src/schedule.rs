@@ -71,7 +71,14 @@ mod tests {
     use super::*;
 
     fn rate(kind: ScheduleKind) -> LearningRate {
-        LearningRate { kind, peak: 1.0, last: 0.1, warmup: 10, steps: 110, decay_from: 90 }
+        LearningRate {
+            kind,
+            peak: 1.0,
+            last: 0.1,
+            warmup: 10,
+            steps: 110,
+            decay_from: 90,
+        }
     }
 
     fn assert_close(a: f64, b: f64) {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::Device;
 use iiet_data::{Batches, Prepared, prepare};
-use iiet_model::{Cost, LanguageModel, ModelConfig, SaveOptions, Sampler, generate, save};
+use iiet_model::{Cost, LanguageModel, ModelConfig, Sampler, SaveOptions, generate, save};
 
 use crate::checkpoint::{self, TOKENIZER};
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation, batch_loss};
@@ -111,14 +111,17 @@ fn open_run(config: &RunConfig, options: &RunOptions<'_>) -> Result<RunDirectory
     }
     let run = RunDirectory::existing(given, &options.name)?;
     let before = RunConfig::load(&run.config(), &[])?;
-    let mismatch = |key, before: String, now: String| {
-        Err(TrainError::ResumeMismatch { key, before, now })
-    };
+    let mismatch =
+        |key, before: String, now: String| Err(TrainError::ResumeMismatch { key, before, now });
     let (b, n) = (&before.train, &config.train);
     for (key, before, now) in [
         ("train.seed", b.seed, n.seed),
         ("train.batch", b.batch as u64, n.batch as u64),
-        ("train.accumulation", b.accumulation as u64, n.accumulation as u64),
+        (
+            "train.accumulation",
+            b.accumulation as u64,
+            n.accumulation as u64,
+        ),
     ] {
         if before != now {
             return mismatch(key, before.to_string(), now.to_string());
@@ -188,7 +191,10 @@ impl<'a> Trainer<'a> {
             eprintln!("passed over {reason}");
         }
         let at = checkpoint.position.step;
-        eprintln!("resuming from {}, after step {at}", checkpoint.path.display());
+        eprintln!(
+            "resuming from {}, after step {at}",
+            checkpoint.path.display()
+        );
         let vocab_size = prepared.tokenizer.vocab_size();
         if checkpoint.config.vocab_size != vocab_size {
             return Err(TrainError::ResumeMismatch {
@@ -201,7 +207,8 @@ impl<'a> Trainer<'a> {
         optimizer.moments = checkpoint.moments;
         let position = (at, checkpoint.position.tokens);
         let model = checkpoint.model;
-        let mut trainer = Self::assemble(config, run, prepared, device, model, optimizer, position)?;
+        let mut trainer =
+            Self::assemble(config, run, prepared, device, model, optimizer, position)?;
         trainer.run.write_config(config)?;
         trainer.checkpoint = Some(checkpoint.path);
         Ok(trainer)
@@ -282,9 +289,15 @@ impl<'a> Trainer<'a> {
         if self.step == train.steps {
             let model = self.model.valid();
             save(&model, &self.run.model(), &SaveOptions::default())?;
-            self.prepared.tokenizer.save(&self.run.model().join(TOKENIZER))?;
+            self.prepared
+                .tokenizer
+                .save(&self.run.model().join(TOKENIZER))?;
         }
-        curve::draw(&self.run.curve(), &self.log.records, self.baselines.unigram_loss)?;
+        curve::draw(
+            &self.run.curve(),
+            &self.log.records,
+            self.baselines.unigram_loss,
+        )?;
         Ok(Summary {
             run: self.run.clone(),
             step: self.step,
@@ -321,9 +334,12 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let solver = wanted.solver.name;
-        self.progress.say(&format!("step {}: switching to {solver:?}", self.step));
+        self.progress
+            .say(&format!("step {}: switching to {solver:?}", self.step));
         let model = self.model.valid();
-        self.model = model.with_config(&wanted, self.config.train.seed, self.device)?.train();
+        self.model = model
+            .with_config(&wanted, self.config.train.seed, self.device)?
+            .train();
         Ok(())
     }
 
@@ -332,7 +348,9 @@ impl<'a> Trainer<'a> {
         let mut gradients = AccumulatedGradients::default();
         let (mut nats, mut tokens, mut bytes) = (0.0, 0, 0.0);
         for micro in 0..train.accumulation as u64 {
-            let batch = self.batches.get(self.step * train.accumulation as u64 + micro)?;
+            let batch = self
+                .batches
+                .get(self.step * train.accumulation as u64 + micro)?;
             let loss = batch_loss(&self.model, &batch, self.device);
             gradients.add(&self.model, loss.sum.backward());
             nats += f64::from(loss.sum.into_scalar::<f32>());
@@ -354,11 +372,18 @@ impl<'a> Trainer<'a> {
         let lr = self.schedule.at(step);
         // The optimizer takes the model apart; nothing below can fail before it is whole again.
         let model = self.model.clone();
-        self.model = self.optimizer.step(model, gradients, clip / tokens as f64, lr);
+        self.model = self
+            .optimizer
+            .step(model, gradients, clip / tokens as f64, lr);
         self.step = step;
         self.tokens += tokens;
         let bits_per_byte = nats / std::f64::consts::LN_2 / bytes;
-        Ok(Step { loss, bits_per_byte, lr, grad_norm })
+        Ok(Step {
+            loss,
+            bits_per_byte,
+            lr,
+            grad_norm,
+        })
     }
 
     fn non_finite(&self, step: u64, what: &'static str, value: f64) -> TrainError {
@@ -366,7 +391,12 @@ impl<'a> Trainer<'a> {
             Some(path) => format!("The last checkpoint is {}.", path.display()),
             None => "There is no checkpoint yet.".to_owned(),
         };
-        TrainError::NonFinite { step, what, value, checkpoint }
+        TrainError::NonFinite {
+            step,
+            what,
+            value,
+            checkpoint,
+        }
     }
 
     fn log_step(
@@ -392,7 +422,11 @@ impl<'a> Trainer<'a> {
         self.progress.record(&record);
         self.log.append(record)?;
         if validate {
-            curve::draw(&self.run.curve(), &self.log.records, self.baselines.unigram_loss)?;
+            curve::draw(
+                &self.run.curve(),
+                &self.log.records,
+                self.baselines.unigram_loss,
+            )?;
         }
         Ok(evaluation)
     }
@@ -408,8 +442,19 @@ impl<'a> Trainer<'a> {
         let seed = self.config.train.seed ^ self.step;
         let mut sampler = Sampler::new(SAMPLE_TEMPERATURE, seed);
         let model = self.model.valid();
-        let ids = generate(&model, &prompt, SAMPLE_TOKENS, end, &mut sampler, self.device);
-        let text = format!("{}{}", self.config.train.sample_prompt, tokenizer.decode(&ids)?);
+        let ids = generate(
+            &model,
+            &prompt,
+            SAMPLE_TOKENS,
+            end,
+            &mut sampler,
+            self.device,
+        );
+        let text = format!(
+            "{}{}",
+            self.config.train.sample_prompt,
+            tokenizer.decode(&ids)?
+        );
         let entry = format!("--- step {}\n{}\n", self.step, text.trim_end());
         self.progress.say(entry.trim_end());
         let path = self.run.samples();
@@ -418,7 +463,8 @@ impl<'a> Trainer<'a> {
             .append(true)
             .open(&path)
             .map_err(TrainError::io(&path))?;
-        file.write_all(entry.as_bytes()).map_err(TrainError::io(&path))
+        file.write_all(entry.as_bytes())
+            .map_err(TrainError::io(&path))
     }
 
     fn write_checkpoint(&mut self) -> Result<PathBuf, TrainError> {

@@ -1,0 +1,139 @@
+//! The binary as its users meet it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use safetensors::SafeTensors;
+
+fn iiet(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_iiet"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn golden(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../model/tests/golden")
+        .join(case)
+}
+
+fn read_f32(path: &Path, name: &str) -> Vec<f32> {
+    let bytes = fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let view = file.tensor(name).unwrap();
+    view.data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect()
+}
+
+#[test]
+fn logits_are_those_of_the_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("logits.safetensors");
+    for case in ["iiet-r3-gqa-untied", "euler-gqa-untied"] {
+        let model = golden(case);
+        let reference = model.join("case.safetensors");
+        let bytes = fs::read(&reference).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let ids = file.tensor("input_ids").unwrap();
+        let rows: Vec<String> = ids
+            .data()
+            .chunks_exact(8 * ids.shape()[1])
+            .map(|row| {
+                let ids = row
+                    .chunks_exact(8)
+                    .map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+                ids.map(|id| id.to_string()).collect::<Vec<_>>().join(",")
+            })
+            .collect();
+        let (model, out_text) = (model.display().to_string(), out.display().to_string());
+        let output = iiet(&[
+            "logits",
+            "--model",
+            &model,
+            "--ids",
+            &rows.join(";"),
+            "--out",
+            &out_text,
+        ]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let (found, expected) = (read_f32(&out, "logits"), read_f32(&reference, "logits"));
+        assert_eq!(found.len(), expected.len());
+        let largest = found
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(largest < 2e-4, "{case}: {largest}");
+    }
+}
+
+#[test]
+fn info_counts() {
+    let output = iiet(&[
+        "info",
+        "--model",
+        &golden("e-iiet-3-1-0").display().to_string(),
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = text(&output.stdout);
+    // Three layers with 3, 1 and 0 corrections: 4 + 2 + 1 evaluations.
+    for expected in [
+        "solver                     iterative_implicit_euler",
+        "iterations                 [3, 1, 0]",
+        "evaluations per token      7 (2.33 a layer)",
+        // Keys and values of 32 floats of 4 bytes, seven times.
+        "keys and values per token  1792 bytes in f32",
+        // 101 x 32 embedding, three layers of 4 x 32 x 32 + 3 x 32 x 56 + 2 x 32, a norm of 32,
+        // two 4 x 4 histories and six LayerNorms of 2 x 32.
+        "parameters                 32288",
+    ] {
+        assert!(report.contains(expected), "{report}");
+    }
+}
+
+#[test]
+fn mistakes_end_with_a_sentence_not_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = golden("rk4").display().to_string();
+    let missing = folder.path().join("missing").display().to_string();
+    let out = folder.path().join("out").display().to_string();
+    let broken = folder.path().join("broken.toml");
+    fs::write(&broken, "[model]\nd_model = \"wide\"\n").unwrap();
+    let broken = broken.display().to_string();
+    for (arguments, expected) in [
+        (vec!["info", "--model", &missing], "config.json"),
+        (
+            vec!["logits", "--model", &model, "--ids", "1,101", "--out", &out],
+            "--ids: 101; allowed: 0 to 100",
+        ),
+        (
+            vec![
+                "logits",
+                "--model",
+                &model,
+                "--ids",
+                "1,2",
+                "--out",
+                "/nowhere/x",
+            ],
+            "/nowhere/x",
+        ),
+        (vec!["train", "--config", &missing], "missing"),
+        (vec!["train", "--config", &broken], "line 2"),
+        (vec!["data", "inspect", &missing], "missing"),
+    ] {
+        let output = iiet(&arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+        assert!(!error.contains("panicked"), "{error}");
+    }
+}

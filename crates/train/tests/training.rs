@@ -1,0 +1,374 @@
+//! Whole runs of a very small model on a very small corpus.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use iiet_train::{Record, RunConfig, RunOptions, Summary, TrainError, train};
+use tempfile::TempDir;
+
+static RUNNING: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: AtomicBool = AtomicBool::new(true);
+
+/// A folder with a corpus and a configuration.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let corpus = folder.path().join("corpus");
+        fs::create_dir(&corpus).unwrap();
+        for i in 0..30 {
+            let lines =
+                (0..20).map(|j| format!("The {i}th text says that {i} and {j} make {}.\n", i + j));
+            fs::write(
+                corpus.join(format!("{i:02}.txt")),
+                lines.collect::<String>(),
+            )
+            .unwrap();
+        }
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self, sets: &[&str]) -> Result<RunConfig, TrainError> {
+        let file = self.path("config.toml");
+        let text = format!(
+            r#"
+            [model]
+            d_model = 16
+            d_ff = 32
+            n_layers = 2
+            n_heads = 2
+            seq_len = 16
+            solver = "iterative_implicit_euler"
+            iterations = 1
+
+            [data]
+            source = '{}'
+            cache = '{}'
+            vocab_size = 300
+            validation = 0.1
+
+            [train]
+            steps = 12
+            batch = 4
+            lr = 1e-2
+            warmup = 2
+            log_every = 1
+            eval_every = 6
+            checkpoint_every = 6
+            "#,
+            self.path("corpus").display(),
+            self.path("cache").display()
+        );
+        fs::write(&file, text).unwrap();
+        let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
+        RunConfig::load(&file, &sets)
+    }
+
+    fn run(&self, name: &str, sets: &[&str]) -> Result<Summary, TrainError> {
+        self.go(name, sets, false, &RUNNING)
+    }
+
+    fn resume(&self, name: &str, sets: &[&str]) -> Result<Summary, TrainError> {
+        self.go(name, sets, true, &RUNNING)
+    }
+
+    fn go(
+        &self,
+        name: &str,
+        sets: &[&str],
+        resume: bool,
+        interrupt: &AtomicBool,
+    ) -> Result<Summary, TrainError> {
+        let options = RunOptions {
+            run: Some(self.path(name)),
+            name: name.into(),
+            resume,
+            on_host: true,
+            interrupt,
+        };
+        train(&self.config(sets)?, &options, &Device::default())
+    }
+
+    fn records(&self, name: &str) -> Vec<Record> {
+        let text = fs::read_to_string(self.path(name).join("metrics.jsonl")).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The loss column, exactly.
+    fn losses(&self, name: &str) -> Vec<u64> {
+        self.records(name)
+            .iter()
+            .map(|record| record.loss.to_bits())
+            .collect()
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_run_leaves_everything_it_promises() {
+    let place = Place::new();
+    let sets = [
+        "train.steps=120",
+        "train.keep=2",
+        "train.sample_every=20",
+        "train.sample_prompt=The",
+    ];
+    let summary = place.run("run", &sets).unwrap();
+    // A little less than 120 steps of 4 x 16: the last window of the corpus is short.
+    assert_eq!(summary.step, 120);
+    assert!(
+        (7600..=7680).contains(&summary.tokens),
+        "{}",
+        summary.tokens
+    );
+
+    let records = place.records("run");
+    let (first, last) = (&records[0], &records[119]);
+    assert_eq!(
+        (first.step, last.step, last.tokens),
+        (1, 120, summary.tokens)
+    );
+    assert_eq!(last.evaluations, 4);
+    // 300 tokens, all equally likely at first.
+    assert!((first.loss - 300f64.ln()).abs() < 0.2, "{}", first.loss);
+    assert!(
+        last.loss < first.loss - 2.0,
+        "{} to {}",
+        first.loss,
+        last.loss
+    );
+    let validation = summary.validation.unwrap();
+    assert_eq!(last.validation_loss, Some(validation.loss));
+    assert!(validation.bits_per_byte < summary.baselines.unigram_bits_per_byte);
+
+    let run = place.path("run");
+    assert_eq!(names(&run.join("checkpoints")), ["step-114", "step-120"]);
+    assert_eq!(
+        names(&run.join("model")),
+        ["config.json", "model.safetensors", "tokenizer.json"]
+    );
+    assert!(
+        fs::read_to_string(run.join("loss.svg"))
+            .unwrap()
+            .contains("validation")
+    );
+    let samples = fs::read_to_string(run.join("samples.txt")).unwrap();
+    assert!(samples.starts_with("--- step 20\nThe"), "{samples}");
+    // The resolved configuration reads back.
+    let again = RunConfig::load(&run.join("config.toml"), &[]).unwrap();
+    assert_eq!(again, place.config(&sets).unwrap());
+    iiet_model::load(&run.join("model"), &Device::default()).unwrap();
+
+    let error = place.run("run", &sets).unwrap_err();
+    assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits() {
+    let place = Place::new();
+    place.run("a", &[]).unwrap();
+    place.run("b", &[]).unwrap();
+    place.run("c", &["train.seed=1"]).unwrap();
+    assert_eq!(place.losses("a"), place.losses("b"));
+    assert_ne!(place.losses("a"), place.losses("c"));
+}
+
+#[test]
+fn a_resumed_run_continues_to_the_last_bit() {
+    let place = Place::new();
+    for (name, stages) in [
+        ("one", "train.stages=[]"),
+        // The switch at step 8 comes after the checkpoint.
+        (
+            "two",
+            "train.stages=[{solver='explicit_euler', share=0.67}, {solver='iterative_implicit_euler', share=0.33}]",
+        ),
+    ] {
+        let sets = [stages, "train.accumulation=2"];
+        place.run(name, &sets).unwrap();
+        let whole = place.losses(name);
+        fs::remove_dir_all(place.path(name).join("checkpoints/step-12")).unwrap();
+        let summary = place.resume(name, &sets).unwrap();
+        assert_eq!(summary.step, 12);
+        assert_eq!(place.losses(name), whole, "{name}");
+    }
+}
+
+#[test]
+fn an_interrupt_leaves_a_checkpoint() {
+    let place = Place::new();
+    place.run("whole", &[]).unwrap();
+    let summary = place.go("cut", &[], false, &INTERRUPTED).unwrap();
+    assert_eq!((summary.step, summary.validation), (0, None));
+    place.resume("cut", &[]).unwrap();
+    assert_eq!(place.losses("cut"), place.losses("whole"));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let place = Place::new();
+    place.run("run", &[]).unwrap();
+    let whole = place.losses("run");
+    let checkpoints = place.path("run").join("checkpoints");
+    for file in ["state.json", "optimizer.safetensors", "model.safetensors"] {
+        let path = checkpoints.join("step-12").join(file);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        place.resume("run", &[]).unwrap();
+        assert_eq!(place.losses("run"), whole, "{file}");
+    }
+    fs::remove_dir_all(&checkpoints).unwrap();
+    fs::create_dir(&checkpoints).unwrap();
+    let error = place.resume("run", &[]).unwrap_err();
+    assert!(
+        matches!(error, TrainError::NothingToResume { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_resume_under_another_configuration_is_refused() {
+    let place = Place::new();
+    place.run("run", &[]).unwrap();
+    for (set, key) in [
+        ("train.seed=9", "train.seed was 0 and is 9"),
+        ("train.batch=2", "train.batch was 4 and is 2"),
+        ("model.d_ff=48", "[model] was"),
+        ("data.vocab_size=280", "[data] was"),
+    ] {
+        let error = place.resume("run", &[set]).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
+    // More steps at another rate are welcome.
+    let summary = place
+        .resume("run", &["train.steps=14", "train.lr=1e-3"])
+        .unwrap();
+    assert_eq!(summary.step, 14);
+    let error = place.resume("elsewhere", &[]).unwrap_err().to_string();
+    assert!(error.contains("elsewhere"), "{error}");
+}
+
+#[test]
+fn accumulation_is_a_larger_batch() {
+    let place = Place::new();
+    place.run("whole", &["train.batch=4"]).unwrap();
+    place
+        .run("parts", &["train.batch=1", "train.accumulation=4"])
+        .unwrap();
+    for (a, b) in place.records("whole").iter().zip(&place.records("parts")) {
+        assert!(
+            (a.loss - b.loss).abs() < 1e-4,
+            "step {}: {} and {}",
+            a.step,
+            a.loss,
+            b.loss
+        );
+        assert!(
+            (a.grad_norm / b.grad_norm - 1.0).abs() < 1e-3,
+            "step {}",
+            a.step
+        );
+        assert_eq!(a.tokens, b.tokens);
+    }
+}
+
+#[test]
+fn a_stage_switch_keeps_what_was_learned() {
+    let place = Place::new();
+    let stages = "train.stages=[{solver='explicit_euler', share=0.75}, {solver='iterative_implicit_euler', share=0.25}]";
+    place.run("two", &["train.steps=40", stages]).unwrap();
+    let records = place.records("two");
+    assert_eq!((records[29].evaluations, records[30].evaluations), (2, 4));
+    let fresh = records[0].loss;
+    assert!(
+        records[30].loss < fresh - 0.5,
+        "{} after the switch, {fresh} at first",
+        records[30].loss
+    );
+    let (_, config) = iiet_model::load(&place.path("two/model"), &Device::default()).unwrap();
+    assert_eq!(
+        config.solver.name,
+        iiet_ode::SolverName::IterativeImplicitEuler
+    );
+}
+
+#[test]
+fn every_solver_trains() {
+    let place = Place::new();
+    for solver in [
+        "explicit_euler",
+        "runge_kutta",
+        "predictor_corrector",
+        "implicit_euler",
+    ] {
+        let set = format!("model.solver={solver}");
+        place.run(solver, &[&set, "train.steps=30"]).unwrap();
+        let records = place.records(solver);
+        let (first, last) = (records[0].loss, records[29].loss);
+        assert!(last < first - 0.7, "{solver}: {first} to {last}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_before_the_update() {
+    let place = Place::new();
+    let sets = [
+        "train.lr=1e30",
+        "train.warmup=0",
+        "train.checkpoint_every=1",
+        "train.clip=0",
+    ];
+    let error = place.run("run", &sets).unwrap_err();
+    let TrainError::NonFinite {
+        step, checkpoint, ..
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert!(*step > 1, "the first step starts from good weights");
+    let last = place
+        .path("run")
+        .join(format!("checkpoints/step-{}", step - 1));
+    assert!(
+        checkpoint.contains(&last.display().to_string()),
+        "{checkpoint}"
+    );
+    assert_eq!(place.records("run").len() as u64, step - 1);
+    iiet_model::load(&last, &Device::default()).unwrap();
+}
+
+#[test]
+fn a_model_beyond_memory_is_refused_before_the_data_is_read() {
+    let place = Place::new();
+    let sets = [
+        "model.d_model=131072",
+        "model.d_ff=524288",
+        "model.n_layers=1000",
+    ];
+    let error = place.run("run", &sets).unwrap_err();
+    assert!(
+        matches!(error, TrainError::Memory { needed, .. } if needed > 1e6),
+        "{error}"
+    );
+    assert!(!place.path("cache").exists());
+    assert!(!place.path("run").exists());
+}
