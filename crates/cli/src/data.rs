@@ -15,7 +15,7 @@ pub(crate) enum Command {
 
 #[derive(clap::Args)]
 pub(crate) struct Prepare {
-    /// The configuration whose [data] section says what to prepare.
+    /// The configuration whose data section says what to prepare.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Override a key of the configuration, such as data.source=corpus.jsonl.zst; repeatable.
