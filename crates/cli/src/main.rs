@@ -6,6 +6,8 @@ mod info;
 mod logits;
 mod train;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Train, inspect and run ODE-transformer language models.
@@ -29,8 +31,19 @@ enum Command {
     Info(info::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The whole chain on one line, and no backtrace: these are mistakes of input.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Data(command) => data::run(&command),

@@ -22,13 +22,13 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// A directory for a new run: the one given, which must not hold a run, or the first free one
-    /// of `runs/NAME`, `runs/NAME-2`, ..
+    /// A directory for a new run, not created yet: the one given, which must not hold a run, or
+    /// the first free one of `runs/NAME`, `runs/NAME-2`, ..
     ///
     /// # Errors
     ///
-    /// [`TrainError::RunExists`], or [`TrainError::Io`] if it cannot be created.
-    pub fn create(given: Option<&Path>, name: &str) -> Result<Self, TrainError> {
+    /// [`TrainError::RunExists`].
+    pub fn fresh(given: Option<&Path>, name: &str) -> Result<Self, TrainError> {
         let path = match given {
             Some(path) => path.to_owned(),
             None => candidates(name)
@@ -39,7 +39,6 @@ impl RunDirectory {
         if run.config().exists() {
             return Err(TrainError::RunExists { path: run.path });
         }
-        fs::create_dir_all(run.checkpoints()).map_err(TrainError::io(run.checkpoints()))?;
         Ok(run)
     }
 
@@ -93,9 +92,10 @@ impl RunDirectory {
         self.path.join("model")
     }
 
-    /// Writes `config.toml`, which reads back as the configuration; where it came from is in
-    /// comments.
+    /// Creates the directory if need be and writes `config.toml`, which reads back as the
+    /// configuration; where it came from is in comments.
     pub(crate) fn write_config(&self, config: &RunConfig) -> Result<(), TrainError> {
+        fs::create_dir_all(self.checkpoints()).map_err(TrainError::io(self.checkpoints()))?;
         let version = env!("CARGO_PKG_VERSION");
         let revision = git_revision().unwrap_or_else(|| "unknown".into());
         let text = format!(

@@ -107,7 +107,7 @@ fn refuse_what_does_not_fit(
 fn open_run(config: &RunConfig, options: &RunOptions<'_>) -> Result<RunDirectory, TrainError> {
     let given = options.run.as_deref();
     if !options.resume {
-        return RunDirectory::create(given, &options.name);
+        return RunDirectory::fresh(given, &options.name);
     }
     let run = RunDirectory::existing(given, &options.name)?;
     let before = RunConfig::load(&run.config(), &[])?;
@@ -175,9 +175,8 @@ impl<'a> Trainer<'a> {
         let model_config = stage_config(config, &prepared, 0);
         let model = LanguageModel::init(&model_config, config.train.seed, device)?;
         let optimizer = ModelAdamW::new(&config.train);
-        let trainer = Self::assemble(config, run, prepared, device, model, optimizer, (0, 0))?;
-        trainer.run.write_config(config)?;
-        Ok(trainer)
+        run.write_config(config)?;
+        Self::assemble(config, run, prepared, device, model, optimizer, (0, 0))
     }
 
     fn resume(
