@@ -35,11 +35,23 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The whole chain on one line, and no backtrace: these are mistakes of input.
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", message(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes on one line, each said once: the libraries' messages contain their
+/// causes already. No backtrace, whatever the environment says: these are mistakes of input.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |message, cause| {
+        let cause = cause.to_string();
+        match message.contains(&cause) {
+            true => message,
+            false if message.is_empty() => cause,
+            false => format!("{message}: {cause}"),
+        }
+    })
 }
 
 fn run(command: Command) -> anyhow::Result<()> {

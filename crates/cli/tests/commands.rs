@@ -135,5 +135,10 @@ fn mistakes_end_with_a_sentence_not_a_panic() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
         assert!(error.contains(expected), "{arguments:?}: {error}");
         assert!(!error.contains("panicked"), "{error}");
+        assert_eq!(
+            error.matches("os error").count().max(1),
+            1,
+            "said twice: {error}"
+        );
     }
 }
