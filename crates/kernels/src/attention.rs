@@ -141,7 +141,7 @@ pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
     k: FloatTensor<Autodiff<B, C>>,
     v: FloatTensor<Autodiff<B, C>>,
     scale: f64,
-) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
+) -> [FloatTensor<Autodiff<B, C>>; 2] {
     let prepared =
         Backward::<B, 3>::prepare::<C>(AttentionBackward, [q.node(), k.node(), v.node()])
             .compute_bound()
@@ -152,12 +152,12 @@ pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
             let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
             let (y, lse) = B::causal_attention(q, k, v, scale);
             let state = (ids, y.clone(), lse.clone(), scale);
-            (prepared.finish(state, y), constant::<B, C>(lse))
+            [prepared.finish(state, y), constant::<B, C>(lse)]
         }
         OpsKind::UnTracked(prepared) => {
             let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
             let (y, lse) = B::causal_attention(q, k, v, scale);
-            (prepared.finish(y), constant::<B, C>(lse))
+            [prepared.finish(y), constant::<B, C>(lse)]
         }
     }
 }

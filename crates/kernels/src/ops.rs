@@ -183,7 +183,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         v: FloatTensor<Self>,
         scale: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        attention::tracked::<B, C>(q, k, v, scale)
+        attention::tracked::<B, C>(q, k, v, scale).into()
     }
 
     fn linear_cross_entropy(

@@ -12,7 +12,7 @@ pub(super) fn exp(x: f32) -> f32 {
     // Adding and taking away 1.5 * 2^23 rounds to an integer, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, the first short enough that its multiples by n are exact.
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
 
     let y = if x < LOWEST { LOWEST } else { x };

@@ -5,7 +5,7 @@ use crate::check::{Input, assert_differentiates, assert_equal, flat, random};
 
 fn composed(states: Vec<Tensor<2>>, weights: Tensor<1>) -> Tensor<2> {
     let terms = states.into_iter().enumerate().map(|(k, state)| {
-        let weight = weights.clone().slice([k..k + 1]).reshape([1, 1]);
+        let weight = weights.clone().narrow(0, k, 1).reshape([1, 1]);
         state * weight
     });
     terms.reduce(|sum, term| sum + term).unwrap()
