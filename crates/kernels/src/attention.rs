@@ -1,0 +1,187 @@
+//! Causal attention with grouped queries, `softmax(scale q k^T + mask) v`.
+//!
+//! Forward and backward are those of Dao, *FlashAttention-2* (arXiv 2307.08691), algorithms 1 and
+//! 2: next to the inputs only the output and each row's `lse = log sum_j exp(s_j)` are kept, and
+//! the weights `p = exp(s - lse)` are computed again, a tile at a time in the flex kernel:
+//!
+//! ```text
+//! dv = p^T dy          dp = dy v^T          delta = rowsum(dy * y)
+//! ds = p * (dp - delta)        dq = scale ds k        dk = scale ds^T q
+//! ```
+//!
+//! Consecutive query heads share a key/value head (Ainslie et al., *GQA*, arXiv 2305.13245).
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, get_device_settings};
+use burn::tensor::{Shape, Tensor};
+
+use crate::ops::{FusedOps, is_routed};
+
+/// Attention of every token to itself and to those before it: `softmax(scale q k^T + mask) v`.
+///
+/// # Shapes
+///
+/// - q and output: `[batch, n_heads, seq, head_dim]`
+/// - k and v: `[batch, n_kv_heads, seq, head_dim]`; `n_heads / n_kv_heads` consecutive query heads
+///   share a key/value head
+///
+/// Any memory order will do. On flex the output is a view of `[batch, seq, n_heads, head_dim]`, so
+/// that merging the heads costs nothing.
+///
+/// # Panics
+///
+/// If the shapes do not fit together.
+pub fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f64) -> Tensor<4> {
+    let [batch, n_heads, seq, head_dim] = q.dims();
+    let n_kv_heads = k.dims()[1];
+    assert!(
+        k.dims() == [batch, n_kv_heads, seq, head_dim]
+            && v.dims() == k.dims()
+            && n_kv_heads > 0
+            && n_heads.is_multiple_of(n_kv_heads),
+        "causal_attention: q {:?}, k {:?} and v {:?} do not fit together",
+        q.dims(),
+        k.dims(),
+        v.dims()
+    );
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    let (y, _) = if is_routed(&q) {
+        <Dispatch as FusedOps>::causal_attention(q, k, v, scale)
+    } else {
+        forward::<Dispatch>(q, k, v, scale)
+    };
+    Tensor::from_dispatch(y)
+}
+
+/// The query heads of a group become rows of one product with their shared keys, so that keys and
+/// values are never repeated: `[batch, n_kv_heads, group * seq, columns]`.
+fn grouped<B: Backend>(x: FloatTensor<B>, n_kv_heads: usize) -> FloatTensor<B> {
+    let [batch, n_heads, seq, columns] = x.shape().dims();
+    let rows = n_heads / n_kv_heads * seq;
+    B::float_reshape(x, Shape::from(vec![batch, n_kv_heads, rows, columns]))
+}
+
+/// Scores by query head, `[batch, n_heads, seq, seq]`, with -inf above the diagonal.
+fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, scale: f64) -> FloatTensor<B> {
+    let [batch, n_heads, seq, _] = q.shape().dims();
+    let q = grouped::<B>(q, k.shape()[1]);
+    let s = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+    let s = B::float_reshape(s, Shape::from(vec![batch, n_heads, seq, seq]));
+    let s = B::float_mul_scalar(s, scale.into());
+    let hidden = B::bool_expand(future::<B>(&s), s.shape());
+    B::float_mask_fill(s, hidden, f64::NEG_INFINITY.into())
+}
+
+/// True where the key comes after the query, `[1, 1, seq, seq]`.
+fn future<B: Backend>(scores: &FloatTensor<B>) -> BoolTensor<B> {
+    let [_, _, seq, _] = scores.shape().dims();
+    let device = scores.device();
+    let settings = get_device_settings::<B>(&device);
+    let positions = B::int_arange(0..seq as i64, &device, settings.int_dtype);
+    let queries = B::int_reshape(positions.clone(), Shape::from(vec![1, 1, seq, 1]));
+    let keys = B::int_reshape(positions, Shape::from(vec![1, 1, 1, seq]));
+    B::int_lower_elem(B::int_sub(queries, keys), 0.into(), settings.bool_dtype)
+}
+
+pub(crate) fn forward<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    scale: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let shape = q.shape();
+    let [batch, n_heads, seq, _] = shape.dims();
+    let s = scores::<B>(q, k, scale);
+    let max = B::float_max_dim(B::float_detach(s.clone()), 3);
+    let p = B::float_exp(B::float_sub(s, max.clone()));
+    let sum = B::float_sum_dim(p.clone(), 3);
+    let p = B::float_div(p, sum.clone());
+    let y = B::float_matmul(grouped::<B>(p, v.shape()[1]), v);
+    let lse = B::float_add(B::float_log(sum), max);
+    (
+        B::float_reshape(y, shape),
+        B::float_reshape(lse, Shape::from(vec![batch, n_heads, seq])),
+    )
+}
+
+pub(crate) fn backward<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    out: FloatTensor<B>,
+    lse: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    scale: f64,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let shape = q.shape();
+    let [batch, n_heads, seq, _] = shape.dims();
+    let n_kv_heads = k.shape()[1];
+    let lse = B::float_reshape(lse, Shape::from(vec![batch, n_heads, seq, 1]));
+    let p = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), scale), lse));
+    let delta = B::float_sum_dim(B::float_mul(dy.clone(), out), 3);
+    let dy = grouped::<B>(dy, n_kv_heads);
+    let dp = B::float_matmul(dy.clone(), B::float_swap_dims(v, 2, 3));
+    let dp = B::float_reshape(dp, p.shape());
+    let ds = B::float_mul(p.clone(), B::float_sub(dp, delta));
+    let ds = grouped::<B>(B::float_mul_scalar(ds, scale.into()), n_kv_heads);
+    let dv = B::float_matmul(B::float_swap_dims(grouped::<B>(p, n_kv_heads), 2, 3), dy);
+    let dq = B::float_reshape(B::float_matmul(ds.clone(), k), shape);
+    let dk = B::float_matmul(B::float_swap_dims(ds, 2, 3), grouped::<B>(q, n_kv_heads));
+    (dq, dk, dv)
+}
+
+/// The second output, the row sums, is no function anyone may differentiate: it goes untracked.
+pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
+    q: FloatTensor<Autodiff<B, C>>,
+    k: FloatTensor<Autodiff<B, C>>,
+    v: FloatTensor<Autodiff<B, C>>,
+    scale: f64,
+) -> [FloatTensor<Autodiff<B, C>>; 2] {
+    let prepared =
+        Backward::<B, 3>::prepare::<C>(AttentionBackward, [q.node(), k.node(), v.node()])
+            .compute_bound()
+            .stateful();
+    match prepared {
+        OpsKind::Tracked(mut prepared) => {
+            let ids = [&q, &k, &v].map(|x| prepared.checkpoint(x));
+            let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
+            let (y, lse) = B::causal_attention(q, k, v, scale);
+            let state = (ids, y.clone(), lse.clone(), scale);
+            [prepared.finish(state, y), constant::<B, C>(lse)]
+        }
+        OpsKind::UnTracked(prepared) => {
+            let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
+            let (y, lse) = B::causal_attention(q, k, v, scale);
+            [prepared.finish(y), constant::<B, C>(lse)]
+        }
+    }
+}
+
+fn constant<B: Backend, C: CheckpointStrategy>(x: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {
+    <Autodiff<B, C> as burn::backend::AutodiffBackend>::from_inner(x)
+}
+
+#[derive(Debug)]
+struct AttentionBackward;
+
+impl<B: FusedOps> Backward<B, 3> for AttentionBackward {
+    /// `q`, `k` and `v` by name, the output, its row sums and the scale.
+    type State = ([NodeId; 3], FloatTensor<B>, FloatTensor<B>, f64);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, kept: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (ids, out, lse, scale) = ops.state;
+        let [q, k, v] = ids.map(|id| kept.retrieve_node_output::<FloatTensor<B>>(id));
+        let (dq, dk, dv) = B::causal_attention_backward(q, k, v, out, lse, dy, scale);
+        for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
+            if let Some(node) = parent {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}

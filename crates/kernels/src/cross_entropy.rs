@@ -1,0 +1,236 @@
+//! The output projection and the loss as one operation, without the logits between them.
+//!
+//! `L = sum_t c_t (lse(z_t) - z_t[target_t])` with `z_t = h_t W`. The logits of a chunk of tokens
+//! live only while they turn into the loss and, where gradients are wanted, into
+//!
+//! ```text
+//! dz_t = c_t (softmax(z_t) - onehot(target_t))       dh_t = dz_t W^T       dW += h_t^T dz_t
+//! ```
+//!
+//! at once, in the forward pass; the backward pass multiplies by the gradient that comes in. This
+//! is the scheme of Hsu et al., *Liger Kernel* (arXiv 2410.10989), section 3.2. Recomputing the logits in
+//! the backward pass instead would keep a gradient less but costs a third more arithmetic.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
+use burn::tensor::{IndexingUpdateOp, Int, Shape, Tensor};
+
+use crate::ops::{FusedOps, is_routed};
+use crate::rows::leading;
+
+/// `sum_t token_weights[t] * -log softmax(hidden[t] projection)[targets[t]]`, in nats.
+///
+/// A sum: a mean over tokens is made by the weights, or by dividing. In no pass do logits
+/// `[tokens, vocab]` exist, only those of a chunk of tokens.
+///
+/// # Shapes
+///
+/// - hidden: `[tokens, d_model]`
+/// - projection: `[d_model, vocab]`, possibly a transposed view of an embedding
+/// - targets: `[tokens]`, ids below `vocab`
+/// - token_weights: `[tokens]`, 0 for padding; a constant, no gradient flows to it
+/// - output: `[1]`
+///
+/// # Panics
+///
+/// If the shapes do not fit together, there are no tokens or, on flex, a target is no id below `vocab`.
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    projection: Tensor<2>,
+    targets: Tensor<1, Int>,
+    token_weights: Tensor<1>,
+) -> Tensor<1> {
+    let [tokens, d_model] = hidden.dims();
+    assert!(
+        tokens > 0
+            && projection.dims()[0] == d_model
+            && targets.dims() == [tokens]
+            && token_weights.dims() == [tokens],
+        "linear_cross_entropy: hidden {:?}, projection {:?}, targets {:?} and token_weights {:?} \
+         do not fit together",
+        hidden.dims(),
+        projection.dims(),
+        targets.dims(),
+        token_weights.dims()
+    );
+    let (hidden, projection) = (hidden.into_dispatch(), projection.into_dispatch());
+    let (targets, weights) = (targets.into_dispatch(), token_weights.into_dispatch());
+    Tensor::from_dispatch(if is_routed(&hidden) {
+        <Dispatch as FusedOps>::linear_cross_entropy(hidden, projection, targets, weights)
+    } else {
+        forward::<Dispatch>(hidden, projection, targets, weights)
+    })
+}
+
+/// The tokens of a chunk, so that its logits stay within some 64 MiB of f32.
+pub(crate) fn chunk_of(tokens: usize, vocab: usize) -> usize {
+    const LOGITS: usize = 1 << 24;
+    (LOGITS / vocab.max(1)).clamp(16, tokens.max(16))
+}
+
+pub(crate) fn forward<B: Backend>(
+    hidden: FloatTensor<B>,
+    projection: FloatTensor<B>,
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let [tokens, _] = hidden.shape().dims();
+    let losses = chunks(tokens, projection.shape()[1]).map(|(from, to)| {
+        Chunk::<B>::new(&hidden, &projection, &targets, &weights, from, to).loss()
+    });
+    let sum = losses
+        .reduce(B::float_add)
+        .expect("invariant: at least one chunk");
+    B::float_reshape(sum, Shape::from(vec![1]))
+}
+
+pub(crate) fn with_gradients<B: Backend>(
+    hidden: FloatTensor<B>,
+    projection: FloatTensor<B>,
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let [tokens, _] = hidden.shape().dims();
+    let mut d_hidden = Vec::new();
+    let mut sums: Option<(FloatTensor<B>, FloatTensor<B>)> = None;
+    for (from, to) in chunks(tokens, projection.shape()[1]) {
+        let chunk = Chunk::<B>::new(&hidden, &projection, &targets, &weights, from, to);
+        let (loss, dz) = (chunk.loss(), chunk.gradient());
+        d_hidden.push(B::float_matmul(
+            dz.clone(),
+            B::float_swap_dims(projection.clone(), 0, 1),
+        ));
+        let d_projection = B::float_matmul(B::float_swap_dims(chunk.hidden, 0, 1), dz);
+        sums = Some(match sums {
+            None => (loss, d_projection),
+            Some((l, d)) => (B::float_add(l, loss), B::float_add(d, d_projection)),
+        });
+    }
+    let (loss, d_projection) = sums.expect("invariant: at least one chunk");
+    (
+        B::float_reshape(loss, Shape::from(vec![1])),
+        B::float_cat(d_hidden, 0),
+        d_projection,
+    )
+}
+
+pub(crate) fn scaled<B: Backend>(x: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTensor<B> {
+    let rank = x.shape().num_dims();
+    B::float_mul(x, B::float_reshape(factor, Shape::from(vec![1; rank])))
+}
+
+/// Ranges of tokens.
+fn chunks(tokens: usize, vocab: usize) -> impl Iterator<Item = (usize, usize)> {
+    let size = chunk_of(tokens, vocab);
+    (0..tokens)
+        .step_by(size)
+        .map(move |from| (from, (from + size).min(tokens)))
+}
+
+/// A few tokens with their logits.
+struct Chunk<B: Backend> {
+    /// `[chunk, d_model]`
+    hidden: FloatTensor<B>,
+    /// `[chunk, 1]`
+    targets: IntTensor<B>,
+    /// `[chunk, 1]`
+    weights: FloatTensor<B>,
+    /// Logits less their row's maximum, `[chunk, vocab]`.
+    z: FloatTensor<B>,
+    /// `exp(z)`.
+    exp: FloatTensor<B>,
+    /// The sums of its rows, `[chunk, 1]`.
+    sum: FloatTensor<B>,
+}
+
+impl<B: Backend> Chunk<B> {
+    fn new(
+        hidden: &FloatTensor<B>,
+        projection: &FloatTensor<B>,
+        targets: &IntTensor<B>,
+        weights: &FloatTensor<B>,
+        from: usize,
+        to: usize,
+    ) -> Self {
+        let column = Shape::from(vec![to - from, 1]);
+        let range = [leading(from, to)];
+        let hidden = B::float_slice(hidden.clone(), &range);
+        let targets = B::int_slice(targets.clone(), &range);
+        let weights = B::float_slice(weights.clone(), &range);
+        let z = B::float_matmul(hidden.clone(), projection.clone());
+        let max = B::float_max_dim(B::float_detach(z.clone()), 1);
+        let z = B::float_sub(z, max);
+        let exp = B::float_exp(z.clone());
+        Self {
+            hidden,
+            targets: B::int_reshape(targets, column.clone()),
+            weights: B::float_reshape(weights, column),
+            z,
+            sum: B::float_sum_dim(exp.clone(), 1),
+            exp,
+        }
+    }
+
+    fn loss(&self) -> FloatTensor<B> {
+        let target = B::float_gather(1, self.z.clone(), self.targets.clone());
+        let losses = B::float_sub(B::float_log(self.sum.clone()), target);
+        B::float_sum(B::float_mul(losses, self.weights.clone()))
+    }
+
+    /// `dz`.
+    fn gradient(&self) -> FloatTensor<B> {
+        let p = B::float_mul(
+            self.exp.clone(),
+            B::float_div(self.weights.clone(), self.sum.clone()),
+        );
+        let taken = B::float_neg(self.weights.clone());
+        B::float_scatter(1, p, self.targets.clone(), taken, IndexingUpdateOp::Add)
+    }
+}
+
+pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
+    hidden: FloatTensor<Autodiff<B, C>>,
+    projection: FloatTensor<Autodiff<B, C>>,
+    targets: IntTensor<B>,
+    weights: FloatTensor<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = [hidden.node(), projection.node()];
+    let prepared = Backward::<B, 2>::prepare::<C>(LossBackward, nodes)
+        .compute_bound()
+        .stateful();
+    let (h, w) = (hidden.into_primitive(), projection.into_primitive());
+    let weights = weights.into_primitive();
+    match prepared {
+        OpsKind::Tracked(prepared) => {
+            let (loss, dh, dw) = B::linear_cross_entropy_with_gradients(h, w, targets, weights);
+            prepared.finish((dh, dw), loss)
+        }
+        OpsKind::UnTracked(prepared) => {
+            prepared.finish(B::linear_cross_entropy(h, w, targets, weights))
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LossBackward;
+
+impl<B: FusedOps> Backward<B, 2> for LossBackward {
+    /// The gradients, short of the one that comes in.
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (d_hidden, d_projection) = ops.state;
+        let [hidden, projection] = ops.parents;
+        if let Some(node) = hidden {
+            grads.register::<B>(node.id, B::scaled(d_hidden, dy.clone()));
+        }
+        if let Some(node) = projection {
+            grads.register::<B>(node.id, B::scaled(d_projection, dy));
+        }
+    }
+}

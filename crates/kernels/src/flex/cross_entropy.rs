@@ -1,0 +1,238 @@
+//! Linear cross-entropy, a chunk of tokens at a time: logits are written by one matrix product,
+//! turned into their own gradients a row at a time, and read by two more products.
+
+use burn::backend::tensor::IntTensor;
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::{DType, Shape};
+use rayon::prelude::*;
+
+use super::Primitive;
+use super::buffer::{block_of_rows, dense, for_blocks, owned, tensor, values, values_mut};
+use super::exp::exp;
+use super::gemm::{Then, Threads, View, ViewMut, gemm};
+use super::simd::{larger, map_sum, reduce, vectorised};
+use crate::cross_entropy::chunk_of;
+
+vectorised! {
+    /// `log sum exp` of a row.
+    fn log_sum_exp(z: &[f32]) -> f32 {
+        let max = reduce(z, f32::NEG_INFINITY, |z| z, larger);
+        let sum = reduce(z, 0.0, |z| exp(z - max), |a, b| a + b);
+        max + sum.ln()
+    }
+
+    /// A row of logits becomes `weight * softmax`; returns their `log sum exp`.
+    fn soften(z: &mut [f32], weight: f32) -> f32 {
+        let max = reduce(z, f32::NEG_INFINITY, |z| z, larger);
+        let sum = map_sum(z, |z| exp(z - max));
+        let factor = weight / sum;
+        for p in z {
+            *p *= factor;
+        }
+        max + sum.ln()
+    }
+
+    fn scale(x: &mut [f32], factor: f32) {
+        for x in x {
+            *x *= factor;
+        }
+    }
+}
+
+/// The operation's inputs as slices and views.
+struct Inputs {
+    hidden: Primitive,
+    projection: Primitive,
+    targets: Vec<usize>,
+    weights: Primitive,
+    tokens: usize,
+    d_model: usize,
+    vocab: usize,
+}
+
+impl Inputs {
+    fn new(
+        hidden: Primitive,
+        projection: Primitive,
+        targets: IntTensor<Flex>,
+        weights: Primitive,
+    ) -> Self {
+        let [tokens, d_model] = hidden.shape().dims();
+        let vocab = projection.shape()[1];
+        let upright = projection.layout().strides().iter().all(|&s| s >= 0);
+        Self {
+            hidden: dense(hidden),
+            projection: if upright {
+                projection
+            } else {
+                dense(projection)
+            },
+            targets: ids(targets, vocab),
+            weights: dense(weights),
+            tokens,
+            d_model,
+            vocab,
+        }
+    }
+
+    fn projection(&self) -> View<'_> {
+        let layout = self.projection.layout();
+        let data = &self.projection.storage::<f32>()[layout.start_offset()..];
+        let stride = |axis: usize| layout.strides()[axis].unsigned_abs();
+        View::new(data, [self.d_model, self.vocab], [stride(0), stride(1)])
+    }
+
+    /// Calls `f` with the first token of each chunk, its hidden states and its logits.
+    fn for_chunks(&self, mut f: impl FnMut(usize, View, &mut [f32])) {
+        let chunk = chunk_of(self.tokens, self.vocab);
+        let mut logits = vec![0.0; chunk.min(self.tokens) * self.vocab];
+        let chunks = values(&self.hidden).chunks(chunk * self.d_model);
+        for (i, hidden) in chunks.enumerate() {
+            let n = hidden.len() / self.d_model;
+            let hidden = View::rows(hidden, n, self.d_model);
+            let logits = &mut logits[..n * self.vocab];
+            let z = ViewMut::rows(logits, n, self.vocab);
+            let projection = self.projection();
+            gemm(z, Then::Replace, 1.0, hidden, projection, Threads::All);
+            f(i * chunk, hidden, logits);
+        }
+    }
+
+    /// The chunk's rows with their target and weight, in parallel, and what `f` makes of them in
+    /// the tokens' order.
+    fn losses(
+        &self,
+        first: usize,
+        logits: &mut [f32],
+        f: impl Fn(&mut [f32], usize, f32) -> f32 + Sync,
+    ) -> Vec<f32> {
+        let weights = &values(&self.weights)[first..];
+        logits
+            .par_chunks_exact_mut(self.vocab)
+            .zip(&self.targets[first..])
+            .zip(weights)
+            .map(|((z, &target), &weight)| f(z, target, weight))
+            .collect()
+    }
+}
+
+/// Token ids, every one below `vocab`.
+fn ids(targets: IntTensor<Flex>, vocab: usize) -> Vec<usize> {
+    let targets = dense(targets);
+    let wide: Vec<i64> = match targets.dtype() {
+        DType::I32 => each(targets.as_slice::<i32>()),
+        DType::I64 => each(targets.as_slice::<i64>()),
+        DType::U32 => each(targets.as_slice::<u32>()),
+        DType::I16 => each(targets.as_slice::<i16>()),
+        DType::U16 => each(targets.as_slice::<u16>()),
+        DType::U8 => each(targets.as_slice::<u8>()),
+        dtype => panic!("linear_cross_entropy: targets of type {dtype:?}"),
+    };
+    let id = |id: i64| match usize::try_from(id) {
+        Ok(id) if id < vocab => id,
+        _ => panic!("linear_cross_entropy: target {id} in a vocabulary of {vocab}"),
+    };
+    wide.into_iter().map(id).collect()
+}
+
+fn each<T: Copy + Into<i64>>(ids: Option<&[T]>) -> Vec<i64> {
+    let ids = ids.expect("invariant: dense and of this type");
+    ids.iter().map(|&id| id.into()).collect()
+}
+
+/// In f64, so that the sum over a large batch keeps the digits of its terms.
+fn total(losses: &[f32]) -> f64 {
+    losses.iter().map(|&loss| f64::from(loss)).sum()
+}
+
+fn scalar(loss: f64) -> Primitive {
+    tensor(vec![loss as f32], Shape::from(vec![1]))
+}
+
+pub(super) fn forward(
+    hidden: Primitive,
+    projection: Primitive,
+    targets: IntTensor<Flex>,
+    weights: Primitive,
+) -> Primitive {
+    let inputs = Inputs::new(hidden, projection, targets, weights);
+    let mut loss = 0.0;
+    inputs.for_chunks(|first, _, logits| {
+        let losses = inputs.losses(first, logits, |z, target, weight| {
+            weight * (log_sum_exp(z) - z[target])
+        });
+        loss += total(&losses);
+    });
+    scalar(loss)
+}
+
+pub(super) fn with_gradients(
+    hidden: Primitive,
+    projection: Primitive,
+    targets: IntTensor<Flex>,
+    weights: Primitive,
+) -> (Primitive, Primitive, Primitive) {
+    let inputs = Inputs::new(hidden, projection, targets, weights);
+    let Inputs {
+        tokens,
+        d_model,
+        vocab,
+        ..
+    } = inputs;
+    // The gradient lies in memory as the projection does, so that a tied embedding gets one it can
+    // add to its own.
+    let strides = inputs.projection.layout().strides();
+    let by_token = strides[0] < strides[1];
+    let d_strides = if by_token { [1, d_model] } else { [vocab, 1] };
+
+    let mut loss = 0.0;
+    let mut d_hidden = vec![0.0; tokens * d_model];
+    let mut d_projection = vec![0.0; d_model * vocab];
+    inputs.for_chunks(|first, hidden, logits| {
+        let losses = inputs.losses(first, logits, |z, target, weight| {
+            let picked = z[target];
+            let lse = soften(z, weight);
+            z[target] -= weight;
+            weight * (lse - picked)
+        });
+        loss += total(&losses);
+
+        let n = losses.len();
+        let dz = View::rows(logits, n, vocab);
+        let part = &mut d_hidden[first * d_model..(first + n) * d_model];
+        let part = ViewMut::rows(part, n, d_model);
+        let back = inputs.projection().transposed();
+        gemm(part, Then::Replace, 1.0, dz, back, Threads::All);
+        let then = if first > 0 { Then::Add } else { Then::Replace };
+        let sum = ViewMut::new(&mut d_projection, [d_model, vocab], d_strides);
+        gemm(sum, then, 1.0, hidden.transposed(), dz, Threads::All);
+    });
+    let d_projection = if by_token {
+        tensor(d_projection, Shape::from(vec![vocab, d_model])).transpose(0, 1)
+    } else {
+        tensor(d_projection, Shape::from(vec![d_model, vocab]))
+    };
+    let d_hidden = tensor(d_hidden, Shape::from(vec![tokens, d_model]));
+    (scalar(loss), d_hidden, d_projection)
+}
+
+pub(super) fn scaled(x: Primitive, factor: Primitive) -> Primitive {
+    let factor = values(&dense(factor))[0];
+    // A transposed matrix is scaled as it lies.
+    let shape = x.shape();
+    let flip = shape.num_dims() == 2 && !x.is_contiguous();
+    let x = if flip {
+        let flipped = x.transpose(0, 1);
+        drop(x);
+        flipped
+    } else {
+        x
+    };
+    let mut x = owned(x);
+    if factor != 1.0 {
+        for_blocks(values_mut(&mut x), block_of_rows(1), |_, x| {
+            scale(x, factor)
+        });
+    }
+    if flip { x.transpose(0, 1) } else { x }
+}

@@ -1,0 +1,205 @@
+//! Matrix products on strided views of slices, checked once so that the kernels stay safe.
+
+/// A matrix to read: entry (i, j) is `data[i * row_stride + j * column_stride]`.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    data: &'a [f32],
+    shape: [usize; 2],
+    strides: [usize; 2],
+}
+
+/// A matrix to write; no two entries share memory.
+pub(super) struct ViewMut<'a> {
+    data: &'a mut [f32],
+    shape: [usize; 2],
+    strides: [usize; 2],
+}
+
+/// One past the largest index a view of this layout touches.
+fn extent([rows, columns]: [usize; 2], [row, column]: [usize; 2]) -> usize {
+    if rows == 0 || columns == 0 {
+        0
+    } else {
+        (rows - 1) * row + (columns - 1) * column + 1
+    }
+}
+
+impl<'a> View<'a> {
+    /// # Panics
+    ///
+    /// If an entry lies beyond the data.
+    pub(super) fn new(data: &'a [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
+        assert!(extent(shape, strides) <= data.len(), "view beyond its data");
+        Self {
+            data,
+            shape,
+            strides,
+        }
+    }
+
+    /// Rows one after the other.
+    pub(super) fn rows(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self::new(data, [rows, columns], [columns, 1])
+    }
+
+    pub(super) fn transposed(self) -> Self {
+        let ([rows, columns], [row, column]) = (self.shape, self.strides);
+        Self {
+            data: self.data,
+            shape: [columns, rows],
+            strides: [column, row],
+        }
+    }
+}
+
+impl<'a> ViewMut<'a> {
+    /// # Panics
+    ///
+    /// If an entry lies beyond the data or on another one.
+    pub(super) fn new(data: &'a mut [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
+        assert!(extent(shape, strides) <= data.len(), "view beyond its data");
+        let ([rows, columns], [row, column]) = (shape, strides);
+        let apart = row > 0
+            && column > 0
+            && (row >= extent([1, columns], strides) || column >= extent([rows, 1], strides));
+        assert!(apart, "entries share memory");
+        Self {
+            data,
+            shape,
+            strides,
+        }
+    }
+
+    /// Rows one after the other.
+    pub(super) fn rows(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
+        Self::new(data, [rows, columns], [columns, 1])
+    }
+}
+
+/// What happens to the values in the destination.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Then {
+    Replace,
+    Add,
+}
+
+/// Who computes the product.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Threads {
+    Caller,
+    All,
+}
+
+/// `out = scale a b`, or `out += scale a b`.
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+pub(super) fn gemm(out: ViewMut, then: Then, scale: f32, a: View, b: View, threads: Threads) {
+    let ([m, k], [_, n]) = (a.shape, b.shape);
+    assert!(
+        b.shape[0] == k && out.shape == [m, n],
+        "product of {:?} and {:?} into {:?}",
+        a.shape,
+        b.shape,
+        out.shape
+    );
+    if m == 0 || n == 0 {
+        return;
+    }
+    let stride = |s: usize| s as isize;
+    let parallelism = match threads {
+        Threads::Caller => gemm::Parallelism::None,
+        Threads::All => gemm::Parallelism::Rayon(0),
+    };
+    // SAFETY: `gemm` reads a, reads b, and reads and writes out, at the entries of matrices of
+    // these shapes and strides. The views' constructors checked that all entries lie inside the
+    // slices, and that those of out are apart; the borrows keep out from overlapping a or b.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.data.as_mut_ptr(),
+            stride(out.strides[1]),
+            stride(out.strides[0]),
+            then == Then::Add,
+            a.data.as_ptr(),
+            stride(a.strides[1]),
+            stride(a.strides[0]),
+            b.data.as_ptr(),
+            stride(b.strides[1]),
+            stride(b.strides[0]),
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2 x 3 times 3 x 2, worked out by hand.
+    const A: [f32; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+    const B: [f32; 6] = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0];
+
+    #[test]
+    fn replaces_and_adds() {
+        let mut out = [1.0; 4];
+        let (a, b) = (View::rows(&A, 2, 3), View::rows(&B, 3, 2));
+        let to = ViewMut::rows(&mut out, 2, 2);
+        gemm(to, Then::Replace, 1.0, a, b, Threads::Caller);
+        assert_eq!(out, [4.0, 5.0, 10.0, 11.0]);
+        let to = ViewMut::rows(&mut out, 2, 2);
+        gemm(to, Then::Add, 2.0, a, b, Threads::All);
+        assert_eq!(out, [12.0, 15.0, 30.0, 33.0]);
+    }
+
+    #[test]
+    fn strides_on_every_side() {
+        // The transposes of the same product, into every other element.
+        let mut out = [9.0; 8];
+        let (a, b) = (View::rows(&A, 2, 3), View::rows(&B, 3, 2));
+        let to = ViewMut::new(&mut out, [2, 2], [4, 2]);
+        gemm(
+            to,
+            Then::Replace,
+            1.0,
+            b.transposed(),
+            a.transposed(),
+            Threads::Caller,
+        );
+        assert_eq!(out, [4.0, 9.0, 10.0, 9.0, 5.0, 9.0, 11.0, 9.0]);
+    }
+
+    #[test]
+    #[should_panic = "view beyond its data"]
+    fn refuses_to_read_outside() {
+        View::new(&A, [2, 3], [4, 1]);
+    }
+
+    #[test]
+    #[should_panic = "entries share memory"]
+    fn refuses_overlapping_entries() {
+        ViewMut::new(&mut [0.0; 6], [2, 3], [1, 1]);
+    }
+
+    #[test]
+    #[should_panic = "product of"]
+    fn refuses_shapes_that_do_not_fit() {
+        let a = View::rows(&A, 2, 3);
+        gemm(
+            ViewMut::rows(&mut [0.0; 4], 2, 2),
+            Then::Replace,
+            1.0,
+            a,
+            a,
+            Threads::Caller,
+        );
+    }
+}

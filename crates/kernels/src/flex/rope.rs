@@ -1,0 +1,63 @@
+//! The rotation of rows where they lie, in either order of heads and positions.
+
+use burn::backend::TensorMetadata;
+
+use super::Primitive;
+use super::buffer::{
+    block_of_rows, dense, for_blocks, nth_block, owned, tensor, values, values_mut,
+};
+use super::simd::vectorised;
+
+vectorised! {
+    /// Turns one head's vector by `sign` times its position's angles.
+    fn turn_row(row: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+        let (a, b) = row.split_at_mut(cos.len());
+        for (((a, b), &cos), &sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+            let sin = sign * sin;
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
+}
+
+pub(super) fn rotate(x: Primitive, cos: Primitive, sin: Primitive, inverse: bool) -> Primitive {
+    let [_, heads, seq, head_dim] = x.shape().dims();
+    // A view of `[batch, seq, heads, head_dim]` is turned back into what it is a view of.
+    let swapped = x.transpose(1, 2);
+    let by_position = swapped.is_contiguous();
+    let x = if by_position {
+        drop(x);
+        swapped
+    } else {
+        drop(swapped);
+        dense(x)
+    };
+    let (cos, sin) = (dense(cos), dense(sin));
+    let (cos, sin) = (values(&cos), values(&sin));
+    let sign = if inverse { -1.0 } else { 1.0 };
+    let block = block_of_rows(head_dim);
+    let turn = |i: usize, rows: &mut [f32]| {
+        let first = i * (block / head_dim);
+        for (row, number) in rows.chunks_exact_mut(head_dim).zip(first..) {
+            let position = if by_position {
+                number / heads % seq
+            } else {
+                number % seq
+            };
+            let angles = position * head_dim / 2..(position + 1) * head_dim / 2;
+            turn_row(row, &cos[angles.clone()], &sin[angles], sign);
+        }
+    };
+    let y = if x.is_unique() {
+        let mut x = owned(x);
+        for_blocks(values_mut(&mut x), block, turn);
+        x
+    } else {
+        let mut y = vec![0.0; values(&x).len()];
+        for_blocks(&mut y, block, |i, rows| {
+            rows.copy_from_slice(nth_block(values(&x), i, block));
+            turn(i, rows);
+        });
+        tensor(y, x.shape())
+    };
+    if by_position { y.transpose(1, 2) } else { y }
+}

@@ -1,0 +1,165 @@
+//! Loops that become wide vector code, and where that is decided.
+//!
+//! The target is generic x86-64, whose vectors are four floats. [`vectorised`] compiles a loop
+//! nest a second time for AVX2, whose vectors are eight, and picks at run time. Nothing in the loops names an
+//! instruction set: they are slices, cut into fixed-width chunks where a reduction needs
+//! independent sums. Products are not fused into sums, so both compilations give the same bits.
+
+/// Defines a function that runs with the widest vectors the processor has.
+///
+/// Its body must call only functions that are inlined; the others stay compiled for the baseline.
+macro_rules! vectorised {
+    ($(
+        $(#[$attribute:meta])*
+        fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block
+    )*) => {$(
+        $(#[$attribute])*
+        pub(super) fn $name($($argument: $type),*) $(-> $output)? {
+            #[inline(always)]
+            fn body($($argument: $type),*) $(-> $output)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn wide($($argument: $type),*) $(-> $output)? {
+                    body($($argument),*)
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has the one feature that `wide` is compiled for.
+                    return unsafe { wide($($argument),*) };
+                }
+            }
+            body($($argument),*)
+        }
+    )*};
+}
+pub(super) use vectorised;
+
+/// Independent partial results of a reduction: four AVX2 registers, enough to hide the latency of
+/// an addition.
+const LANES: usize = 32;
+
+/// Combines `f(x)` over a slice; `unit` is neutral for `combine`.
+#[inline(always)]
+pub(super) fn reduce(
+    x: &[f32],
+    unit: f32,
+    f: impl Fn(f32) -> f32,
+    combine: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let mut parts = [unit; LANES];
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            parts[l] = combine(parts[l], f(chunk[l]));
+        }
+    }
+    for (part, &x) in parts.iter_mut().zip(tail) {
+        *part = combine(*part, f(x));
+    }
+    fold(parts, combine)
+}
+
+/// `sum f(x, y)`.
+#[inline(always)]
+pub(super) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut parts = [0.0; LANES];
+    let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in xs.iter().zip(ys) {
+        for l in 0..LANES {
+            parts[l] += f(x[l], y[l]);
+        }
+    }
+    for ((part, &x), &y) in parts.iter_mut().zip(x_tail).zip(y_tail) {
+        *part += f(x, y);
+    }
+    fold(parts, |a, b| a + b)
+}
+
+/// `sum f(x, y, z)`.
+#[inline(always)]
+pub(super) fn sum3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    let mut parts = [0.0; LANES];
+    let (xs, x_tail) = x.as_chunks::<LANES>();
+    let (ys, y_tail) = y.as_chunks::<LANES>();
+    let (zs, z_tail) = z.as_chunks::<LANES>();
+    for ((x, y), z) in xs.iter().zip(ys).zip(zs) {
+        for l in 0..LANES {
+            parts[l] += f(x[l], y[l], z[l]);
+        }
+    }
+    for (((part, &x), &y), &z) in parts.iter_mut().zip(x_tail).zip(y_tail).zip(z_tail) {
+        *part += f(x, y, z);
+    }
+    fold(parts, |a, b| a + b)
+}
+
+/// Replaces every `x` by `f(x)` and returns their sum.
+#[inline(always)]
+pub(super) fn map_sum(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut parts = [0.0; LANES];
+    let (chunks, tail) = x.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            chunk[l] = f(chunk[l]);
+            parts[l] += chunk[l];
+        }
+    }
+    for (part, x) in parts.iter_mut().zip(tail) {
+        *x = f(*x);
+        *part += *x;
+    }
+    fold(parts, |a, b| a + b)
+}
+
+#[inline(always)]
+fn fold(mut parts: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            parts[l] = combine(parts[l], parts[l + half]);
+        }
+        half /= 2;
+    }
+    parts[0]
+}
+
+/// The larger one, as one instruction: `f32::max` also has to sort out NaN.
+#[inline(always)]
+pub(super) fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    vectorised! {
+        fn total(x: &[f32]) -> f32 {
+            reduce(x, 0.0, |x| x, |a, b| a + b)
+        }
+
+        fn largest(x: &[f32]) -> f32 {
+            reduce(x, f32::NEG_INFINITY, |x| x, larger)
+        }
+
+        fn dots(x: &[f32], y: &[f32]) -> (f32, f32) {
+            (sum2(x, y, |x, y| x * y), sum3(x, y, y, |x, y, z| x * y * z))
+        }
+    }
+
+    #[test]
+    fn tails_count() {
+        for n in [0, 1, 3, 31, 32, 33, 65, 130] {
+            let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            let ones = vec![1.0; n];
+            let sum = (n * (n + 1) / 2) as f32;
+            assert_eq!(total(&x), sum);
+            assert_eq!(dots(&x, &ones), (sum, sum));
+            let backwards: Vec<f32> = x.iter().rev().copied().collect();
+            let expected = if n == 0 { f32::NEG_INFINITY } else { n as f32 };
+            assert_eq!(largest(&x), expected);
+            assert_eq!(largest(&backwards), expected);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Fused tensor operations with hand-written backward passes.
+//!
+//! Every operation here is one formula that Burn would otherwise run, and differentiate, as a chain
+//! of primitives with an intermediate tensor after each:
+//!
+//! | operation | formula | kept for the backward pass |
+//! |---|---|---|
+//! | [`causal_attention`] | `softmax(scale q k^T + mask) v` | inputs, output, one number a row |
+//! | [`linear_cross_entropy`] | `sum_t c_t (-log softmax(h_t W)[target_t])` | the gradients themselves |
+//! | [`rms_norm`], [`layer_norm`] | `x / rms(x) gamma`; `(x - mean) / sd gamma + beta` | inputs |
+//! | [`rotate`] | half-split rotary embedding | the tables |
+//! | [`swiglu`] | `silu(gate) up` | inputs |
+//! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
+//!
+//! They take and return Burn tensors, on autodiff devices and on plain ones. There are two bodies
+//! of each. Burn's flex backend runs f32 tensors through multithreaded kernels written for the
+//! compiler's vectoriser, whose results do not depend on the number of threads. Every other
+//! backend and dtype runs a body of Burn primitives, with the same backward formulas.
+//!
+//! # Features
+//!
+//! Which backends are routed is settled at compile time: an application that turns on `flex`,
+//! `ndarray`, `wgpu`, `vulkan` or `cuda` in Burn turns on the feature of the same name here. For a
+//! backend that is compiled into Burn but not named here the operations are still right: they run
+//! composed, and Burn differentiates the composition.
+
+mod attention;
+mod cross_entropy;
+#[cfg(feature = "flex")]
+mod flex;
+mod layer_norm;
+mod ops;
+mod rms_norm;
+mod rope;
+mod rows;
+mod swiglu;
+mod weighted_sum;
+
+pub use attention::causal_attention;
+pub use cross_entropy::linear_cross_entropy;
+pub use layer_norm::layer_norm;
+pub use rms_norm::rms_norm;
+pub use rope::rotate;
+pub use swiglu::swiglu;
+pub use weighted_sum::weighted_sum;

@@ -1,0 +1,215 @@
+//! The seam to Burn: all fused operations as one backend trait, and who runs what.
+//!
+//! [`FusedOps`] has a default body of Burn primitives for everything. `Flex` overrides them with
+//! its kernels where the tensors are f32; `Autodiff` overrides the forward operations with ones
+//! that record their backward pass. One trait, rather than one for each operation, so that the
+//! backends are listed once.
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, DispatchTensor, DispatchTensorKind, backend_extension};
+
+use crate::weighted_sum::States;
+use crate::{attention, cross_entropy, layer_norm, rms_norm, rope, swiglu, weighted_sum};
+
+/// The fused operations over a backend's own tensors; their public faces say what they compute.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda")),
+    Autodiff
+)]
+pub trait FusedOps: Backend {
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::forward::<Self>(gate, up)
+    }
+
+    fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        swiglu::backward::<Self>(gate, up, dy)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        rms_norm::forward::<Self>(x, gamma, eps)
+    }
+
+    /// Gradients to `x` and `gamma`.
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        rms_norm::backward::<Self>(x, gamma, dy, eps)
+    }
+
+    fn layer_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        layer_norm::forward::<Self>(x, gamma, beta, eps)
+    }
+
+    /// Gradients to `x`, `gamma` and `beta`.
+    fn layer_norm_backward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        layer_norm::backward::<Self>(x, gamma, dy, eps)
+    }
+
+    /// By the tables' angles, or by their negatives: the backward pass of the one is the other.
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        inverse: bool,
+    ) -> FloatTensor<Self> {
+        rope::forward::<Self>(x, cos, sin, inverse)
+    }
+
+    fn weighted_sum(
+        #[extension_type] states: States<Self>,
+        weights: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        weighted_sum::forward::<Self>(states, weights)
+    }
+
+    /// Gradients to the states and to `weights`.
+    fn weighted_sum_backward(
+        #[extension_type] states: States<Self>,
+        weights: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (States<Self>, FloatTensor<Self>) {
+        weighted_sum::backward::<Self>(states, weights, dy)
+    }
+
+    /// The mixed values, and the logarithm of each row's softmax denominator
+    /// `[batch, n_heads, seq]`.
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::forward::<Self>(q, k, v, scale)
+    }
+
+    /// Gradients to `q`, `k` and `v`.
+    fn causal_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        attention::backward::<Self>(q, k, v, out, lse, dy, scale)
+    }
+
+    fn linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        projection: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        token_weights: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::forward::<Self>(hidden, projection, targets, token_weights)
+    }
+
+    /// The loss, and its gradients to `hidden` and `projection`.
+    fn linear_cross_entropy_with_gradients(
+        hidden: FloatTensor<Self>,
+        projection: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        token_weights: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        cross_entropy::with_gradients::<Self>(hidden, projection, targets, token_weights)
+    }
+
+    /// `x` times a tensor of one element, at the end of the loss's backward pass.
+    fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+        cross_entropy::scaled::<Self>(x, factor)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl FusedOps for burn::backend::NdArray {}
+
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+impl FusedOps for burn::backend::Cube {}
+
+impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::tracked::<B, C>(gate, up)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        rms_norm::tracked::<B, C>(x, gamma, eps)
+    }
+
+    fn layer_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        layer_norm::tracked::<B, C>(x, gamma, beta, eps)
+    }
+
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        inverse: bool,
+    ) -> FloatTensor<Self> {
+        rope::tracked::<B, C>(x, cos, sin, inverse)
+    }
+
+    fn weighted_sum(states: States<Self>, weights: FloatTensor<Self>) -> FloatTensor<Self> {
+        weighted_sum::tracked::<B, C>(states, weights)
+    }
+
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::tracked::<B, C>(q, k, v, scale).into()
+    }
+
+    fn linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        projection: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        token_weights: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::tracked::<B, C>(hidden, projection, targets, token_weights)
+    }
+}
+
+/// Whether the tensor's backend is one that [`FusedOps`] is compiled for.
+pub(crate) fn is_routed(tensor: &DispatchTensor) -> bool {
+    fn named(kind: &DispatchTensorKind) -> bool {
+        match kind {
+            #[cfg(feature = "flex")]
+            DispatchTensorKind::Flex(_) => true,
+            #[cfg(feature = "ndarray")]
+            DispatchTensorKind::NdArray(_) => true,
+            #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+            DispatchTensorKind::Cube(_) => true,
+            DispatchTensorKind::Autodiff(inner) => named(inner),
+            #[allow(unreachable_patterns, reason = "depends on the backends compiled in")]
+            _ => false,
+        }
+    }
+    named(&tensor.kind)
+}

@@ -1,0 +1,13 @@
+//! Every operation against its composition of Burn operations and against finite differences.
+//!
+//! In f32 the flex kernels run, in f64 the bodies of Burn primitives that serve the other backends,
+//! so both are held to the same formulas.
+
+mod attention;
+mod check;
+mod cross_entropy;
+mod determinism;
+mod elementwise;
+mod norms;
+mod rotation;
+mod sums;
