@@ -6,8 +6,8 @@
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use iiet_kernels::causal_attention;
 
 use crate::{BlockConfig, Positions};
 
@@ -54,23 +54,13 @@ impl Attention {
     /// - input: `[batch, seq, d_model]`, `seq` being that of the positions
     /// - output: the same
     pub fn forward(&self, x: Tensor<3>, positions: &Positions) -> Tensor<3> {
-        let [batch, seq, _] = x.dims();
-        let (heads, kv_heads) = (self.n_heads, self.n_kv_heads);
-        let q = split_heads(self.q_proj.forward(x.clone()), heads);
-        let k = split_heads(self.k_proj.forward(x.clone()), kv_heads);
-        let v = split_heads(self.v_proj.forward(x), kv_heads);
+        let q = split_heads(self.q_proj.forward(x.clone()), self.n_heads);
+        let k = split_heads(self.k_proj.forward(x.clone()), self.n_kv_heads);
+        let v = split_heads(self.v_proj.forward(x), self.n_kv_heads);
         let head_dim = q.dims()[3];
 
-        let q = positions.rope.rotate(q) / (head_dim as f64).sqrt();
-        let k = positions.rope.rotate(k);
-        // The query heads of a group become rows of one product with their shared keys, so that
-        // keys and values are never repeated.
-        let grouped = [batch, kv_heads, heads / kv_heads * seq, head_dim];
-        let scores = q.reshape(grouped).matmul(k.transpose());
-        let scores = scores.reshape([batch, heads, seq, seq]) + positions.mask.clone();
-        let weights = softmax(scores, 3);
-        let weights = weights.reshape([batch, kv_heads, heads / kv_heads * seq, seq]);
-        let mixed = weights.matmul(v).reshape([batch, heads, seq, head_dim]);
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let mixed = causal_attention(positions.rotate(q), positions.rotate(k), v, scale);
         self.o_proj.forward(merge_heads(mixed))
     }
 }

@@ -9,6 +9,7 @@
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
+use iiet_kernels::rms_norm;
 use iiet_ode::VectorField;
 
 use crate::{Attention, Positions, SwiGlu};
@@ -103,12 +104,23 @@ impl Block {
 
     fn attend(&self, y: Tensor<3>, positions: &Positions) -> Tensor<3> {
         self.self_attn
-            .forward(self.input_layernorm.forward(y), positions)
+            .forward(normalise(&self.input_layernorm, y), positions)
     }
 
     fn feed_forward(&self, u: Tensor<3>) -> Tensor<3> {
-        self.mlp.forward(self.post_attention_layernorm.forward(u))
+        self.mlp
+            .forward(normalise(&self.post_attention_layernorm, u))
     }
+}
+
+/// What `norm` computes, in one fused operation.
+///
+/// # Shapes
+///
+/// - input: `[batch, seq, d_model]`
+/// - output: the same
+pub fn normalise(norm: &RmsNorm, x: Tensor<3>) -> Tensor<3> {
+    rms_norm(x, norm.gamma.val(), norm.epsilon)
 }
 
 /// A block at work on given positions: the right-hand side of `dy/dt = F(y)` in one layer.

@@ -29,6 +29,6 @@ mod rope;
 mod swiglu;
 
 pub use attention::Attention;
-pub use block::{Block, BlockConfig, BlockField};
-pub use rope::{Positions, Rope};
+pub use block::{Block, BlockConfig, BlockField, normalise};
+pub use rope::Positions;
 pub use swiglu::SwiGlu;

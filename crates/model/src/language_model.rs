@@ -12,7 +12,8 @@ use burn::nn::{
 };
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor};
-use iiet_blocks::{Block, BlockField, Positions};
+use iiet_blocks::{Block, BlockField, Positions, normalise};
+use iiet_kernels::linear_cross_entropy;
 use iiet_ode::{AnySolver, Solver, Trajectory};
 
 use crate::{ModelConfig, ModelError};
@@ -124,7 +125,33 @@ impl LanguageModel {
             };
             at = solver.step(&mut field, at, 1.0);
         }
-        norm.forward(at.y)
+        normalise(norm, at.y)
+    }
+
+    /// The training objective: `sum_t weights[t] * -log p(targets[t])`, in nats.
+    ///
+    /// A sum, so that micro-batches can be added and divided by their number of real tokens. The
+    /// logits of a micro-batch never exist at once.
+    ///
+    /// # Shapes
+    ///
+    /// - ids and targets: `[batch, seq]`, ids below `vocab_size`
+    /// - weights: `[batch, seq]`, 0 for padding
+    /// - output: `[1]`
+    pub fn loss(
+        &self,
+        ids: Tensor<2, Int>,
+        targets: Tensor<2, Int>,
+        weights: Tensor<2>,
+    ) -> Tensor<1> {
+        let [batch, seq] = ids.dims();
+        let hidden = self.hidden(ids).reshape([batch * seq, self.config.d_model]);
+        linear_cross_entropy(
+            hidden,
+            self.projection(),
+            targets.reshape([batch * seq]),
+            weights.reshape([batch * seq]),
+        )
     }
 
     /// Projects hidden states on the vocabulary.
@@ -134,13 +161,14 @@ impl LanguageModel {
     /// - input: `[batch, seq, d_model]`
     /// - output: `[batch, seq, vocab]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        linear(hidden, self.projection(), None)
+    }
+
+    /// `W^T`, `[d_model, vocab]`.
+    fn projection(&self) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => linear(
-                hidden,
-                self.model.embed_tokens.weight.val().transpose(),
-                None,
-            ),
+            Some(head) => head.weight.val(),
+            None => self.model.embed_tokens.weight.val().transpose(),
         }
     }
 }

@@ -23,7 +23,6 @@ mod error;
 mod generate;
 mod init;
 mod language_model;
-mod loss;
 mod names;
 
 pub use checkpoint::{SaveOptions, StoredType, load, load_config, save};
@@ -32,5 +31,4 @@ pub use cost::{Cost, TrainingMemory};
 pub use error::{ModelError, TensorFault};
 pub use generate::{Sampler, generate};
 pub use language_model::{Backbone, LanguageModel};
-pub use loss::token_losses;
 pub use names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};

@@ -1,10 +1,16 @@
 //! The learned multistep coefficients that IIET and PCformer share, as a Burn module.
 
+use std::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
+use iiet_kernels::{layer_norm, weighted_sum};
 
 use crate::Multistep;
+
+/// What every LayerNorm here adds to the variance, as in the published checkpoints.
+const NORM_EPS: f64 = 1e-5;
 
 /// Learned weights over the states of the layers so far, and a LayerNorm for each layer's guess
 /// and corrections.
@@ -50,38 +56,39 @@ fn row_means(size: usize, device: &Device) -> Param<Tensor<2>> {
 
 impl<const D: usize> Multistep<Tensor<D>> for LearnedHistory {
     fn normalise_guess(&self, n: usize, s: Tensor<D>) -> Tensor<D> {
-        self.guess_norms[n - 1].forward(s)
+        normalise(&self.guess_norms[n - 1], s)
     }
 
     fn normalise_correction(&self, n: usize, s: Tensor<D>) -> Tensor<D> {
-        self.correction_norms[n - 1].forward(s)
+        normalise(&self.correction_norms[n - 1], s)
     }
 
     fn past(&self, n: usize, states: &[Tensor<D>]) -> Tensor<D> {
-        weighted_sum(&self.w, n, states)
+        weighted_sum(states.to_vec(), row(&self.w, n, 0..n))
     }
 
-    fn present(&self, n: usize, s: Tensor<D>) -> Tensor<D> {
-        s * entry(&self.w.val(), n, n)
+    fn with_present(&self, n: usize, past: Tensor<D>, s: Tensor<D>) -> Tensor<D> {
+        let one = Tensor::ones([1], &past.device());
+        let weights = Tensor::cat(vec![one, row(&self.w, n, n..n + 1)], 0);
+        weighted_sum(vec![past, s], weights)
     }
 
     fn output(&self, n: usize, states: &[Tensor<D>]) -> Tensor<D> {
-        weighted_sum(&self.wc, n, states)
+        weighted_sum(states.to_vec(), row(&self.wc, n, 0..n + 1))
     }
 }
 
-/// `sum_k w[n,k] s_k` over the states given.
-fn weighted_sum<const D: usize>(w: &Param<Tensor<2>>, n: usize, states: &[Tensor<D>]) -> Tensor<D> {
-    let w = w.val();
-    states
-        .iter()
-        .enumerate()
-        .map(|(k, s_k)| s_k.clone() * entry(&w, n, k))
-        .reduce(|sum, term| sum + term)
-        .expect("invariant: the history holds at least s_0")
+/// The entries `k` of row n, in one dimension.
+fn row(w: &Param<Tensor<2>>, n: usize, k: Range<usize>) -> Tensor<1> {
+    let length = k.len();
+    w.val().slice([n..n + 1, k]).reshape([length])
 }
 
-/// `w[n,k]` as a tensor of rank D that broadcasts, so that its gradient is kept.
-fn entry<const D: usize>(w: &Tensor<2>, n: usize, k: usize) -> Tensor<D> {
-    w.clone().slice([n..n + 1, k..k + 1]).reshape([1; D])
+/// What `norm` computes, in one fused operation.
+pub(crate) fn normalise<const D: usize>(norm: &LayerNorm, s: Tensor<D>) -> Tensor<D> {
+    let beta = norm
+        .beta
+        .as_ref()
+        .expect("invariant: the norms here are made with a shift");
+    layer_norm(s, norm.gamma.val(), beta.val(), NORM_EPS)
 }

@@ -23,11 +23,11 @@ pub trait Multistep<S: State> {
     /// `LN_n^corr(s)`, applied to every correction.
     fn normalise_correction(&self, n: usize, s: S) -> S;
 
-    /// `sum_k w[n,k] s_k` over the states given, k = 0, 1, ..
+    /// `sum_{k<n} w[n,k] s_k`, over the states of the layers before.
     fn past(&self, n: usize, states: &[S]) -> S;
 
-    /// `w[n,n] s`, the weight of the layer's own latest state.
-    fn present(&self, n: usize, s: S) -> S;
+    /// `past + w[n,n] s`, with the layer's own latest state.
+    fn with_present(&self, n: usize, past: S, s: S) -> S;
 
     /// `sum_{k<=n} wc[n,k] s_k`, the layer's output.
     fn output(&self, n: usize, states: &[S]) -> S;
@@ -50,7 +50,7 @@ pub trait Multistep<S: State> {
             // The earlier states do not change while the layer iterates: their sum is taken once.
             let past = self.past(n, &at.history);
             for _ in 0..r {
-                let z = past.clone().plus(self.present(n, s));
+                let z = self.with_present(n, past.clone(), s);
                 s = self.normalise_correction(n, field.euler(z, h));
             }
         }
@@ -82,8 +82,8 @@ impl<S: State> Multistep<S> for FixedMultistep {
         weighted_sum(&self.w[n], states)
     }
 
-    fn present(&self, n: usize, s: S) -> S {
-        s.scale(self.w[n][n])
+    fn with_present(&self, n: usize, past: S, s: S) -> S {
+        past.axpy(self.w[n][n], s)
     }
 
     fn output(&self, n: usize, states: &[S]) -> S {

@@ -15,7 +15,9 @@
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor};
+use iiet_kernels::weighted_sum;
 
+use crate::learned_history::normalise;
 use crate::solver::Layered;
 use crate::{
     LearnedHistory, Multistep, Solver, SolverOption, SolverOptions, State, Trajectory, VectorField,
@@ -29,20 +31,20 @@ pub trait EmaStages<S: State> {
     /// `LN_j(k)`.
     fn normalise_stage(&self, j: usize, k: S) -> S;
 
-    /// `alpha (1 - alpha)^(order-1-j) k`: later stages weigh more.
-    fn weigh(&self, j: usize, k: S) -> S;
+    /// `y + sum_j alpha (1 - alpha)^(order-1-j) k_j`: later stages weigh more.
+    fn combine(&self, y: S, stages: Vec<S>) -> S;
 
     /// The predictor's guess at the next state.
     fn predict(&self, field: &mut impl VectorField<S>, y: S, h: f64) -> S {
-        let (mut z, mut guess) = (y.clone(), y.clone());
+        let (mut z, mut stages) = (y.clone(), Vec::with_capacity(self.order()));
         for j in 0..self.order() {
             let k = self.normalise_stage(j, field.euler(z, h));
             // The nodes of the classical tableaus: half steps to the two middle stages of order 4.
             let c = if self.order() == 4 && j < 2 { 0.5 } else { 1.0 };
             z = y.clone().axpy(c, k.clone());
-            guess = guess.plus(self.weigh(j, k));
+            stages.push(k);
         }
-        guess
+        self.combine(y, stages)
     }
 }
 
@@ -64,9 +66,11 @@ impl<S: State> EmaStages<S> for FixedEma {
         k
     }
 
-    fn weigh(&self, j: usize, k: S) -> S {
-        let age = (self.order - 1 - j) as i32;
-        k.scale(self.alpha * (1.0 - self.alpha).powi(age))
+    fn combine(&self, y: S, stages: Vec<S>) -> S {
+        let weight = |age: usize| self.alpha * (1.0 - self.alpha).powi(age as i32);
+        let ages = (0..self.order).rev();
+        ages.zip(stages)
+            .fold(y, |guess, (age, k)| guess.axpy(weight(age), k))
     }
 }
 
@@ -85,16 +89,21 @@ impl<const D: usize> EmaStages<Tensor<D>> for LearnedEma {
     }
 
     fn normalise_stage(&self, j: usize, k: Tensor<D>) -> Tensor<D> {
-        self.rk_norm[j].forward(k)
+        normalise(&self.rk_norm[j], k)
     }
 
-    fn weigh(&self, j: usize, k: Tensor<D>) -> Tensor<D> {
+    fn combine(&self, y: Tensor<D>, stages: Vec<Tensor<D>>) -> Tensor<D> {
         let alpha = self.alpha.val();
         let decay = alpha.clone().neg().add_scalar(1.0);
-        let age = self.rk_norm.len() - 1 - j;
         // A product rather than a power: its gradient is defined at alpha = 1.
-        let weight = (0..age).fold(alpha, |w, _| w * decay.clone());
-        k * weight.reshape([1; D])
+        let mut weights = vec![alpha];
+        for age in 1..stages.len() {
+            weights.push(weights[age - 1].clone() * decay.clone());
+        }
+        weights.push(Tensor::ones([1], &y.device()));
+        weights.reverse();
+        let terms = [y].into_iter().chain(stages).collect();
+        weighted_sum(terms, Tensor::cat(weights, 0))
     }
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, Tolerance};
 use iiet_ode::{
     ExplicitEuler, FixedEma, FixedMultistep, ImplicitEuler, IterationSchedule,
     IterativeImplicitEuler, LearnedHistory, Multistep, PredictorCorrector, RungeKutta, Solver,
-    SolverConfig, SolverName, SolverOptions, State, Tableau, Trajectory, VectorField,
+    SolverConfig, SolverName, SolverOptions, Tableau, Trajectory, VectorField,
 };
 
 const STEPS: usize = 6;
@@ -183,7 +183,7 @@ fn learned_history_starts_at_row_means_and_reads_the_lower_triangle() {
     mean.into_data()
         .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::default());
     // The past of layer 2 is a third of s_0 + s_1, its present a third of s_2.
-    let both = history.past(2, &states[..2]) + history.present(2, states[2].clone());
+    let both = history.with_present(2, history.past(2, &states[..2]), states[2].clone());
     let expected = Tensor::<2>::from_data([[4.0, 5.0, 4.0]], &device);
     both.into_data()
         .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::default());
@@ -207,7 +207,7 @@ fn learned_and_fixed_coefficients_agree_on_tensors() {
     for n in 1..=layers {
         let mut s = learned.normalise_guess(n, VectorField::euler(&mut field, y.clone(), h));
         for _ in 0..2 {
-            let z = fixed.past(n, &states).plus(fixed.present(n, s));
+            let z = fixed.with_present(n, fixed.past(n, &states), s);
             s = learned.normalise_correction(n, VectorField::euler(&mut field, z, h));
         }
         states.push(s);

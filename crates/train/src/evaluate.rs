@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_data::{Batch, Batches, Prepared, Tokenizer, evaluation_windows, statistics};
-use iiet_model::{LanguageModel, token_losses};
+use iiet_model::LanguageModel;
 
 use crate::TrainError;
 
@@ -73,20 +73,15 @@ pub(crate) fn batch_loss(model: &LanguageModel, batch: &Batch, device: &Device) 
         let ids: Vec<i64> = tokens.iter().map(|id| i64::from(*id)).collect();
         Tensor::<2, Int>::from_data(TensorData::new::<i64, _>(ids, shape), device)
     };
-    let mut losses = token_losses(model.forward(ids(&batch.inputs)), ids(&batch.targets));
-    let tokens = batch.valid.iter().filter(|valid| **valid).count();
-    if tokens < batch.valid.len() {
-        let weights: Vec<f32> = batch
-            .valid
-            .iter()
-            .map(|v| f32::from(u8::from(*v)))
-            .collect();
-        losses = losses * Tensor::from_data(TensorData::new::<f32, _>(weights, shape), device);
-    }
-    BatchLoss {
-        sum: losses.sum(),
-        tokens: tokens as u64,
-    }
+    let weights: Vec<f32> = batch
+        .valid
+        .iter()
+        .map(|v| f32::from(u8::from(*v)))
+        .collect();
+    let weights = Tensor::from_data(TensorData::new::<f32, _>(weights, shape), device);
+    let tokens = batch.valid.iter().filter(|valid| **valid).count() as u64;
+    let sum = model.loss(ids(&batch.inputs), ids(&batch.targets), weights);
+    BatchLoss { sum, tokens }
 }
 
 /// A fixed, evenly spread part of the held-out text.

@@ -47,11 +47,10 @@ impl MetricsLog {
     /// Opens the log of a run that stands after `step`: later records belong to updates that were
     /// lost with their checkpoint, and are dropped.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
-        let records = match File::open(path) {
+        let (records, text) = match File::open(path) {
             Ok(file) => read_up_to(file, step).map_err(TrainError::io(path))?,
-            Err(_) => Vec::new(),
+            Err(_) => Default::default(),
         };
-        let text: String = records.iter().map(line).collect();
         let partial = path.with_extension("jsonl.partial");
         fs::write(&partial, text).map_err(TrainError::io(&partial))?;
         fs::rename(&partial, path).map_err(TrainError::io(path))?;
@@ -81,16 +80,20 @@ fn line(record: &Record) -> String {
     serde_json::to_string(record).expect("invariant: plain data serialises") + "\n"
 }
 
-/// The records of steps up to `step`; a line cut short by a crash ends the log.
-fn read_up_to(file: File, step: u64) -> std::io::Result<Vec<Record>> {
-    let mut records = Vec::new();
+/// The records of steps up to `step`, and their lines as they stand: written again, a number could
+/// lose its last bit. A line cut short by a crash ends the log.
+fn read_up_to(file: File, step: u64) -> std::io::Result<(Vec<Record>, String)> {
+    let (mut records, mut text) = (Vec::new(), String::new());
     for line in BufReader::new(file).lines() {
-        match serde_json::from_str::<Record>(&line?) {
+        let line = line?;
+        match serde_json::from_str::<Record>(&line) {
             Ok(record) if record.step <= step => records.push(record),
             _ => break,
         }
+        text.push_str(&line);
+        text.push('\n');
     }
-    Ok(records)
+    Ok((records, text))
 }
 
 #[cfg(test)]
