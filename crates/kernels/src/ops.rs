@@ -5,6 +5,21 @@
 //! that record their backward pass. One trait, rather than one for each operation, so that the
 //! backends are listed once.
 
+#![cfg_attr(
+    not(any(
+        feature = "flex",
+        feature = "ndarray",
+        feature = "wgpu",
+        feature = "vulkan",
+        feature = "cuda"
+    )),
+    allow(unused_variables, reason = "the macro routes to no backend at all")
+)]
+#![cfg_attr(
+    feature = "ndarray",
+    allow(deprecated, reason = "Burn means to drop ndarray, but still has it")
+)]
+
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, DispatchTensor, DispatchTensorKind, backend_extension};
