@@ -35,12 +35,14 @@ use crate::ops::{FusedOps, is_routed};
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together.
+/// If the shapes do not fit together, or an axis has no entries.
 pub fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f64) -> Tensor<4> {
     let [batch, n_heads, seq, head_dim] = q.dims();
     let n_kv_heads = k.dims()[1];
     assert!(
-        k.dims() == [batch, n_kv_heads, seq, head_dim]
+        seq > 0
+            && head_dim > 0
+            && k.dims() == [batch, n_kv_heads, seq, head_dim]
             && v.dims() == k.dims()
             && n_kv_heads > 0
             && n_heads.is_multiple_of(n_kv_heads),

@@ -10,7 +10,7 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::Primitive;
-use super::buffer::{dense, tensor, values};
+use super::buffer::{dense, tensor, values, zeros};
 use super::exp::exp;
 use super::gemm::{Then, Threads, View, ViewMut, gemm};
 use super::simd::{larger, map_sum, reduce, sum2, vectorised};
@@ -19,7 +19,7 @@ use super::simd::{larger, map_sum, reduce, sum2, vectorised};
 /// wasted.
 const QUERIES: usize = 64;
 /// Keys in a tile.
-const KEYS: usize = 256;
+const KEYS: usize = 128;
 
 /// Rows of head_dim values for each position of each head, in any order of the first three axes.
 struct Heads {
@@ -146,7 +146,7 @@ pub(super) fn forward(
     let [batch, heads, seq, head_dim] = shape;
     let group = heads / k.shape()[1];
     let (q, k, v) = (Heads::new(q), Heads::new(k), Heads::new(v));
-    let mut out = vec![0.0; batch * heads * seq * head_dim];
+    let mut out = zeros(batch * heads * seq * head_dim);
     let mut lse = vec![0.0; batch * heads * seq];
 
     let mut rows = rows_by_head(&mut out, shape);
@@ -219,9 +219,9 @@ pub(super) fn backward(
     let lse = dense(lse);
     let lse = values(&lse);
 
-    let mut dq = vec![0.0; batch * heads * seq * head_dim];
-    let mut dk = vec![0.0; batch * kv_heads * seq * head_dim];
-    let mut dv = vec![0.0; batch * kv_heads * seq * head_dim];
+    let mut dq = zeros(batch * heads * seq * head_dim);
+    let mut dk = zeros(batch * kv_heads * seq * head_dim);
+    let mut dv = zeros(batch * kv_heads * seq * head_dim);
     let mut dq_rows = rows_by_head(&mut dq, shape);
     let scratch = || Scratch {
         p: vec![0.0; QUERIES * KEYS],

@@ -1,5 +1,7 @@
 //! Flex tensors as slices of f32, and slices cut into blocks for the threads.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape, TensorData};
 use rayon::prelude::*;
@@ -37,7 +39,11 @@ pub(super) fn owned(x: Primitive) -> Primitive {
     if whole && x.is_unique() {
         x
     } else {
-        tensor(values(&x).to_vec(), x.shape())
+        let from = values(&x);
+        let copy = filled(from.len(), BLOCK, |i, part| {
+            part.copy_from_slice(nth_block(from, i, BLOCK));
+        });
+        tensor(copy, x.shape())
     }
 }
 
@@ -58,7 +64,7 @@ pub(super) fn block_of_rows(row: usize) -> usize {
 
 /// Calls `f` with the number of each block of `block` elements and the block, in parallel if there
 /// is more than one.
-pub(super) fn for_blocks(out: &mut [f32], block: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn for_blocks<T: Send>(out: &mut [T], block: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     if out.len() <= block {
         if !out.is_empty() {
             f(0, out);
@@ -68,6 +74,28 @@ pub(super) fn for_blocks(out: &mut [f32], block: usize, f: impl Fn(usize, &mut [
             .enumerate()
             .for_each(|(i, out)| f(i, out));
     }
+}
+
+/// `len` values that `f` fills as in [`for_blocks`], starting from zeros.
+///
+/// Unlike `vec![0.0; len]` followed by that, each thread clears its own blocks, which are then in
+/// its cache; one thread clearing everything takes as long as many a kernel.
+pub(super) fn filled(len: usize, block: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    for_blocks(&mut values.spare_capacity_mut()[..len], block, |i, part| {
+        part.fill(MaybeUninit::new(0.0));
+        // SAFETY: all of `part` was written in the line before.
+        f(i, unsafe { part.assume_init_mut() });
+    });
+    // SAFETY: the capacity is at least `len`, and the blocks, which are all of the first `len`
+    // elements, have been written.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// `len` zeros.
+pub(super) fn zeros(len: usize) -> Vec<f32> {
+    filled(len, BLOCK, |_, _| {})
 }
 
 /// The `i`th block of `block` elements.
@@ -85,4 +113,33 @@ pub(super) fn sum_of_rows(rows: &[f32], row: usize) -> Vec<f32> {
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_is_filled_once() {
+        for len in [0, 1, 7, 8, 9, 1000] {
+            let values = filled(len, 8, |i, part| {
+                for (j, x) in part.iter_mut().enumerate() {
+                    *x += (8 * i + j) as f32;
+                }
+            });
+            assert!(values.into_iter().eq((0..len).map(|i| i as f32)));
+        }
+        assert_eq!(zeros(3 * BLOCK + 1), vec![0.0; 3 * BLOCK + 1]);
+    }
+
+    #[test]
+    fn a_shared_or_partial_buffer_is_copied() {
+        let x = tensor(vec![1.0, 2.0, 3.0, 4.0], Shape::from(vec![2, 2]));
+        let mut copy = owned(x.clone());
+        values_mut(&mut copy)[0] = 9.0;
+        let part = x.narrow(0, 1, 1);
+        assert_eq!(values(&x), [1.0, 2.0, 3.0, 4.0]);
+        drop(x);
+        assert_eq!(values(&owned(part)), [3.0, 4.0]);
+    }
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::Primitive;
 use super::buffer::{
-    block_of_rows, dense, for_blocks, nth_block, owned, sum_of_rows, tensor, values, values_mut,
+    block_of_rows, dense, filled, nth_block, owned, sum_of_rows, tensor, values, values_mut,
 };
 use super::simd::{reduce, sum3, vectorised};
 
@@ -45,9 +45,8 @@ vectorised! {
 
 pub(super) fn forward(x: Primitive, gamma: Primitive, eps: f32) -> Primitive {
     let (x, gamma) = (dense(x), dense(gamma));
-    let mut y = vec![0.0; values(&x).len()];
     let block = block_of_rows(values(&gamma).len());
-    for_blocks(&mut y, block, |i, y| {
+    let y = filled(values(&x).len(), block, |i, y| {
         normalise(nth_block(values(&x), i, block), values(&gamma), eps, y);
     });
     tensor(y, x.shape())

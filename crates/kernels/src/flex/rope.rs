@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 
 use super::Primitive;
 use super::buffer::{
-    block_of_rows, dense, for_blocks, nth_block, owned, tensor, values, values_mut,
+    block_of_rows, dense, filled, for_blocks, nth_block, owned, tensor, values, values_mut,
 };
 use super::simd::vectorised;
 
@@ -52,8 +52,7 @@ pub(super) fn rotate(x: Primitive, cos: Primitive, sin: Primitive, inverse: bool
         for_blocks(values_mut(&mut x), block, turn);
         x
     } else {
-        let mut y = vec![0.0; values(&x).len()];
-        for_blocks(&mut y, block, |i, rows| {
+        let y = filled(values(&x).len(), block, |i, rows| {
             rows.copy_from_slice(nth_block(values(&x), i, block));
             turn(i, rows);
         });

@@ -4,9 +4,7 @@ use burn::backend::TensorMetadata;
 use rayon::prelude::*;
 
 use super::Primitive;
-use super::buffer::{
-    block_of_rows, dense, for_blocks, nth_block, owned, tensor, values, values_mut,
-};
+use super::buffer::{block_of_rows, dense, filled, nth_block, owned, tensor, values, values_mut};
 use super::exp::sigmoid;
 use super::simd::vectorised;
 
@@ -31,9 +29,8 @@ vectorised! {
 
 pub(super) fn forward(gate: Primitive, up: Primitive) -> Primitive {
     let (gate, up) = (dense(gate), dense(up));
-    let mut y = vec![0.0; values(&gate).len()];
     let block = block_of_rows(1);
-    for_blocks(&mut y, block, |i, y| {
+    let y = filled(values(&gate).len(), block, |i, y| {
         gate_block(
             nth_block(values(&gate), i, block),
             nth_block(values(&up), i, block),

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::Primitive;
 use super::buffer::{
-    block_of_rows, dense, for_blocks, nth_block, owned, tensor, values, values_mut,
+    block_of_rows, dense, filled, for_blocks, nth_block, owned, tensor, values, values_mut,
 };
 use super::simd::{sum2, vectorised};
 
@@ -47,9 +47,8 @@ pub(super) fn forward(states: Vec<Primitive>, weights: Primitive) -> Primitive {
     let (first_weight, weights) = values(&weights)
         .split_first()
         .expect("invariant: the public function refuses an empty sum");
-    let mut y = vec![0.0; values(&states[0]).len()];
     let block = block_of_rows(1);
-    for_blocks(&mut y, block, |i, y| {
+    let y = filled(values(&states[0]).len(), block, |i, y| {
         let part = |k: usize| nth_block(values(&states[k]), i, block);
         scale_to(y, part(0), *first_weight);
         let (pairs, last) = weights.as_chunks::<2>();
@@ -74,46 +73,37 @@ pub(super) fn backward(
     let weights = values(&weights);
     let n = states.len();
     let block = block_of_rows(1);
-    let (shape, len) = (dy.shape(), values(&dy).len());
-    let blocks = len.div_ceil(block);
-
-    let mut gradients: Vec<Vec<f32>> = (1..n).map(|_| vec![0.0; len]).collect();
-    // What each thread writes: its block of all gradients, one under the other.
-    let mut parts: Vec<Vec<&mut [f32]>> = (0..blocks).map(|_| Vec::with_capacity(n - 1)).collect();
-    for gradient in &mut gradients {
-        for (part, block) in parts.iter_mut().zip(gradient.chunks_mut(block)) {
-            part.push(block);
-        }
-    }
-    let mut dots = vec![0.0; blocks * n];
-    values_mut(&mut dy)
-        .par_chunks_mut(block)
-        .zip(parts)
+    let mut dots = vec![0.0; values(&dy).len().div_ceil(block) * n];
+    values(&dy)
+        .par_chunks(block)
         .zip(dots.par_chunks_mut(n))
         .enumerate()
-        .for_each(|(i, ((dy, parts), dots))| {
-            for (state, d) in states.iter().zip(&mut *dots) {
+        .for_each(|(i, (dy, dots))| {
+            for (state, d) in states.iter().zip(dots) {
                 *d = dot(nth_block(values(state), i, block), dy);
             }
-            for (part, &weight) in parts.into_iter().zip(weights) {
-                scale_to(part, dy, weight);
-            }
-            scale(dy, weights[n - 1]);
         });
     // In f64: some thousand blocks of products that may cancel.
-    let d_weights = (0..n)
-        .map(|k| {
-            dots.iter()
-                .skip(k)
-                .step_by(n)
-                .map(|&d| f64::from(d))
-                .sum::<f64>() as f32
+    let total = |k: usize| {
+        let dots = dots.iter().skip(k).step_by(n);
+        dots.map(|&d| f64::from(d)).sum::<f64>() as f32
+    };
+    let d_weights = (0..n).map(total).collect();
+
+    let (last, others) = weights
+        .split_last()
+        .expect("invariant: the public function refuses an empty sum");
+    let mut d_states: Vec<_> = others
+        .iter()
+        .map(|&weight| {
+            let dy = values(&dy);
+            let d_state = filled(dy.len(), block, |i, part| {
+                scale_to(part, nth_block(dy, i, block), weight);
+            });
+            tensor(d_state, states[0].shape())
         })
         .collect();
-    let mut d_states: Vec<_> = gradients
-        .into_iter()
-        .map(|gradient| tensor(gradient, shape.clone()))
-        .collect();
+    for_blocks(values_mut(&mut dy), block, |_, dy| scale(dy, *last));
     d_states.push(dy);
     (d_states, tensor(d_weights, Shape::from(vec![n])))
 }
