@@ -86,17 +86,16 @@ pub struct TrainingMemory {
 impl TrainingMemory {
     /// The estimate for micro-batches of `batch` sequences of `seq` tokens.
     ///
-    /// Parameters are exact. Activations are counted in tensors of the size of a hidden state, of
-    /// the feed-forward layer, of the score matrices and of the logits that Burn's autodiff keeps
-    /// alive at the peak; the factors were fitted to measured peaks.
+    /// Parameters are exact. Activations are the tensors that the backward pass needs: for each
+    /// evaluation the inputs of both norms, of the projections and of attention, the feed-forward
+    /// layer's gate, value and product, and the solver's own states. What else the peak holds is
+    /// small beside them.
     pub fn of(model: &LanguageModel, batch: usize, seq: usize) -> Self {
         let cost = Cost::of(model);
         let config = model.config();
         let tokens = (batch * seq) as u64;
-        let evaluation =
-            18 * config.d_model as u64 + 5 * config.d_ff as u64 + 4 * (config.n_heads * seq) as u64;
-        let logits = 4 * config.vocab_size as u64;
-        let per_token = cost.total_evaluations() as u64 * evaluation + logits;
+        let evaluation = 12 * config.d_model as u64 + 3 * config.d_ff as u64;
+        let per_token = cost.total_evaluations() as u64 * evaluation + 4 * config.d_model as u64;
         Self {
             parameters: 4 * 4 * cost.parameters,
             activations: 4 * tokens * per_token,
