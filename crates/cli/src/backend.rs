@@ -1,6 +1,8 @@
 //! The backend that this binary was compiled with: the only place that names one.
 
 use burn::tensor::Device;
+#[cfg(any(feature = "vulkan", feature = "wgpu"))]
+use burn::tensor::DeviceKind::DefaultDevice;
 
 #[cfg(not(any(
     feature = "flex",
@@ -17,57 +19,27 @@ pub(crate) struct Chosen {
     pub(crate) on_host: bool,
 }
 
-/// The fastest kind of device among those compiled in.
-pub(crate) fn choose() -> Chosen {
-    #[cfg(feature = "cuda")]
-    return Chosen {
-        device: Device::cuda(0),
-        on_host: false,
-    };
-    #[cfg(all(feature = "vulkan", not(feature = "cuda")))]
-    return Chosen {
-        device: Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
-        on_host: false,
-    };
-    #[cfg(all(feature = "wgpu", not(any(feature = "cuda", feature = "vulkan"))))]
-    return Chosen {
-        device: Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
-        on_host: false,
-    };
-    #[cfg(all(
-        feature = "flex",
-        not(any(feature = "cuda", feature = "vulkan", feature = "wgpu"))
-    ))]
-    return Chosen {
-        device: Device::flex(),
-        on_host: true,
-    };
-    #[cfg(all(
-        feature = "ndarray",
-        not(any(
-            feature = "cuda",
-            feature = "vulkan",
-            feature = "wgpu",
-            feature = "flex"
-        ))
-    ))]
-    return Chosen {
-        device: ndarray(),
-        on_host: true,
-    };
-}
-
-/// Burn marks its ndarray backend as deprecated after 0.22; it is offered as long as Burn has it.
-#[cfg(all(
+/// The first of the backends compiled in; GPUs come first.
+#[cfg_attr(
     feature = "ndarray",
-    not(any(
-        feature = "cuda",
-        feature = "vulkan",
-        feature = "wgpu",
-        feature = "flex"
-    ))
-))]
-#[allow(deprecated)]
-fn ndarray() -> Device {
-    Device::ndarray()
+    allow(deprecated, reason = "Burn means to drop ndarray, but still has it")
+)]
+pub(crate) fn choose() -> Chosen {
+    let compiled_in = [
+        #[cfg(feature = "cuda")]
+        (Device::cuda(0), false),
+        #[cfg(feature = "vulkan")]
+        (Device::vulkan(DefaultDevice), false),
+        #[cfg(feature = "wgpu")]
+        (Device::wgpu(DefaultDevice), false),
+        #[cfg(feature = "flex")]
+        (Device::flex(), true),
+        #[cfg(feature = "ndarray")]
+        (Device::ndarray(), true),
+    ];
+    let (device, on_host) = compiled_in
+        .into_iter()
+        .next()
+        .expect("invariant: without a backend this file does not compile");
+    Chosen { device, on_host }
 }

@@ -1,10 +1,8 @@
 //! The training loop.
-//!
-//! One step: `accumulation` micro-batches, each summing its losses; the gradient of the sum divided
-//! by the number of tokens that were really there, clipped by its global norm; one AdamW update.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+mod report;
+mod step;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,20 +10,14 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::Device;
 use iiet_data::{Batches, Prepared, prepare};
-use iiet_model::{Cost, LanguageModel, ModelConfig, Sampler, SaveOptions, generate, save};
+use iiet_model::{LanguageModel, ModelConfig, SaveOptions, save};
 
 use crate::checkpoint::{self, TOKENIZER};
-use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation, batch_loss};
-use crate::gradients::AccumulatedGradients;
-use crate::metrics::{MetricsLog, Record};
+use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
+use crate::metrics::MetricsLog;
 use crate::optimizer::ModelAdamW;
 use crate::progress::{DataProgress, StepProgress};
 use crate::{LearningRate, RunConfig, RunDirectory, TrainError, curve, memory};
-
-/// Tokens in a sample of text.
-const SAMPLE_TOKENS: usize = 64;
-/// The temperature of samples: lively, but seldom off the rails.
-const SAMPLE_TEMPERATURE: f32 = 0.8;
 
 /// What a run is told besides its configuration.
 #[derive(Debug)]
@@ -155,14 +147,6 @@ struct Trainer<'a> {
     step: u64,
     tokens: u64,
     checkpoint: Option<PathBuf>,
-}
-
-/// The result of one update.
-struct Step {
-    loss: f64,
-    bits_per_byte: f64,
-    lr: f64,
-    grad_norm: f64,
 }
 
 impl<'a> Trainer<'a> {
@@ -310,22 +294,6 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    fn announce(&self) {
-        let cost = Cost::of(&self.model);
-        let train = &self.config.train;
-        let per_step = train.batch * train.accumulation * self.config.model.seq_len;
-        self.progress.say(&format!(
-            "{:?}, {} parameters, {} evaluations a token; {} steps of {per_step} tokens, {} epochs of {} tokens; into {}",
-            self.config.model.solver,
-            cost.parameters,
-            cost.total_evaluations(),
-            train.steps,
-            format_args!("{:.2}", self.batches.epoch_of(train.steps * train.accumulation as u64)),
-            self.prepared.train.len(),
-            self.run.path().display(),
-        ));
-    }
-
     /// Switches the solver where a stage begins.
     fn enter_stage(&mut self) -> Result<(), TrainError> {
         let wanted = stage_config(self.config, &self.prepared, self.step);
@@ -340,130 +308,6 @@ impl<'a> Trainer<'a> {
             .with_config(&wanted, self.config.train.seed, self.device)?
             .train();
         Ok(())
-    }
-
-    fn take_step(&mut self) -> Result<Step, TrainError> {
-        let train = &self.config.train;
-        let mut gradients = AccumulatedGradients::default();
-        let (mut nats, mut tokens, mut bytes) = (0.0, 0, 0.0);
-        for micro in 0..train.accumulation as u64 {
-            let batch = self
-                .batches
-                .get(self.step * train.accumulation as u64 + micro)?;
-            let loss = batch_loss(&self.model, &batch, self.device);
-            gradients.add(&self.model, loss.sum.backward());
-            nats += f64::from(loss.sum.into_scalar::<f32>());
-            tokens += loss.tokens;
-            bytes += self.text.of(&batch);
-        }
-        let step = self.step + 1;
-        let loss = nats / tokens as f64;
-        let grad_norm = gradients.norm() / tokens as f64;
-        for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
-            if !value.is_finite() {
-                return Err(self.non_finite(step, what, value));
-            }
-        }
-        let clip = match train.clip {
-            0.0 => 1.0,
-            limit => (limit / grad_norm).min(1.0),
-        };
-        let lr = self.schedule.at(step);
-        // The optimizer takes the model apart; nothing below can fail before it is whole again.
-        let model = self.model.clone();
-        self.model = self
-            .optimizer
-            .step(model, gradients, clip / tokens as f64, lr);
-        self.step = step;
-        self.tokens += tokens;
-        let bits_per_byte = nats / std::f64::consts::LN_2 / bytes;
-        Ok(Step {
-            loss,
-            bits_per_byte,
-            lr,
-            grad_norm,
-        })
-    }
-
-    fn non_finite(&self, step: u64, what: &'static str, value: f64) -> TrainError {
-        let checkpoint = match &self.checkpoint {
-            Some(path) => format!("The last checkpoint is {}.", path.display()),
-            None => "There is no checkpoint yet.".to_owned(),
-        };
-        TrainError::NonFinite {
-            step,
-            what,
-            value,
-            checkpoint,
-        }
-    }
-
-    fn log_step(
-        &mut self,
-        update: &Step,
-        tokens_per_second: f64,
-        validate: bool,
-    ) -> Result<Option<Evaluation>, TrainError> {
-        let evaluation =
-            validate.then(|| self.validation.evaluate(&self.model.valid(), self.device));
-        let record = Record {
-            step: self.step,
-            tokens: self.tokens,
-            loss: update.loss,
-            bits_per_byte: update.bits_per_byte,
-            lr: update.lr,
-            grad_norm: update.grad_norm,
-            tokens_per_second,
-            evaluations: Cost::of(&self.model).total_evaluations(),
-            validation_loss: evaluation.map(|e| e.loss),
-            validation_bits_per_byte: evaluation.map(|e| e.bits_per_byte),
-        };
-        self.progress.record(&record);
-        self.log.append(record)?;
-        if validate {
-            curve::draw(
-                &self.run.curve(),
-                &self.log.records,
-                self.baselines.unigram_loss,
-            )?;
-        }
-        Ok(evaluation)
-    }
-
-    fn sample(&mut self) -> Result<(), TrainError> {
-        let tokenizer = &self.prepared.tokenizer;
-        let end = tokenizer.document_end();
-        let mut prompt = tokenizer.encode(&self.config.train.sample_prompt)?;
-        if prompt.is_empty() {
-            // The start of a document, or any token where documents have no mark.
-            prompt.push(end.unwrap_or(0));
-        }
-        let seed = self.config.train.seed ^ self.step;
-        let mut sampler = Sampler::new(SAMPLE_TEMPERATURE, seed);
-        let model = self.model.valid();
-        let ids = generate(
-            &model,
-            &prompt,
-            SAMPLE_TOKENS,
-            end,
-            &mut sampler,
-            self.device,
-        );
-        let text = format!(
-            "{}{}",
-            self.config.train.sample_prompt,
-            tokenizer.decode(&ids)?
-        );
-        let entry = format!("--- step {}\n{}\n", self.step, text.trim_end());
-        self.progress.say(entry.trim_end());
-        let path = self.run.samples();
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(TrainError::io(&path))?;
-        file.write_all(entry.as_bytes())
-            .map_err(TrainError::io(&path))
     }
 
     fn write_checkpoint(&mut self) -> Result<PathBuf, TrainError> {

@@ -1,0 +1,104 @@
+//! What a run tells on the way: records, curves, samples.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use burn::module::Module;
+use iiet_model::{Cost, Sampler, generate};
+
+use super::Trainer;
+use super::step::Step;
+use crate::evaluate::Evaluation;
+use crate::metrics::Record;
+use crate::{TrainError, curve};
+
+/// Tokens in a sample of text.
+const SAMPLE_TOKENS: usize = 64;
+/// The temperature of samples: lively, but seldom off the rails.
+const SAMPLE_TEMPERATURE: f32 = 0.8;
+
+impl Trainer<'_> {
+    pub(super) fn announce(&self) {
+        let cost = Cost::of(&self.model);
+        let train = &self.config.train;
+        let per_step = train.batch * train.accumulation * self.config.model.seq_len;
+        self.progress.say(&format!(
+            "{:?}, {} parameters, {} evaluations a token; {} steps of {per_step} tokens, {} epochs of {} tokens; into {}",
+            self.config.model.solver,
+            cost.parameters,
+            cost.total_evaluations(),
+            train.steps,
+            format_args!("{:.2}", self.batches.epoch_of(train.steps * train.accumulation as u64)),
+            self.prepared.train.len(),
+            self.run.path().display(),
+        ));
+    }
+
+    pub(super) fn log_step(
+        &mut self,
+        update: &Step,
+        tokens_per_second: f64,
+        validate: bool,
+    ) -> Result<Option<Evaluation>, TrainError> {
+        let evaluation =
+            validate.then(|| self.validation.evaluate(&self.model.valid(), self.device));
+        let record = Record {
+            step: self.step,
+            tokens: self.tokens,
+            loss: update.loss,
+            bits_per_byte: update.bits_per_byte,
+            lr: update.lr,
+            grad_norm: update.grad_norm,
+            tokens_per_second,
+            evaluations: Cost::of(&self.model).total_evaluations(),
+            validation_loss: evaluation.map(|e| e.loss),
+            validation_bits_per_byte: evaluation.map(|e| e.bits_per_byte),
+        };
+        self.progress.record(&record);
+        self.log.append(record)?;
+        if validate {
+            curve::draw(
+                &self.run.curve(),
+                &self.log.records,
+                self.baselines.unigram_loss,
+            )?;
+        }
+        Ok(evaluation)
+    }
+
+    pub(super) fn sample(&mut self) -> Result<(), TrainError> {
+        let tokenizer = &self.prepared.tokenizer;
+        let end = tokenizer.document_end();
+        let mut prompt = tokenizer.encode(&self.config.train.sample_prompt)?;
+        if prompt.is_empty() {
+            // The start of a document, or any token where documents have no mark.
+            prompt.push(end.unwrap_or(0));
+        }
+        let seed = self.config.train.seed ^ self.step;
+        let mut sampler = Sampler::new(SAMPLE_TEMPERATURE, seed);
+        let model = self.model.valid();
+        let ids = generate(
+            &model,
+            &prompt,
+            SAMPLE_TOKENS,
+            end,
+            &mut sampler,
+            self.device,
+        );
+        let text = format!(
+            "{}{}",
+            self.config.train.sample_prompt,
+            tokenizer.decode(&ids)?
+        );
+        let entry = format!("--- step {}\n{}\n", self.step, text.trim_end());
+        self.progress.say(entry.trim_end());
+        let path = self.run.samples();
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(TrainError::io(&path))?;
+        file.write_all(entry.as_bytes())
+            .map_err(TrainError::io(&path))
+    }
+}

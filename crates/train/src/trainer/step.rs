@@ -1,0 +1,75 @@
+//! One update.
+//!
+//! `accumulation` micro-batches, each summing its losses; the gradient of the sum divided by the
+//! number of tokens that were really there, clipped by its global norm; one step of AdamW.
+
+use super::Trainer;
+use crate::TrainError;
+use crate::evaluate::batch_loss;
+use crate::gradients::AccumulatedGradients;
+
+/// The result of one update.
+pub(super) struct Step {
+    pub(super) loss: f64,
+    pub(super) bits_per_byte: f64,
+    pub(super) lr: f64,
+    pub(super) grad_norm: f64,
+}
+
+impl Trainer<'_> {
+    pub(super) fn take_step(&mut self) -> Result<Step, TrainError> {
+        let train = &self.config.train;
+        let mut gradients = AccumulatedGradients::default();
+        let (mut nats, mut tokens, mut bytes) = (0.0, 0, 0.0);
+        for micro in 0..train.accumulation as u64 {
+            let batch = self
+                .batches
+                .get(self.step * train.accumulation as u64 + micro)?;
+            let loss = batch_loss(&self.model, &batch, self.device);
+            gradients.add(&self.model, loss.sum.backward());
+            nats += f64::from(loss.sum.into_scalar::<f32>());
+            tokens += loss.tokens;
+            bytes += self.text.of(&batch);
+        }
+        let step = self.step + 1;
+        let loss = nats / tokens as f64;
+        let grad_norm = gradients.norm() / tokens as f64;
+        for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
+            if !value.is_finite() {
+                return Err(self.non_finite(step, what, value));
+            }
+        }
+        let clip = match train.clip {
+            0.0 => 1.0,
+            limit => (limit / grad_norm).min(1.0),
+        };
+        let lr = self.schedule.at(step);
+        // The optimizer takes the model apart; nothing below can fail before it is whole again.
+        let model = self.model.clone();
+        self.model = self
+            .optimizer
+            .step(model, gradients, clip / tokens as f64, lr);
+        self.step = step;
+        self.tokens += tokens;
+        let bits_per_byte = nats / std::f64::consts::LN_2 / bytes;
+        Ok(Step {
+            loss,
+            bits_per_byte,
+            lr,
+            grad_norm,
+        })
+    }
+
+    fn non_finite(&self, step: u64, what: &'static str, value: f64) -> TrainError {
+        let checkpoint = match &self.checkpoint {
+            Some(path) => format!("The last checkpoint is {}.", path.display()),
+            None => "There is no checkpoint yet.".to_owned(),
+        };
+        TrainError::NonFinite {
+            step,
+            what,
+            value,
+            checkpoint,
+        }
+    }
+}
