@@ -88,8 +88,8 @@ impl TrainingMemory {
     ///
     /// Parameters are exact. Activations are the tensors that the backward pass needs: for each
     /// evaluation the inputs of both norms, of the projections and of attention, the feed-forward
-    /// layer's gate, value and product, and the solver's own states. What else the peak holds is
-    /// small beside them.
+    /// layer's gate, value and product, and the solver's own states. The sum was within a tenth of
+    /// the peaks measured for three solvers at two sizes on flex.
     pub fn of(model: &LanguageModel, batch: usize, seq: usize) -> Self {
         let cost = Cost::of(model);
         let config = model.config();
