@@ -10,8 +10,7 @@
 //! [`SwiGlu`] feed-forward layer. [`BlockField`] is the same thing as an
 //! [`iiet_ode::VectorField`]: it goes wherever a solver wants an equation.
 //!
-//! ```no_run
-//! # // Needs a backend, which an application chooses by a feature of `burn`.
+//! ```
 //! use burn::tensor::{Device, Distribution, Tensor};
 //! use iiet_blocks::{BlockConfig, Positions};
 //!

@@ -8,6 +8,7 @@ mod check;
 mod cross_entropy;
 mod determinism;
 mod elementwise;
+mod non_finite;
 mod norms;
 mod rotation;
 mod sums;
