@@ -47,6 +47,9 @@ pub(super) fn sample(
         progress.advance(text.len() as u64);
         Ok(())
     })?;
-    progress.done(&format!("{:.1} MB", taken as f64 / 1e6));
+    progress.done(&format!(
+        "{:.1} MB of it, evenly spread, to train the tokenizer on",
+        taken as f64 / 1e6
+    ));
     Ok(texts)
 }
