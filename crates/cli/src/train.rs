@@ -66,7 +66,11 @@ fn report(summary: &Summary, arguments: &Arguments) {
         );
         return;
     };
-    let below = |baseline: f64| 100.0 * (1.0 - validation.bits_per_byte / baseline);
+    let against = |baseline: f64| {
+        let percent = 100.0 * (validation.bits_per_byte / baseline - 1.0);
+        let side = if percent > 0.0 { "above" } else { "below" };
+        format!("the model is {:.0} % {side}", percent.abs())
+    };
     println!(
         "\n{} steps, {} tokens in {:.0} s",
         summary.step,
@@ -83,14 +87,11 @@ fn report(summary: &Summary, arguments: &Arguments) {
     );
     let unigram = baselines.unigram_bits_per_byte;
     println!(
-        "  token unigram entropy     {unigram:.3}   the model is {:.0} % below",
-        below(unigram)
+        "  token unigram entropy     {unigram:.3}   {}",
+        against(unigram)
     );
     let gzip = baselines.gzip_bits_per_byte;
-    println!(
-        "  gzip -9                   {gzip:.3}   the model is {:.0} % below",
-        below(gzip)
-    );
+    println!("  gzip -9                   {gzip:.3}   {}", against(gzip));
     println!("curves  {}", run.curve().display());
     println!("metrics {}", run.metrics().display());
     println!("model   {}", run.model().display());
