@@ -1,6 +1,7 @@
 //! Times every operation, forward and backward, against its composition of Burn operations.
 //!
-//! `cargo run --workspace --example compare [PART OF A NAME]`, on flex. The two are timed in turn,
+//! `cargo build --workspace --example compare`, then `target/debug/examples/compare [PART OF A NAME]`,
+//! on flex. The two are timed in turn,
 //! so that a machine that slows down slows both; printed are medians.
 
 use std::time::Instant;
