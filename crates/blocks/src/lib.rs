@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`Block`] is the LLaMA layer: pre-norm, bias-free, dropout-free, with causal grouped-query
-//! [`Attention`] under a rotary position embedding in the half-split layout ([`Rope`]), and a
+//! [`Attention`] under a rotary position embedding in the half-split layout ([`Positions`]), and a
 //! [`SwiGlu`] feed-forward layer. [`BlockField`] is the same thing as an
 //! [`iiet_ode::VectorField`]: it goes wherever a solver wants an equation.
 //!
