@@ -23,8 +23,9 @@ use crate::{RunDirectory, TrainError};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
-/// The tokenizer, as in every model directory.
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER: &str = "tokenizer.json";
+/// Without it `transformers` takes every tokenizer beside a LLaMA for LLaMA's own.
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,7 +64,7 @@ pub(crate) fn write(
         fs::remove_dir_all(&partial).map_err(TrainError::io(&partial))?;
     }
     save(model, &partial, &SaveOptions::default())?;
-    tokenizer.save(&partial.join(TOKENIZER))?;
+    save_tokenizer(tokenizer, &partial)?;
     let position = Position {
         step,
         tokens,
@@ -76,7 +77,7 @@ pub(crate) fn write(
     write_moments(&partial.join(OPTIMIZER), &optimizer.moments)?;
     let state = serde_json::to_string_pretty(&position).expect("invariant: plain data serialises");
     fs::write(partial.join(STATE), state).map_err(TrainError::io(partial.join(STATE)))?;
-    for name in [TOKENIZER, OPTIMIZER, STATE] {
+    for name in [TOKENIZER, TOKENIZER_CONFIG, OPTIMIZER, STATE] {
         let file = partial.join(name);
         File::open(&file)
             .and_then(|f| f.sync_all())
@@ -95,6 +96,19 @@ pub(crate) fn write(
         fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
     }
     Ok(path)
+}
+
+/// Writes the tokenizer of a model directory, and how other tools are to read it.
+pub(crate) fn save_tokenizer(tokenizer: &Tokenizer, dir: &Path) -> Result<(), TrainError> {
+    tokenizer.save(&dir.join(TOKENIZER))?;
+    let end = tokenizer.document_end().and_then(|id| tokenizer.token(id));
+    let config = serde_json::json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": end,
+        "clean_up_tokenization_spaces": false,
+    });
+    let path = dir.join(TOKENIZER_CONFIG);
+    fs::write(&path, format!("{config:#}\n")).map_err(TrainError::io(&path))
 }
 
 /// The checkpoints of a run, newest first.

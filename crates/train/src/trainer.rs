@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use iiet_data::{Batches, Prepared, prepare};
 use iiet_model::{LanguageModel, ModelConfig, SaveOptions, save};
 
-use crate::checkpoint::{self, TOKENIZER};
+use crate::checkpoint;
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::metrics::MetricsLog;
 use crate::optimizer::ModelAdamW;
@@ -272,9 +272,7 @@ impl<'a> Trainer<'a> {
         if self.step == train.steps {
             let model = self.model.valid();
             save(&model, &self.run.model(), &SaveOptions::default())?;
-            self.prepared
-                .tokenizer
-                .save(&self.run.model().join(TOKENIZER))?;
+            checkpoint::save_tokenizer(&self.prepared.tokenizer, &self.run.model())?;
         }
         curve::draw(
             &self.run.curve(),

@@ -172,7 +172,12 @@ fn a_run_leaves_everything_it_promises() {
     assert_eq!(names(&run.join("checkpoints")), ["step-114", "step-120"]);
     assert_eq!(
         names(&run.join("model")),
-        ["config.json", "model.safetensors", "tokenizer.json"]
+        [
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json"
+        ]
     );
     assert!(
         fs::read_to_string(run.join("loss.svg"))
