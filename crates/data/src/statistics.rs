@@ -13,8 +13,8 @@ use flate2::write::GzEncoder;
 
 /// Bits per byte of a loss in nats per token (a mean), over so many tokens and bytes of text.
 /// Not a number if there are no bytes.
-pub fn bits_per_byte(nats_per_token: f64, tokens: u64, text_bytes: u64) -> f64 {
-    nats_per_token / std::f64::consts::LN_2 * tokens as f64 / text_bytes as f64
+pub fn bits_per_byte(nats_per_token: f64, tokens: u64, text_bytes: f64) -> f64 {
+    nats_per_token / std::f64::consts::LN_2 * tokens as f64 / text_bytes
 }
 
 /// The entropy of the tokens' own frequencies, in nats per token: the mean loss of the best model
@@ -52,7 +52,11 @@ pub fn unigram_cross_entropy(train: &[u64], counts: &[u64]) -> f64 {
 
 /// The entropy of the tokens' frequencies in bits per byte of the text they stand for.
 pub fn unigram_bits_per_byte(counts: &[u64], text_bytes: u64) -> f64 {
-    bits_per_byte(unigram_entropy(counts), counts.iter().sum(), text_bytes)
+    bits_per_byte(
+        unigram_entropy(counts),
+        counts.iter().sum(),
+        text_bytes as f64,
+    )
 }
 
 /// The size of the text under `gzip -9`, in bits per byte; 0 for an empty text.

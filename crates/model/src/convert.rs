@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
+use crate::names::{
+    ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
+};
 use crate::{LanguageModel, ModelConfig, ModelError};
 
 impl LanguageModel {
@@ -58,8 +60,7 @@ impl ParameterMapper for TakeOver {
     ) -> Param<Tensor<D>> {
         match self.known.by_name.remove(name) {
             Some(data) if *data.shape() == parameter.lazy_shape() => {
-                let id = parameter.id;
-                parameter.transform_for_load(Tensor::from_data(data, &self.device), id)
+                with_value(parameter, data, &self.device)
             }
             _ => parameter,
         }

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
 
-use crate::names::{ParameterMapper, Role, map_parameters};
+use crate::names::{ParameterMapper, Role, map_parameters, with_value};
 use crate::{LanguageModel, ModelConfig, ModelError};
 
 impl LanguageModel {
@@ -58,8 +58,7 @@ impl ParameterMapper for Fill {
             .map(|_| self.normal.sample(&mut random))
             .collect();
         let data = TensorData::new::<f32, _>(values, shape);
-        let id = parameter.id;
-        parameter.transform_for_load(Tensor::from_data(data, &self.device), id)
+        with_value(parameter, data, &self.device)
     }
 }
 

@@ -5,7 +5,7 @@
 //! spelling. Linear weights lie transposed there, `[out, in]`.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::LanguageModel;
 
@@ -53,6 +53,16 @@ pub fn map_parameters(model: LanguageModel, mapper: &mut impl ParameterMapper) -
         path,
         inner: mapper,
     })
+}
+
+/// The parameter with another value; whether it is trained stays as it was.
+pub(crate) fn with_value<const D: usize>(
+    parameter: Param<Tensor<D>>,
+    data: TensorData,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let id = parameter.id;
+    parameter.transform_for_load(Tensor::from_data(data, device), id)
 }
 
 /// The module path on the way to a parameter.

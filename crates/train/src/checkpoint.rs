@@ -13,7 +13,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_data::Tokenizer;
 use iiet_model::{
-    LanguageModel, ModelConfig, ParameterVisitor, Role, SaveOptions, load, save, visit_parameters,
+    LanguageModel, ParameterVisitor, Role, SaveOptions, load, save, visit_parameters,
 };
 use safetensors::{Dtype, SafeTensors, View, serialize_to_file};
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,6 @@ pub(crate) struct Checkpoint {
     pub(crate) path: PathBuf,
     pub(crate) position: Position,
     pub(crate) model: LanguageModel,
-    pub(crate) config: ModelConfig,
     pub(crate) moments: BTreeMap<String, Moments>,
 }
 
@@ -154,7 +153,7 @@ fn read(path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
             reason,
         }
     })?;
-    let (model, config) = load(path, device)?;
+    let (model, _) = load(path, device)?;
     let moments = read_moments(&path.join(OPTIMIZER), &position.updates, device)?;
     check_lengths(&path.join(OPTIMIZER), &model, &moments)?;
     let path = path.to_owned();
@@ -162,7 +161,6 @@ fn read(path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
         path,
         position,
         model,
-        config,
         moments,
     })
 }

@@ -98,8 +98,9 @@ impl Validation {
     /// # Errors
     ///
     /// [`TrainError::Data`] if the tokens cannot be read.
-    pub fn new(
+    pub(crate) fn new(
         prepared: &Prepared,
+        text: &TextBytes,
         batch: usize,
         seq: usize,
         max_tokens: u64,
@@ -110,7 +111,6 @@ impl Validation {
             .chunks(batch)
             .map(|windows| source.of_windows(windows))
             .collect::<Result<_, _>>()?;
-        let text = TextBytes::new(prepared);
         let valid = batches
             .iter()
             .flat_map(|batch| &batch.valid)
@@ -174,6 +174,6 @@ impl Validation {
     }
 
     fn bits_per_byte(&self, loss: f64) -> f64 {
-        loss / std::f64::consts::LN_2 * self.tokens as f64 / self.bytes
+        statistics::bits_per_byte(loss, self.tokens, self.bytes)
     }
 }

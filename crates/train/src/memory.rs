@@ -1,6 +1,6 @@
 //! Whether a run fits into memory, before any of it is taken.
 
-use iiet_model::{LanguageModel, TrainingMemory};
+use iiet_model::TrainingMemory;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::TrainError;
@@ -31,11 +31,6 @@ fn compare(memory: &TrainingMemory, available: u64) -> Result<(), TrainError> {
         activations: gib(memory.activations),
         available: gib(available),
     })
-}
-
-/// The estimate for an empty model and micro-batches of `batch` sequences of its `seq_len`.
-pub(crate) fn estimate(model: &LanguageModel, batch: usize) -> TrainingMemory {
-    TrainingMemory::of(model, batch, model.config().seq_len)
 }
 
 #[cfg(test)]

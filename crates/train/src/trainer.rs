@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::Device;
 use iiet_data::{Batches, Prepared, prepare};
-use iiet_model::{LanguageModel, ModelConfig, SaveOptions, save};
+use iiet_model::{LanguageModel, ModelConfig, SaveOptions, TrainingMemory, save};
 
 use crate::checkpoint;
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
@@ -91,7 +91,8 @@ fn refuse_what_does_not_fit(
     if options.on_host {
         // The final solver is the most expensive one, or the stages would be pointless.
         let model = LanguageModel::empty(&config.model.config(vocab_size, None), device)?;
-        memory::check_host(&memory::estimate(&model, config.train.batch))?;
+        let (batch, seq) = (config.train.batch, config.model.seq_len);
+        memory::check_host(&TrainingMemory::of(&model, batch, seq))?;
     }
     Ok(())
 }
@@ -179,10 +180,10 @@ impl<'a> Trainer<'a> {
             checkpoint.path.display()
         );
         let vocab_size = prepared.tokenizer.vocab_size();
-        if checkpoint.config.vocab_size != vocab_size {
+        if checkpoint.model.config().vocab_size != vocab_size {
             return Err(TrainError::ResumeMismatch {
                 key: "the tokenizer's vocabulary",
-                before: format!("{} tokens", checkpoint.config.vocab_size),
+                before: format!("{} tokens", checkpoint.model.config().vocab_size),
                 now: format!("{vocab_size} tokens"),
             });
         }
@@ -209,14 +210,15 @@ impl<'a> Trainer<'a> {
         let train = &config.train;
         let (batch, seq) = (train.batch, config.model.seq_len);
         let batches = Batches::new(prepared.train.clone(), batch, seq, train.seed)?;
-        let validation = Validation::new(&prepared, batch, seq, train.eval_tokens)?;
+        let text = TextBytes::new(&prepared);
+        let validation = Validation::new(&prepared, &text, batch, seq, train.eval_tokens)?;
         let baselines = validation.baselines(&prepared.tokenizer)?;
         let log = MetricsLog::open(&run.metrics(), step)?;
         Ok(Self {
             config,
             device,
             batches,
-            text: TextBytes::new(&prepared),
+            text,
             validation,
             baselines,
             schedule: LearningRate::new(train),

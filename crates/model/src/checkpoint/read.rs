@@ -14,7 +14,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::{CONFIG, INDEX, WEIGHTS};
-use crate::names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
+use crate::names::{
+    ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
+};
 use crate::{LanguageModel, ModelConfig, ModelError, TensorFault};
 
 /// Reads a model directory, in f32 whatever the type on disk.
@@ -207,8 +209,7 @@ impl ParameterMapper for Fill<'_> {
             values = transposed(&values, *rows, *columns);
         }
         let data = TensorData::new::<f32, _>(values, shape);
-        let id = parameter.id;
-        parameter.transform_for_load(Tensor::from_data(data, &self.device), id)
+        with_value(parameter, data, &self.device)
     }
 }
 

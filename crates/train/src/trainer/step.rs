@@ -3,6 +3,8 @@
 //! `accumulation` micro-batches, each summing its losses; the gradient of the sum divided by the
 //! number of tokens that were really there, clipped by its global norm; one step of AdamW.
 
+use iiet_data::statistics;
+
 use super::Trainer;
 use crate::TrainError;
 use crate::evaluate::batch_loss;
@@ -51,7 +53,7 @@ impl Trainer<'_> {
             .step(model, gradients, clip / tokens as f64, lr);
         self.step = step;
         self.tokens += tokens;
-        let bits_per_byte = nats / std::f64::consts::LN_2 / bytes;
+        let bits_per_byte = statistics::bits_per_byte(loss, tokens, bytes);
         Ok(Step {
             loss,
             bits_per_byte,
