@@ -179,6 +179,13 @@ impl<'a> Trainer<'a> {
             "resuming from {}, after step {at}",
             checkpoint.path.display()
         );
+        if at > config.train.steps {
+            return Err(TrainError::Value {
+                key: "train.steps",
+                found: config.train.steps.to_string(),
+                allowed: format!("allowed: at least {at}, where the run stands"),
+            });
+        }
         let vocab_size = prepared.tokenizer.vocab_size();
         if checkpoint.model.config().vocab_size != vocab_size {
             return Err(TrainError::ResumeMismatch {
@@ -271,8 +278,12 @@ impl<'a> Trainer<'a> {
             Some(path) if self.step == train.steps => path,
             _ => self.write_checkpoint()?,
         };
+        let mut validation = None;
         if self.step == train.steps {
             let model = self.model.valid();
+            // A run that was complete when it was resumed has taken no step here.
+            let evaluate = || self.validation.evaluate(&model, self.device);
+            validation = Some(last.unwrap_or_else(evaluate));
             save(&model, &self.run.model(), &SaveOptions::default())?;
             checkpoint::save_tokenizer(&self.prepared.tokenizer, &self.run.model())?;
         }
@@ -287,7 +298,7 @@ impl<'a> Trainer<'a> {
             steps: train.steps,
             tokens: self.tokens,
             elapsed: started.elapsed(),
-            validation: last.filter(|_| self.step == train.steps),
+            validation,
             baselines: self.baselines,
             validation_tokens: self.validation.tokens(),
             checkpoint,

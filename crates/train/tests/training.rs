@@ -237,6 +237,15 @@ fn an_interrupt_leaves_a_checkpoint() {
 }
 
 #[test]
+fn a_complete_run_resumes_to_its_own_result() {
+    let place = Place::new();
+    let first = place.run("run", &[]).unwrap();
+    let again = place.resume("run", &[]).unwrap();
+    assert_eq!((again.step, again.validation), (12, first.validation));
+    assert_eq!(place.records("run").len(), 12);
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over() {
     let place = Place::new();
     place.run("run", &[]).unwrap();
@@ -271,6 +280,9 @@ fn a_resume_under_another_configuration_is_refused() {
         let error = place.resume("run", &[set]).unwrap_err().to_string();
         assert!(error.contains(key), "{error}");
     }
+    let error = place.resume("run", &["train.steps=8"]).unwrap_err();
+    let expected = "train.steps is 8; allowed: at least 12, where the run stands";
+    assert_eq!(error.to_string(), expected);
     // More steps at another rate are welcome.
     let summary = place
         .resume("run", &["train.steps=14", "train.lr=1e-3"])
