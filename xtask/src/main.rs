@@ -17,7 +17,7 @@ cargo xtask [--backend BACKEND] [--features FEATURE,..] COMMAND ARGS
 Builds iiet and runs `iiet COMMAND ARGS`; `cargo xtask help` lists the commands.
 
   --backend BACKEND       flex (default), ndarray, wgpu, vulkan or cuda
-  --features FEATURE,..   further features of iiet, such as parquet
+  --features FEATURE,..   further features of iiet, such as hub
 
 `cargo xtask train` alone trains configs/tiny.toml on the sources of this workspace's
 dependencies: a few minutes on two CPU cores.";

@@ -36,12 +36,6 @@ pub enum DataError {
         other_files: u64,
         known: String,
     },
-    /// The kind of source was not compiled in.
-    #[error("{path}: needs the cargo feature `{feature}` of iiet-data, which is off in this build", path = path.display())]
-    FeatureMissing {
-        path: PathBuf,
-        feature: &'static str,
-    },
     /// `cargo metadata` failed, so the default corpus cannot be found.
     #[error(
         "cannot list the locked dependencies with `cargo metadata --locked`: {message}; run inside a workspace whose Cargo.lock is current, after `cargo fetch`, or set data.source to a path"

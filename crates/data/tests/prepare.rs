@@ -311,18 +311,3 @@ fn inspection_shows_what_is_there() {
     let batch = batches.get(12_345).unwrap();
     assert_eq!(batch.inputs[1..16], batch.targets[..15]);
 }
-
-#[cfg(not(feature = "parquet"))]
-#[test]
-fn parquet_without_its_feature_names_it() {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path();
-    fs::write(root.join("a.parquet"), "PAR1").unwrap();
-    let error = prepare(&config(root, "a.parquet"), &())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("a.parquet") && error.contains("`parquet`"),
-        "{error}"
-    );
-}

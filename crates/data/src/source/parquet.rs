@@ -1,180 +1,141 @@
 //! Reads a column of a Parquet file, one document a row.
 //!
-//! The crate behind it is heavy, so it is compiled in by the cargo feature `parquet` only. Snappy
-//! and gzip pages are read; other codecs are reported by name.
+//! Snappy, gzip, LZ4 and Zstandard pages are read; other codecs are reported by name.
+
+use std::fs::File;
+
+use parquet::basic::Type as PhysicalType;
+use parquet::column::reader::ColumnReader;
+use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::{Item, Visitor};
-use crate::error::DataError;
+use crate::error::{BadRecord, DataError, Problem};
+use crate::source::pieces::pieces;
 
-#[cfg(not(feature = "parquet"))]
+/// Rows read at a time; the pages behind them are decompressed one by one.
+const ROWS: usize = 256;
+
+/// Hands over the text of every row; a null is a bad record.
 pub(crate) fn read(
     item: &Item,
-    _text_field: &str,
-    _visitor: &mut dyn Visitor,
+    text_field: &str,
+    visitor: &mut dyn Visitor,
 ) -> Result<(), DataError> {
-    Err(DataError::FeatureMissing {
+    let bad = |row: Option<u64>, problem| BadRecord {
         path: item.path.clone(),
-        feature: "parquet",
-    })
-}
-
-#[cfg(feature = "parquet")]
-pub(crate) use with_feature::read;
-
-#[cfg(feature = "parquet")]
-mod with_feature {
-    use std::fs::File;
-
-    use parquet::basic::Type as PhysicalType;
-    use parquet::column::reader::ColumnReader;
-    use parquet::data_type::ByteArray;
-    use parquet::errors::ParquetError;
-    use parquet::file::reader::{FileReader, SerializedFileReader};
-
-    use super::{DataError, Item, Visitor};
-    use crate::error::{BadRecord, Problem};
-    use crate::source::pieces::pieces;
-
-    /// Rows read at a time; the pages behind them are decompressed one by one.
-    const ROWS: usize = 256;
-
-    /// Hands over the text of every row; a null is a bad record.
-    pub(crate) fn read(
-        item: &Item,
-        text_field: &str,
-        visitor: &mut dyn Visitor,
-    ) -> Result<(), DataError> {
-        let bad = |row: Option<u64>, problem| BadRecord {
-            path: item.path.clone(),
-            line: row,
-            problem,
+        line: row,
+        problem,
+    };
+    if item.bytes == 0 {
+        return visitor.bad(bad(None, Problem::EmptyFile));
+    }
+    let file = File::open(&item.path).map_err(DataError::io(&item.path))?;
+    let reader = match guarded(|| SerializedFileReader::new(file)) {
+        Ok(reader) => reader,
+        Err(problem) => return visitor.bad(bad(None, problem)),
+    };
+    let column = match text_column(&reader, text_field) {
+        Ok(column) => column,
+        Err(problem) => return visitor.bad(bad(None, problem)),
+    };
+    let mut row = 0;
+    for group in 0..reader.num_row_groups() {
+        let column = guarded(|| reader.get_row_group(group)?.get_column_reader(column));
+        let mut column = match column {
+            Ok(ColumnReader::ByteArrayColumnReader(column)) => column,
+            Ok(_) => continue, // the schema said otherwise, and it was checked above
+            Err(problem) => return visitor.bad(bad(Some(row + 1), problem)),
         };
-        if item.bytes == 0 {
-            return visitor.bad(bad(None, Problem::EmptyFile));
-        }
-        let file = File::open(&item.path).map_err(DataError::io(&item.path))?;
-        let reader = match guarded(|| SerializedFileReader::new(file)) {
-            Ok(reader) => reader,
-            Err(problem) => return visitor.bad(bad(None, problem)),
-        };
-        let column = match text_column(&reader, text_field) {
-            Ok(column) => column,
-            Err(problem) => return visitor.bad(bad(None, problem)),
-        };
-        let mut row = 0;
-        for group in 0..reader.num_row_groups() {
-            let column = guarded(|| reader.get_row_group(group)?.get_column_reader(column));
-            let mut column = match column {
-                Ok(ColumnReader::ByteArrayColumnReader(column)) => column,
-                Ok(_) => continue, // the schema said otherwise, and it was checked above
+        loop {
+            let (mut values, mut levels) = (Vec::<ByteArray>::new(), Vec::<i16>::new());
+            let read = guarded(|| column.read_records(ROWS, Some(&mut levels), None, &mut values));
+            let records = match read {
+                Ok((0, _, _)) => break,
+                Ok((records, _, _)) => records,
                 Err(problem) => return visitor.bad(bad(Some(row + 1), problem)),
             };
-            loop {
-                let (mut values, mut levels) = (Vec::<ByteArray>::new(), Vec::<i16>::new());
-                let read =
-                    guarded(|| column.read_records(ROWS, Some(&mut levels), None, &mut values));
-                let records = match read {
-                    Ok((0, _, _)) => break,
-                    Ok((records, _, _)) => records,
-                    Err(problem) => return visitor.bad(bad(Some(row + 1), problem)),
-                };
-                let nulls_possible = values.len() < records;
-                let mut values = values.iter();
-                for at in 0..records {
-                    row += 1;
-                    let is_null = nulls_possible && levels.get(at).is_none_or(|&level| level == 0);
-                    let value = if is_null { None } else { values.next() };
-                    match text_of(value, text_field) {
-                        Ok(text) => {
-                            for piece in pieces(text) {
-                                visitor.piece(piece)?;
-                            }
-                            visitor.end()?;
+            let nulls_possible = values.len() < records;
+            let mut values = values.iter();
+            for at in 0..records {
+                row += 1;
+                let is_null = nulls_possible && levels.get(at).is_none_or(|&level| level == 0);
+                let value = if is_null { None } else { values.next() };
+                match text_of(value, text_field) {
+                    Ok(text) => {
+                        for piece in pieces(text) {
+                            visitor.piece(piece)?;
                         }
-                        Err(problem) => visitor.bad(bad(Some(row), problem))?,
+                        visitor.end()?;
                     }
+                    Err(problem) => visitor.bad(bad(Some(row), problem))?,
                 }
             }
         }
-        match row {
-            0 => visitor.bad(bad(None, Problem::EmptyFile)),
-            _ => Ok(()),
-        }
     }
-
-    /// Runs a step of the `parquet` crate, which panics on some damaged files where it should
-    /// return an error. The file is not read on after either.
-    fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Problem> {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(step));
-        let message = match outcome {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "its pages are damaged".to_owned(),
-        };
-        Err(Problem::Parquet { message })
-    }
-
-    fn text_of<'a>(value: Option<&'a ByteArray>, field: &str) -> Result<&'a str, Problem> {
-        let value = value.ok_or_else(|| Problem::WrongType {
-            what: format!("the field \"{field}\""),
-            found: "null".to_owned(),
-            expected: "a string",
-        })?;
-        match std::str::from_utf8(value.data()) {
-            Ok("") => Err(Problem::EmptyText),
-            Ok(text) => Ok(text),
-            Err(error) => Err(Problem::NotUtf8 {
-                offset: error.valid_up_to() as u64,
-                of: "row's text",
-            }),
-        }
-    }
-
-    /// The index of the column of byte strings with this (dotted) name, one value a row.
-    fn text_column(reader: &SerializedFileReader<File>, field: &str) -> Result<usize, Problem> {
-        let schema = reader.metadata().file_metadata().schema_descr();
-        let columns = schema.columns();
-        let found = columns.iter().position(|c| c.path().string() == field);
-        let Some(index) = found else {
-            let names: Vec<String> = columns.iter().map(|c| c.path().string()).collect();
-            return Err(Problem::MissingField {
-                field: field.to_owned(),
-                found: names.join(", "),
-            });
-        };
-        let column = &columns[index];
-        let is_text = column.physical_type() == PhysicalType::BYTE_ARRAY;
-        if !is_text || column.max_rep_level() > 0 || column.max_def_level() > 1 {
-            return Err(Problem::WrongType {
-                what: format!("the column \"{field}\""),
-                found: match is_text {
-                    true => "nested".to_owned(),
-                    false => column.physical_type().to_string(),
-                },
-                expected: "one string a row",
-            });
-        }
-        Ok(index)
+    match row {
+        0 => visitor.bad(bad(None, Problem::EmptyFile)),
+        _ => Ok(()),
     }
 }
 
-#[cfg(all(test, not(feature = "parquet")))]
-mod tests {
-    use super::*;
-    use crate::source::tests::Collect;
+/// Runs a step of the `parquet` crate, which panics on some damaged files where it should
+/// return an error. The file is not read on after either.
+fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Problem> {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(step));
+    let message = match outcome {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "its pages are damaged".to_owned(),
+    };
+    Err(Problem::Parquet { message })
+}
 
-    #[test]
-    fn without_the_feature_the_error_names_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.parquet");
-        std::fs::write(&path, "PAR1").unwrap();
-        let item = &crate::source::find(&[&path], None).unwrap()[0];
-        let error = read(item, "text", &mut Collect::default()).unwrap_err();
-        assert!(error.to_string().contains("feature `parquet`"), "{error}");
+fn text_of<'a>(value: Option<&'a ByteArray>, field: &str) -> Result<&'a str, Problem> {
+    let value = value.ok_or_else(|| Problem::WrongType {
+        what: format!("the field \"{field}\""),
+        found: "null".to_owned(),
+        expected: "a string",
+    })?;
+    match std::str::from_utf8(value.data()) {
+        Ok("") => Err(Problem::EmptyText),
+        Ok(text) => Ok(text),
+        Err(error) => Err(Problem::NotUtf8 {
+            offset: error.valid_up_to() as u64,
+            of: "row's text",
+        }),
     }
 }
 
-#[cfg(all(test, feature = "parquet"))]
+/// The index of the column of byte strings with this (dotted) name, one value a row.
+fn text_column(reader: &SerializedFileReader<File>, field: &str) -> Result<usize, Problem> {
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let columns = schema.columns();
+    let found = columns.iter().position(|c| c.path().string() == field);
+    let Some(index) = found else {
+        let names: Vec<String> = columns.iter().map(|c| c.path().string()).collect();
+        return Err(Problem::MissingField {
+            field: field.to_owned(),
+            found: names.join(", "),
+        });
+    };
+    let column = &columns[index];
+    let is_text = column.physical_type() == PhysicalType::BYTE_ARRAY;
+    if !is_text || column.max_rep_level() > 0 || column.max_def_level() > 1 {
+        return Err(Problem::WrongType {
+            what: format!("the column \"{field}\""),
+            found: match is_text {
+                true => "nested".to_owned(),
+                false => column.physical_type().to_string(),
+            },
+            expected: "one string a row",
+        });
+    }
+    Ok(index)
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;
@@ -226,6 +187,8 @@ mod tests {
             Compression::UNCOMPRESSED,
             Compression::SNAPPY,
             Compression::GZIP(Default::default()),
+            Compression::ZSTD(Default::default()),
+            Compression::LZ4_RAW,
         ] {
             let got = collect("a.parquet", &file(groups, compression));
             assert_eq!(got.documents, ["a", "b", "c"]);
