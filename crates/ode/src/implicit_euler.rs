@@ -23,11 +23,23 @@ pub struct ImplicitEuler {
 
 impl<S: State> Solver<S> for ImplicitEuler {
     fn step(&self, field: &mut impl VectorField<S>, at: Trajectory<S>, h: f64) -> Trajectory<S> {
+        self.step_watched(field, at, h, &mut |_| ())
+    }
+
+    fn step_watched(
+        &self,
+        field: &mut impl VectorField<S>,
+        at: Trajectory<S>,
+        h: f64,
+        watch: &mut dyn FnMut(S),
+    ) -> Trajectory<S> {
         let r = self.iterations.at(at.n + 1);
         at.advance(|y| {
             let mut z = field.euler(y.clone(), h);
+            watch(z.clone());
             for _ in 0..r {
                 z = y.clone().axpy(h, field.slope(z));
+                watch(z.clone());
             }
             z
         })

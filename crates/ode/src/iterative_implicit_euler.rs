@@ -26,11 +26,36 @@ pub struct IterativeImplicitEuler<H = LearnedHistory> {
     pub iterations: IterationSchedule,
 }
 
-impl<S: State, H: Multistep<S>> Solver<S> for IterativeImplicitEuler<H> {
-    fn step(&self, field: &mut impl VectorField<S>, at: Trajectory<S>, h: f64) -> Trajectory<S> {
+impl<H> IterativeImplicitEuler<H> {
+    fn guess_and_correct<S: State>(
+        &self,
+        field: &mut impl VectorField<S>,
+        at: Trajectory<S>,
+        h: f64,
+        watch: Option<&mut dyn FnMut(S)>,
+    ) -> Trajectory<S>
+    where
+        H: Multistep<S>,
+    {
         let r = self.iterations.at(at.n + 1);
         let guess = field.euler(at.y.clone(), h);
-        self.history.correct(field, at, guess, r, h)
+        self.history.correct(field, at, guess, r, h, watch)
+    }
+}
+
+impl<S: State, H: Multistep<S>> Solver<S> for IterativeImplicitEuler<H> {
+    fn step(&self, field: &mut impl VectorField<S>, at: Trajectory<S>, h: f64) -> Trajectory<S> {
+        self.guess_and_correct(field, at, h, None)
+    }
+
+    fn step_watched(
+        &self,
+        field: &mut impl VectorField<S>,
+        at: Trajectory<S>,
+        h: f64,
+        watch: &mut dyn FnMut(S),
+    ) -> Trajectory<S> {
+        self.guess_and_correct(field, at, h, Some(watch))
     }
 
     fn evaluations(&self, n: usize) -> usize {

@@ -32,7 +32,8 @@ pub trait Multistep<S: State> {
     /// `sum_{k<=n} wc[n,k] s_k`, the layer's output.
     fn output(&self, n: usize, states: &[S]) -> S;
 
-    /// Takes layer n from its guess to its output in r corrections.
+    /// Takes layer n from its guess to its output in r corrections. `watch`, if there is one, sees
+    /// the output that each number of corrections from 0 to r would give.
     fn correct(
         &self,
         field: &mut impl VectorField<S>,
@@ -40,6 +41,7 @@ pub trait Multistep<S: State> {
         guess: S,
         r: usize,
         h: f64,
+        mut watch: Option<&mut dyn FnMut(S)>,
     ) -> Trajectory<S> {
         if at.history.is_empty() {
             at.history.push(at.y.clone());
@@ -50,12 +52,20 @@ pub trait Multistep<S: State> {
             // The earlier states do not change while the layer iterates: their sum is taken once.
             let past = self.past(n, &at.history);
             for _ in 0..r {
+                if let Some(watch) = &mut watch {
+                    at.history.push(s.clone());
+                    watch(self.output(n, &at.history));
+                    at.history.pop();
+                }
                 let z = self.with_present(n, past.clone(), s);
                 s = self.normalise_correction(n, field.euler(z, h));
             }
         }
         at.history.push(s);
         let y = self.output(n, &at.history);
+        if let Some(watch) = watch {
+            watch(y.clone());
+        }
         at.advance(|_| y)
     }
 }

@@ -119,7 +119,7 @@ pub struct PredictorCorrector<P = LearnedEma, H = LearnedHistory> {
 impl<S: State, P: EmaStages<S>, H: Multistep<S>> Solver<S> for PredictorCorrector<P, H> {
     fn step(&self, field: &mut impl VectorField<S>, at: Trajectory<S>, h: f64) -> Trajectory<S> {
         let guess = self.stages.predict(field, at.y.clone(), h);
-        self.history.correct(field, at, guess, 1, h)
+        self.history.correct(field, at, guess, 1, h, None)
     }
 
     fn evaluations(&self, _n: usize) -> usize {

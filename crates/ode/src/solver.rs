@@ -42,6 +42,22 @@ pub trait Solver<S: State> {
     /// From `at` to the next state, through the field of layer `at.n + 1`, with step size `h`.
     fn step(&self, field: &mut impl VectorField<S>, at: Trajectory<S>, h: f64) -> Trajectory<S>;
 
+    /// [`step`](Self::step), which shows on its way what it would give if it stopped early:
+    /// `yhat^(i)`, the output after i corrections, for i = 0, .., r. The last is the result.
+    ///
+    /// A method that takes no corrections, or always the same number, shows its result alone.
+    fn step_watched(
+        &self,
+        field: &mut impl VectorField<S>,
+        at: Trajectory<S>,
+        h: f64,
+        watch: &mut dyn FnMut(S),
+    ) -> Trajectory<S> {
+        let next = self.step(field, at, h);
+        watch(next.y.clone());
+        next
+    }
+
     /// How often the step of layer n, counted from 1, evaluates the field.
     fn evaluations(&self, n: usize) -> usize;
 
@@ -197,6 +213,18 @@ macro_rules! solvers {
             ) -> Trajectory<Tensor<D>> {
                 match self {
                     $(Self::$solver(solver) => solver.step(field, at, h),)+
+                }
+            }
+
+            fn step_watched(
+                &self,
+                field: &mut impl VectorField<Tensor<D>>,
+                at: Trajectory<Tensor<D>>,
+                h: f64,
+                watch: &mut dyn FnMut(Tensor<D>),
+            ) -> Trajectory<Tensor<D>> {
+                match self {
+                    $(Self::$solver(solver) => solver.step_watched(field, at, h, watch),)+
                 }
             }
 

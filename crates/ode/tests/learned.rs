@@ -285,3 +285,34 @@ fn options_that_do_not_fit_are_refused() {
         );
     }
 }
+
+#[test]
+fn a_watched_step_shows_what_each_shorter_one_gives() {
+    let mean = rows(|n, _| 1.0 / (n + 1) as f64);
+    let twice = |watched: Vec<f64>, last: f64, shorter: &dyn Fn(usize) -> f64| {
+        assert_eq!(watched.len(), 4);
+        for (r, y) in watched.iter().enumerate() {
+            assert_eq!(*y, shorter(r), "after {r} corrections");
+        }
+        assert_eq!(watched[3], last);
+    };
+    // The second step, so that there is a history to leave as it was.
+    let solver = |r| iiet(r, mean.clone(), mean.clone());
+    let at = solver(3).step(&mut logistic, Trajectory::start(0.1), H);
+    let mut watched = Vec::new();
+    let next = solver(3).step_watched(&mut logistic, at.clone(), H, &mut |y| watched.push(y));
+    assert_eq!(next, solver(3).step(&mut logistic, at.clone(), H));
+    twice(watched, next.y, &|r| {
+        solver(r).step(&mut logistic, at.clone(), H).y
+    });
+
+    let solver = |r| ImplicitEuler {
+        iterations: IterationSchedule::Uniform(r),
+    };
+    let at = Trajectory::start(0.1);
+    let mut watched = Vec::new();
+    let next = solver(3).step_watched(&mut logistic, at.clone(), H, &mut |y| watched.push(y));
+    twice(watched, next.y, &|r| {
+        solver(r).step(&mut logistic, at.clone(), H).y
+    });
+}
