@@ -2,6 +2,7 @@
 
 mod backend;
 mod data;
+mod influence;
 mod info;
 mod logits;
 mod train;
@@ -24,6 +25,8 @@ enum Command {
     Train(train::Arguments),
     /// Write the logits of given token ids to a safetensors file.
     Logits(logits::Arguments),
+    /// Measure what each correction of an iterated model contributes.
+    Influence(influence::Arguments),
     /// Prepare a corpus for training, or look into a prepared one.
     #[command(subcommand)]
     Data(data::Command),
@@ -58,6 +61,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
+        Command::Influence(arguments) => influence::run(&arguments),
         Command::Data(command) => data::run(&command),
         Command::Info(arguments) => info::run(&arguments),
     }

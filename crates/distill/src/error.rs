@@ -1,0 +1,45 @@
+use std::path::PathBuf;
+
+use iiet_ode::SolverName;
+
+/// What can go wrong when a model is measured or a schedule is chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum DistillError {
+    /// A model that has nothing to drop.
+    #[error(
+        "the model's solver, {}, takes no corrections; influence is measured on implicit_euler and iterative_implicit_euler with iterations above 0",
+        name(*.solver)
+    )]
+    NoCorrections {
+        /// The solver of the model.
+        solver: SolverName,
+    },
+    /// A threshold that is no influence.
+    #[error(
+        "the threshold is {found}; allowed: 0 (keeps every correction) and above; influences lie between 0 and 2"
+    )]
+    Threshold {
+        /// The threshold asked for.
+        found: f64,
+    },
+    /// A budget that not even the guesses meet.
+    #[error("{found} evaluations a layer; allowed: 1 and above, since every layer makes its guess")]
+    Budget {
+        /// The mean asked for.
+        found: f64,
+    },
+    /// The heat map could not be drawn or written.
+    #[error("{}: {reason}", .path.display())]
+    Drawing {
+        /// The file.
+        path: PathBuf,
+        /// What the plotter or the system said.
+        reason: String,
+    },
+}
+
+fn name(solver: SolverName) -> String {
+    let name = serde_json::to_value(solver).ok();
+    name.and_then(|name| name.as_str().map(str::to_owned))
+        .unwrap_or_else(|| format!("{solver:?}"))
+}

@@ -1,0 +1,155 @@
+//! How much each correction changes a layer's output.
+//!
+//! ```text
+//! I[n,i] = mean over tokens of 1 - cos( yhat_n^(i-1), yhat_n^(i) )         n = 1..N, i = 1..r_n
+//! ```
+//!
+//! `yhat_n^(i)` is the output that layer n would give if it stopped after i corrections; the layers
+//! before it take all of theirs.
+//!
+//! Liu et al., *IIET*, EMNLP 2025 (arXiv 2509.22463), section 4.
+
+use burn::tensor::{Int, Tensor};
+use iiet_blocks::{BlockField, Positions};
+use iiet_model::LanguageModel;
+use iiet_ode::{Solver, Trajectory};
+use serde::{Deserialize, Serialize};
+
+use crate::DistillError;
+
+/// The influence of every correction of a model, on some text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Influence {
+    /// Tokens measured on.
+    pub tokens: u64,
+    /// The sequences they came in.
+    pub sequences: u64,
+    /// `I[n,i]` at `[n - 1][i - 1]`, between 0 and 2: one row a layer, one value a correction.
+    pub influence: Vec<Vec<f64>>,
+    /// The standard error of each value, taken over the sequences' means, because the tokens of a
+    /// sequence are not independent; `None` for a single sequence.
+    pub standard_error: Vec<Vec<Option<f64>>>,
+}
+
+/// The measurement while it runs: a few numbers for each correction, however long the text.
+#[derive(Debug, Clone)]
+pub struct InfluenceMeter {
+    /// For each correction, the running mean over sequences and the sum of squared deviations
+    /// (Welford, 1962).
+    moments: Vec<Vec<(f64, f64)>>,
+    sequences: u64,
+    seq: Option<usize>,
+}
+
+impl InfluenceMeter {
+    /// Nothing measured yet.
+    ///
+    /// # Errors
+    ///
+    /// [`DistillError::NoCorrections`] if no layer of the model takes any.
+    pub fn new(model: &LanguageModel) -> Result<Self, DistillError> {
+        let config = model.config();
+        let solver = &config.solver;
+        let iterates = solver.name.reads(iiet_ode::SolverOption::Iterations);
+        let corrections = match iterates {
+            true => solver.options.iterations.per_layer(config.n_layers),
+            false => vec![0; config.n_layers],
+        };
+        if corrections.iter().all(|r| *r == 0) {
+            return Err(DistillError::NoCorrections {
+                solver: solver.name,
+            });
+        }
+        Ok(Self {
+            moments: corrections.iter().map(|r| vec![(0.0, 0.0); *r]).collect(),
+            sequences: 0,
+            seq: None,
+        })
+    }
+
+    /// Measures on one batch more.
+    ///
+    /// The sequences of all batches have one length, so that the mean over sequences is the mean
+    /// over tokens.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`, below `vocab_size`
+    ///
+    /// # Panics
+    ///
+    /// If `seq` differs from the batches before.
+    pub fn add(&mut self, model: &LanguageModel, ids: Tensor<2, Int>) {
+        let [batch, seq] = ids.dims();
+        assert_eq!(*self.seq.get_or_insert(seq), seq, "sequences of one length");
+        let backbone = &model.model;
+        let config = model.config();
+        let head_dim = config.block().head_dim();
+        let positions = Positions::new(head_dim, config.rope_theta, seq, &ids.device());
+
+        let mut at = Trajectory::start(backbone.embed_tokens.forward(ids));
+        for (block, moments) in backbone.layers.iter().zip(&mut self.moments) {
+            let mut field = BlockField {
+                block,
+                positions: &positions,
+            };
+            let mut previous: Option<Tensor<3>> = None;
+            let mut corrections = moments.iter_mut();
+            at = backbone
+                .solver
+                .step_watched(&mut field, at, 1.0, &mut |output| {
+                    if let Some(previous) = previous.replace(output.clone()) {
+                        let moments = corrections.next().expect("invariant: r_n corrections");
+                        let changes = distance(previous, output);
+                        add_to(moments, self.sequences, &changes);
+                    }
+                });
+        }
+        self.sequences += batch as u64;
+    }
+
+    /// The table.
+    pub fn finish(self) -> Influence {
+        let n = self.sequences as f64;
+        let table = |value: &dyn Fn(&(f64, f64)) -> f64| -> Vec<Vec<f64>> {
+            let rows = self.moments.iter();
+            rows.map(|row| row.iter().map(value).collect()).collect()
+        };
+        let standard_error = table(&|(_, squares)| (squares / (n - 1.0) / n).sqrt());
+        Influence {
+            tokens: self.sequences * self.seq.unwrap_or(0) as u64,
+            sequences: self.sequences,
+            influence: table(&|(mean, _)| *mean),
+            standard_error: standard_error
+                .into_iter()
+                .map(|row| row.into_iter().map(|e| (n > 1.0).then_some(e)).collect())
+                .collect(),
+        }
+    }
+}
+
+/// `1 - cos(a, b)` of each token, as the mean over each sequence.
+///
+/// Computed as half the squared distance of the unit vectors: the subtraction from one would lose
+/// in rounding what a late correction still changes.
+fn distance(a: Tensor<3>, b: Tensor<3>) -> Vec<f32> {
+    let unit = |x: Tensor<3>| {
+        let norm = x.clone().square().sum_dim(2).sqrt().clamp_min(1e-12);
+        x / norm
+    };
+    let apart = (unit(a) - unit(b)).square().sum_dim(2).mul_scalar(0.5);
+    apart
+        .mean_dim(1)
+        .try_into_vec_as::<f32>()
+        .expect("invariant: float tensors can be read as f32")
+}
+
+fn add_to((mean, squares): &mut (f64, f64), before: u64, values: &[f32]) {
+    for (n, value) in (before + 1..).zip(values) {
+        let value = f64::from(*value);
+        let off = value - *mean;
+        *mean += off / n as f64;
+        *squares += off * (value - *mean);
+    }
+}

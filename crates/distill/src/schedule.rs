@@ -1,0 +1,139 @@
+//! From influences to an iteration schedule.
+//!
+//! The corrections of a layer form a chain: the i-th starts from the (i-1)-th. So a layer keeps a
+//! prefix of them, and a schedule is one number a layer, how many it keeps.
+//!
+//! Liu et al., *IIET*, EMNLP 2025 (arXiv 2509.22463), section 4: iteration-influence-aware
+//! distillation.
+
+use iiet_ode::IterationSchedule;
+
+use crate::DistillError;
+
+/// Keeps the corrections of each layer up to the first whose influence is below `tau`.
+///
+/// `influence[n - 1][i - 1]` is `I[n,i]`, one row a layer. Tau 0 keeps all of them, and anything
+/// above 2, the largest influence there is, none.
+///
+/// # Errors
+///
+/// [`DistillError::Threshold`] if tau is negative or not a number.
+pub fn by_threshold(influence: &[Vec<f64>], tau: f64) -> Result<IterationSchedule, DistillError> {
+    if tau.is_nan() || tau < 0.0 {
+        return Err(DistillError::Threshold { found: tau });
+    }
+    let kept = |row: &Vec<f64>| row.iter().take_while(|value| **value >= tau).count();
+    Ok(IterationSchedule::PerLayer(
+        influence.iter().map(kept).collect(),
+    ))
+}
+
+/// Drops corrections, the least influential of the layers' last ones first, until a layer takes
+/// `mean` evaluations on average; the guess counts as one.
+///
+/// The mean is met, and missed by less than one evaluation of the whole network. Of equals the one
+/// in the latest layer goes first. A smaller budget keeps a subset of what a larger one keeps.
+///
+/// # Errors
+///
+/// [`DistillError::Budget`] if the mean is below 1, which every layer's guess takes, or not a number.
+pub fn by_budget(influence: &[Vec<f64>], mean: f64) -> Result<IterationSchedule, DistillError> {
+    if mean.is_nan() || mean < 1.0 {
+        return Err(DistillError::Budget { found: mean });
+    }
+    let layers = influence.len();
+    let mut kept: Vec<usize> = influence.iter().map(Vec::len).collect();
+    while (layers + kept.iter().sum::<usize>()) as f64 > mean * layers as f64 {
+        let last = |n: &usize| influence[*n][kept[*n] - 1];
+        let least = (0..layers)
+            .rev()
+            .filter(|n| kept[*n] > 0)
+            .min_by(|a, b| last(a).total_cmp(&last(b)))
+            .expect("invariant: without corrections the mean is 1, which every budget allows");
+        kept[least] -= 1;
+    }
+    Ok(IterationSchedule::PerLayer(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use IterationSchedule::PerLayer;
+    use proptest::prelude::*;
+
+    fn table() -> Vec<Vec<f64>> {
+        vec![
+            vec![0.5, 0.1, 0.3],
+            vec![0.2, 0.2, 0.05],
+            vec![0.01, 0.4, 0.4],
+        ]
+    }
+
+    #[test]
+    fn a_threshold_cuts_each_chain_at_its_first_weak_link() {
+        let at = |tau| by_threshold(&table(), tau).unwrap();
+        assert_eq!(at(0.2), PerLayer(vec![1, 2, 0]));
+        assert_eq!(at(0.05), PerLayer(vec![3, 3, 0]));
+        assert_eq!(at(0.0), PerLayer(vec![3, 3, 3]));
+        assert_eq!(at(2.0), PerLayer(vec![0, 0, 0]));
+        assert!(by_threshold(&table(), f64::NAN).is_err());
+        assert!(by_threshold(&table(), -0.1).is_err());
+    }
+
+    #[test]
+    fn a_budget_drops_the_least_of_the_last_corrections() {
+        // 12 evaluations: 0.05 of layer 2 goes first, then its 0.2, then the other 0.2, then 0.3.
+        for (mean, kept) in [
+            (4.0, [3, 3, 3]),
+            (3.7, [3, 2, 3]),
+            (3.0, [3, 0, 3]),
+            (2.7, [2, 0, 3]),
+            (2.4, [1, 0, 3]),
+            (1.0, [0, 0, 0]),
+        ] {
+            assert_eq!(
+                by_budget(&table(), mean).unwrap(),
+                PerLayer(kept.into()),
+                "{mean}"
+            );
+        }
+        assert!(by_budget(&table(), 0.9).is_err());
+        assert!(by_budget(&table(), f64::NAN).is_err());
+    }
+
+    fn tables() -> impl Strategy<Value = Vec<Vec<f64>>> {
+        prop::collection::vec(prop::collection::vec(0.0..2.0f64, 0..5), 1..8)
+    }
+
+    fn kept(schedule: &IterationSchedule, influence: &[Vec<f64>]) -> Vec<usize> {
+        let kept = schedule.per_layer(influence.len());
+        assert!(kept.iter().zip(influence).all(|(r, row)| *r <= row.len()));
+        kept
+    }
+
+    proptest! {
+        #[test]
+        fn a_larger_threshold_keeps_no_more(table in tables(), a in 0.0..2.0f64, b in 0.0..2.0f64) {
+            let at = |tau| kept(&by_threshold(&table, tau).unwrap(), &table);
+            let (low, high) = (at(a.min(b)), at(a.max(b)));
+            prop_assert!(low.iter().zip(&high).all(|(low, high)| low >= high));
+            for (r, row) in low.iter().zip(&table) {
+                prop_assert!(row[..*r].iter().all(|value| *value >= a.min(b)));
+                prop_assert!(row.get(*r).is_none_or(|value| *value < a.min(b)));
+            }
+        }
+
+        #[test]
+        fn a_budget_is_met_and_hardly_undershot(table in tables(), a in 1.0..6.0f64, b in 1.0..6.0f64) {
+            let layers = table.len();
+            let at = |mean| kept(&by_budget(&table, mean).unwrap(), &table);
+            let full: usize = table.iter().map(|row| row.len() + 1).sum();
+            let (low, high) = (at(a.min(b)), at(a.max(b)));
+            prop_assert!(low.iter().zip(&high).all(|(low, high)| low <= high));
+            let evaluations = (layers + low.iter().sum::<usize>()) as f64;
+            let allowed = a.min(b) * layers as f64;
+            prop_assert!(evaluations <= allowed);
+            prop_assert!(evaluations == full as f64 || evaluations > allowed - 1.0);
+        }
+    }
+}

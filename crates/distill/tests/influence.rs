@@ -1,0 +1,227 @@
+//! The influence table against one worked out by hand and one from whole steps of shorter schedules.
+
+use burn::module::Param;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use iiet_blocks::{BlockField, Positions};
+use iiet_distill::{DistillError, Influence, InfluenceMeter};
+use iiet_model::{LanguageModel, ModelConfig};
+use iiet_ode::{IterationSchedule, Solver, SolverConfig, SolverName, SolverOptions, Trajectory};
+
+fn config(name: SolverName, iterations: IterationSchedule, n_layers: usize) -> ModelConfig {
+    ModelConfig {
+        vocab_size: 61,
+        d_model: 16,
+        d_ff: 24,
+        n_layers,
+        n_heads: 4,
+        n_kv_heads: 2,
+        seq_len: 32,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e4,
+        initializer_range: 0.2,
+        tie_embeddings: true,
+        solver: SolverConfig {
+            name,
+            options: SolverOptions {
+                iterations,
+                ..SolverOptions::default()
+            },
+        },
+        bos_token_id: None,
+        eos_token_id: None,
+    }
+}
+
+fn ids(rows: &[Vec<i64>], device: &Device) -> Tensor<2, Int> {
+    let shape = [rows.len(), rows[0].len()];
+    Tensor::from_data(TensorData::new::<i64, _>(rows.concat(), shape), device)
+}
+
+/// Six sequences of nine tokens.
+fn sequences() -> Vec<Vec<i64>> {
+    (0..6)
+        .map(|row| {
+            (0..9)
+                .map(|t| (7 * row * row + 11 * t + row * t) % 61)
+                .collect()
+        })
+        .collect()
+}
+
+fn measure(model: &LanguageModel, rows: &[Vec<i64>], batch: usize, device: &Device) -> Influence {
+    let mut meter = InfluenceMeter::new(model).unwrap();
+    for rows in rows.chunks(batch) {
+        meter.add(model, ids(rows, device));
+    }
+    meter.finish()
+}
+
+/// One layer of textbook implicit Euler whose attention turns a lone token by 90 degrees and whose
+/// feed-forward layer is zero: F(y) = R y / rms(y). From y_0 = (sqrt 2, 0),
+///
+/// - yhat^(0) = y_0 + R (sqrt 2, 0) ... with y / rms(y) = (sqrt 2, 0): (sqrt 2, sqrt 2), at 45 degrees;
+/// - yhat^(1) = y_0 + R (1, 1) = (sqrt 2 - 1, 1), at 67.5 degrees.
+///
+/// So I[1,1] = 1 - cos(22.5 degrees).
+#[test]
+fn a_table_by_hand() {
+    let device = Device::flex();
+    let config = ModelConfig {
+        vocab_size: 2,
+        d_model: 2,
+        d_ff: 1,
+        n_heads: 1,
+        n_kv_heads: 1,
+        ..config(SolverName::ImplicitEuler, IterationSchedule::Uniform(1), 1)
+    };
+    let mut model = LanguageModel::empty(&config, &device).unwrap();
+    let matrix = |rows: [[f32; 2]; 2]| Param::from_tensor(Tensor::<2>::from_data(rows, &device));
+    model.model.embed_tokens.weight = matrix([[2.0f32.sqrt(), 0.0], [0.0, 0.0]]);
+    let layer = &mut model.model.layers[0];
+    // Row vectors times [in, out]: (1, 0) turns to (0, 1).
+    layer.self_attn.v_proj.weight = matrix([[0.0, 1.0], [-1.0, 0.0]]);
+    layer.self_attn.o_proj.weight = matrix([[1.0, 0.0], [0.0, 1.0]]);
+    for zero in [
+        &mut layer.self_attn.q_proj.weight,
+        &mut layer.self_attn.k_proj.weight,
+    ] {
+        *zero = matrix([[0.0; 2]; 2]);
+    }
+    let zeros = |shape: [usize; 2]| Param::from_tensor(Tensor::<2>::zeros(shape, &device));
+    layer.mlp.gate_proj.weight = zeros([2, 1]);
+    layer.mlp.up_proj.weight = zeros([2, 1]);
+    layer.mlp.down_proj.weight = zeros([1, 2]);
+
+    let table = measure(&model, &[vec![0]], 1, &device);
+    let expected = 1.0 - (std::f64::consts::PI / 8.0).cos();
+    let found = table.influence[0][0];
+    assert!(
+        (found - expected).abs() < 1e-6,
+        "{found} against {expected}"
+    );
+    assert_eq!(table.standard_error, [[None]]);
+    assert_eq!((table.tokens, table.sequences), (1, 1));
+}
+
+/// `yhat_n^(i)` as the step of a solver that takes i corrections in layer n.
+fn stopped_early(
+    model: &LanguageModel,
+    r: &[usize],
+    rows: &[Vec<i64>],
+    device: &Device,
+) -> Vec<Vec<Vec<f32>>> {
+    let config = model.config();
+    let positions = Positions::new(
+        config.block().head_dim(),
+        config.rope_theta,
+        rows[0].len(),
+        device,
+    );
+    let mut at = Trajectory::start(model.model.embed_tokens.forward(ids(rows, device)));
+    let mut outputs = Vec::new();
+    for (layer, block) in model.model.layers.iter().enumerate() {
+        let step = |corrections: usize, at: Trajectory<Tensor<3>>| {
+            let mut options = config.solver.options.clone();
+            let mut schedule = r.to_vec();
+            schedule[layer] = corrections;
+            options.iterations = IterationSchedule::PerLayer(schedule);
+            let mut field = BlockField {
+                block,
+                positions: &positions,
+            };
+            let mut shorter = model.model.solver.clone();
+            match &mut shorter {
+                iiet_ode::AnySolver::IterativeImplicitEuler(s) => s.iterations = options.iterations,
+                iiet_ode::AnySolver::ImplicitEuler(s) => s.iterations = options.iterations,
+                other => panic!("{other:?} takes no corrections"),
+            }
+            shorter.step(&mut field, at, 1.0)
+        };
+        outputs.push(
+            (0..=r[layer])
+                .map(|i| step(i, at.clone()).y.try_into_vec_as::<f32>().unwrap())
+                .collect(),
+        );
+        at = step(r[layer], at);
+    }
+    outputs
+}
+
+/// The mean over tokens of 1 - cos, in f64.
+fn mean_distance(a: &[f32], b: &[f32], width: usize) -> f64 {
+    let tokens = a.chunks(width).zip(b.chunks(width));
+    let distances = tokens.map(|(a, b)| {
+        let dot = |x: &[f32], y: &[f32]| -> f64 {
+            x.iter()
+                .zip(y)
+                .map(|(x, y)| f64::from(*x) * f64::from(*y))
+                .sum()
+        };
+        1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    });
+    distances.sum::<f64>() / (a.len() / width) as f64
+}
+
+#[test]
+fn each_value_compares_two_shorter_steps_whatever_the_batch() {
+    let device = Device::flex();
+    let rows = sequences();
+    for (name, r) in [
+        (SolverName::IterativeImplicitEuler, vec![3, 0, 2, 1]),
+        (SolverName::ImplicitEuler, vec![2, 1, 0, 3]),
+    ] {
+        let schedule = IterationSchedule::PerLayer(r.clone());
+        let model = LanguageModel::init(&config(name, schedule, 4), 5, &device).unwrap();
+        let outputs = stopped_early(&model, &r, &rows, &device);
+        for batch in [1, 4, 6] {
+            let table = measure(&model, &rows, batch, &device);
+            assert_eq!((table.tokens, table.sequences), (54, 6));
+            for (n, row) in table.influence.iter().enumerate() {
+                assert_eq!(row.len(), r[n]);
+                for (i, found) in row.iter().enumerate() {
+                    let expected = mean_distance(&outputs[n][i], &outputs[n][i + 1], 16);
+                    assert!(expected > 1e-6, "a layer at rest shows nothing");
+                    assert!(
+                        (found - expected).abs() < 1e-5 * expected + 1e-7,
+                        "{name:?}, batch {batch}, layer {n}, correction {i}: {found}, {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_standard_error_is_that_of_the_sequences() {
+    let device = Device::flex();
+    let rows = sequences();
+    let name = SolverName::IterativeImplicitEuler;
+    let config = config(name, IterationSchedule::Uniform(1), 2);
+    let model = LanguageModel::init(&config, 5, &device).unwrap();
+    let of_each: Vec<f64> = rows
+        .iter()
+        .map(|row| measure(&model, std::slice::from_ref(row), 1, &device).influence[1][0])
+        .collect();
+    let n = of_each.len() as f64;
+    let mean = of_each.iter().sum::<f64>() / n;
+    let variance = of_each.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let table = measure(&model, &rows, 4, &device);
+    let found = table.standard_error[1][0].unwrap();
+    let expected = (variance / n).sqrt();
+    assert!((found / expected - 1.0).abs() < 1e-4, "{found}, {expected}");
+}
+
+#[test]
+fn a_model_without_corrections_is_refused_by_its_solvers_name() {
+    let device = Device::flex();
+    for (name, r) in [
+        (SolverName::ExplicitEuler, 3),
+        (SolverName::IterativeImplicitEuler, 0),
+    ] {
+        let config = config(name, IterationSchedule::Uniform(r), 2);
+        let model = LanguageModel::empty(&config, &device).unwrap();
+        let error = InfluenceMeter::new(&model).unwrap_err();
+        assert!(matches!(error, DistillError::NoCorrections { solver } if solver == name));
+        assert!(error.to_string().contains("_euler, takes no"), "{error}");
+    }
+}
