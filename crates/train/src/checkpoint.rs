@@ -17,6 +17,7 @@ use iiet_data::Tokenizer;
 use iiet_model::durable::{beside, install_directory, remove_directory, write_file};
 use iiet_model::{FileRecord, LanguageModel, Manifest, ModelError, SaveOptions, load, save};
 
+pub(crate) use self::retention::remove_leftovers;
 pub use self::state::Difference;
 pub(crate) use self::state::{DataPosition, Identity, RandomState, State};
 use crate::optimizer::{ModelAdamW, Moments};

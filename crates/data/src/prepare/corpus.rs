@@ -145,11 +145,15 @@ fn train_tokenizer(
     let _lock = lock(&config.cache, &name)?;
     // Its own bytes say nothing about damage: the hash beside it does.
     let record = directory.join("blake3");
-    if let (Ok(tokenizer), Ok(record)) = (Tokenizer::open(&path), fs::read_to_string(&record)) {
-        match record.trim() == blake3::hash(tokenizer.json()).to_hex().as_str() {
-            true => return Ok(path),
-            false => progress.done(&format!("{}: damaged; training it again", path.display())),
-        }
+    let whole = |tokenizer: Tokenizer| {
+        let record = fs::read_to_string(&record).unwrap_or_default();
+        record.trim() == blake3::hash(tokenizer.json()).to_hex().as_str()
+    };
+    match Tokenizer::open(&path).map(whole) {
+        Ok(true) => return Ok(path),
+        Ok(false) => progress.done(&format!("{}: damaged; training it again", path.display())),
+        Err(error) if path.exists() => progress.done(&format!("{error}; training it again")),
+        Err(_) => {}
     }
     let sum: f64 = members.iter().map(|(_, weight)| weight).sum();
     let mut texts = Vec::new();

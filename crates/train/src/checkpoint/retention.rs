@@ -64,12 +64,13 @@ pub(super) fn looks_whole(path: &Path) -> bool {
 }
 
 /// Removes the hidden folders that an interrupted write or removal left.
-fn remove_leftovers(run: &RunDirectory) -> Result<(), TrainError> {
+pub(crate) fn remove_leftovers(run: &RunDirectory) -> Result<(), TrainError> {
     let folder = run.checkpoints();
     for entry in fs::read_dir(&folder).map_err(TrainError::io(&folder))? {
         let path = entry.map_err(TrainError::io(&folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let ours = name.starts_with(".step-")
+        let ours = name.trim_start_matches('.').starts_with("step-")
+            && name.starts_with('.')
             && [".partial", ".replaced", ".removed"]
                 .iter()
                 .any(|suffix| name.ends_with(suffix));

@@ -35,6 +35,8 @@ pub(super) fn find(
     if !run.checkpoints().exists() {
         return start_over(run);
     }
+    // What is half written takes room; that it cannot be removed is no reason not to go on.
+    let _ = checkpoint::remove_leftovers(run);
     let (checkpoint, passed) = checkpoint::read_newest(run, device)?;
     for reason in &passed {
         eprintln!("passed over {reason}");
