@@ -4,6 +4,9 @@
 //! `iiet` is built in the same profile as the tests and with the features of the whole workspace,
 //! so that a checkout compiles Burn once for both.
 
+#[cfg(unix)]
+mod torture;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,7 +23,8 @@ Builds iiet and runs `iiet COMMAND ARGS`; `cargo xtask help` lists the commands.
   --features FEATURE,..   further features of iiet, such as hub
 
 `cargo xtask train` alone trains configs/tiny.toml on the sources of this workspace's
-dependencies: a few minutes on two CPU cores.";
+dependencies: a few minutes on two CPU cores. `cargo xtask torture [--short]` kills, damages and
+starves training runs and compares them with an undisturbed one.";
 
 /// The command line, taken apart.
 #[derive(Debug, PartialEq)]
@@ -97,6 +101,11 @@ fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
         .parent()
         .ok_or("xtask lies in no workspace")?;
     let binary = build(invocation, workspace)?;
+    if let Some((first, rest)) = invocation.arguments.split_first()
+        && first == "torture"
+    {
+        return torment(rest, workspace, &binary);
+    }
     let mut arguments = invocation.arguments.clone();
     if arguments == ["train"] {
         arguments.push("--config".into());
@@ -150,6 +159,16 @@ fn executable(messages: &str) -> Option<PathBuf> {
     Some(PathBuf::from(
         path.replace("\\\\", "\\").replace("\\\"", "\""),
     ))
+}
+
+#[cfg(unix)]
+fn torment(arguments: &[OsString], workspace: &Path, iiet: &Path) -> Result<ExitCode, String> {
+    torture::run(arguments, workspace, iiet).map_err(|error| format!("torture: {error:#}"))
+}
+
+#[cfg(not(unix))]
+fn torment(_: &[OsString], _: &Path, _: &Path) -> Result<ExitCode, String> {
+    Err("torture needs Unix: it kills with SIGKILL and mounts small disks".into())
 }
 
 #[cfg(unix)]

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use iiet_data::{inspect, prepare};
+use anyhow::bail;
+use iiet_data::{Corpus, DataError, MixedBatches, inspect, prepare_corpus};
 use iiet_train::{DataProgress, RunConfig};
 
 #[derive(clap::Subcommand)]
@@ -26,7 +27,14 @@ pub(crate) struct Prepare {
 #[derive(clap::Args)]
 pub(crate) struct Inspect {
     /// A prepared folder, or a token file.
-    path: PathBuf,
+    #[arg(required_unless_present = "config")]
+    path: Option<PathBuf>,
+    /// Instead of a path: all that a configuration trains on, with the shares of a mixture.
+    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    config: Option<PathBuf>,
+    /// Override a key of the configuration; repeatable.
+    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    set: Vec<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -35,17 +43,98 @@ pub(crate) struct Inspect {
 pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Prepare(arguments) => {
-            let config = RunConfig::load(&arguments.config, &arguments.set)?;
-            let prepared = prepare(&config.data, &DataProgress::default())?;
-            println!("{}", inspect(&prepared.directory)?);
+            print_corpus(&RunConfig::load(&arguments.config, &arguments.set)?, false)
         }
-        Command::Inspect(arguments) => {
-            let inspection = inspect(&arguments.path)?;
-            match arguments.json {
+        Command::Inspect(Inspect {
+            path: Some(path),
+            json,
+            ..
+        }) => {
+            let inspection = inspect(path)?;
+            match json {
                 true => println!("{}", serde_json::to_string_pretty(&inspection)?),
                 false => println!("{inspection}"),
             }
+            Ok(())
         }
+        Command::Inspect(Inspect {
+            config: Some(config),
+            set,
+            json,
+            ..
+        }) => print_corpus(&RunConfig::load(config, set)?, *json),
+        Command::Inspect(_) => bail!("data inspect needs a path or --config"),
+    }
+}
+
+fn print_corpus(config: &RunConfig, json: bool) -> anyhow::Result<()> {
+    let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
+    let shares = shares(config, &corpus)?;
+    let folders = corpus.sources.iter();
+    let inspections = folders
+        .map(|source| inspect(&source.prepared.directory))
+        .collect::<Result<Vec<_>, _>>()?;
+    if json {
+        let value = serde_json::json!({ "sources": shares, "folders": inspections });
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        return Ok(());
+    }
+    if shares.len() > 1 {
+        println!(
+            "{:<24} {:>9} {:>9} {:>14} {:>12} {:>10} {:>10}",
+            "source", "weight", "share", "tokens", "held out", "windows", "epochs"
+        );
+        for share in &shares {
+            println!(
+                "{:<24} {:>9} {:>8.3}% {:>14} {:>12} {:>10} {:>10.3}",
+                share.name,
+                share.weight,
+                100.0 * share.share,
+                share.tokens,
+                share.held_out,
+                share.windows,
+                share.epochs,
+            );
+        }
+        let steps = config.train.steps;
+        println!("epochs: of each source after the {steps} steps of the configuration\n");
+    }
+    for inspection in inspections {
+        println!("{inspection}");
     }
     Ok(())
+}
+
+/// What one source gives to a run.
+#[derive(serde::Serialize)]
+struct Share {
+    name: String,
+    weight: f64,
+    /// Of all rows, from 0 to 1.
+    share: f64,
+    tokens: u64,
+    held_out: u64,
+    windows: u64,
+    /// After all steps.
+    epochs: f64,
+}
+
+fn shares(config: &RunConfig, corpus: &Corpus) -> Result<Vec<Share>, DataError> {
+    let (train, seq) = (&config.train, config.model.seq_len);
+    let batches = MixedBatches::new(&corpus.train(), train.batch, seq, train.seed)?;
+    let epochs = batches.epochs_before(train.steps * train.accumulation as u64);
+    let figures = batches.shares().into_iter().zip(epochs);
+    let sources = corpus.sources.iter().zip(batches.sources());
+    Ok(sources
+        .zip(figures)
+        .map(|((source, batches), (share, epochs))| Share {
+            name: source.name.clone(),
+            weight: source.weight,
+            share,
+            tokens: source.prepared.train.len(),
+            held_out: source.prepared.validation.len(),
+            windows: batches.windows(),
+            epochs,
+        })
+        .collect())
 }

@@ -4,22 +4,23 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use iiet_train::{RunConfig, RunOptions, Summary, train};
+use iiet_train::{RunConfig, RunDirectory, RunOptions, Summary, train};
 
 use crate::backend;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The configuration; configs/ has presets.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    /// The configuration; configs/ has presets. A resumed run has its own.
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    config: Option<PathBuf>,
     /// Override a key of the configuration, such as train.lr=1e-3; repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// The run's directory [default: runs/ and the configuration's name].
+    /// The run's directory [default: runs/ and the configuration's name; with --resume alone the
+    /// run that was written to last].
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Go on from the newest checkpoint of the run.
+    /// Go on from the newest whole checkpoint of the run.
     #[arg(long)]
     resume: bool,
 }
@@ -28,9 +29,19 @@ pub(crate) struct Arguments {
 static INTERRUPT: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = RunConfig::load(&arguments.config, &arguments.set)?;
-    let name = arguments
-        .config
+    let (path, run) = match (&arguments.config, &arguments.run) {
+        (Some(path), run) => (path.clone(), run.clone()),
+        (None, Some(run)) => {
+            let run = RunDirectory::existing(Some(run), "")?;
+            (run.config_to_resume(), Some(run.path().to_owned()))
+        }
+        (None, None) => {
+            let run = RunDirectory::last()?;
+            (run.config_to_resume(), Some(run.path().to_owned()))
+        }
+    };
+    let config = RunConfig::load(&path, &arguments.set)?;
+    let name = path
         .file_stem()
         .map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned());
     ctrlc::set_handler(|| {
@@ -43,25 +54,24 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     .context("cannot catch Ctrl-C")?;
     let chosen = backend::choose();
     let options = RunOptions {
-        run: arguments.run.clone(),
+        run,
         name,
         resume: arguments.resume,
         on_host: chosen.on_host,
         interrupt: &INTERRUPT,
     };
     let summary = train(&config, &options, &chosen.device)?;
-    report(&summary, arguments);
+    report(&summary);
     Ok(())
 }
 
-fn report(summary: &Summary, arguments: &Arguments) {
+fn report(summary: &Summary) {
     let Summary { run, baselines, .. } = summary;
-    let Some(validation) = summary.validation else {
+    let Some(validation) = &summary.validation else {
         println!(
-            "stopped after step {} of {}; go on with: --config {} --run {} --resume",
+            "stopped after step {} of {}; go on with: --run {} --resume",
             summary.step,
             summary.steps,
-            arguments.config.display(),
             run.path().display()
         );
         return;

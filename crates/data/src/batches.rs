@@ -39,6 +39,8 @@ pub struct Batches {
     batch: usize,
     seq: usize,
     seed: u64,
+    /// Which source of a mixture this is; each has permutations of its own.
+    source: u64,
     windows: u64,
     permutations: Arc<Mutex<Vec<Permutation>>>,
 }
@@ -53,7 +55,7 @@ struct Permutation {
 /// Permutations kept: a batch may span two epochs.
 const KEPT: usize = 2;
 /// A batch of more tokens than this is a mistake.
-const MAX_BATCH_TOKENS: usize = 1 << 28;
+pub(crate) const MAX_BATCH_TOKENS: usize = 1 << 28;
 
 impl Batches {
     /// Batches of `batch` rows of `seq` tokens.
@@ -62,6 +64,17 @@ impl Batches {
     /// If `batch` or `seq` is 0 or their product beyond 2^28, or the file has fewer than two
     /// tokens, or more than 2^32 windows.
     pub fn new(tokens: TokenFile, batch: usize, seq: usize, seed: u64) -> Result<Self, DataError> {
+        Self::for_source(tokens, batch, seq, seed, 0)
+    }
+
+    /// As [`new`](Self::new), for a source of a mixture.
+    pub(crate) fn for_source(
+        tokens: TokenFile,
+        batch: usize,
+        seq: usize,
+        seed: u64,
+        source: u64,
+    ) -> Result<Self, DataError> {
         for (key, value) in [("batch", batch), ("seq", seq)] {
             let product = batch.checked_mul(seq);
             if value == 0 || product.is_none_or(|product| product > MAX_BATCH_TOKENS) {
@@ -93,6 +106,7 @@ impl Batches {
             batch,
             seq,
             seed,
+            source,
             windows,
             permutations: Arc::default(),
         })
@@ -105,22 +119,20 @@ impl Batches {
     /// memory (four bytes a window).
     pub fn get(&self, index: u64) -> Result<Batch, DataError> {
         let first = u128::from(index) * self.batch as u128;
-        let places = (0..self.batch as u128).map(|row| first + row);
-        let windows = u128::from(self.windows);
         let mut batch = self.empty(self.batch);
-        let mut current: Option<Permutation> = None;
-        for place in places {
-            let epoch = place / windows;
-            let permutation = match current.take() {
-                Some(permutation) if permutation.epoch == epoch => permutation,
-                _ => self.permutation(epoch)?,
-            };
-            // The remainder is below `windows`, which fits in 32 bits.
-            let window = permutation.order[(place % windows) as usize];
-            current = Some(permutation);
-            self.push(u64::from(window), &mut batch)?;
+        for place in first..first + self.batch as u128 {
+            self.push_place(place, &mut batch)?;
         }
         Ok(batch)
+    }
+
+    /// Appends the window at a place of the endless sequence.
+    pub(crate) fn push_place(&self, place: u128, batch: &mut Batch) -> Result<(), DataError> {
+        let windows = u128::from(self.windows);
+        let permutation = self.permutation(place / windows)?;
+        // The remainder is below `windows`, which fits in 32 bits.
+        let window = permutation.order[(place % windows) as usize];
+        self.push(u64::from(window), batch)
     }
 
     /// Batch `index` of the file from front to back; `None` past its end. The last batch may have
@@ -176,7 +188,7 @@ impl Batches {
         index as f64 * self.batch as f64 / self.windows as f64
     }
 
-    fn empty(&self, rows: usize) -> Batch {
+    pub(crate) fn empty(&self, rows: usize) -> Batch {
         let tokens = rows.saturating_mul(self.seq).min(MAX_BATCH_TOKENS);
         Batch {
             inputs: Vec::with_capacity(tokens),
@@ -222,7 +234,7 @@ impl Batches {
         if kept.len() == KEPT {
             kept.remove(0);
         }
-        let order = permutation(self.seed, epoch, self.windows as u32)?.into();
+        let order = permutation(self.seed, self.source, epoch, self.windows as u32)?.into();
         let made = Permutation { epoch, order };
         kept.push(made.clone());
         Ok(made)
@@ -231,12 +243,13 @@ impl Batches {
 
 /// The numbers below `n`, shuffled. Written out rather than taken from `rand`, whose shuffle may
 /// change from release to release and with it the meaning of a seed.
-fn permutation(seed: u64, epoch: u128, n: u32) -> Result<Vec<u32>, DataError> {
+fn permutation(seed: u64, source: u64, epoch: u128, n: u32) -> Result<Vec<u32>, DataError> {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..24].copy_from_slice(&epoch.to_le_bytes());
     key[24..].copy_from_slice(b"windows1");
     let mut random = ChaCha8Rng::from_seed(key);
+    random.set_stream(source);
     let mut order = Vec::new();
     order
         .try_reserve_exact(n as usize)
@@ -315,7 +328,7 @@ mod tests {
     #[test]
     fn the_order_is_pinned() {
         // If this changes, every run's data order changes with it.
-        let order = |seed, epoch| permutation(seed, epoch, 8).unwrap();
+        let order = |seed, epoch| permutation(seed, 0, epoch, 8).unwrap();
         let orders = [order(0, 0), order(0, 1), order(1, 0)];
         let pinned = [
             [2, 5, 0, 4, 1, 6, 7, 3],

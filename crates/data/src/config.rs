@@ -1,16 +1,19 @@
 //! The `[data]` section of a configuration.
 
-use std::path::{Path, PathBuf};
+mod source_spec;
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::source_spec::{SourceSpec, WeightedSource};
 use crate::error::DataError;
 
 /// What to read, how to tokenise it and where to keep the result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `"cargo-deps"`, a path, or a list of paths.
+    /// `"cargo-deps"`, a path, a list of paths, or a list of sources with weights.
     pub source: SourceSpec,
     /// `"train"`, or the path of a `tokenizer.json`.
     pub tokenizer: String,
@@ -44,66 +47,6 @@ impl Default for DataConfig {
 pub(crate) const CARGO_DEPS: &str = "cargo-deps";
 /// The value of `tokenizer` that means training one on the corpus.
 pub(crate) const TRAIN: &str = "train";
-
-/// Where the text comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum SourceSpec {
-    /// `"cargo-deps"`, or the path of a file or folder.
-    One(String),
-    /// Several paths, read in the order given.
-    Many(Vec<String>),
-}
-
-impl Default for SourceSpec {
-    fn default() -> Self {
-        Self::One(CARGO_DEPS.to_owned())
-    }
-}
-
-impl SourceSpec {
-    /// Whether this is the default corpus.
-    pub fn is_cargo_deps(&self) -> bool {
-        matches!(self, Self::One(name) if name == CARGO_DEPS)
-    }
-
-    /// The paths named, none for the default corpus.
-    pub(crate) fn paths(&self) -> Vec<&Path> {
-        match self {
-            Self::One(name) if name == CARGO_DEPS => Vec::new(),
-            Self::One(path) => vec![Path::new(path)],
-            Self::Many(paths) => paths.iter().map(Path::new).collect(),
-        }
-    }
-
-    /// A short name for the folder of the prepared corpus: letters, digits, `-`, `_` and `.`.
-    pub(crate) fn name(&self) -> String {
-        let paths = self.paths();
-        let Some(first) = paths.first() else {
-            return CARGO_DEPS.to_owned();
-        };
-        let stem = first
-            .file_name()
-            .map_or_else(|| "corpus".into(), |name| name.to_string_lossy());
-        let stem = stem.split('.').find(|part| !part.is_empty());
-        let clean: String = stem
-            .unwrap_or("corpus")
-            .chars()
-            .take(40)
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
-                    c
-                } else {
-                    '_'
-                }
-            })
-            .collect();
-        match paths.len() {
-            1 => clean,
-            n => format!("{clean}-and-{}", n - 1),
-        }
-    }
-}
 
 /// What the loss is measured on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,20 +99,7 @@ impl DataConfig {
             let allowed = format!("{} to {}", allowed.start(), allowed.end());
             return wrong("data.vocab_size", self.vocab_size.to_string(), allowed);
         }
-        if let SourceSpec::Many(paths) = &self.source {
-            if paths.is_empty() {
-                let allowed = "\"cargo-deps\", a path, or a list of paths".to_owned();
-                return wrong("data.source", "an empty list".to_owned(), allowed);
-            }
-            if paths.iter().any(|path| path == CARGO_DEPS) {
-                let allowed = "\"cargo-deps\" alone, or a list of paths".to_owned();
-                return wrong(
-                    "data.source",
-                    "\"cargo-deps\" within a list".to_owned(),
-                    allowed,
-                );
-            }
-        }
+        self.source.check()?;
         if self.text_field.is_empty() {
             let allowed = "the name of a field".to_owned();
             return wrong("data.text_field", "\"\"".to_owned(), allowed);

@@ -28,6 +28,8 @@ pub struct Manifest {
     pub validation: Counts,
     /// Tokens in the vocabulary.
     pub vocab_size: usize,
+    /// blake3 of `tokenizer.json`, in hexadecimal.
+    pub tokenizer: String,
     /// What the default corpus holds, where that is the source.
     pub cargo: Option<CargoSummary>,
     /// Records left out because they could not be read.

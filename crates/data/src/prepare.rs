@@ -6,6 +6,7 @@
 //! A corpus is prepared in a folder of another name, which is renamed when every file in it is on
 //! the disk. So a folder of the right name is complete, whatever became of earlier attempts.
 
+mod corpus;
 mod divide;
 mod encode;
 mod key;
@@ -15,7 +16,10 @@ mod scan;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::config::{DataConfig, TRAIN, Validation};
+pub use self::corpus::{Corpus, HeldOut, PreparedSource, prepare_corpus};
+use self::divide::Plan;
+use self::scan::Scan;
+use crate::config::{DataConfig, SourceSpec, TRAIN, Validation};
 use crate::error::DataError;
 use crate::manifest::{Manifest, SkipReport};
 use crate::progress::Progress;
@@ -25,7 +29,7 @@ use crate::token_file::TokenFile;
 use crate::tokenizer::Tokenizer;
 
 /// The version of the folder's layout and of the way from text to tokens.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
@@ -54,12 +58,22 @@ pub struct Prepared {
 /// Prepares a corpus, or finds it prepared already, from the current directory.
 ///
 /// The folder's name contains a hash of all that determines the result; if nothing changed, it is
-/// opened and nothing else is done. Two processes that prepare the same corpus wait for each other.
+/// opened, every byte of it is verified, and nothing else is done. A folder with a damaged or
+/// missing file is prepared again, and `progress` is told why. Two processes that prepare the same
+/// corpus wait for each other.
 ///
 /// # Errors
-/// Any [`DataError`]: about the configuration, the source, the tokenizer or the disk.
+/// Any [`DataError`]: about the configuration, the source, the tokenizer or the disk. A mixture is
+/// refused: it is several folders, see [`prepare_corpus`].
 pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared, DataError> {
     config.check()?;
+    if let SourceSpec::Mixture(sources) = &config.source {
+        return Err(DataError::Config {
+            key: "data.source",
+            found: format!("a mixture of {} sources", sources.len()),
+            allowed: "one source here; each of a mixture is prepared on its own".to_owned(),
+        });
+    }
     let source = locate(config)?;
     let opened = match config.tokenizer.as_str() {
         TRAIN => None,
@@ -69,18 +83,21 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
     let name = format!("{}-{}", config.source.name(), &key[..16]);
     let directory = config.cache.join(&name);
 
-    fs::create_dir_all(&config.cache).map_err(DataError::io(&config.cache))?;
-    let lock_path = config.cache.join(format!(".{name}.lock"));
-    let lock = File::create(&lock_path).map_err(DataError::io(&lock_path))?;
-    match lock.lock() {
-        // A file system without locks still gets complete folders; only two preparations of the
-        // same corpus at the same time would disturb each other.
-        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
-        locked => locked.map_err(DataError::io(&lock_path))?,
-    }
-
+    // A folder of this name was complete once, so no lock is needed to read it.
     if let Ok(prepared) = open(&directory, &key) {
         return Ok(prepared);
+    }
+    let _lock = lock(&config.cache, &name)?;
+    match open(&directory, &key) {
+        Ok(prepared) => return Ok(prepared),
+        // A disk that cannot be read is no reason to write to it.
+        Err(DataError::Io { path, source }) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(DataError::Io { path, source });
+        }
+        Err(error) if directory.exists() => {
+            progress.done(&format!("{error}; preparing it again"));
+        }
+        Err(_) => {}
     }
     // Under the lock, what an earlier attempt left is nobody's.
     let partial = config.cache.join(format!(".{name}.partial"));
@@ -103,6 +120,20 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
         reused: false,
         ..prepared
     })
+}
+
+/// Keeps other processes from preparing the same thing until it is dropped.
+fn lock(cache: &Path, name: &str) -> Result<File, DataError> {
+    fs::create_dir_all(cache).map_err(DataError::io(cache))?;
+    let path = cache.join(format!(".{name}.lock"));
+    let lock = File::create(&path).map_err(DataError::io(&path))?;
+    match lock.lock() {
+        // A file system without locks still gets complete folders; only two preparations of the
+        // same corpus at the same time would disturb each other.
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
+        locked => locked.map_err(DataError::io(&path))?,
+    }
+    Ok(lock)
 }
 
 /// Where the text is, before any of it is read.
@@ -145,13 +176,11 @@ fn build(
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<(), DataError> {
-    let (items, cargo) = collect(config, source, progress)?;
-    let scan = scan::scan(&items, config, progress)?;
-    let plan = divide::Plan::new(&scan, &config.validation);
+    let (scan, plan, cargo) = survey(config, source, progress)?;
     let tokenizer = match tokenizer {
         Some(tokenizer) => tokenizer,
         None => {
-            let sample = sample::sample(&scan, &plan, config, progress)?;
+            let sample = sample::sample(&scan, &plan, config, sample::SAMPLE_BYTES, progress)?;
             progress.stage("training the tokenizer", None);
             let tokenizer = Tokenizer::train(sample.into_iter(), config.vocab_size)?;
             progress.done(&format!(
@@ -170,12 +199,25 @@ fn build(
         train: counts.train,
         validation: counts.validation,
         vocab_size: tokenizer.vocab_size(),
+        tokenizer: blake3::hash(tokenizer.json()).to_hex().to_string(),
         cargo,
         skipped: scan.skipped,
     };
     write(&folder.join(TOKENIZER), tokenizer.json())?;
     write(&folder.join(MANIFEST), &manifest.to_json())?;
     sync_folder(folder)
+}
+
+/// Reads the source once, and divides it.
+fn survey(
+    config: &DataConfig,
+    source: Located,
+    progress: &dyn Progress,
+) -> Result<(Scan, Plan, Option<CargoSummary>), DataError> {
+    let (items, cargo) = collect(config, source, progress)?;
+    let scan = scan::scan(&items, config, progress)?;
+    let plan = Plan::new(&scan, &config.validation);
+    Ok((scan, plan, cargo))
 }
 
 /// The files to read; for the default corpus this judges every one of them.
@@ -210,7 +252,7 @@ fn collect(
     Ok((items, Some(summary)))
 }
 
-/// Opens a prepared folder and checks that its parts belong together.
+/// Opens a prepared folder and checks that its parts are whole and belong together.
 fn open(directory: &Path, key: &str) -> Result<Prepared, DataError> {
     let manifest = Manifest::open(&directory.join(MANIFEST))?;
     let differs = |what, found: String, expected: String| DataError::Inconsistent {
@@ -223,6 +265,15 @@ fn open(directory: &Path, key: &str) -> Result<Prepared, DataError> {
         return Err(differs("the key", manifest.key, key.to_owned()));
     }
     let tokenizer = Tokenizer::open(&directory.join(TOKENIZER))?;
+    let hash = blake3::hash(tokenizer.json()).to_hex();
+    if manifest.tokenizer != hash.as_str() {
+        let found = hash.to_string();
+        return Err(differs(
+            "the hash of tokenizer.json",
+            found,
+            manifest.tokenizer,
+        ));
+    }
     let train = TokenFile::open(&directory.join(TRAIN_TOKENS))?;
     let validation = TokenFile::open(&directory.join(VALIDATION_TOKENS))?;
     for (file, tokens) in [
@@ -238,6 +289,7 @@ fn open(directory: &Path, key: &str) -> Result<Prepared, DataError> {
             let (found, expected) = (file.len().to_string(), tokens.to_string());
             return Err(differs("the number of tokens", found, expected));
         }
+        file.verify()?;
     }
     Ok(Prepared {
         directory: directory.to_path_buf(),

@@ -130,6 +130,13 @@ impl TokenFile {
         self.header.vocab_hash
     }
 
+    /// blake3 over the header, which contains that of all tokens and documents: equal for files of
+    /// equal content.
+    pub fn content_hash(&self) -> [u8; 32] {
+        let hash = &self.map[HEADER_HASHED..HEADER_BYTES];
+        hash.try_into().expect("invariant: 32 bytes")
+    }
+
     /// Bytes of text that the tokens stand for, document ends not counted.
     pub fn text_bytes(&self) -> u64 {
         self.header.text_bytes

@@ -10,12 +10,14 @@
 //! special (runs of spaces, say) are found in text, as its author meant.
 
 mod byte_level;
+mod guarded;
 mod train;
 mod words;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use self::guarded::guarded;
 use crate::error::DataError;
 
 /// The token after each document of a trained tokenizer.
@@ -83,7 +85,10 @@ impl Tokenizer {
     /// If the bytes are not what the `tokenizers` crate writes, or the vocabulary is empty.
     pub fn from_json(json: impl Into<Vec<u8>>) -> Result<Self, DataError> {
         let json: Vec<u8> = json.into();
-        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(failed)?;
+        // The crate's own message for what is no JSON has no line; nor does it count how deep a field
+        // goes that it does not know.
+        serde_json::from_slice::<serde_json::Value>(&json).map_err(|error| failed(error.into()))?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json))?;
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
         inner.set_encode_special_tokens(true);
@@ -145,14 +150,14 @@ impl Tokenizer {
     /// If the tokenizer has no token for a part of the text; never for a trained one.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         match &self.words {
-            Some(words) => words.encode(text, self.inner.get_model()).map_err(failed),
+            Some(words) => guarded(|| words.encode(text, self.inner.get_model())),
             None => self.encode_in_full(text),
         }
     }
 
     /// Encodes with all steps that the `tokenizer.json` names.
     fn encode_in_full(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
+        let encoding = guarded(|| self.inner.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -169,7 +174,7 @@ impl Tokenizer {
                 vocab_size: self.vocab_size,
             });
         }
-        self.inner.decode(tokens, true).map_err(failed)
+        guarded(|| self.inner.decode(tokens, true))
     }
 
     /// The token's own spelling in the vocabulary.

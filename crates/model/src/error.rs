@@ -66,6 +66,60 @@ pub enum ModelError {
         /// The reason.
         source: safetensors::SafeTensorError,
     },
+    /// A safetensors header that says what it must not.
+    #[error("{}: not a valid safetensors file: {reason}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A manifest that cannot be used.
+    #[error(
+        "{}: {reason}; if the directory is as it should be, delete this file",
+        path.display()
+    )]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that is not the one its manifest records.
+    #[error(
+        "{}: damaged or changed: {found}, iiet-manifest.json beside it records {expected}; if the \
+         file was changed on purpose, delete the manifest",
+        path.display()
+    )]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// Its length and hash.
+        found: String,
+        /// Those recorded.
+        expected: String,
+    },
+    /// A configuration of a model far larger than its weights.
+    #[error(
+        "{}: config.json says num_hidden_layers is {layers}, and the weights are {tensors} tensors",
+        path.display()
+    )]
+    Layers {
+        /// The model directory.
+        path: PathBuf,
+        /// Layers of the configuration.
+        layers: usize,
+        /// Tensors in the weight files.
+        tensors: usize,
+    },
+    /// A weight that is no number, and so must not be kept.
+    #[error("{}: {name} holds a value that is not finite, nothing was written", path.display())]
+    NotFinite {
+        /// The directory that was to be written.
+        path: PathBuf,
+        /// The parameter.
+        name: String,
+    },
     /// A shard index that names files outside the model directory or twice.
     #[error("{}: {reason}", path.display())]
     Index {
@@ -82,6 +136,14 @@ pub enum ModelError {
         /// Every fault, by name.
         faults: Vec<TensorFault>,
     },
+}
+
+impl ModelError {
+    /// For `map_err`.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
 }
 
 /// One tensor that keeps a checkpoint from loading.

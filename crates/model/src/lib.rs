@@ -25,7 +25,10 @@ mod init;
 mod language_model;
 mod names;
 
-pub use checkpoint::{SaveOptions, StoredType, load, load_config, save};
+pub use checkpoint::{
+    FileRecord, MANIFEST, Manifest, SaveOptions, StoredType, durable, load, load_config,
+    parse_safetensors, save, write_safetensors,
+};
 pub use config::ModelConfig;
 pub use cost::{Cost, TrainingMemory};
 pub use error::{ModelError, TensorFault};

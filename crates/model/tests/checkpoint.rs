@@ -68,6 +68,9 @@ fn shards_hold_the_same_model() {
     )
     .unwrap();
     let error = load(dir.path(), &device).unwrap_err().to_string();
+    assert!(error.contains("delete the manifest"), "{error}");
+    fs::remove_file(dir.path().join("iiet-manifest.json")).unwrap();
+    let error = load(dir.path(), &device).unwrap_err().to_string();
     assert!(error.contains("files beside the index"), "{error}");
 }
 

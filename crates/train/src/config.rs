@@ -1,5 +1,6 @@
 //! The configuration file: `[model]`, `[data]`, `[train]`.
 
+mod differences;
 mod model_section;
 mod train_section;
 
@@ -9,6 +10,7 @@ use iiet_data::DataConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+pub(crate) use self::differences::differences;
 pub use self::model_section::ModelSection;
 pub use self::train_section::{Stage, TrainSection};
 use crate::TrainError;

@@ -96,6 +96,7 @@ mod tests {
             evaluations: 1,
             validation_loss: (step == 10).then_some(loss),
             validation_bits_per_byte: None,
+            validation_by_source: Default::default(),
         }
     }
 

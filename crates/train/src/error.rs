@@ -1,9 +1,12 @@
 //! What can go wrong in a run.
 
+use std::io;
 use std::path::PathBuf;
 
 use iiet_data::DataError;
 use iiet_model::ModelError;
+
+use crate::Difference;
 
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,12 @@ pub enum TrainError {
         /// The directory.
         path: PathBuf,
     },
+    /// No run where one was looked for.
+    #[error("{}: no run here to resume; name one with --run or --config", path.display())]
+    NoRun {
+        /// The folder of runs.
+        path: PathBuf,
+    },
     /// Nothing to resume.
     #[error("{}: no complete checkpoint to resume from{}", path.display(), passed_over(passed))]
     NothingToResume {
@@ -80,17 +89,52 @@ pub enum TrainError {
         /// Checkpoints that could not be used, and why.
         passed: Vec<String>,
     },
-    /// A resume under a configuration that belongs to another run.
+    /// A resume under a configuration or on data that belong to another run.
     #[error(
-        "cannot resume: {key} was {before} and is {now}; only the learning rate, the number of steps and what is logged may change"
+        "cannot resume {}:{}\n  only the learning rate, the number of steps, and what is written and when may change; \
+         for another model, data or tokenizer start another run",
+        path.display(), list(differences)
     )]
     ResumeMismatch {
-        /// The key.
-        key: &'static str,
-        /// In the run directory.
-        before: String,
-        /// In the configuration given.
-        now: String,
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        differences: Vec<Difference>,
+    },
+    /// Another process works on the run.
+    #[error(
+        "{}: another process is training this run; wait for it or name another directory with --run",
+        path.display()
+    )]
+    RunBusy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A checkpoint that could not be written.
+    #[error(
+        "cannot write {}: {source}; the last whole checkpoint is untouched: {last}",
+        path.display()
+    )]
+    NotWritten {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The newest checkpoint that is whole.
+        last: String,
+        /// The reason.
+        source: Box<TrainError>,
+    },
+    /// An update that left the parameters broken.
+    #[error(
+        "step {step}: {what} after the update; stopped before a checkpoint of it was written. \
+         {checkpoint} A lower train.lr, a longer train.warmup or a smaller train.clip may help"
+    )]
+    Broken {
+        /// The step.
+        step: u64,
+        /// What is not finite.
+        what: String,
+        /// Where the last good state is.
+        checkpoint: String,
     },
     /// A checkpoint with something missing or damaged.
     #[error("{}: {reason}", path.display())]
@@ -109,7 +153,7 @@ pub enum TrainError {
         reason: String,
     },
     /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -120,7 +164,7 @@ pub enum TrainError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// From the model.
-    #[error(transparent)]
+    #[error("{}", with_remedy(.0))]
     Model(#[from] ModelError),
 }
 
@@ -129,6 +173,36 @@ impl TrainError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+fn list(differences: &[Difference]) -> String {
+    let lines = differences
+        .iter()
+        .map(|difference| format!("\n  {difference}"));
+    lines.collect()
+}
+
+/// What to do about a system's refusal, where that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room (or lower train.keep) and go on with --resume"
+        }
+        io::ErrorKind::FileTooLarge => {
+            "; raise the limit on the size of files (ulimit -f) and go on with --resume"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            "; the run directory must be writable: change that, or copy it and name the copy with --run"
+        }
+        _ => "",
+    }
+}
+
+fn with_remedy(error: &ModelError) -> String {
+    match error {
+        ModelError::Io { source, .. } => format!("{error}{}", remedy(source)),
+        _ => error.to_string(),
     }
 }
 

@@ -1,18 +1,22 @@
 //! The loss on held-out text, in units that compare across tokenizers, and what to compare it with.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_data::{Batch, Batches, Prepared, Tokenizer, evaluation_windows, statistics};
+use iiet_data::{Batch, Batches, Corpus, HeldOut, Tokenizer, evaluation_windows, statistics};
 use iiet_model::LanguageModel;
 
 use crate::TrainError;
 
 /// A loss.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// Mean nats per token.
+    /// Mean nats per token; over several sources, their mean by weight.
     pub loss: f64,
     /// Bits per byte of text.
     pub bits_per_byte: f64,
+    /// Mean nats per token of each source, by name.
+    pub by_source: BTreeMap<String, f64>,
 }
 
 /// Yardsticks on the same text.
@@ -36,11 +40,12 @@ pub(crate) struct TextBytes {
 }
 
 impl TextBytes {
-    pub(crate) fn new(prepared: &Prepared) -> Self {
-        let file = &prepared.validation;
+    pub(crate) fn new(corpus: &Corpus) -> Self {
+        let held_out = corpus.held_out();
+        let sum = |of: fn(&HeldOut) -> u64| held_out.iter().map(of).sum::<u64>() as f64;
         Self {
-            per_token: prepared.tokenizer.token_bytes(),
-            mean: file.text_bytes() as f64 / file.len().max(1) as f64,
+            per_token: corpus.tokenizer.token_bytes(),
+            mean: sum(|text| text.tokens.text_bytes()) / sum(|text| text.tokens.len()).max(1.0),
         }
     }
 
@@ -84,61 +89,87 @@ pub(crate) fn batch_loss(model: &LanguageModel, batch: &Batch, device: &Device) 
     BatchLoss { sum, tokens }
 }
 
-/// A fixed, evenly spread part of the held-out text.
+/// A fixed, evenly spread part of the held-out text of each source.
+///
+/// The total over several sources is the mean of their losses by the weights of the mixture, that
+/// is the loss to expect on text mixed as the training text is. Bits per byte are of the same mean:
+/// nats of an expected token over its expected bytes.
 #[derive(Debug)]
 pub struct Validation {
+    parts: Vec<Part>,
+}
+
+/// The text of one source.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    /// Of the total; the shares sum to 1.
+    share: f64,
     batches: Vec<Batch>,
     tokens: u64,
     bytes: f64,
 }
 
 impl Validation {
-    /// At most `max_tokens` tokens of the held-out text, in windows of `seq` tokens.
+    /// At most `max_tokens` tokens of the held-out text in all (but at least a window of each
+    /// source), in windows of `seq` tokens.
     ///
     /// # Errors
     ///
     /// [`TrainError::Data`] if the tokens cannot be read.
     pub(crate) fn new(
-        prepared: &Prepared,
+        held_out: &[HeldOut],
         text: &TextBytes,
         batch: usize,
         seq: usize,
         max_tokens: u64,
     ) -> Result<Self, TrainError> {
-        let source = Batches::new(prepared.validation.clone(), batch, seq, 0)?;
-        let windows = evaluation_windows(source.windows(), seq, max_tokens);
-        let batches: Vec<Batch> = windows
-            .chunks(batch)
-            .map(|windows| source.of_windows(windows))
-            .collect::<Result<_, _>>()?;
-        let valid = batches
-            .iter()
-            .flat_map(|batch| &batch.valid)
-            .filter(|valid| **valid);
-        let tokens = valid.count() as u64;
-        let bytes = batches.iter().map(|batch| text.of(batch)).sum();
+        let weights: f64 = held_out.iter().map(|source| source.weight).sum();
+        let part = |HeldOut {
+                        name,
+                        weight,
+                        tokens,
+                    }: &HeldOut| {
+            let share = weight / weights;
+            let source = Batches::new(tokens.clone(), batch, seq, 0)?;
+            let max_tokens = (share * max_tokens as f64) as u64;
+            let windows = evaluation_windows(source.windows(), seq, max_tokens);
+            let batches: Vec<Batch> = windows
+                .chunks(batch)
+                .map(|windows| source.of_windows(windows))
+                .collect::<Result<_, _>>()?;
+            let valid = batches.iter().flat_map(|batch| &batch.valid);
+            Ok(Part {
+                name: name.clone(),
+                share,
+                tokens: valid.filter(|valid| **valid).count() as u64,
+                bytes: batches.iter().map(|batch| text.of(batch)).sum(),
+                batches,
+            })
+        };
+        let parts = held_out.iter().map(part);
         Ok(Self {
-            batches,
-            tokens,
-            bytes,
+            parts: parts.collect::<Result<_, TrainError>>()?,
         })
     }
 
     /// Tokens predicted.
     pub fn tokens(&self) -> u64 {
-        self.tokens
+        self.parts.iter().map(|part| part.tokens).sum()
     }
 
-    /// The model's loss; the model should be free of autodiff.
+    /// The model's loss on each source; the model should be free of autodiff.
     pub fn evaluate(&self, model: &LanguageModel, device: &Device) -> Evaluation {
-        let sums = self.batches.iter().map(|batch| {
-            let loss = batch_loss(model, batch, device).sum;
-            f64::from(loss.into_scalar::<f32>())
-        });
-        let loss = sums.sum::<f64>() / self.tokens as f64;
+        let losses = self.parts.iter().map(|part| part.loss(model, device));
+        let losses: Vec<f64> = losses.collect();
+        let (loss, bits_per_byte) = self.total(&losses);
+        let by_source = self.parts.iter().zip(&losses);
         Evaluation {
             loss,
-            bits_per_byte: self.bits_per_byte(loss),
+            bits_per_byte,
+            by_source: by_source
+                .map(|(part, loss)| (part.name.clone(), *loss))
+                .collect(),
         }
     }
 
@@ -148,6 +179,48 @@ impl Validation {
     ///
     /// [`TrainError::Data`] if a token cannot be decoded.
     pub fn baselines(&self, tokenizer: &Tokenizer) -> Result<Baselines, TrainError> {
+        let (mut unigram, mut gzip) = (Vec::new(), Vec::new());
+        for part in &self.parts {
+            let (counts, text) = part.counts_and_text(tokenizer)?;
+            unigram.push(statistics::unigram_entropy(&counts));
+            let bits = statistics::gzip_bits_per_byte(text.as_bytes())
+                .expect("invariant: reading from memory does not fail");
+            // As nats a token, so that sources are weighed as their losses are.
+            let tokens_per_byte = part.tokens as f64 / part.bytes;
+            gzip.push(bits * std::f64::consts::LN_2 / tokens_per_byte);
+        }
+        let (unigram_loss, unigram_bits_per_byte) = self.total(&unigram);
+        let gzip_bits_per_byte = self.total(&gzip).1;
+        Ok(Baselines {
+            unigram_loss,
+            unigram_bits_per_byte,
+            gzip_bits_per_byte,
+        })
+    }
+
+    /// The weighted mean of the sources' nats a token, and the same in bits per byte.
+    fn total(&self, losses: &[f64]) -> (f64, f64) {
+        let mean = |of: &dyn Fn(usize, &Part) -> f64| -> f64 {
+            let parts = self.parts.iter().enumerate();
+            parts.map(|(at, part)| part.share * of(at, part)).sum()
+        };
+        let loss = mean(&|at, _| losses[at]);
+        let bytes = mean(&|_, part| part.bytes / part.tokens as f64);
+        (loss, loss / bytes / std::f64::consts::LN_2)
+    }
+}
+
+impl Part {
+    fn loss(&self, model: &LanguageModel, device: &Device) -> f64 {
+        let sums = self.batches.iter().map(|batch| {
+            let loss = batch_loss(model, batch, device).sum;
+            f64::from(loss.into_scalar::<f32>())
+        });
+        sums.sum::<f64>() / self.tokens as f64
+    }
+
+    /// How often each token is a target, and the targets' text.
+    fn counts_and_text(&self, tokenizer: &Tokenizer) -> Result<(Vec<u64>, String), TrainError> {
         let mut counts = vec![0u64; tokenizer.vocab_size()];
         let mut text = String::new();
         for batch in &self.batches {
@@ -164,16 +237,6 @@ impl Validation {
                 text.push_str(&tokenizer.decode(&tokens)?);
             }
         }
-        let unigram_loss = statistics::unigram_entropy(&counts);
-        let gzip = statistics::gzip_bits_per_byte(text.as_bytes());
-        Ok(Baselines {
-            unigram_loss,
-            unigram_bits_per_byte: self.bits_per_byte(unigram_loss),
-            gzip_bits_per_byte: gzip.expect("invariant: reading from memory does not fail"),
-        })
-    }
-
-    fn bits_per_byte(&self, loss: f64) -> f64 {
-        statistics::bits_per_byte(loss, self.tokens, self.bytes)
+        Ok((counts, text))
     }
 }

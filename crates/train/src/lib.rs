@@ -21,6 +21,7 @@ mod run_directory;
 mod schedule;
 mod trainer;
 
+pub use checkpoint::Difference;
 pub use config::{ModelSection, RunConfig, Stage, TrainSection};
 pub use error::TrainError;
 pub use evaluate::{Baselines, Evaluation, Validation};

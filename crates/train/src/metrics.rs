@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one object for each logged step.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ pub struct Record {
     /// The same in bits per byte of text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_bits_per_byte: Option<f64>,
+    /// The validation loss of each source, in nats per token, where there are several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub validation_by_source: BTreeMap<String, f64>,
 }
 
 /// The file and what is in it.
@@ -112,6 +116,7 @@ mod tests {
             evaluations: 4,
             validation_loss: (step == 2).then_some(2.5),
             validation_bits_per_byte: None,
+            validation_by_source: BTreeMap::new(),
         }
     }
 

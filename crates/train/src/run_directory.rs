@@ -5,15 +5,20 @@
 //! metrics.jsonl        one object for each logged step
 //! loss.svg             training and validation curves
 //! samples.txt          text that the model wrote on the way
-//! checkpoints/step-N/  model, optimiser and position, for --resume
+//! checkpoints/step-N/  model, optimiser, position and config.toml, for --resume
+//! resumes.jsonl        one object for each resume: from where, and what was changed
 //! model/               the trained model, in Hugging Face layout
 //! ```
 
-use std::fs;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{RunConfig, TrainError};
+use iiet_model::durable::write_file;
+use serde::Serialize;
+
+use crate::{Difference, RunConfig, TrainError, checkpoint};
 
 /// The directory of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +52,58 @@ impl RunDirectory {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Io`] if there is no run in it.
+    /// [`TrainError::NoRun`].
     pub fn existing(given: Option<&Path>, name: &str) -> Result<Self, TrainError> {
         let last = || candidates(name).take_while(|path| path.exists()).last();
         let path = given.map(Path::to_owned).or_else(last);
         let path = path.unwrap_or_else(|| Path::new("runs").join(name));
         let run = Self { path };
-        fs::metadata(run.config()).map_err(TrainError::io(run.config()))?;
-        Ok(run)
+        match run.config().exists() || run.checkpoints().exists() {
+            true => Ok(run),
+            false => Err(TrainError::NoRun { path: run.path }),
+        }
+    }
+
+    /// The run in `runs/` that was written to last.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NoRun`] if there is none.
+    pub fn last() -> Result<Self, TrainError> {
+        let folder = Path::new("runs");
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let runs = entries.map(|entry| Self { path: entry.path() });
+        let dated = runs.filter(|run| run.config().is_file()).map(|run| {
+            let written = [run.metrics(), run.checkpoints(), run.config()].map(|path| {
+                let metadata = fs::metadata(path).ok();
+                metadata.and_then(|metadata| metadata.modified().ok())
+            });
+            (written.into_iter().max().flatten(), run.path.clone())
+        });
+        let path = folder.to_owned();
+        let (_, last) = dated.max().ok_or(TrainError::NoRun { path })?;
+        Ok(Self { path: last })
+    }
+
+    /// The configuration that a resume goes on with unless another is given: that of the newest
+    /// checkpoint where it is whole, the run's own where there is no checkpoint.
+    pub fn config_to_resume(&self) -> PathBuf {
+        checkpoint::newest_config(self)
+    }
+
+    /// Keeps other processes from working on the run as long as the result lives. The system
+    /// releases it, however the process ends.
+    pub(crate) fn lock(&self) -> Result<File, TrainError> {
+        fs::create_dir_all(&self.path).map_err(TrainError::io(&self.path))?;
+        let path = self.path.join(".lock");
+        let lock = File::create(&path).map_err(TrainError::io(&path))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(TrainError::RunBusy {
+                path: self.path.clone(),
+            }),
+            // A file system without locks can be trained on all the same.
+            _ => Ok(lock),
+        }
     }
 
     /// The directory itself.
@@ -82,6 +131,11 @@ impl RunDirectory {
         self.path.join("samples.txt")
     }
 
+    /// `resumes.jsonl`
+    pub fn resumes(&self) -> PathBuf {
+        self.path.join("resumes.jsonl")
+    }
+
     /// `checkpoints/`
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
@@ -92,20 +146,44 @@ impl RunDirectory {
         self.path.join("model")
     }
 
-    /// Creates the directory if need be and writes `config.toml`, which reads back as the
-    /// configuration; where it came from is in comments.
-    pub(crate) fn write_config(&self, config: &RunConfig) -> Result<(), TrainError> {
+    /// Creates the directory if need be and writes `config.toml`.
+    pub(crate) fn write_config(&self, text: &str) -> Result<(), TrainError> {
         fs::create_dir_all(self.checkpoints()).map_err(TrainError::io(self.checkpoints()))?;
-        let version = env!("CARGO_PKG_VERSION");
-        let revision = git_revision().unwrap_or_else(|| "unknown".into());
-        let text = format!(
-            "# iiet {version}\n# git revision: {revision}\n\n{}",
-            config.to_toml()
-        );
-        let partial = self.path.join("config.toml.partial");
-        fs::write(&partial, text).map_err(TrainError::io(&partial))?;
-        fs::rename(&partial, self.config()).map_err(TrainError::io(self.config()))
+        write_file(&self.config(), |file| file.write_all(text.as_bytes()))
+            .map(drop)
+            .map_err(TrainError::io(self.config()))
     }
+
+    /// Appends to `resumes.jsonl`.
+    pub(crate) fn log_resume(&self, resume: &Resume<'_>) -> Result<(), TrainError> {
+        let line = serde_json::to_string(resume).expect("invariant: plain data serialises");
+        let path = self.resumes();
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
+            .map_err(TrainError::io(&path))
+    }
+}
+
+/// A line of `resumes.jsonl`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Resume<'a> {
+    /// The step that the checkpoint stands after.
+    pub(crate) step: u64,
+    /// Newer checkpoints that could not be used, and why.
+    pub(crate) passed_over: &'a [String],
+    /// Keys of the configuration that are not what they were.
+    pub(crate) changed: &'a [Difference],
+}
+
+/// The text of `config.toml`, which reads back as the configuration; where it came from is in
+/// comments.
+pub(crate) fn config_text(config: &RunConfig) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let revision = git_revision().unwrap_or_else(|| "unknown".into());
+    format!(
+        "# iiet {version}\n# git revision: {revision}\n\n{}",
+        config.to_toml()
+    )
 }
 
 /// `runs/NAME`, `runs/NAME-2`, `runs/NAME-3`, ..

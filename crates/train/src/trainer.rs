@@ -1,22 +1,25 @@
 //! The training loop.
 
 mod report;
+mod resume;
 mod step;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use iiet_data::{Batches, Prepared, prepare};
-use iiet_model::{LanguageModel, ModelConfig, SaveOptions, TrainingMemory, save};
+use iiet_data::{Corpus, MixedBatches, prepare_corpus};
+use iiet_model::{LanguageModel, ModelConfig, TrainingMemory};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Contents, Identity, State};
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::metrics::MetricsLog;
 use crate::optimizer::ModelAdamW;
 use crate::progress::{DataProgress, StepProgress};
+use crate::run_directory::config_text;
 use crate::{LearningRate, RunConfig, RunDirectory, TrainError, curve, memory};
 
 /// What a run is told besides its configuration.
@@ -70,12 +73,26 @@ pub fn train(
     config.validate()?;
     // Before any text is read: the sizes are known but for the vocabulary of a given tokenizer.
     refuse_what_does_not_fit(config, config.data.vocab_size, options, device)?;
-    let run = open_run(config, options)?;
-    let prepared = prepare(&config.data, &DataProgress::default())?;
-    refuse_what_does_not_fit(config, prepared.tokenizer.vocab_size(), options, device)?;
-    let mut trainer = match options.resume {
-        true => Trainer::resume(config, run, prepared, device)?,
-        false => Trainer::start(config, run, prepared, device)?,
+    let given = options.run.as_deref();
+    let (run, found) = match options.resume {
+        true => {
+            let run = RunDirectory::existing(given, &options.name)?;
+            let lock = run.lock()?;
+            let found = resume::find(config, &run, device)?;
+            (run, Some((found, lock)))
+        }
+        false => (RunDirectory::fresh(given, &options.name)?, None),
+    };
+    let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
+    refuse_what_does_not_fit(config, corpus.tokenizer.vocab_size(), options, device)?;
+    let mut trainer = match found {
+        Some((Some(found), lock)) => Trainer::resume(config, run, lock, corpus, device, found)?,
+        Some((None, lock)) => Trainer::start(config, run, lock, corpus, device)?,
+        None => {
+            // Only now, so that a corpus that cannot be had leaves no run behind.
+            let lock = run.lock()?;
+            Trainer::start(config, run, lock, corpus, device)?
+        }
     };
     let result = trainer.run(options.interrupt);
     trainer.progress.finish();
@@ -97,46 +114,14 @@ fn refuse_what_does_not_fit(
     Ok(())
 }
 
-fn open_run(config: &RunConfig, options: &RunOptions<'_>) -> Result<RunDirectory, TrainError> {
-    let given = options.run.as_deref();
-    if !options.resume {
-        return RunDirectory::fresh(given, &options.name);
-    }
-    let run = RunDirectory::existing(given, &options.name)?;
-    let before = RunConfig::load(&run.config(), &[])?;
-    let mismatch =
-        |key, before: String, now: String| Err(TrainError::ResumeMismatch { key, before, now });
-    let (b, n) = (&before.train, &config.train);
-    for (key, before, now) in [
-        ("train.seed", b.seed, n.seed),
-        ("train.batch", b.batch as u64, n.batch as u64),
-        (
-            "train.accumulation",
-            b.accumulation as u64,
-            n.accumulation as u64,
-        ),
-    ] {
-        if before != now {
-            return mismatch(key, before.to_string(), now.to_string());
-        }
-    }
-    if before.model != config.model {
-        let show = |config: &RunConfig| format!("{:?}", config.model);
-        return mismatch("[model]", show(&before), show(config));
-    }
-    if before.data != config.data {
-        let show = |config: &RunConfig| format!("{:?}", config.data);
-        return mismatch("[data]", show(&before), show(config));
-    }
-    Ok(run)
-}
-
 struct Trainer<'a> {
     config: &'a RunConfig,
+    config_text: String,
     run: RunDirectory,
     device: &'a Device,
-    prepared: Prepared,
-    batches: Batches,
+    corpus: Corpus,
+    identity: Identity,
+    batches: MixedBatches,
     text: TextBytes,
     validation: Validation,
     baselines: Baselines,
@@ -147,83 +132,100 @@ struct Trainer<'a> {
     optimizer: ModelAdamW,
     step: u64,
     tokens: u64,
-    checkpoint: Option<PathBuf>,
+    checkpoint: Option<LastCheckpoint>,
+    /// Held as long as this process works on the run.
+    _lock: File,
+}
+
+/// The newest checkpoint and the step it stands after.
+struct LastCheckpoint {
+    step: u64,
+    path: PathBuf,
+}
+
+/// What a run is trained on.
+struct Data {
+    corpus: Corpus,
+    batches: MixedBatches,
+    identity: Identity,
+}
+
+impl Data {
+    fn new(config: &RunConfig, corpus: Corpus) -> Result<Self, TrainError> {
+        let train = &config.train;
+        let (batch, seq) = (train.batch, config.model.seq_len);
+        let batches = MixedBatches::new(&corpus.train(), batch, seq, train.seed)?;
+        let model = stage_config(config, &corpus, train.steps);
+        Ok(Self {
+            identity: Identity::of(&model, &corpus, &batches),
+            corpus,
+            batches,
+        })
+    }
+}
+
+/// Where a run begins or goes on.
+struct Standing {
+    model: LanguageModel,
+    optimizer: ModelAdamW,
+    step: u64,
+    tokens: u64,
 }
 
 impl<'a> Trainer<'a> {
     fn start(
         config: &'a RunConfig,
         run: RunDirectory,
-        prepared: Prepared,
+        lock: File,
+        corpus: Corpus,
         device: &'a Device,
     ) -> Result<Self, TrainError> {
-        let model_config = stage_config(config, &prepared, 0);
+        let model_config = stage_config(config, &corpus, 0);
         let model = LanguageModel::init(&model_config, config.train.seed, device)?;
         let optimizer = ModelAdamW::new(&config.train);
-        run.write_config(config)?;
-        Self::assemble(config, run, prepared, device, model, optimizer, (0, 0))
-    }
-
-    fn resume(
-        config: &'a RunConfig,
-        run: RunDirectory,
-        prepared: Prepared,
-        device: &'a Device,
-    ) -> Result<Self, TrainError> {
-        let (checkpoint, passed) = checkpoint::read_newest(&run, device)?;
-        for reason in passed {
-            eprintln!("passed over {reason}");
-        }
-        let at = checkpoint.position.step;
-        eprintln!(
-            "resuming from {}, after step {at}",
-            checkpoint.path.display()
-        );
-        if at > config.train.steps {
-            return Err(TrainError::Value {
-                key: "train.steps",
-                found: config.train.steps.to_string(),
-                allowed: format!("allowed: at least {at}, where the run stands"),
-            });
-        }
-        let vocab_size = prepared.tokenizer.vocab_size();
-        if checkpoint.model.config().vocab_size != vocab_size {
-            return Err(TrainError::ResumeMismatch {
-                key: "the tokenizer's vocabulary",
-                before: format!("{} tokens", checkpoint.model.config().vocab_size),
-                now: format!("{vocab_size} tokens"),
-            });
-        }
-        let mut optimizer = ModelAdamW::new(&config.train);
-        optimizer.moments = checkpoint.moments;
-        let position = (at, checkpoint.position.tokens);
-        let model = checkpoint.model;
-        let mut trainer =
-            Self::assemble(config, run, prepared, device, model, optimizer, position)?;
-        trainer.run.write_config(config)?;
-        trainer.checkpoint = Some(checkpoint.path);
+        let standing = Standing {
+            model,
+            optimizer,
+            step: 0,
+            tokens: 0,
+        };
+        let data = Data::new(config, corpus)?;
+        let trainer = Self::assemble(config, run, lock, data, device, standing)?;
+        trainer.run.write_config(&trainer.config_text)?;
         Ok(trainer)
     }
 
     fn assemble(
         config: &'a RunConfig,
         run: RunDirectory,
-        prepared: Prepared,
+        lock: File,
+        data: Data,
         device: &'a Device,
-        model: LanguageModel,
-        optimizer: ModelAdamW,
-        (step, tokens): (u64, u64),
+        standing: Standing,
     ) -> Result<Self, TrainError> {
         let train = &config.train;
         let (batch, seq) = (train.batch, config.model.seq_len);
-        let batches = Batches::new(prepared.train.clone(), batch, seq, train.seed)?;
-        let text = TextBytes::new(&prepared);
-        let validation = Validation::new(&prepared, &text, batch, seq, train.eval_tokens)?;
-        let baselines = validation.baselines(&prepared.tokenizer)?;
+        let Data {
+            corpus,
+            batches,
+            identity,
+        } = data;
+        let Standing {
+            model,
+            optimizer,
+            step,
+            tokens,
+        } = standing;
+        let text = TextBytes::new(&corpus);
+        let held_out = corpus.held_out();
+        let validation = Validation::new(&held_out, &text, batch, seq, train.eval_tokens)?;
+        let baselines = validation.baselines(&corpus.tokenizer)?;
         let log = MetricsLog::open(&run.metrics(), step)?;
         Ok(Self {
             config,
+            config_text: config_text(config),
             device,
+            identity,
             batches,
             text,
             validation,
@@ -237,7 +239,8 @@ impl<'a> Trainer<'a> {
             tokens,
             checkpoint: None,
             run,
-            prepared,
+            corpus,
+            _lock: lock,
         })
     }
 
@@ -258,25 +261,28 @@ impl<'a> Trainer<'a> {
 
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
             let at_end = self.step == train.steps;
-            let validate = at_end || due(train.eval_every);
             let sample = due(train.sample_every);
             let keep = at_end || due(train.checkpoint_every);
+            // The best checkpoint is known only if every checkpoint is measured.
+            let validate = at_end || keep || due(train.eval_every);
+            let mut evaluation = None;
             if validate || due(train.log_every) || self.step == 1 {
                 let rate = busy_tokens as f64 / busy.as_secs_f64();
-                last = self.log_step(&update, rate, validate)?;
+                evaluation = self.log_step(&update, rate, validate)?;
                 (busy, busy_tokens) = (Duration::ZERO, 0);
             }
             if sample {
                 self.sample()?;
             }
             if keep {
-                self.write_checkpoint()?;
+                self.write_checkpoint(evaluation.as_ref())?;
             }
+            last = evaluation;
         }
-        let checkpoint = match self.checkpoint.take() {
+        let checkpoint = match &self.checkpoint {
+            Some(last) if last.step == self.step => last.path.clone(),
             // The newest checkpoint may be older than an interrupt.
-            Some(path) if self.step == train.steps => path,
-            _ => self.write_checkpoint()?,
+            _ => self.write_checkpoint(None)?,
         };
         let mut validation = None;
         if self.step == train.steps {
@@ -284,8 +290,7 @@ impl<'a> Trainer<'a> {
             // A run that was complete when it was resumed has taken no step here.
             let evaluate = || self.validation.evaluate(&model, self.device);
             validation = Some(last.unwrap_or_else(evaluate));
-            save(&model, &self.run.model(), &SaveOptions::default())?;
-            checkpoint::save_tokenizer(&self.prepared.tokenizer, &self.run.model())?;
+            checkpoint::export(&self.run, &model, &self.corpus.tokenizer)?;
         }
         curve::draw(
             &self.run.curve(),
@@ -307,7 +312,7 @@ impl<'a> Trainer<'a> {
 
     /// Switches the solver where a stage begins.
     fn enter_stage(&mut self) -> Result<(), TrainError> {
-        let wanted = stage_config(self.config, &self.prepared, self.step);
+        let wanted = stage_config(self.config, &self.corpus, self.step);
         // Compared as they are written: there `3` and `[3, 3]` are the same schedule, and options
         // that the solver does not read are left out.
         if wanted.to_json() == self.model.config().to_json() {
@@ -323,28 +328,64 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn write_checkpoint(&mut self) -> Result<PathBuf, TrainError> {
-        let path = checkpoint::write(
-            &self.run,
-            (self.step, self.tokens),
-            &self.model.valid(),
-            &self.optimizer,
-            &self.prepared.tokenizer,
-            self.config.train.keep,
-        )?;
-        self.checkpoint = Some(path.clone());
+    fn write_checkpoint(&mut self, evaluation: Option<&Evaluation>) -> Result<PathBuf, TrainError> {
+        if let Some(Evaluation { loss, .. }) = evaluation
+            && !loss.is_finite()
+        {
+            return Err(self.broken(format!("the validation loss is {loss}")));
+        }
+        let mut state = State::after(
+            self.step,
+            self.tokens,
+            self.config,
+            &self.batches,
+            &self.identity,
+        );
+        state.validation_loss = evaluation.map(|evaluation| evaluation.loss);
+        let contents = Contents {
+            state,
+            model: &self.model.valid(),
+            optimizer: &self.optimizer,
+            tokenizer: &self.corpus.tokenizer,
+            config: &self.config_text,
+        };
+        let path =
+            checkpoint::write(&self.run, contents, self.config.train.keep).map_err(|error| {
+                match checkpoint::not_finite(&error) {
+                    Some(name) => self.broken(format!("{name} holds a value that is not finite")),
+                    None => error,
+                }
+            })?;
+        self.checkpoint = Some(LastCheckpoint {
+            step: self.step,
+            path: path.clone(),
+        });
         Ok(path)
+    }
+
+    fn broken(&self, what: String) -> TrainError {
+        TrainError::Broken {
+            step: self.step,
+            what,
+            checkpoint: self.last_checkpoint(),
+        }
+    }
+
+    /// Where the last good state is, as a sentence.
+    fn last_checkpoint(&self) -> String {
+        match &self.checkpoint {
+            Some(last) => format!("The last checkpoint is {}.", last.path.display()),
+            None => "There is no checkpoint yet.".to_owned(),
+        }
     }
 }
 
 /// The model's configuration for the update after `step`.
-fn stage_config(config: &RunConfig, prepared: &Prepared, step: u64) -> ModelConfig {
-    let starts = config.train.stage_starts();
-    let stage = starts.iter().rposition(|start| *start <= step);
-    let section = match stage {
+fn stage_config(config: &RunConfig, corpus: &Corpus, step: u64) -> ModelConfig {
+    let section = match config.train.stage_at(step) {
         Some(i) => config.model.for_stage(&config.train.stages[i]),
         None => config.model.clone(),
     };
-    let tokenizer = &prepared.tokenizer;
+    let tokenizer = &corpus.tokenizer;
     section.config(tokenizer.vocab_size(), tokenizer.document_end())
 }

@@ -125,6 +125,19 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+/// Every file below a folder with its content, but for the lock.
+fn bytes_below(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for name in names(dir) {
+        let path = dir.join(name);
+        match path.is_dir() {
+            true => found.extend(bytes_below(&path)),
+            false => found.push((path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
+}
+
 #[test]
 fn a_run_leaves_everything_it_promises() {
     let place = Place::new();
@@ -174,6 +187,7 @@ fn a_run_leaves_everything_it_promises() {
         names(&run.join("model")),
         [
             "config.json",
+            "iiet-manifest.json",
             "model.safetensors",
             "tokenizer.json",
             "tokenizer_config.json"
@@ -274,8 +288,9 @@ fn a_resume_under_another_configuration_is_refused() {
     for (set, key) in [
         ("train.seed=9", "train.seed was 0 and is 9"),
         ("train.batch=2", "train.batch was 4 and is 2"),
-        ("model.d_ff=48", "[model] was"),
-        ("data.vocab_size=280", "[data] was"),
+        ("model.d_ff=48", "model.d_ff was 32 and is 48"),
+        ("data.vocab_size=280", "data.vocab_size was 300 and is 280"),
+        ("data.validation=0.2", "the training text was"),
     ] {
         let error = place.resume("run", &[set]).unwrap_err().to_string();
         assert!(error.contains(key), "{error}");
@@ -354,31 +369,46 @@ fn every_solver_trains() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_before_the_update() {
+fn what_is_no_number_stops_the_run_on_logged_and_unlogged_steps() {
     let place = Place::new();
+    place.run("run", &[]).unwrap();
+    let checkpoints = place.path("run/checkpoints");
+    let before = bytes_below(&checkpoints);
+    // An update at such a rate leaves weights that no loss comes back from: the next step sees it,
+    // whether it is logged or not, and no checkpoint is written in between.
+    for log_every in ["train.log_every=1", "train.log_every=1000"] {
+        let sets = [
+            "train.lr=1e30",
+            "train.clip=0",
+            "train.steps=40",
+            "train.checkpoint_every=0",
+            "train.eval_every=1000",
+            log_every,
+        ];
+        let error = place.resume("run", &sets).unwrap_err();
+        let TrainError::NonFinite {
+            step, checkpoint, ..
+        } = &error
+        else {
+            panic!("{error}");
+        };
+        assert!((13..40).contains(step), "{error}");
+        assert!(checkpoint.contains("step-12"), "{checkpoint}");
+        assert!(bytes_below(&checkpoints) == before, "{error}");
+    }
+    // With a checkpoint due at the very step, the validation loss sees it.
     let sets = [
         "train.lr=1e30",
-        "train.warmup=0",
-        "train.checkpoint_every=1",
         "train.clip=0",
+        "train.steps=40",
+        "train.checkpoint_every=1",
     ];
-    let error = place.run("run", &sets).unwrap_err();
-    let TrainError::NonFinite {
-        step, checkpoint, ..
-    } = &error
-    else {
-        panic!("{error}");
-    };
-    assert!(*step > 1, "the first step starts from good weights");
-    let last = place
-        .path("run")
-        .join(format!("checkpoints/step-{}", step - 1));
+    let error = place.resume("run", &sets).unwrap_err();
     assert!(
-        checkpoint.contains(&last.display().to_string()),
-        "{checkpoint}"
+        matches!(error, TrainError::Broken { step: 13, .. }),
+        "{error}"
     );
-    assert_eq!(place.records("run").len() as u64, step - 1);
-    iiet_model::load(&last, &Device::default()).unwrap();
+    assert!(bytes_below(&checkpoints) == before, "{error}");
 }
 
 #[test]

@@ -9,16 +9,17 @@ use crate::source::{Split, parts};
 
 /// Bytes of the sample. The merges of a small vocabulary hardly change beyond a few megabytes, and
 /// the trainer counts pairs in 32 bits, which this stays below.
-const SAMPLE_BYTES: u64 = 16 << 20;
+pub(super) const SAMPLE_BYTES: u64 = 16 << 20;
 /// Pieces are sampled in parts of at most this size, so that the sample is spread within them too,
 /// and no word is longer: the trainer's time is quadratic in a word's length.
 const PART_BYTES: usize = 16 * 1024;
 
-/// Texts of at most about 16 MB together, from every stretch of the training part alike.
+/// Texts of at most about `budget` bytes together, from every stretch of the training part alike.
 pub(super) fn sample(
     scan: &Scan,
     plan: &Plan,
     config: &DataConfig,
+    budget: u64,
     progress: &dyn Progress,
 ) -> Result<Vec<String>, DataError> {
     progress.stage("sampling text for the tokenizer", Some(scan.text_bytes));
@@ -36,9 +37,8 @@ pub(super) fn sample(
         for part in parts(text, PART_BYTES) {
             // Take a part whenever the sample has fallen behind its share of what was seen.
             seen += part.len() as u64;
-            let share = u128::from(seen) * u128::from(SAMPLE_BYTES);
-            if u128::from(taken) * u128::from(scan.text_bytes.max(SAMPLE_BYTES)) < share
-                && taken < SAMPLE_BYTES
+            let share = u128::from(seen) * u128::from(budget);
+            if u128::from(taken) * u128::from(scan.text_bytes.max(budget)) < share && taken < budget
             {
                 taken += part.len() as u64;
                 texts.push(part.to_owned());

@@ -1,11 +1,16 @@
 //! Model directories in Hugging Face layout: `config.json` and `model.safetensors`, or shards
-//! with a `model.safetensors.index.json`.
+//! with a `model.safetensors.index.json`; and a manifest, if they were written here.
 
+pub mod durable;
+mod header;
+mod manifest;
 mod read;
 mod write;
 
+pub use header::parse_safetensors;
+pub use manifest::{FileRecord, MANIFEST, Manifest};
 pub use read::{load, load_config};
-pub use write::{SaveOptions, StoredType, save};
+pub use write::{SaveOptions, StoredType, save, write_safetensors};
 
 /// The configuration.
 const CONFIG: &str = "config.json";

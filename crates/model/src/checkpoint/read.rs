@@ -1,19 +1,18 @@
 //! Reading a model directory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use memmap2::Mmap;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::{CONFIG, INDEX, WEIGHTS};
+use super::{CONFIG, INDEX, Manifest, WEIGHTS, parse_safetensors};
 use crate::names::{
     ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
 };
@@ -21,29 +20,45 @@ use crate::{LanguageModel, ModelConfig, ModelError, TensorFault};
 
 /// Reads a model directory, in f32 whatever the type on disk.
 ///
+/// If the directory has a manifest, every file in it is compared with it: those that are read here
+/// and those beside them, such as the tokenizer.
+///
 /// # Errors
 ///
-/// [`ModelError`]: an unreadable or unsupported configuration, a damaged weight file, or one
-/// error that lists every missing, surplus and misshapen tensor by name.
+/// [`ModelError`]: an unreadable or unsupported configuration, a damaged weight file, a file that
+/// the manifest does not record, or one error that lists every missing, surplus and misshapen
+/// tensor by name.
 pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig), ModelError> {
-    let config = load_config(dir)?;
-    let model = LanguageModel::empty(&config, device)?;
-    let files = open_all(&weight_files(dir)?)?;
+    let dir = Directory::open(dir)?;
+    let config = dir.config()?;
+    let files = dir.weights()?;
+    dir.verify_the_others(&files)?;
+    let path = dir.path.to_owned();
+
     let mut parsed = Vec::with_capacity(files.len());
-    for (path, bytes) in &files {
-        parsed.push(parse(path, bytes)?);
+    for (name, bytes) in &files {
+        parsed.push(parse_safetensors(&path.join(name), bytes)?);
     }
     let weights: BTreeMap<&str, TensorView<'_>> = parsed
         .iter()
         .flat_map(|shard| shard.iter())
         .filter(|(name, _)| !is_derived(name))
         .collect();
+    if config.n_layers > weights.len() {
+        // Even a layer without memory yet takes some; a configuration alone must not take it all.
+        let (layers, tensors) = (config.n_layers, weights.len());
+        return Err(ModelError::Layers {
+            path,
+            layers,
+            tensors,
+        });
+    }
+    let model = LanguageModel::empty(&config, device)?;
 
     let mut check = Check::new(&weights);
     visit_parameters(&model, &mut check);
     let faults = check.finish(&config);
     if !faults.is_empty() {
-        let path = dir.to_owned();
         return Err(ModelError::Tensors { path, faults });
     }
     let device = device.clone();
@@ -55,21 +70,16 @@ pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig),
 ///
 /// # Errors
 ///
-/// [`ModelError`] if it is missing, malformed, unsupported or impossible.
+/// [`ModelError`] if it is missing, malformed, unsupported or impossible, or not the one that the
+/// manifest records.
 pub fn load_config(dir: &Path) -> Result<ModelConfig, ModelError> {
-    let path = dir.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(io_error(&path))?;
-    ModelConfig::from_json(&text, &path)
+    Directory::open(dir)?.config()
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ModelError {
-    let path = path.to_owned();
-    move |source| ModelError::Io { path, source }
-}
-
-/// Rotary frequencies, which old LLaMA checkpoints store though they follow from the sizes.
-fn is_derived(name: &str) -> bool {
-    name.ends_with(".rotary_emb.inv_freq")
+/// A model directory and what it should hold.
+struct Directory<'a> {
+    path: &'a Path,
+    manifest: Option<Manifest>,
 }
 
 #[derive(Deserialize)]
@@ -77,50 +87,87 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The single weight file, or the shards that the index names.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    let single = dir.join(WEIGHTS);
-    if single.exists() {
-        return Ok(vec![single]);
+impl<'a> Directory<'a> {
+    fn open(path: &'a Path) -> Result<Self, ModelError> {
+        let manifest = Manifest::read(path)?;
+        Ok(Self { path, manifest })
     }
-    let path = dir.join(INDEX);
-    if !path.exists() {
-        let path = dir.to_owned();
-        return Err(ModelError::NoWeights { path });
+
+    fn config(&self) -> Result<ModelConfig, ModelError> {
+        ModelConfig::from_json(&self.text(CONFIG)?, &self.path.join(CONFIG))
     }
-    let text = std::fs::read_to_string(&path).map_err(io_error(&path))?;
-    let index: Index = serde_json::from_str(&text).map_err(|source| ModelError::Json {
-        path: path.clone(),
-        source,
-    })?;
-    let shards: BTreeSet<&String> = index.weight_map.values().collect();
-    for shard in &shards {
-        // An index must not reach outside its directory.
-        if Path::new(shard).file_name() != Some(shard.as_ref()) {
-            let reason = format!("weight_map names {shard:?}; allowed: files beside the index");
-            return Err(ModelError::Index { path, reason });
+
+    /// A file's text, compared with the manifest.
+    fn text(&self, name: &str) -> Result<String, ModelError> {
+        let path = self.path.join(name);
+        let text = fs::read(&path).map_err(ModelError::io(&path))?;
+        self.check(name, &text)?;
+        String::from_utf8(text).map_err(|error| {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error());
+            ModelError::Io { path, source }
+        })
+    }
+
+    fn check(&self, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
+        match &self.manifest {
+            Some(manifest) => manifest.check(self.path, name, bytes),
+            None => Ok(()),
         }
     }
-    Ok(shards.iter().map(|shard| dir.join(shard)).collect())
-}
 
-fn open_all(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Mmap)>, ModelError> {
-    let mut files = Vec::with_capacity(paths.len());
-    for path in paths {
-        let file = File::open(path).map_err(io_error(path))?;
-        // SAFETY: the map is read-only and dropped before this module returns. A file that another
-        // process shortens meanwhile can still fault, as with every memory-mapped loader.
-        let map = unsafe { Mmap::map(&file) }.map_err(io_error(path))?;
-        files.push((path.clone(), map));
+    /// The single weight file, or the shards that the index names, mapped and compared.
+    fn weights(&self) -> Result<Vec<(String, Mmap)>, ModelError> {
+        let mut files = Vec::new();
+        for name in self.weight_files()? {
+            let path = self.path.join(&name);
+            let file = File::open(&path).map_err(ModelError::io(&path))?;
+            // SAFETY: the map is read-only and dropped before `load` returns. A file that another
+            // process shortens meanwhile can still fault, as with every memory-mapped loader.
+            let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
+            self.check(&name, &map)?;
+            files.push((name, map));
+        }
+        Ok(files)
     }
-    Ok(files)
+
+    fn weight_files(&self) -> Result<BTreeSet<String>, ModelError> {
+        if self.path.join(WEIGHTS).exists() {
+            return Ok([WEIGHTS.to_owned()].into());
+        }
+        let path = self.path.join(INDEX);
+        if !path.exists() {
+            let path = self.path.to_owned();
+            return Err(ModelError::NoWeights { path });
+        }
+        let index: Index = match serde_json::from_str(&self.text(INDEX)?) {
+            Ok(index) => index,
+            Err(source) => return Err(ModelError::Json { path, source }),
+        };
+        let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+        for shard in &shards {
+            // An index must not reach outside its directory.
+            if Path::new(shard).file_name() != Some(shard.as_ref()) {
+                let reason = format!("weight_map names {shard:?}; allowed: files beside the index");
+                return Err(ModelError::Index { path, reason });
+            }
+        }
+        Ok(shards)
+    }
+
+    /// Compares the files that `load` does not read: the tokenizer, an optimizer's state.
+    fn verify_the_others(&self, read: &[(String, Mmap)]) -> Result<(), ModelError> {
+        let Some(manifest) = &self.manifest else {
+            return Ok(());
+        };
+        let seen = |name: &str| name == CONFIG || read.iter().any(|(file, _)| file == name);
+        let others = manifest.files().map(|(name, _)| name);
+        manifest.verify(self.path, others.filter(|name| !seen(name)))
+    }
 }
 
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, ModelError> {
-    SafeTensors::deserialize(bytes).map_err(|source| ModelError::Safetensors {
-        path: path.to_owned(),
-        source,
-    })
+/// Rotary frequencies, which old LLaMA checkpoints store though they follow from the sizes.
+fn is_derived(name: &str) -> bool {
+    name.ends_with(".rotary_emb.inv_freq")
 }
 
 /// Compares what the model needs with what the files hold.

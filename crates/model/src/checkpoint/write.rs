@@ -1,22 +1,24 @@
 //! Writing a model directory.
 //!
-//! Every file is written under another name, synced and renamed, so that an interruption leaves
-//! either the old file or the new one.
+//! Every file is written whole or not at all, and the manifest last. While files of a directory that
+//! was there before are being replaced, its manifest says so.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::Tensor;
 use half::{bf16, f16};
-use safetensors::{Dtype, View, serialize_to_file};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, View};
 use serde::Serialize;
 
+use super::durable::write_file;
 use super::read::{stored_shape, transposed};
-use super::{CONFIG, INDEX, WEIGHTS};
+use super::{CONFIG, FileRecord, INDEX, Manifest, WEIGHTS};
 use crate::names::{ParameterVisitor, Role, visit_parameters};
 use crate::{LanguageModel, ModelError};
 
@@ -50,33 +52,46 @@ impl Default for SaveOptions {
     }
 }
 
-/// Writes `config.json` and the weights into a directory, which is created if need be.
+/// Writes `config.json`, the weights and a manifest of them into a directory, which is created if
+/// need be. Files of other names stay. The manifest is returned for those who add files to it.
 ///
 /// # Errors
 ///
-/// [`ModelError::Io`] or [`ModelError::Safetensors`] with the file that could not be written.
-pub fn save(model: &LanguageModel, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
-    fs::create_dir_all(dir).map_err(|source| ModelError::Io {
-        path: dir.to_owned(),
-        source,
-    })?;
+/// [`ModelError::NotFinite`] if a weight is no number; [`ModelError::Io`] or
+/// [`ModelError::Safetensors`] with the file that could not be written.
+pub fn save(
+    model: &LanguageModel,
+    dir: &Path,
+    options: &SaveOptions,
+) -> Result<Manifest, ModelError> {
     let mut collect = Collect {
         stored: options.stored,
         tensors: Vec::new(),
+        not_finite: None,
     };
     visit_parameters(model, &mut collect);
+    if let Some(name) = collect.not_finite {
+        let path = dir.to_owned();
+        return Err(ModelError::NotFinite { path, name });
+    }
+    fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
+    Manifest::begin(dir)?;
+    let mut manifest = Manifest::new();
     let shards = split(collect.tensors, options.max_shard_bytes);
     match shards.as_slice() {
         [only] => {
-            write_weights(&dir.join(WEIGHTS), only)?;
+            manifest.add(WEIGHTS, write_weights(&dir.join(WEIGHTS), only)?);
             remove_if_present(&dir.join(INDEX))?;
         }
         _ => {
-            write_shards(dir, &shards)?;
+            write_shards(dir, &shards, &mut manifest)?;
             remove_if_present(&dir.join(WEIGHTS))?;
         }
     }
-    write_atomically(&dir.join(CONFIG), model.config().to_json().as_bytes())
+    let config = model.config().to_json();
+    manifest.add(CONFIG, write_text(&dir.join(CONFIG), &config)?);
+    manifest.write(dir)?;
+    Ok(manifest)
 }
 
 /// One parameter as it goes to disk.
@@ -130,6 +145,8 @@ impl StoredType {
 struct Collect {
     stored: StoredType,
     tensors: Vec<Stored>,
+    /// The first parameter with a value that is not finite.
+    not_finite: Option<String>,
 }
 
 impl ParameterVisitor for Collect {
@@ -139,6 +156,9 @@ impl ParameterVisitor for Collect {
         let mut values: Vec<f32> = tensor
             .try_into_vec_as::<f32>()
             .expect("invariant: float tensors can be read as f32");
+        if self.not_finite.is_none() && !values.iter().all(|x| x.is_finite()) {
+            self.not_finite = Some(name.to_owned());
+        }
         if let (Role::Projection, [rows, columns]) = (role, dims.as_slice()) {
             values = transposed(&values, *rows, *columns);
         }
@@ -177,14 +197,18 @@ struct Index<'a> {
     weight_map: BTreeMap<&'a str, &'a str>,
 }
 
-fn write_shards(dir: &Path, shards: &[Vec<Stored>]) -> Result<(), ModelError> {
+fn write_shards(
+    dir: &Path,
+    shards: &[Vec<Stored>],
+    manifest: &mut Manifest,
+) -> Result<(), ModelError> {
     let names: Vec<String> = (1..=shards.len())
         .map(|i| format!("model-{i:05}-of-{:05}.safetensors", shards.len()))
         .collect();
     let mut weight_map = BTreeMap::new();
     let mut total_size = 0;
     for (file, tensors) in names.iter().zip(shards) {
-        write_weights(&dir.join(file), tensors)?;
+        manifest.add(file, write_weights(&dir.join(file), tensors)?);
         for tensor in tensors {
             weight_map.insert(tensor.name.as_str(), file.as_str());
             total_size += (&tensor).data_len() as u64;
@@ -196,47 +220,60 @@ fn write_shards(dir: &Path, shards: &[Vec<Stored>]) -> Result<(), ModelError> {
         weight_map,
     })
     .expect("invariant: plain data serialises");
-    write_atomically(&dir.join(INDEX), index.as_bytes())
+    manifest.add(INDEX, write_text(&dir.join(INDEX), &index)?);
+    Ok(())
 }
 
-fn write_weights(path: &Path, tensors: &[Stored]) -> Result<(), ModelError> {
-    let io = |source| ModelError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let partial = path.with_extension("safetensors.partial");
-    let views = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor));
+fn write_weights(path: &Path, tensors: &[Stored]) -> Result<FileRecord, ModelError> {
+    let views = tensors.iter().map(|tensor| (tensor.name.clone(), tensor));
+    write_safetensors(path, views.collect())
+}
+
+/// Writes a safetensors file whole, one tensor in memory at a time, and returns its record.
+///
+/// The bytes are those of `safetensors::serialize` for tensors of one type: in order of their names.
+///
+/// # Errors
+///
+/// [`ModelError::Io`] or [`ModelError::Safetensors`].
+pub fn write_safetensors<V: View>(
+    path: &Path,
+    mut tensors: Vec<(String, V)>,
+) -> Result<FileRecord, ModelError> {
+    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut end = 0;
+    let infos = tensors.iter().map(|(name, tensor)| {
+        let start = end;
+        end += tensor.data_len();
+        let info = TensorInfo {
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            data_offsets: (start, end),
+        };
+        (name.clone(), info)
+    });
     // Other readers look for the format in the header's metadata.
     let metadata = Some([("format".to_string(), "pt".to_string())].into());
-    serialize_to_file(views, metadata, &partial).map_err(|source| ModelError::Safetensors {
-        path: path.to_owned(),
-        source,
-    })?;
-    File::open(&partial)
-        .and_then(|file| file.sync_all())
-        .map_err(io)?;
-    publish(&partial, path).map_err(io)
+    let header =
+        Metadata::new(metadata, infos.collect()).map_err(|source| ModelError::Safetensors {
+            path: path.to_owned(),
+            source,
+        })?;
+    let mut header = serde_json::to_vec(&header).expect("invariant: plain data serialises");
+    // Spaces, so that the data is aligned.
+    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
+    write_file(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors
+            .iter()
+            .try_for_each(|(_, tensor)| file.write_all(&tensor.data()))
+    })
+    .map_err(ModelError::io(path))
 }
 
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
-    let io = |source| ModelError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let partial = path.with_extension("json.partial");
-    let mut file = File::create(&partial).map_err(io)?;
-    file.write_all(bytes).map_err(io)?;
-    file.sync_all().map_err(io)?;
-    publish(&partial, path).map_err(io)
-}
-
-fn publish(partial: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(partial, path)?;
-    // The rename itself is durable once the directory is; not every system can sync one.
-    if let Some(Ok(directory)) = path.parent().map(File::open) {
-        let _ = directory.sync_all();
-    }
-    Ok(())
+fn write_text(path: &Path, text: &str) -> Result<FileRecord, ModelError> {
+    write_file(path, |file| file.write_all(text.as_bytes())).map_err(ModelError::io(path))
 }
 
 fn remove_if_present(path: &Path) -> Result<(), ModelError> {

@@ -201,4 +201,9 @@ impl TrainSection {
         }
         starts
     }
+
+    /// The stage of the update after `step`; none without stages.
+    pub(crate) fn stage_at(&self, step: u64) -> Option<usize> {
+        self.stage_starts().iter().rposition(|start| *start <= step)
+    }
 }

@@ -1,5 +1,6 @@
 //! What a run tells on the way: records, curves, samples.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 
@@ -23,15 +24,35 @@ impl Trainer<'_> {
         let train = &self.config.train;
         let per_step = train.batch * train.accumulation * self.config.model.seq_len;
         self.progress.say(&format!(
-            "{:?}, {} parameters, {} evaluations a token; {} steps of {per_step} tokens, {} epochs of {} tokens; into {}",
+            "{:?}, {} parameters, {} evaluations a token; {} steps of {per_step} tokens, {}; into {}",
             self.config.model.solver,
             cost.parameters,
             cost.total_evaluations(),
             train.steps,
-            format_args!("{:.2}", self.batches.epoch_of(train.steps * train.accumulation as u64)),
-            self.prepared.train.len(),
+            self.epochs(),
             self.run.path().display(),
         ));
+    }
+
+    /// How often the run sees its data; by source, where there are several.
+    fn epochs(&self) -> String {
+        let train = &self.config.train;
+        let epochs = self
+            .batches
+            .epochs_before(train.steps * train.accumulation as u64);
+        let sources = self.corpus.sources.iter().zip(self.batches.shares());
+        let lines = sources.zip(epochs).map(|((source, share), epochs)| {
+            let tokens = source.prepared.train.len();
+            match self.corpus.sources.len() {
+                1 => format!("{epochs:.2} epochs of {tokens} tokens"),
+                _ => format!(
+                    "{:.1} % {} ({epochs:.2} epochs of {tokens} tokens)",
+                    100.0 * share,
+                    source.name
+                ),
+            }
+        });
+        lines.collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn log_step(
@@ -51,8 +72,12 @@ impl Trainer<'_> {
             grad_norm: update.grad_norm,
             tokens_per_second,
             evaluations: Cost::of(&self.model).total_evaluations(),
-            validation_loss: evaluation.map(|e| e.loss),
-            validation_bits_per_byte: evaluation.map(|e| e.bits_per_byte),
+            validation_loss: evaluation.as_ref().map(|e| e.loss),
+            validation_bits_per_byte: evaluation.as_ref().map(|e| e.bits_per_byte),
+            validation_by_source: match &evaluation {
+                Some(evaluation) if evaluation.by_source.len() > 1 => evaluation.by_source.clone(),
+                _ => BTreeMap::new(),
+            },
         };
         self.progress.record(&record);
         self.log.append(record)?;
@@ -67,7 +92,7 @@ impl Trainer<'_> {
     }
 
     pub(super) fn sample(&mut self) -> Result<(), TrainError> {
-        let tokenizer = &self.prepared.tokenizer;
+        let tokenizer = &self.corpus.tokenizer;
         let end = tokenizer.document_end();
         let mut prompt = tokenizer.encode(&self.config.train.sample_prompt)?;
         if prompt.is_empty() {

@@ -63,15 +63,11 @@ impl Trainer<'_> {
     }
 
     fn non_finite(&self, step: u64, what: &'static str, value: f64) -> TrainError {
-        let checkpoint = match &self.checkpoint {
-            Some(path) => format!("The last checkpoint is {}.", path.display()),
-            None => "There is no checkpoint yet.".to_owned(),
-        };
         TrainError::NonFinite {
             step,
             what,
             value,
-            checkpoint,
+            checkpoint: self.last_checkpoint(),
         }
     }
 }

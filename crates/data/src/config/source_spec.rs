@@ -1,0 +1,257 @@
+//! The value of `source`: one source, several read as one, or several mixed by weight.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::CARGO_DEPS;
+use crate::error::DataError;
+
+/// What is allowed as `source`, for messages.
+const ALLOWED: &str = "\"cargo-deps\", a path, a list of paths, or a list of { path, weight }";
+
+/// Where the text comes from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum SourceSpec {
+    /// `"cargo-deps"`, or the path of a file or folder.
+    One(String),
+    /// Several paths, read in the order given.
+    Many(Vec<String>),
+    /// Several sources, of which each gives a share of the rows of a batch.
+    Mixture(Vec<WeightedSource>),
+}
+
+/// One source of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedSource {
+    /// `"cargo-deps"`, or the path of a file or folder.
+    pub path: String,
+    /// Its share of the rows, as a number above 0; only the ratios of the weights count.
+    pub weight: f64,
+    /// What it is called in reports; its file name unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl WeightedSource {
+    /// What it is called in reports.
+    pub fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| short_name(&self.path))
+    }
+}
+
+impl Default for SourceSpec {
+    fn default() -> Self {
+        Self::One(CARGO_DEPS.to_owned())
+    }
+}
+
+impl SourceSpec {
+    /// Whether this is the default corpus.
+    pub fn is_cargo_deps(&self) -> bool {
+        matches!(self, Self::One(name) if name == CARGO_DEPS)
+    }
+
+    /// The paths named, none for the default corpus.
+    pub(crate) fn paths(&self) -> Vec<&Path> {
+        match self {
+            Self::One(name) if name == CARGO_DEPS => Vec::new(),
+            Self::One(path) => vec![Path::new(path)],
+            Self::Many(paths) => paths.iter().map(Path::new).collect(),
+            Self::Mixture(sources) => sources.iter().map(|s| Path::new(&s.path)).collect(),
+        }
+    }
+
+    /// A short name for the folder of the prepared corpus: letters, digits, `-`, `_` and `.`.
+    pub(crate) fn name(&self) -> String {
+        let paths = self.paths();
+        let Some(first) = paths.first() else {
+            return CARGO_DEPS.to_owned();
+        };
+        let clean = short_name(&first.to_string_lossy());
+        match paths.len() {
+            1 => clean,
+            n => format!("{clean}-and-{}", n - 1),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        let wrong = |found: String, allowed: &str| {
+            Err(DataError::Config {
+                key: "data.source",
+                found,
+                allowed: allowed.to_owned(),
+            })
+        };
+        match self {
+            Self::One(_) => Ok(()),
+            Self::Many(paths) if paths.is_empty() => wrong("an empty list".into(), ALLOWED),
+            Self::Many(paths) if paths.iter().any(|path| path == CARGO_DEPS) => wrong(
+                "\"cargo-deps\" within a list".into(),
+                "\"cargo-deps\" alone, a list of paths, or a list of { path, weight }",
+            ),
+            Self::Many(_) => Ok(()),
+            Self::Mixture(sources) => {
+                let mut labels = BTreeSet::new();
+                for source in sources {
+                    let WeightedSource { path, weight, .. } = source;
+                    if !(weight.is_finite() && *weight > 0.0) {
+                        let found = format!("a weight of {weight} for {path:?}");
+                        return wrong(found, "weights that are finite and above 0");
+                    }
+                    if !labels.insert(source.label()) {
+                        let found = format!("two sources called {:?}", source.label());
+                        return wrong(found, "names that differ: { path, weight, name }");
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The stem of a path's last part, as a name for a folder.
+fn short_name(path: &str) -> String {
+    let last = Path::new(path)
+        .file_name()
+        .map_or_else(|| "corpus".into(), |name| name.to_string_lossy());
+    let stem = last.split('.').find(|part| !part.is_empty());
+    let clean = |c: char| match c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+        true => c,
+        false => '_',
+    };
+    stem.unwrap_or("corpus")
+        .chars()
+        .take(40)
+        .map(clean)
+        .collect()
+}
+
+// By hand, because an untagged enum's only message is that nothing matched.
+impl<'de> Deserialize<'de> for SourceSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SpecVisitor)
+    }
+}
+
+struct SpecVisitor;
+
+impl<'de> Visitor<'de> for SpecVisitor {
+    type Value = SourceSpec;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(ALLOWED)
+    }
+
+    fn visit_str<E: Error>(self, path: &str) -> Result<SourceSpec, E> {
+        Ok(SourceSpec::One(path.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<SourceSpec, A::Error> {
+        let (mut paths, mut weighted) = (Vec::new(), Vec::new());
+        while let Some(entry) = list.next_element()? {
+            match entry {
+                Entry::Path(path) => paths.push(path),
+                Entry::Weighted(source) => weighted.push(source),
+            }
+            if !paths.is_empty() && !weighted.is_empty() {
+                let message = "paths and { path, weight } in one list; allowed: either";
+                return Err(A::Error::custom(message));
+            }
+        }
+        Ok(match weighted.is_empty() {
+            true => SourceSpec::Many(paths),
+            false => SourceSpec::Mixture(weighted),
+        })
+    }
+}
+
+enum Entry {
+    Path(String),
+    Weighted(WeightedSource),
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+struct EntryVisitor;
+
+impl<'de> Visitor<'de> for EntryVisitor {
+    type Value = Entry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a path, or { path, weight }")
+    }
+
+    fn visit_str<E: Error>(self, path: &str) -> Result<Entry, E> {
+        Ok(Entry::Path(path.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
+        WeightedSource::deserialize(MapAccessDeserializer::new(map)).map(Entry::Weighted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<SourceSpec, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn each_form_reads_back_as_itself() {
+        for json in [
+            r#""cargo-deps""#,
+            r#"["a.txt","b"]"#,
+            r#"[{"path":"a.txt","weight":0.7},{"path":"b","weight":2.0,"name":"c"}]"#,
+        ] {
+            let spec = read(json).unwrap();
+            spec.check().unwrap();
+            assert_eq!(serde_json::to_string(&spec).unwrap(), json);
+        }
+        let SourceSpec::Mixture(sources) =
+            read(r#"[{"path":"x/a.b.txt","weight":1}, {"path":"b","weight":2,"name":"c"}]"#)
+                .unwrap()
+        else {
+            panic!("not a mixture");
+        };
+        assert_eq!([sources[0].label(), sources[1].label()], ["a", "c"]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (json, expected) in [
+            ("7", "expected \"cargo-deps\", a path, a list of paths"),
+            (r#"["a", {"path": "b", "weight": 1}]"#, "in one list"),
+            (r#"[{"path": "b", "wieght": 1}]"#, "unknown field `wieght`"),
+            (r#"[{"path": "b"}]"#, "missing field `weight`"),
+            (r#"[{"path": "b", "weight": "much"}]"#, "expected f64"),
+        ] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        for (json, expected) in [
+            ("[]", "an empty list"),
+            (r#"["a", "cargo-deps"]"#, "within a list"),
+            (r#"[{"path": "b", "weight": 0}]"#, "a weight of 0 for \"b\""),
+            (
+                r#"[{"path": "a/b", "weight": 1}, {"path": "c/b", "weight": 1}]"#,
+                "two sources called \"b\"",
+            ),
+        ] {
+            let error = read(json).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! `state.json`: where a run stands, and on what it stands.
+//!
+//! Batches, learning rates and random numbers are functions of the seed and the step, so a resume
+//! needs little of this; the rest is there to be compared. A checkpoint whose data position does not
+//! follow from its step, or whose corpus is another one, is refused and not trained on.
+
+use std::collections::BTreeMap;
+
+use iiet_data::{Corpus, MixedBatches, PreparedSource};
+use iiet_model::ModelConfig;
+use iiet_ode::SolverName;
+use serde::{Deserialize, Serialize};
+
+use crate::{LearningRate, RunConfig, ScheduleKind};
+
+/// The version of the layout.
+pub(super) const FORMAT: u32 = 1;
+
+/// Where a run stands after a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    pub(crate) format: u32,
+    /// Optimiser steps taken.
+    pub(crate) step: u64,
+    /// Tokens trained on.
+    pub(crate) tokens: u64,
+    /// Validation loss of these weights, in nats per token, where it was measured.
+    pub(crate) validation_loss: Option<f64>,
+    pub(crate) data: DataPosition,
+    pub(crate) random: RandomState,
+    pub(crate) schedule: ScheduleState,
+    /// The stage of the last update; none if the run has no stages or no update was made.
+    pub(crate) stage: Option<StageState>,
+    pub(crate) identity: Identity,
+    /// Updates that each parameter's moments have seen.
+    pub(crate) updates: BTreeMap<String, usize>,
+}
+
+/// Where the data stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DataPosition {
+    /// Micro-batches taken.
+    pub(crate) micro_batches: u64,
+    /// Rows taken from each source.
+    pub(crate) rows: Vec<u64>,
+}
+
+/// Where the random numbers stand: every stream starts from the seed and the step or epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RandomState {
+    pub(crate) generator: String,
+    pub(crate) seed: u64,
+}
+
+/// Where the learning rate stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScheduleState {
+    pub(crate) kind: ScheduleKind,
+    /// Steps in all.
+    pub(crate) steps: u64,
+    /// The rate of the next update.
+    pub(crate) next_lr: f64,
+}
+
+/// Which stage the last update was in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StageState {
+    /// From 0.
+    pub(crate) index: usize,
+    pub(crate) solver: SolverName,
+}
+
+/// Hashes of what a run must not change, blake3 in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Identity {
+    /// Of the `config.json` that the run ends with.
+    pub(crate) model: String,
+    /// Of `tokenizer.json`.
+    pub(crate) tokenizer: String,
+    /// In the order of the configuration.
+    pub(crate) data: Vec<SourceIdentity>,
+}
+
+/// One source of the corpus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SourceIdentity {
+    pub(crate) name: String,
+    /// As a share of all rows.
+    pub(crate) share: f64,
+    pub(crate) tokens: u64,
+    /// Of the training tokens.
+    pub(crate) train: String,
+    /// Of the validation tokens.
+    pub(crate) validation: String,
+}
+
+/// One thing that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// A key of the configuration, or a part of the corpus.
+    pub key: String,
+    /// In the checkpoint.
+    pub before: String,
+    /// Now.
+    pub now: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} was {} and is {}", self.key, self.before, self.now)
+    }
+}
+
+impl State {
+    /// The state after `step`; `updates` and the validation loss are the caller's.
+    pub(crate) fn after(
+        step: u64,
+        tokens: u64,
+        config: &RunConfig,
+        batches: &MixedBatches,
+        identity: &Identity,
+    ) -> Self {
+        let train = &config.train;
+        let index = train.stage_at(step.saturating_sub(1));
+        let stage = index.filter(|_| step > 0).map(|index| StageState {
+            index,
+            solver: train.stages[index].solver,
+        });
+        Self {
+            format: FORMAT,
+            step,
+            tokens,
+            validation_loss: None,
+            data: DataPosition::after(step, config, batches),
+            random: RandomState::of(config),
+            schedule: ScheduleState {
+                kind: train.schedule,
+                steps: train.steps,
+                next_lr: LearningRate::new(train).at(step + 1),
+            },
+            stage,
+            identity: identity.clone(),
+            updates: BTreeMap::new(),
+        }
+    }
+}
+
+impl DataPosition {
+    /// The position that follows from the step.
+    pub(crate) fn after(step: u64, config: &RunConfig, batches: &MixedBatches) -> Self {
+        let micro_batches = step * config.train.accumulation as u64;
+        let rows = batches.rows_before(micro_batches).into_iter();
+        Self {
+            micro_batches,
+            rows: rows
+                .map(|rows| u64::try_from(rows).unwrap_or(u64::MAX))
+                .collect(),
+        }
+    }
+}
+
+impl RandomState {
+    pub(crate) fn of(config: &RunConfig) -> Self {
+        Self {
+            generator: "ChaCha8".into(),
+            seed: config.train.seed,
+        }
+    }
+}
+
+impl Identity {
+    pub(crate) fn of(model: &ModelConfig, corpus: &Corpus, batches: &MixedBatches) -> Self {
+        let hex = |hash: [u8; 32]| blake3::Hash::from(hash).to_hex().to_string();
+        let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+        let sources = corpus.sources.iter().zip(batches.shares());
+        let source = |(source, share): (&PreparedSource, f64)| SourceIdentity {
+            name: source.name.clone(),
+            share,
+            tokens: source.prepared.train.len(),
+            train: hex(source.prepared.train.content_hash()),
+            validation: hex(source.prepared.validation.content_hash()),
+        };
+        Self {
+            model: hash(model.to_json().as_bytes()),
+            tokenizer: hash(corpus.tokenizer.json()),
+            data: sources.map(source).collect(),
+        }
+    }
+
+    /// What differs, in words.
+    pub(crate) fn differences(&self, now: &Self) -> Vec<Difference> {
+        let mut found = Vec::new();
+        let mut compare = |key: String, before: String, now: String| {
+            if before != now {
+                found.push(Difference { key, before, now });
+            }
+        };
+        let short = |hash: &str| format!("blake3 {}..", hash.get(..12).unwrap_or(hash));
+        for (key, before, now) in [
+            ("the model (config.json)", &self.model, &now.model),
+            ("the tokenizer", &self.tokenizer, &now.tokenizer),
+        ] {
+            compare(key.into(), short(before), short(now));
+        }
+        let names = |identity: &Self| {
+            let names: Vec<&str> = identity.data.iter().map(|s| s.name.as_str()).collect();
+            format!("[{}]", names.join(", "))
+        };
+        compare("the data's list of sources".into(), names(self), names(now));
+        for (before, now) in self.data.iter().zip(&now.data) {
+            let name = &before.name;
+            let key = |what: &str| format!("data source {name}, {what}");
+            let share = |source: &SourceIdentity| format!("{:.6}", source.share);
+            compare(key("its share"), share(before), share(now));
+            let text = |tokens, hash| format!("{tokens} tokens with {}", short(hash));
+            compare(
+                key("the training text"),
+                text(before.tokens, &before.train),
+                text(now.tokens, &now.train),
+            );
+            compare(
+                key("the validation text"),
+                short(&before.validation),
+                short(&now.validation),
+            );
+        }
+        found
+    }
+}

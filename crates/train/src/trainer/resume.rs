@@ -1,0 +1,175 @@
+//! Going on from a checkpoint: which one, and whether this is still the same run.
+
+use std::fs::File;
+
+use burn::tensor::Device;
+use iiet_data::Corpus;
+
+use super::{Data, LastCheckpoint, Standing, Trainer};
+use crate::checkpoint::{self, Checkpoint, DataPosition, RandomState};
+use crate::config::differences;
+use crate::optimizer::ModelAdamW;
+use crate::run_directory::Resume;
+use crate::{Difference, RunConfig, RunDirectory, TrainError};
+
+/// A checkpoint that the configuration may go on from.
+pub(super) struct Found {
+    checkpoint: Checkpoint,
+    passed: Vec<String>,
+    /// Differences of `[data]`: harmless if the tokens are the same.
+    data: Vec<Difference>,
+    changed: Vec<Difference>,
+}
+
+/// The newest whole checkpoint; none if the run was stopped before its first.
+///
+/// # Errors
+///
+/// [`TrainError::NothingToResume`], [`TrainError::ResumeMismatch`], or [`TrainError::Value`] for
+/// fewer steps than were taken.
+pub(super) fn find(
+    config: &RunConfig,
+    run: &RunDirectory,
+    device: &Device,
+) -> Result<Option<Found>, TrainError> {
+    if !run.checkpoints().exists() {
+        return start_over(run);
+    }
+    // What is half written takes room; that it cannot be removed is no reason not to go on.
+    let _ = checkpoint::remove_leftovers(run);
+    let (checkpoint, passed) = checkpoint::read_newest(run, device)?;
+    for reason in &passed {
+        eprintln!("passed over {reason}");
+    }
+    let Some(checkpoint) = checkpoint else {
+        return start_over(run);
+    };
+    let (step, path) = (checkpoint.state.step, &checkpoint.path);
+    eprintln!("resuming from {}, after step {step}", path.display());
+    let before = RunConfig::load(&path.join("config.toml"), &[])?;
+    let found = differences(&before, config);
+    if !found.refused.is_empty() {
+        return Err(TrainError::ResumeMismatch {
+            path: path.clone(),
+            differences: found.refused,
+        });
+    }
+    for difference in found.allowed.iter().chain(&found.data) {
+        eprintln!("{difference}");
+    }
+    refuse_impossible_steps(config, &checkpoint)?;
+    Ok(Some(Found {
+        checkpoint,
+        passed,
+        data: found.data,
+        changed: found.allowed,
+    }))
+}
+
+/// Without a checkpoint the run is resumed from its beginning, unless it has a result to lose.
+fn start_over(run: &RunDirectory) -> Result<Option<Found>, TrainError> {
+    if run.model().exists() {
+        return Err(TrainError::NothingToResume {
+            path: run.checkpoints(),
+            passed: Vec::new(),
+        });
+    }
+    let path = run.path().display();
+    eprintln!("{path}: stopped before its first checkpoint; starting from step 0");
+    Ok(None)
+}
+
+fn refuse_impossible_steps(config: &RunConfig, at: &Checkpoint) -> Result<(), TrainError> {
+    let (train, step) = (&config.train, at.state.step);
+    let refuse = |allowed: String| {
+        Err(TrainError::Value {
+            key: "train.steps",
+            found: train.steps.to_string(),
+            allowed,
+        })
+    };
+    if step > train.steps {
+        return refuse(format!("allowed: at least {step}, where the run stands"));
+    }
+    // The stages are shares of the steps: with more steps an earlier one may not be over yet.
+    if let (Some(before), Some(now)) = (&at.state.stage, train.stage_at(step))
+        && now < before.index
+    {
+        return refuse(format!(
+            "the run is in stage {} ({:?}), and with so many steps it would be back in stage {}",
+            before.index + 1,
+            before.solver,
+            now + 1
+        ));
+    }
+    Ok(())
+}
+
+impl<'a> Trainer<'a> {
+    pub(super) fn resume(
+        config: &'a RunConfig,
+        run: RunDirectory,
+        lock: File,
+        corpus: Corpus,
+        device: &'a Device,
+        found: Found,
+    ) -> Result<Self, TrainError> {
+        let Checkpoint {
+            path,
+            state,
+            model,
+            moments,
+        } = found.checkpoint;
+        let data = Data::new(config, corpus)?;
+        let mut differences = state.identity.differences(&data.identity);
+        let expected = DataPosition::after(state.step, config, &data.batches);
+        for (key, before, now) in [
+            (
+                "the data position",
+                format!("{:?}", state.data),
+                format!("{expected:?}"),
+            ),
+            (
+                "the random state",
+                format!("{:?}", state.random),
+                format!("{:?}", RandomState::of(config)),
+            ),
+            (
+                "the vocabulary",
+                model.config().vocab_size.to_string(),
+                data.corpus.tokenizer.vocab_size().to_string(),
+            ),
+        ] {
+            if before != now {
+                let key = key.to_owned();
+                differences.push(Difference { key, before, now });
+            }
+        }
+        if !differences.is_empty() {
+            // The keys explain the hashes.
+            let differences = found.data.into_iter().chain(differences).collect();
+            return Err(TrainError::ResumeMismatch { path, differences });
+        }
+        let changed: Vec<Difference> = found.changed.into_iter().chain(found.data).collect();
+        let mut optimizer = ModelAdamW::new(&config.train);
+        optimizer.moments = moments;
+        let standing = Standing {
+            model,
+            optimizer,
+            step: state.step,
+            tokens: state.tokens,
+        };
+        let mut trainer = Self::assemble(config, run, lock, data, device, standing)?;
+        trainer.run.log_resume(&Resume {
+            step: state.step,
+            passed_over: &found.passed,
+            changed: &changed,
+        })?;
+        trainer.run.write_config(&trainer.config_text)?;
+        trainer.checkpoint = Some(LastCheckpoint {
+            step: state.step,
+            path,
+        });
+        Ok(trainer)
+    }
+}
