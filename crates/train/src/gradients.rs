@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use burn::module::Param;
 use burn::tensor::{Gradients, Tensor};
+use iiet_kernels::sum_of_squares;
 use iiet_model::{LanguageModel, ParameterVisitor, Role, visit_parameters};
 
 /// The sum of the gradients of several micro-batches, each flattened.
 #[derive(Debug, Default)]
-pub(crate) struct AccumulatedGradients {
+pub struct AccumulatedGradients {
     by_name: BTreeMap<String, Tensor<1>>,
 }
 
 impl AccumulatedGradients {
     /// Adds the gradients of one backward pass.
-    pub(crate) fn add(&mut self, model: &LanguageModel, gradients: Gradients) {
+    pub fn add(&mut self, model: &LanguageModel, gradients: Gradients) {
         let mut collect = Collect {
             gradients,
             into: &mut self.by_name,
@@ -23,11 +24,11 @@ impl AccumulatedGradients {
     }
 
     /// The Euclidean norm of all entries together.
-    pub(crate) fn norm(&self) -> f64 {
+    pub fn norm(&self) -> f64 {
         let squares: Vec<Tensor<1>> = self
             .by_name
             .values()
-            .map(|g| g.clone().square().sum())
+            .map(|g| sum_of_squares(g.clone()))
             .collect();
         if squares.is_empty() {
             return 0.0;

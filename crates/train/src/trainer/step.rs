@@ -4,6 +4,7 @@
 //! number of tokens that were really there, clipped by its global norm; one step of AdamW.
 
 use iiet_data::statistics;
+use iiet_model::LanguageModel;
 
 use super::Trainer;
 use crate::TrainError;
@@ -46,8 +47,10 @@ impl Trainer<'_> {
             limit => (limit / grad_norm).min(1.0),
         };
         let lr = self.schedule.at(step);
-        // The optimizer takes the model apart; nothing below can fail before it is whole again.
-        let model = self.model.clone();
+        // The optimizer takes the model apart and updates it in place: a clone left here would make
+        // it copy every parameter. Nothing can fail before the model is whole again.
+        let hollow = LanguageModel::empty(self.model.config(), self.device)?;
+        let model = std::mem::replace(&mut self.model, hollow);
         self.model = self
             .optimizer
             .step(model, gradients, clip / tokens as f64, lr);
