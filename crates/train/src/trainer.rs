@@ -16,6 +16,7 @@ use crate::checkpoint;
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::metrics::MetricsLog;
 use crate::optimizer::ModelAdamW;
+use crate::peak::matrix_product_peak;
 use crate::progress::{DataProgress, StepProgress};
 use crate::{LearningRate, RunConfig, RunDirectory, TrainError, curve, memory};
 
@@ -147,6 +148,8 @@ struct Trainer<'a> {
     optimizer: ModelAdamW,
     step: u64,
     tokens: u64,
+    /// FLOP/s that utilisation is a share of.
+    peak: Option<f64>,
     checkpoint: Option<PathBuf>,
 }
 
@@ -235,6 +238,7 @@ impl<'a> Trainer<'a> {
             optimizer,
             step,
             tokens,
+            peak: matrix_product_peak(device),
             checkpoint: None,
             run,
             prepared,

@@ -32,6 +32,12 @@ impl Trainer<'_> {
             self.prepared.train.len(),
             self.run.path().display(),
         ));
+        if let Some(peak) = self.peak {
+            self.progress.say(&format!(
+                "large matrix products reach {:.0} GFLOP/s here; shares below are of that",
+                peak / 1e9
+            ));
+        }
     }
 
     pub(super) fn log_step(
@@ -42,6 +48,9 @@ impl Trainer<'_> {
     ) -> Result<Option<Evaluation>, TrainError> {
         let evaluation =
             validate.then(|| self.validation.evaluate(&self.model.valid(), self.device));
+        let cost = Cost::of(&self.model);
+        // The backward pass takes two products for each of the forward pass.
+        let flops = 3.0 * cost.forward_flops_per_token * tokens_per_second;
         let record = Record {
             step: self.step,
             tokens: self.tokens,
@@ -50,7 +59,8 @@ impl Trainer<'_> {
             lr: update.lr,
             grad_norm: update.grad_norm,
             tokens_per_second,
-            evaluations: Cost::of(&self.model).total_evaluations(),
+            flops_utilisation: self.peak.map(|peak| flops / peak),
+            evaluations: cost.total_evaluations(),
             validation_loss: evaluation.map(|e| e.loss),
             validation_bits_per_byte: evaluation.map(|e| e.bits_per_byte),
         };
