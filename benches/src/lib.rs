@@ -5,7 +5,7 @@ pub mod ratios;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_model::LanguageModel;
-use iiet_train::{AccumulatedGradients, ModelAdamW, TrainSection};
+use iiet_train::{AccumulatedGradients, ModelAdamW, Recompute, TrainSection};
 
 /// The learning rate of every step; small, so that the first losses stay comparable.
 const LR: f64 = 1e-4;
@@ -20,6 +20,7 @@ pub struct TrainingStep {
     model: Option<LanguageModel>,
     optimizer: ModelAdamW,
     clip: f64,
+    recompute: Recompute,
     ids: Tensor<2, Int>,
     targets: Tensor<2, Int>,
 }
@@ -41,6 +42,7 @@ impl TrainingStep {
             model: Some(model.train()),
             optimizer: ModelAdamW::new(train),
             clip: train.clip,
+            recompute: train.recompute,
             ids: part(0),
             targets: part(1),
         }
@@ -53,9 +55,18 @@ impl TrainingStep {
         let [batch, seq] = self.ids.dims();
         let tokens = (batch * seq) as f64;
         let weights = Tensor::ones([batch, seq], &self.ids.device());
-        let sum = model.loss(self.ids.clone(), self.targets.clone(), weights);
+        let (ids, targets) = (self.ids.clone(), self.targets.clone());
         let mut gradients = AccumulatedGradients::default();
-        gradients.add(&model, sum.backward());
+        let sum = match self.recompute {
+            Recompute::None => {
+                let sum = model.loss(ids, targets, weights);
+                gradients.add(&model, sum.backward());
+                sum
+            }
+            Recompute::Layer => model.loss_by_layers(ids, targets, weights, |part| {
+                gradients.add(&model, part);
+            }),
+        };
         let loss = f64::from(sum.into_scalar::<f32>()) / tokens;
         let clip = (self.clip * tokens / gradients.norm()).min(1.0);
         let model = self.optimizer.step(model, gradients, clip / tokens, LR);

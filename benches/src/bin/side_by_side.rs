@@ -86,7 +86,7 @@ fn main() -> anyhow::Result<()> {
         .map(|text| Size::parse(text))
         .collect::<anyhow::Result<_>>()?;
     if let Some(model) = &arguments.worker {
-        return work(model, &sizes[0]);
+        return work(model, &sizes[0], &arguments.set);
     }
     if arguments.steps == 0 || arguments.threads == 0 {
         bail!("--steps and --threads must be at least 1");
@@ -122,6 +122,7 @@ fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<(
     ours.arg("--worker")
         .arg(folder.path())
         .args(["--size", &shape])
+        .args(arguments.set.iter().flat_map(|key| ["--set", key]))
         .env("RAYON_NUM_THREADS", &threads);
     let mut sides = vec![Side::start(&mut ours)?];
     if let Some(python) = &arguments.python {
@@ -248,9 +249,9 @@ impl Side {
     }
 }
 
-fn work(model: &Path, size: &Size) -> anyhow::Result<()> {
+fn work(model: &Path, size: &Size, set: &[String]) -> anyhow::Result<()> {
     let (model, _) = load(model, &Device::default())?;
-    let mut step = TrainingStep::new(model, &size.config(&[])?.train, size.batch, size.seq);
+    let mut step = TrainingStep::new(model, &size.config(set)?.train, size.batch, size.seq);
     for line in std::io::stdin().lines() {
         line?;
         let start = Instant::now();

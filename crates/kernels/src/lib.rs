@@ -13,7 +13,7 @@
 //! | [`swiglu`] | `silu(gate) up` | inputs |
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
 //!
-//! For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
+//! [`backward_from`] starts a backward pass at given gradients. For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
 //!
 //! They take and return Burn tensors, on autodiff devices and on plain ones. There are two bodies
 //! of each. Burn's flex backend runs f32 tensors through multithreaded kernels written for the
@@ -29,6 +29,7 @@
 
 mod adamw;
 mod attention;
+mod backward_from;
 mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
@@ -43,6 +44,7 @@ mod weighted_sum;
 
 pub use adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
 pub use attention::causal_attention;
+pub use backward_from::backward_from;
 pub use cross_entropy::linear_cross_entropy;
 pub use layer_norm::layer_norm;
 pub use linear::linear;

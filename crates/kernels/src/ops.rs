@@ -26,7 +26,10 @@ use burn::backend::{Autodiff, Backend, DispatchTensor, DispatchTensorKind, backe
 
 use crate::adamw::{self, AdamWStep};
 use crate::weighted_sum::States;
-use crate::{attention, cross_entropy, layer_norm, linear, rms_norm, rope, swiglu, weighted_sum};
+use crate::{
+    attention, backward_from, cross_entropy, layer_norm, linear, rms_norm, rope, swiglu,
+    weighted_sum,
+};
 
 /// The fused operations over a backend's own tensors; their public faces say what they compute.
 #[backend_extension(
@@ -173,6 +176,15 @@ pub trait FusedOps: Backend {
         cross_entropy::scaled::<Self>(x, factor)
     }
 
+    /// A link of a chain that hands `x` its gradient in the backward pass.
+    fn seed(
+        last: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        backward_from::composed::<Self>(last, x, gradient)
+    }
+
     /// The parameter and its two moments after a step.
     fn adamw(
         parameter: FloatTensor<Self>,
@@ -196,6 +208,14 @@ impl FusedOps for burn::backend::NdArray {}
 impl FusedOps for burn::backend::Cube {}
 
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
+    fn seed(
+        last: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        backward_from::tracked::<B, C>(last, x, gradient)
+    }
+
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         linear::tracked::<B, C>(x, weight)
     }

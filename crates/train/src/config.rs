@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub use self::model_section::ModelSection;
-pub use self::train_section::{Stage, TrainSection};
+pub use self::train_section::{Recompute, Stage, TrainSection};
 use crate::TrainError;
 
 /// A run, as the TOML file describes it.

@@ -7,6 +7,9 @@ use burn::tensor::{Gradients, Tensor};
 use iiet_kernels::sum_of_squares;
 use iiet_model::{LanguageModel, ParameterVisitor, Role, visit_parameters};
 
+use crate::config::Recompute;
+use crate::evaluate::BatchTensors;
+
 /// The sum of the gradients of several micro-batches, each flattened.
 #[derive(Debug, Default)]
 pub struct AccumulatedGradients {
@@ -21,6 +24,32 @@ impl AccumulatedGradients {
             into: &mut self.by_name,
         };
         visit_parameters(model, &mut collect);
+    }
+
+    /// Adds the gradients of a batch's loss, which is returned: a sum in nats.
+    pub(crate) fn add_loss(
+        &mut self,
+        model: &LanguageModel,
+        batch: BatchTensors,
+        recompute: Recompute,
+    ) -> f64 {
+        let BatchTensors {
+            ids,
+            targets,
+            weights,
+            ..
+        } = batch;
+        let sum = match recompute {
+            Recompute::None => {
+                let sum = model.loss(ids, targets, weights);
+                self.add(model, sum.backward());
+                sum
+            }
+            Recompute::Layer => {
+                model.loss_by_layers(ids, targets, weights, |part| self.add(model, part))
+            }
+        };
+        f64::from(sum.into_scalar::<f32>())
     }
 
     /// The Euclidean norm of all entries together.

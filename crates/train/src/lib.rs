@@ -22,7 +22,7 @@ mod run_directory;
 mod schedule;
 mod trainer;
 
-pub use config::{ModelSection, RunConfig, Stage, TrainSection};
+pub use config::{ModelSection, Recompute, RunConfig, Stage, TrainSection};
 pub use error::TrainError;
 pub use evaluate::{Baselines, Evaluation, Validation};
 pub use gradients::AccumulatedGradients;

@@ -18,7 +18,7 @@ use crate::metrics::MetricsLog;
 use crate::optimizer::ModelAdamW;
 use crate::peak::matrix_product_peak;
 use crate::progress::{DataProgress, StepProgress};
-use crate::{LearningRate, RunConfig, RunDirectory, TrainError, curve, memory};
+use crate::{LearningRate, Recompute, RunConfig, RunDirectory, TrainError, curve, memory};
 
 /// What a run is told besides its configuration.
 #[derive(Debug)]
@@ -93,7 +93,11 @@ fn refuse_what_does_not_fit(
         // The final solver is the most expensive one, or the stages would be pointless.
         let model = LanguageModel::empty(&config.model.config(vocab_size, None), device)?;
         let (batch, seq) = (config.train.batch, config.model.seq_len);
-        memory::check_host(&TrainingMemory::of(&model, batch, seq))?;
+        let memory = match config.train.recompute {
+            Recompute::None => TrainingMemory::of(&model, batch, seq),
+            Recompute::Layer => TrainingMemory::of_one_layer(&model, batch, seq),
+        };
+        memory::check_host(&memory)?;
     }
     Ok(())
 }

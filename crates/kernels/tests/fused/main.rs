@@ -5,6 +5,7 @@
 
 mod adamw;
 mod attention;
+mod backward_from;
 mod check;
 mod cross_entropy;
 mod determinism;

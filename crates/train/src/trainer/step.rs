@@ -8,7 +8,7 @@ use iiet_model::LanguageModel;
 
 use super::Trainer;
 use crate::TrainError;
-use crate::evaluate::batch_loss;
+use crate::evaluate::batch_tensors;
 use crate::gradients::AccumulatedGradients;
 
 /// The result of one update.
@@ -28,11 +28,10 @@ impl Trainer<'_> {
             let batch = self
                 .batches
                 .get(self.step * train.accumulation as u64 + micro)?;
-            let loss = batch_loss(&self.model, &batch, self.device);
-            gradients.add(&self.model, loss.sum.backward());
-            nats += f64::from(loss.sum.into_scalar::<f32>());
-            tokens += loss.tokens;
             bytes += self.text.of(&batch);
+            let batch = batch_tensors(&batch, self.device);
+            tokens += batch.tokens;
+            nats += gradients.add_loss(&self.model, batch, train.recompute);
         }
         let step = self.step + 1;
         let loss = nats / tokens as f64;
