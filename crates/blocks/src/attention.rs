@@ -7,7 +7,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::causal_attention;
+use iiet_kernels::{causal_attention, linear};
 
 use crate::{BlockConfig, Positions};
 
@@ -54,14 +54,14 @@ impl Attention {
     /// - input: `[batch, seq, d_model]`, `seq` being that of the positions
     /// - output: the same
     pub fn forward(&self, x: Tensor<3>, positions: &Positions) -> Tensor<3> {
-        let q = split_heads(self.q_proj.forward(x.clone()), self.n_heads);
-        let k = split_heads(self.k_proj.forward(x.clone()), self.n_kv_heads);
-        let v = split_heads(self.v_proj.forward(x), self.n_kv_heads);
+        let q = split_heads(linear(x.clone(), self.q_proj.weight.val()), self.n_heads);
+        let k = split_heads(linear(x.clone(), self.k_proj.weight.val()), self.n_kv_heads);
+        let v = split_heads(linear(x, self.v_proj.weight.val()), self.n_kv_heads);
         let head_dim = q.dims()[3];
 
         let scale = 1.0 / (head_dim as f64).sqrt();
         let mixed = causal_attention(positions.rotate(q), positions.rotate(k), v, scale);
-        self.o_proj.forward(merge_heads(mixed))
+        linear(merge_heads(mixed), self.o_proj.weight.val())
     }
 }
 

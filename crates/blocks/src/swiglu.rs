@@ -5,7 +5,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::swiglu;
+use iiet_kernels::{linear, swiglu};
 
 /// Three bias-free projections.
 #[derive(Module, Debug)]
@@ -36,8 +36,8 @@ impl SwiGlu {
     /// - input: `[batch, seq, d_model]`
     /// - output: the same
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = self.gate_proj.forward(x.clone());
-        self.down_proj
-            .forward(swiglu(gate, self.up_proj.forward(x)))
+        let gate = linear(x.clone(), self.gate_proj.weight.val());
+        let up = linear(x, self.up_proj.weight.val());
+        linear(swiglu(gate, up), self.down_proj.weight.val())
     }
 }

@@ -66,9 +66,9 @@ pub fn linear_cross_entropy(
     })
 }
 
-/// The tokens of a chunk, so that its logits stay within 32 MiB of f32.
+/// The tokens of a chunk, so that its logits stay within 64 MiB of f32.
 pub(crate) fn chunk_of(tokens: usize, vocab: usize) -> usize {
-    const LOGITS: usize = 1 << 23;
+    const LOGITS: usize = 1 << 24;
     (LOGITS / vocab.max(1)).clamp(16, tokens.max(16))
 }
 

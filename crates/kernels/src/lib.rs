@@ -8,9 +8,12 @@
 //! | [`causal_attention`] | `softmax(scale q k^T + mask) v` | inputs, output, one number a row |
 //! | [`linear_cross_entropy`] | `sum_t c_t (-log softmax(h_t W)[target_t])` | the gradients themselves |
 //! | [`rms_norm`], [`layer_norm`] | `x / rms(x) gamma`; `(x - mean) / sd gamma + beta` | inputs |
+//! | [`linear`] | `x W`, gradients added in place | inputs |
 //! | [`rotate`] | half-split rotary embedding | the tables |
 //! | [`swiglu`] | `silu(gate) up` | inputs |
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
+//!
+//! [`backward_from`] starts a backward pass at given gradients. For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
 //!
 //! They take and return Burn tensors, on autodiff devices and on plain ones. There are two bodies
 //! of each. Burn's flex backend runs f32 tensors through multithreaded kernels written for the
@@ -24,11 +27,14 @@
 //! backend that is compiled into Burn but not named here the operations are still right: they run
 //! composed, and Burn differentiates the composition.
 
+mod adamw;
 mod attention;
+mod backward_from;
 mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
 mod layer_norm;
+mod linear;
 mod ops;
 mod rms_norm;
 mod rope;
@@ -36,9 +42,12 @@ mod rows;
 mod swiglu;
 mod weighted_sum;
 
+pub use adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
 pub use attention::causal_attention;
+pub use backward_from::backward_from;
 pub use cross_entropy::linear_cross_entropy;
 pub use layer_norm::layer_norm;
+pub use linear::linear;
 pub use rms_norm::rms_norm;
 pub use rope::rotate;
 pub use swiglu::swiglu;

@@ -24,8 +24,12 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, DispatchTensor, DispatchTensorKind, backend_extension};
 
+use crate::adamw::{self, AdamWStep};
 use crate::weighted_sum::States;
-use crate::{attention, cross_entropy, layer_norm, rms_norm, rope, swiglu, weighted_sum};
+use crate::{
+    attention, backward_from, cross_entropy, layer_norm, linear, rms_norm, rope, swiglu,
+    weighted_sum,
+};
 
 /// The fused operations over a backend's own tensors; their public faces say what they compute.
 #[backend_extension(
@@ -35,6 +39,24 @@ use crate::{attention, cross_entropy, layer_norm, rms_norm, rope, swiglu, weight
     Autodiff
 )]
 pub trait FusedOps: Backend {
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::forward::<Self>(x, weight)
+    }
+
+    /// The gradient to `weight`.
+    fn weight_gradient(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::weight_gradient::<Self>(x, dy)
+    }
+
+    /// The gradient to `weight`, added to the sum of those so far.
+    fn add_weight_gradient(
+        sum: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::float_add(sum, linear::weight_gradient::<Self>(x, dy))
+    }
+
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         swiglu::forward::<Self>(gate, up)
     }
@@ -153,6 +175,30 @@ pub trait FusedOps: Backend {
     fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
         cross_entropy::scaled::<Self>(x, factor)
     }
+
+    /// A link of a chain that hands `x` its gradient in the backward pass.
+    fn seed(
+        last: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        backward_from::composed::<Self>(last, x, gradient)
+    }
+
+    /// The parameter and its two moments after a step.
+    fn adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        adamw::updated::<Self>(parameter, gradient, first, second, step)
+    }
+
+    fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        adamw::squares::<Self>(x)
+    }
 }
 
 #[cfg(feature = "ndarray")]
@@ -162,6 +208,18 @@ impl FusedOps for burn::backend::NdArray {}
 impl FusedOps for burn::backend::Cube {}
 
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
+    fn seed(
+        last: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        backward_from::tracked::<B, C>(last, x, gradient)
+    }
+
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::tracked::<B, C>(x, weight)
+    }
+
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         swiglu::tracked::<B, C>(gate, up)
     }

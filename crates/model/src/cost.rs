@@ -92,13 +92,33 @@ impl TrainingMemory {
     /// the peaks measured for three solvers at two sizes on flex.
     pub fn of(model: &LanguageModel, batch: usize, seq: usize) -> Self {
         let cost = Cost::of(model);
+        let evaluations = cost.total_evaluations();
+        Self::estimate(model, &cost, batch * seq, evaluations, 4)
+    }
+
+    /// The estimate where the backward pass computes every layer again: the activations of one
+    /// layer, and for each layer its state, its place in a history and a gradient to both.
+    pub fn of_one_layer(model: &LanguageModel, batch: usize, seq: usize) -> Self {
+        let cost = Cost::of(model);
+        let evaluations = cost.evaluations.iter().copied().max().unwrap_or(0);
+        let states = 4 + 4 * model.config().n_layers;
+        Self::estimate(model, &cost, batch * seq, evaluations, states)
+    }
+
+    /// For so many evaluations and states of `tokens` tokens.
+    fn estimate(
+        model: &LanguageModel,
+        cost: &Cost,
+        tokens: usize,
+        evaluations: usize,
+        states: usize,
+    ) -> Self {
         let config = model.config();
-        let tokens = (batch * seq) as u64;
-        let evaluation = 12 * config.d_model as u64 + 3 * config.d_ff as u64;
-        let per_token = cost.total_evaluations() as u64 * evaluation + 4 * config.d_model as u64;
+        let evaluation = 12 * config.d_model + 3 * config.d_ff;
+        let per_token = evaluations * evaluation + states * config.d_model;
         Self {
             parameters: 4 * 4 * cost.parameters,
-            activations: 4 * tokens * per_token,
+            activations: 4 * tokens as u64 * per_token as u64,
         }
     }
 

@@ -107,25 +107,38 @@ impl LanguageModel {
     /// - input: `[batch, seq]`, ids below `vocab_size`
     /// - output: `[batch, seq, d_model]`
     pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let positions = self.positions(&ids);
+        let mut at = Trajectory::start(self.embed(ids));
+        for n in 0..self.model.layers.len() {
+            at = self.layer(n, at, &positions);
+        }
+        normalise(&self.model.norm, at.y)
+    }
+
+    /// Where the tokens stand.
+    pub(crate) fn positions(&self, ids: &Tensor<2, Int>) -> Positions {
         let [_, seq] = ids.dims();
         let head_dim = self.config.block().head_dim();
-        let positions = Positions::new(head_dim, self.config.rope_theta, seq, &ids.device());
-        let Backbone {
-            embed_tokens,
-            layers,
-            solver,
-            norm,
-        } = &self.model;
+        Positions::new(head_dim, self.config.rope_theta, seq, &ids.device())
+    }
 
-        let mut at = Trajectory::start(embed_tokens.forward(ids));
-        for block in layers {
-            let mut field = BlockField {
-                block,
-                positions: &positions,
-            };
-            at = solver.step(&mut field, at, 1.0);
-        }
-        normalise(norm, at.y)
+    /// `y_0`, `[batch, seq, d_model]`.
+    pub(crate) fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.model.embed_tokens.forward(ids)
+    }
+
+    /// One step of the solver through layer `n`, counted from 0.
+    pub(crate) fn layer(
+        &self,
+        n: usize,
+        at: Trajectory<Tensor<3>>,
+        positions: &Positions,
+    ) -> Trajectory<Tensor<3>> {
+        let mut field = BlockField {
+            block: &self.model.layers[n],
+            positions,
+        };
+        self.model.solver.step(&mut field, at, 1.0)
     }
 
     /// The training objective: `sum_t weights[t] * -log p(targets[t])`, in nats.
@@ -144,10 +157,29 @@ impl LanguageModel {
         targets: Tensor<2, Int>,
         weights: Tensor<2>,
     ) -> Tensor<1> {
-        let [batch, seq] = ids.dims();
-        let hidden = self.hidden(ids).reshape([batch * seq, self.config.d_model]);
+        let hidden = self.hidden(ids);
+        self.loss_of_hidden(hidden, targets, weights)
+    }
+
+    /// The objective, given the last layer's output.
+    pub(crate) fn loss_of_state(
+        &self,
+        y: Tensor<3>,
+        targets: Tensor<2, Int>,
+        weights: Tensor<2>,
+    ) -> Tensor<1> {
+        self.loss_of_hidden(normalise(&self.model.norm, y), targets, weights)
+    }
+
+    fn loss_of_hidden(
+        &self,
+        hidden: Tensor<3>,
+        targets: Tensor<2, Int>,
+        weights: Tensor<2>,
+    ) -> Tensor<1> {
+        let [batch, seq, d_model] = hidden.dims();
         linear_cross_entropy(
-            hidden,
+            hidden.reshape([batch * seq, d_model]),
             self.projection(),
             targets.reshape([batch * seq]),
             weights.reshape([batch * seq]),

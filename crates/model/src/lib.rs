@@ -15,6 +15,7 @@
 //! # Ok::<(), iiet_model::ModelError>(())
 //! ```
 
+mod by_layers;
 mod checkpoint;
 mod config;
 mod convert;

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 
 pub(crate) use self::differences::differences;
 pub use self::model_section::ModelSection;
-pub use self::train_section::{Stage, TrainSection};
+pub use self::train_section::{Recompute, Stage, TrainSection};
 use crate::TrainError;
 
 /// A run, as the TOML file describes it.

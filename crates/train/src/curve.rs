@@ -93,6 +93,7 @@ mod tests {
             lr: 0.0,
             grad_norm: 0.0,
             tokens_per_second: 0.0,
+            flops_utilisation: None,
             evaluations: 1,
             validation_loss: (step == 10).then_some(loss),
             validation_bits_per_byte: None,

@@ -64,15 +64,16 @@ impl TextBytes {
     }
 }
 
-/// The loss of a batch, as a sum over its valid targets.
-pub(crate) struct BatchLoss {
-    /// Nats, shape `[1]`.
-    pub(crate) sum: Tensor<1>,
+/// A batch on a device: inputs, targets, and weights of 1 or, for padding, 0.
+pub(crate) struct BatchTensors {
+    pub(crate) ids: Tensor<2, Int>,
+    pub(crate) targets: Tensor<2, Int>,
+    pub(crate) weights: Tensor<2>,
     /// Valid targets.
     pub(crate) tokens: u64,
 }
 
-pub(crate) fn batch_loss(model: &LanguageModel, batch: &Batch, device: &Device) -> BatchLoss {
+pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {
     let shape = [batch.batch, batch.seq];
     let ids = |tokens: &[u32]| {
         let ids: Vec<i64> = tokens.iter().map(|id| i64::from(*id)).collect();
@@ -85,8 +86,12 @@ pub(crate) fn batch_loss(model: &LanguageModel, batch: &Batch, device: &Device) 
         .collect();
     let weights = Tensor::from_data(TensorData::new::<f32, _>(weights, shape), device);
     let tokens = batch.valid.iter().filter(|valid| **valid).count() as u64;
-    let sum = model.loss(ids(&batch.inputs), ids(&batch.targets), weights);
-    BatchLoss { sum, tokens }
+    BatchTensors {
+        ids: ids(&batch.inputs),
+        targets: ids(&batch.targets),
+        weights,
+        tokens,
+    }
 }
 
 /// A fixed, evenly spread part of the held-out text of each source.
@@ -213,7 +218,13 @@ impl Validation {
 impl Part {
     fn loss(&self, model: &LanguageModel, device: &Device) -> f64 {
         let sums = self.batches.iter().map(|batch| {
-            let loss = batch_loss(model, batch, device).sum;
+            let BatchTensors {
+                ids,
+                targets,
+                weights,
+                ..
+            } = batch_tensors(batch, device);
+            let loss = model.loss(ids, targets, weights);
             f64::from(loss.into_scalar::<f32>())
         });
         sums.sum::<f64>() / self.tokens as f64

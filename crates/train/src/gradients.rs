@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 
 use burn::module::Param;
 use burn::tensor::{Gradients, Tensor};
+use iiet_kernels::sum_of_squares;
 use iiet_model::{LanguageModel, ParameterVisitor, Role, visit_parameters};
+
+use crate::config::Recompute;
+use crate::evaluate::BatchTensors;
 
 /// The sum of the gradients of several micro-batches, each flattened.
 #[derive(Debug, Default)]
-pub(crate) struct AccumulatedGradients {
+pub struct AccumulatedGradients {
     by_name: BTreeMap<String, Tensor<1>>,
 }
 
 impl AccumulatedGradients {
     /// Adds the gradients of one backward pass.
-    pub(crate) fn add(&mut self, model: &LanguageModel, gradients: Gradients) {
+    pub fn add(&mut self, model: &LanguageModel, gradients: Gradients) {
         let mut collect = Collect {
             gradients,
             into: &mut self.by_name,
@@ -22,12 +26,38 @@ impl AccumulatedGradients {
         visit_parameters(model, &mut collect);
     }
 
+    /// Adds the gradients of a batch's loss, which is returned: a sum in nats.
+    pub(crate) fn add_loss(
+        &mut self,
+        model: &LanguageModel,
+        batch: BatchTensors,
+        recompute: Recompute,
+    ) -> f64 {
+        let BatchTensors {
+            ids,
+            targets,
+            weights,
+            ..
+        } = batch;
+        let sum = match recompute {
+            Recompute::None => {
+                let sum = model.loss(ids, targets, weights);
+                self.add(model, sum.backward());
+                sum
+            }
+            Recompute::Layer => {
+                model.loss_by_layers(ids, targets, weights, |part| self.add(model, part))
+            }
+        };
+        f64::from(sum.into_scalar::<f32>())
+    }
+
     /// The Euclidean norm of all entries together.
-    pub(crate) fn norm(&self) -> f64 {
+    pub fn norm(&self) -> f64 {
         let squares: Vec<Tensor<1>> = self
             .by_name
             .values()
-            .map(|g| g.clone().square().sum())
+            .map(|g| sum_of_squares(g.clone()))
             .collect();
         if squares.is_empty() {
             return 0.0;

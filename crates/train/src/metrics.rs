@@ -26,6 +26,11 @@ pub struct Record {
     pub grad_norm: f64,
     /// Tokens trained on per second since the last record, validation and samples left out.
     pub tokens_per_second: f64,
+    /// Model FLOPs utilisation: the floating-point operations of a forward and a backward pass
+    /// times `tokens_per_second`, as a share of what large matrix products reached on this device
+    /// when the run was started. Recomputed layers count once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops_utilisation: Option<f64>,
     /// Evaluations of blocks for one token, all layers together.
     pub evaluations: usize,
     /// Mean loss on the validation text after the update, in nats per token, where it was measured.
@@ -113,6 +118,7 @@ mod tests {
             lr: 1e-3,
             grad_norm: 1.0,
             tokens_per_second: 100.0,
+            flops_utilisation: Some(0.5),
             evaluations: 4,
             validation_loss: (step == 2).then_some(2.5),
             validation_bits_per_byte: None,

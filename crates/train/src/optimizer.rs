@@ -1,14 +1,14 @@
 //! AdamW in two groups, with its state by parameter name.
 //!
-//! Burn's AdamW does the arithmetic (Loshchilov and Hutter, arXiv 1711.05101). The state is kept
-//! here because it has to survive what Burn's own bookkeeping, by random parameter ids, does not:
-//! a restart, and a change of solver that keeps most parameters.
+//! The arithmetic is [`iiet_kernels::adamw`]'s, in place. The state is kept by name because it has
+//! to survive what Burn's own bookkeeping, by random parameter ids, does not: a restart, and a
+//! change of solver that keeps most parameters.
 
 use std::collections::BTreeMap;
 
 use burn::module::Param;
-use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::Tensor;
+use iiet_kernels::{AdamWStep, WithMoments, adamw};
 use iiet_model::{LanguageModel, ParameterMapper, Role, map_parameters};
 
 use crate::TrainSection;
@@ -23,31 +23,30 @@ pub(crate) struct Moments {
 }
 
 /// AdamW over a whole model.
-pub(crate) struct ModelAdamW {
-    with_decay: AdamW,
-    without_decay: AdamW,
+pub struct ModelAdamW {
+    beta_1: f64,
+    beta_2: f64,
+    /// Of matrices; norms and solver coefficients have none.
+    weight_decay: f64,
     pub(crate) moments: BTreeMap<String, Moments>,
 }
 
 impl ModelAdamW {
     /// An optimizer that has seen nothing yet.
-    pub(crate) fn new(train: &TrainSection) -> Self {
-        let config = AdamWConfig::new()
-            .with_beta_1(train.beta_1 as f32)
-            .with_beta_2(train.beta_2 as f32)
-            .with_epsilon(1e-8);
+    pub fn new(train: &TrainSection) -> Self {
         Self {
-            with_decay: config
-                .clone()
-                .with_weight_decay(train.weight_decay as f32)
-                .build(),
-            without_decay: config.with_weight_decay(0.0).build(),
+            beta_1: train.beta_1,
+            beta_2: train.beta_2,
+            weight_decay: train.weight_decay,
             moments: BTreeMap::new(),
         }
     }
 
     /// Updates every parameter that has a gradient, which is multiplied by `scale` first.
-    pub(crate) fn step(
+    ///
+    /// Parameters are updated in place where the model holds their only handles; another clone of
+    /// the model keeps its values and costs a copy.
+    pub fn step(
         &mut self,
         model: LanguageModel,
         gradients: AccumulatedGradients,
@@ -83,39 +82,56 @@ impl ParameterMapper for Update<'_> {
         let Some(gradient) = self.gradients.take(name) else {
             return parameter;
         };
-        let optimizer = match role {
-            Role::Projection | Role::Embedding => &self.optimizer.with_decay,
-            Role::Coefficient => &self.optimizer.without_decay,
+        let ModelAdamW {
+            beta_1,
+            beta_2,
+            weight_decay,
+            ..
+        } = *self.optimizer;
+        let Moments {
+            updates,
+            first,
+            second,
+        } = self.optimizer.moments.remove(name).unwrap_or_else(|| {
+            let zeros = || Tensor::zeros(gradient.shape(), &gradient.device());
+            Moments {
+                updates: 0,
+                first: zeros(),
+                second: zeros(),
+            }
+        });
+        let step = AdamWStep {
+            lr: self.lr,
+            beta_1,
+            beta_2,
+            eps: 1e-8,
+            weight_decay: match role {
+                Role::Projection | Role::Embedding => weight_decay,
+                Role::Coefficient => 0.0,
+            },
+            scale: self.scale,
+            update: updates + 1,
         };
-        let state = self.optimizer.moments.remove(name).map(|moments| {
-            let Moments {
-                updates,
+        parameter.map(|tensor| {
+            let (tracked, shape) = (tensor.is_require_grad(), tensor.dims());
+            let state = WithMoments {
+                parameter: tensor.inner().reshape([gradient.dims()[0]]),
                 first,
                 second,
-            } = moments;
-            AdamWState::new(AdaptiveMomentumState::new(updates, first, second))
-        });
-        let mut state_after = None;
-        let updated = parameter.map(|tensor| {
-            let (tracked, shape) = (tensor.is_require_grad(), tensor.dims());
-            let flat = tensor.inner().reshape([gradient.dims()[0]]);
-            let (flat, state) = optimizer.step(self.lr, flat, gradient * self.scale, state);
-            state_after = state;
-            let tensor = flat.reshape(shape);
+            };
+            let after = adamw(state, gradient, &step);
+            let moments = Moments {
+                updates: step.update,
+                first: after.first,
+                second: after.second,
+            };
+            self.optimizer.moments.insert(name.to_owned(), moments);
+            let tensor = after.parameter.reshape(shape);
             if tracked {
                 tensor.autodiff().require_grad()
             } else {
                 tensor
             }
-        });
-        if let Some(AdamWState { momentum }) = state_after {
-            let moments = Moments {
-                updates: momentum.time,
-                first: momentum.moment_1,
-                second: momentum.moment_2,
-            };
-            self.optimizer.moments.insert(name.to_owned(), moments);
-        }
-        updated
+        })
     }
 }

@@ -107,6 +107,9 @@ impl StepProgress {
             (Some(loss), Some(bits)) => format!(", validation {loss:.3} = {bits:.3} bits/byte"),
             _ => String::new(),
         };
+        let share = record.flops_utilisation.map_or_else(String::new, |share| {
+            format!(" at {:.0} % of peak", 100.0 * share)
+        });
         // On a terminal the bar says the rest.
         if self.bar.is_some() && validation.is_empty() {
             return;
@@ -115,7 +118,7 @@ impl StepProgress {
         let left = self.started.elapsed().as_secs_f64() / done as f64
             * (self.steps.saturating_sub(record.step)) as f64;
         self.say(&format!(
-            "step {}/{}: loss {:.3} = {:.3} bits/byte{validation}, {:.0} tokens/s, {:.0} s left",
+            "step {}/{}: loss {:.3} = {:.3} bits/byte{validation}, {:.0} tokens/s{share}, {:.0} s left",
             record.step,
             self.steps,
             record.loss,

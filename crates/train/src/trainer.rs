@@ -18,9 +18,10 @@ use crate::checkpoint::{self, Contents, Identity, State};
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::metrics::MetricsLog;
 use crate::optimizer::ModelAdamW;
+use crate::peak::matrix_product_peak;
 use crate::progress::{DataProgress, StepProgress};
 use crate::run_directory::config_text;
-use crate::{LearningRate, RunConfig, RunDirectory, TrainError, curve, memory};
+use crate::{LearningRate, Recompute, RunConfig, RunDirectory, TrainError, curve, memory};
 
 /// What a run is told besides its configuration.
 #[derive(Debug)]
@@ -109,7 +110,11 @@ fn refuse_what_does_not_fit(
         // The final solver is the most expensive one, or the stages would be pointless.
         let model = LanguageModel::empty(&config.model.config(vocab_size, None), device)?;
         let (batch, seq) = (config.train.batch, config.model.seq_len);
-        memory::check_host(&TrainingMemory::of(&model, batch, seq))?;
+        let memory = match config.train.recompute {
+            Recompute::None => TrainingMemory::of(&model, batch, seq),
+            Recompute::Layer => TrainingMemory::of_one_layer(&model, batch, seq),
+        };
+        memory::check_host(&memory)?;
     }
     Ok(())
 }
@@ -132,6 +137,8 @@ struct Trainer<'a> {
     optimizer: ModelAdamW,
     step: u64,
     tokens: u64,
+    /// FLOP/s that utilisation is a share of.
+    peak: Option<f64>,
     checkpoint: Option<LastCheckpoint>,
     /// Held as long as this process works on the run.
     _lock: File,
@@ -237,6 +244,7 @@ impl<'a> Trainer<'a> {
             optimizer,
             step,
             tokens,
+            peak: matrix_product_peak(device),
             checkpoint: None,
             run,
             corpus,

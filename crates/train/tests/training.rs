@@ -427,3 +427,28 @@ fn a_model_beyond_memory_is_refused_before_the_data_is_read() {
     assert!(!place.path("cache").exists());
     assert!(!place.path("run").exists());
 }
+
+#[test]
+fn recomputed_layers_train_alike() {
+    let place = Place::new();
+    for solver in ["explicit_euler", "runge_kutta", "iterative_implicit_euler"] {
+        let solver_key = format!("model.solver={solver}");
+        let run = |recompute: &str| {
+            let name = format!("{solver}-{recompute}");
+            let key = format!("train.recompute={recompute}");
+            place.run(&name, &[&solver_key, &key]).unwrap();
+            name
+        };
+        let (kept, again) = (run("none"), run("layer"));
+        if solver == "iterative_implicit_euler" {
+            // The history's gradients are added in another order.
+            for (a, b) in place.records(&kept).iter().zip(&place.records(&again)) {
+                assert!((a.loss - b.loss).abs() < 1e-4, "step {}", a.step);
+            }
+        } else {
+            assert_eq!(place.losses(&kept), place.losses(&again), "{solver}");
+        }
+    }
+    let error = place.config(&["train.recompute=all"]).unwrap_err();
+    assert!(error.to_string().contains("`none` or `layer`"), "{error}");
+}

@@ -42,6 +42,11 @@ impl<'a> View<'a> {
         Self::new(data, [rows, columns], [columns, 1])
     }
 
+    /// Rows and columns.
+    pub(super) fn shape(self) -> [usize; 2] {
+        self.shape
+    }
+
     pub(super) fn transposed(self) -> Self {
         let ([rows, columns], [row, column]) = (self.shape, self.strides);
         Self {
@@ -96,13 +101,73 @@ pub(super) enum Threads {
 ///
 /// If the shapes do not fit.
 pub(super) fn gemm(out: ViewMut, then: Then, scale: f32, a: View, b: View, threads: Threads) {
+    let ViewMut {
+        data,
+        shape,
+        strides,
+    } = out;
+    // SAFETY: the view's constructor checked that all entries lie inside the slice and are apart;
+    // its borrow keeps it from overlapping a or b.
+    unsafe {
+        gemm_to(
+            data.as_mut_ptr(),
+            shape,
+            strides,
+            then,
+            scale,
+            a,
+            b,
+            threads,
+        )
+    };
+}
+
+/// `scale a b`, row by row, in memory of its own that is written once.
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+pub(super) fn product(scale: f32, a: View, b: View) -> Vec<f32> {
+    let shape = [a.shape[0], b.shape[1]];
+    let [rows, columns] = shape;
+    if a.shape[1] == 0 {
+        return vec![0.0; rows * columns];
+    }
+    let mut out = Vec::with_capacity(rows * columns);
+    let (to, strides) = (out.as_mut_ptr(), [columns, 1]);
+    // SAFETY: the capacity holds the entries, one for each index below it, and nobody else knows of
+    // them. A product with at least one term writes each without reading it, so that all are there
+    // when the length says so.
+    unsafe {
+        gemm_to(to, shape, strides, Then::Replace, scale, a, b, Threads::All);
+        out.set_len(rows * columns);
+    }
+    out
+}
+
+/// As [`gemm`], to the entries at `out`.
+///
+/// # Safety
+///
+/// The entries of a matrix of this shape and these strides at `out` may be written, and with
+/// [`Then::Add`] read; no two are the same, and none is an entry of a or b.
+#[allow(clippy::too_many_arguments, reason = "the two faces above have fewer")]
+unsafe fn gemm_to(
+    out: *mut f32,
+    shape: [usize; 2],
+    strides: [usize; 2],
+    then: Then,
+    scale: f32,
+    a: View,
+    b: View,
+    threads: Threads,
+) {
     let ([m, k], [_, n]) = (a.shape, b.shape);
     assert!(
-        b.shape[0] == k && out.shape == [m, n],
-        "product of {:?} and {:?} into {:?}",
+        b.shape[0] == k && shape == [m, n],
+        "product of {:?} and {:?} into {shape:?}",
         a.shape,
         b.shape,
-        out.shape
     );
     if m == 0 || n == 0 {
         return;
@@ -112,17 +177,17 @@ pub(super) fn gemm(out: ViewMut, then: Then, scale: f32, a: View, b: View, threa
         Threads::Caller => gemm::Parallelism::None,
         Threads::All => gemm::Parallelism::Rayon(0),
     };
-    // SAFETY: `gemm` reads a, reads b, and reads and writes out, at the entries of matrices of
-    // these shapes and strides. The views' constructors checked that all entries lie inside the
-    // slices, and that those of out are apart; the borrows keep out from overlapping a or b.
+    // SAFETY: `gemm` reads a, reads b, and writes, and with Add reads, the entries of matrices of
+    // these shapes and strides. The views' constructors checked that those of a and b lie inside
+    // their slices; the others are the caller's promise.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.data.as_mut_ptr(),
-            stride(out.strides[1]),
-            stride(out.strides[0]),
+            out,
+            stride(strides[1]),
+            stride(strides[0]),
             then == Then::Add,
             a.data.as_ptr(),
             stride(a.strides[1]),

@@ -3,12 +3,14 @@
 //! All work is cut into blocks whose size depends on the shapes alone, and sums over blocks are
 //! taken in the blocks' order, so a result is the same whatever the number of threads.
 
+mod adamw;
 mod attention;
 mod buffer;
 mod cross_entropy;
 mod exp;
 mod gemm;
 mod layer_norm;
+mod linear;
 mod rms_norm;
 mod rope;
 mod simd;
@@ -16,8 +18,10 @@ mod swiglu;
 mod weighted_sum;
 
 use burn::backend::Flex;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
+use crate::adamw::AdamWStep;
 use crate::ops::FusedOps;
 use crate::weighted_sum::States;
 use buffer::all_f32;
@@ -25,6 +29,30 @@ use buffer::all_f32;
 type Primitive = FloatTensor<Flex>;
 
 impl FusedOps for Flex {
+    fn project(x: Primitive, weight: Primitive) -> Primitive {
+        if all_f32(&[&x, &weight]) {
+            linear::forward(x, weight)
+        } else {
+            crate::linear::forward::<Self>(x, weight)
+        }
+    }
+
+    fn weight_gradient(x: Primitive, dy: Primitive) -> Primitive {
+        if all_f32(&[&x, &dy]) {
+            linear::weight_gradient(x, dy)
+        } else {
+            crate::linear::weight_gradient::<Self>(x, dy)
+        }
+    }
+
+    fn add_weight_gradient(sum: Primitive, x: Primitive, dy: Primitive) -> Primitive {
+        if all_f32(&[&sum, &x, &dy]) {
+            linear::add_weight_gradient(sum, x, dy)
+        } else {
+            Self::float_add(sum, crate::linear::weight_gradient::<Self>(x, dy))
+        }
+    }
+
     fn swiglu(gate: Primitive, up: Primitive) -> Primitive {
         if all_f32(&[&gate, &up]) {
             swiglu::forward(gate, up)
@@ -172,6 +200,28 @@ impl FusedOps for Flex {
             cross_entropy::scaled(x, factor)
         } else {
             crate::cross_entropy::scaled::<Self>(x, factor)
+        }
+    }
+
+    fn adamw(
+        parameter: Primitive,
+        gradient: Primitive,
+        first: Primitive,
+        second: Primitive,
+        step: AdamWStep,
+    ) -> (Primitive, Primitive, Primitive) {
+        if all_f32(&[&parameter, &gradient, &first, &second]) {
+            adamw::adamw(parameter, gradient, first, second, step)
+        } else {
+            crate::adamw::updated::<Self>(parameter, gradient, first, second, step)
+        }
+    }
+
+    fn sum_of_squares(x: Primitive) -> Primitive {
+        if all_f32(&[&x]) {
+            adamw::sum_of_squares(x)
+        } else {
+            crate::adamw::squares::<Self>(x)
         }
     }
 }

@@ -61,7 +61,7 @@ fn equals_the_composition() {
 
 #[test]
 fn in_several_chunks() {
-    // 2^23 logits a chunk: 104 tokens at this vocabulary.
+    // 2^24 logits a chunk: 209 tokens at this vocabulary.
     let [tokens, d_model, vocab] = [450, 3, 80_001];
     let inputs = [
         random(tokens * d_model, 1),

@@ -2,7 +2,8 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use iiet_kernels::{
-    causal_attention, layer_norm, linear_cross_entropy, rms_norm, rotate, swiglu, weighted_sum,
+    causal_attention, layer_norm, linear, linear_cross_entropy, rms_norm, rotate, swiglu,
+    weighted_sum,
 };
 
 use crate::check::{flat, gradients, random};
@@ -24,6 +25,8 @@ fn chain(x: &[Tensor<1>]) -> Tensor<1> {
     let attended = attended.swap_dims(1, 2).reshape([batch, seq, width]);
     let gated = swiglu(attended.clone(), y.clone());
     let mixed = weighted_sum(vec![y, attended, gated], x[5].clone());
+    let square = x[7].clone().reshape([width, width]);
+    let mixed = linear(linear(mixed, square.clone()), square);
     let hidden = layer_norm(mixed, gamma, beta, 1e-5).reshape([batch * seq, width]);
     let ids: Vec<i32> = (0..batch * seq).map(|t| (t * 31 % 300) as i32).collect();
     let ids = TensorData::new::<i32, _>(ids, [batch * seq]);
@@ -43,6 +46,7 @@ fn inputs() -> Vec<crate::check::Input> {
         random(heads * d, 4),
         random(3, 5),
         random(300 * heads * d, 6),
+        random(heads * d * heads * d, 7),
     ]
 }
 
@@ -69,7 +73,7 @@ fn survives_checkpointing() {
             .collect();
         let y = chain(&leaves);
         let grads = y.backward();
-        let leaves = [0, 3, 4, 5, 6].map(|i| leaves[i].grad(&grads).unwrap());
+        let leaves = [0, 3, 4, 5, 6, 7].map(|i| leaves[i].grad(&grads).unwrap());
         let read = |x: Tensor<1>| x.into_data().try_into_vec_as::<f64>().unwrap();
         (read(y), leaves.map(read))
     };

@@ -3,11 +3,14 @@
 //! In f32 the flex kernels run, in f64 the bodies of Burn primitives that serve the other backends,
 //! so both are held to the same formulas.
 
+mod adamw;
 mod attention;
+mod backward_from;
 mod check;
 mod cross_entropy;
 mod determinism;
 mod elementwise;
+mod linear;
 mod non_finite;
 mod norms;
 mod rotation;

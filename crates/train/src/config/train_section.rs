@@ -43,6 +43,9 @@ pub struct TrainSection {
     /// The largest global norm of a gradient; 0 turns clipping off.
     #[serde(default = "default_clip")]
     pub clip: f64,
+    /// What the backward pass computes again instead of keeping it.
+    #[serde(default)]
+    pub recompute: Recompute,
     /// Seed of weights, batches and samples.
     #[serde(default)]
     pub seed: u64,
@@ -70,6 +73,17 @@ pub struct TrainSection {
     /// Solvers to train with in turn, ending with the model's; none means the model's throughout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<Stage>,
+}
+
+/// What of the forward pass is computed again in the backward pass: time for memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// Nothing: the activations of all evaluations are kept.
+    #[default]
+    None,
+    /// Every layer's evaluations; kept are its input and the states of a history.
+    Layer,
 }
 
 /// One of the stages of two-stage training.

@@ -32,6 +32,12 @@ impl Trainer<'_> {
             self.epochs(),
             self.run.path().display(),
         ));
+        if let Some(peak) = self.peak {
+            self.progress.say(&format!(
+                "large matrix products reach {:.0} GFLOP/s here; shares below are of that",
+                peak / 1e9
+            ));
+        }
     }
 
     /// How often the run sees its data; by source, where there are several.
@@ -63,6 +69,9 @@ impl Trainer<'_> {
     ) -> Result<Option<Evaluation>, TrainError> {
         let evaluation =
             validate.then(|| self.validation.evaluate(&self.model.valid(), self.device));
+        let cost = Cost::of(&self.model);
+        // The backward pass takes two products for each of the forward pass.
+        let flops = 3.0 * cost.forward_flops_per_token * tokens_per_second;
         let record = Record {
             step: self.step,
             tokens: self.tokens,
@@ -71,7 +80,8 @@ impl Trainer<'_> {
             lr: update.lr,
             grad_norm: update.grad_norm,
             tokens_per_second,
-            evaluations: Cost::of(&self.model).total_evaluations(),
+            flops_utilisation: self.peak.map(|peak| flops / peak),
+            evaluations: cost.total_evaluations(),
             validation_loss: evaluation.as_ref().map(|e| e.loss),
             validation_bits_per_byte: evaluation.as_ref().map(|e| e.bits_per_byte),
             validation_by_source: match &evaluation {

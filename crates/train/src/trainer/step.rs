@@ -4,10 +4,11 @@
 //! number of tokens that were really there, clipped by its global norm; one step of AdamW.
 
 use iiet_data::statistics;
+use iiet_model::LanguageModel;
 
 use super::Trainer;
 use crate::TrainError;
-use crate::evaluate::batch_loss;
+use crate::evaluate::batch_tensors;
 use crate::gradients::AccumulatedGradients;
 
 /// The result of one update.
@@ -27,11 +28,10 @@ impl Trainer<'_> {
             let batch = self
                 .batches
                 .get(self.step * train.accumulation as u64 + micro)?;
-            let loss = batch_loss(&self.model, &batch, self.device);
-            gradients.add(&self.model, loss.sum.backward());
-            nats += f64::from(loss.sum.into_scalar::<f32>());
-            tokens += loss.tokens;
             bytes += self.text.of(&batch);
+            let batch = batch_tensors(&batch, self.device);
+            tokens += batch.tokens;
+            nats += gradients.add_loss(&self.model, batch, train.recompute);
         }
         let step = self.step + 1;
         let loss = nats / tokens as f64;
@@ -46,8 +46,10 @@ impl Trainer<'_> {
             limit => (limit / grad_norm).min(1.0),
         };
         let lr = self.schedule.at(step);
-        // The optimizer takes the model apart; nothing below can fail before it is whole again.
-        let model = self.model.clone();
+        // The optimizer takes the model apart and updates it in place: a clone left here would make
+        // it copy every parameter. Nothing can fail before the model is whole again.
+        let hollow = LanguageModel::empty(self.model.config(), self.device)?;
+        let model = std::mem::replace(&mut self.model, hollow);
         self.model = self
             .optimizer
             .step(model, gradients, clip / tokens as f64, lr);

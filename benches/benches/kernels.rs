@@ -1,18 +1,18 @@
-//! Times every operation, forward and backward, against its composition of Burn operations.
+//! Every fused operation, forward and backward, against its composition of Burn operations, on flex.
 //!
-//! `cargo build --workspace --example compare`, then `target/debug/examples/compare [PART OF A NAME]`,
-//! on flex. The two are timed in turn,
-//! so that a machine that slows down slows both; printed are medians.
+//! `cargo xtask bench kernels`, or one of them: `cargo xtask bench kernels -- 55m/swiglu`.
 
-use std::time::Instant;
+use std::hint::black_box;
+use std::time::{Duration, SystemTime};
 
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::{Device, Distribution, Int, Tensor};
+use criterion::{BenchmarkId, Criterion};
+use iiet_benches::ratios;
 use iiet_kernels::{
-    causal_attention, layer_norm, linear_cross_entropy, rms_norm, rotate, swiglu, weighted_sum,
+    causal_attention, layer_norm, linear, linear_cross_entropy, rms_norm, rotate, swiglu,
+    weighted_sum,
 };
-
-const RUNS: usize = 11;
 
 /// The sizes that matter to a kernel.
 struct Sizes {
@@ -34,12 +34,12 @@ const MODELS: [Sizes; 2] = [
         d_ff: 352,
         n_heads: 4,
         seq: 128,
-        batch: 16,
+        batch: 8,
         vocab: 4096,
         states: 5,
     },
     Sizes {
-        name: "55M",
+        name: "55m",
         d_model: 512,
         d_ff: 1408,
         n_heads: 4,
@@ -49,49 +49,6 @@ const MODELS: [Sizes; 2] = [
         states: 9,
     },
 ];
-
-/// Builds its leaves once; each call is a forward pass to a tensor of rank 3.
-type Pass<'a> = &'a dyn Fn() -> Tensor<3>;
-
-fn milliseconds(pass: Pass, backward: bool) -> f64 {
-    let start = Instant::now();
-    let y = pass();
-    if backward {
-        // The product makes the incoming gradient a tensor of its own, as it is in a model.
-        (y * 0.5).backward();
-    } else {
-        y.into_data();
-    }
-    start.elapsed().as_secs_f64() * 1e3
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-fn compare(label: &str, fused: [Pass; 2], composed: [Pass; 2]) {
-    let filter = std::env::args().nth(1).unwrap_or_default();
-    if !label.contains(&filter) {
-        return;
-    }
-    let mut line = format!("{label:<28}");
-    for (i, backward) in [false, true].into_iter().enumerate() {
-        let mut times = [Vec::new(), Vec::new()];
-        for run in 0..=RUNS {
-            for (times, pass) in times.iter_mut().zip([fused[i], composed[i]]) {
-                let time = milliseconds(pass, backward);
-                if run > 0 {
-                    times.push(time);
-                }
-            }
-        }
-        let [fused, composed] = times.map(median);
-        let ratio = composed / fused;
-        line += &format!("{fused:>9.2} {composed:>9.2} {ratio:>6.2}x |");
-    }
-    println!("{line}");
-}
 
 fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     let x = Tensor::random(shape, Distribution::Normal(0.0, 1.0), device);
@@ -232,8 +189,22 @@ fn build_loss(s: &Sizes, device: &Device, fused: bool) -> Box<dyn Fn() -> Tensor
     })
 }
 
-fn main() {
-    let operations: [(&str, Build); 7] = [
+/// A projection by the same weight four times, as a layer with three corrections takes.
+fn build_linear(s: &Sizes, device: &Device, fused: bool) -> Box<dyn Fn() -> Tensor<3>> {
+    let x = random([s.batch, s.seq, s.d_model], device);
+    let weight = random([s.d_model, s.d_model], device);
+    Box::new(move || {
+        let project = |x: Tensor<3>| match fused {
+            true => linear(x, weight.clone()),
+            false => burn::tensor::module::linear(x, weight.clone(), None),
+        };
+        (0..4).fold(x.clone(), |x, _| project(x))
+    })
+}
+
+fn operations(criterion: &mut Criterion) {
+    let operations: [(&str, Build); 8] = [
+        ("linear", build_linear),
         ("swiglu", build_swiglu),
         ("rms_norm", build_rms_norm),
         ("layer_norm", build_layer_norm),
@@ -242,22 +213,41 @@ fn main() {
         ("causal_attention", build_attention),
         ("linear_cross_entropy", build_loss),
     ];
-    println!("milliseconds (median of {RUNS}): fused, composed, ratio");
-    println!(
-        "{:<28}{:^27}|{:^27}|",
-        "", "forward alone", "forward and backward"
-    );
     let (plain, autodiff) = (Device::default(), Device::default().autodiff());
     for sizes in &MODELS {
         for (name, build) in &operations {
-            let [a, b, c, d] = [
-                (&plain, true),
-                (&plain, false),
-                (&autodiff, true),
-                (&autodiff, false),
-            ]
-            .map(|(device, fused)| build(sizes, device, fused));
-            compare(&format!("{} {name}", sizes.name), [&a, &c], [&b, &d]);
+            for (pass, device) in [("forward", &plain), ("both", &autodiff)] {
+                let mut group = criterion.benchmark_group(format!("{}/{name}/{pass}", sizes.name));
+                for (body, fused) in [("fused", true), ("composed", false)] {
+                    let run = build(sizes, device, fused);
+                    group.bench_function(BenchmarkId::from_parameter(body), |b| {
+                        b.iter(|| {
+                            let y = run();
+                            if device.is_autodiff() {
+                                // The product makes the incoming gradient a tensor of its own, as
+                                // it is in a model.
+                                drop(black_box((y * 0.5).backward()));
+                            } else {
+                                black_box(y);
+                            }
+                        });
+                    });
+                }
+                group.finish();
+            }
         }
     }
+}
+
+fn main() {
+    let start = SystemTime::now();
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(10)
+        .without_plots()
+        .configure_from_args();
+    operations(&mut criterion);
+    criterion.final_summary();
+    ratios::print("composed", "fused", start);
 }

@@ -1,0 +1,271 @@
+//! Times training steps of this project and of PyTorch side by side.
+//!
+//!     side_by_side --python venv/bin/python [--size 55m=4x256]... [--steps 9] [--compile]
+//!
+//! For every size and solver both sides load the same weights and train on the same tokens, each in
+//! a process of its own with the same number of threads. They take their steps in turn, so that a
+//! machine that slows down slows both; printed are medians, their ratio, both losses and both peaks
+//! of resident memory.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use burn::tensor::Device;
+use clap::Parser;
+use iiet_benches::TrainingStep;
+use iiet_model::{Cost, LanguageModel, SaveOptions, load, save};
+use iiet_train::RunConfig;
+
+/// Steps of each side before the first that counts: compilation, caches, the optimiser's state.
+const WARM_UP: usize = 2;
+
+#[derive(Parser)]
+struct Arguments {
+    /// A Python with torch, numpy and safetensors; without it this project is timed alone.
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// A preset of configs/ and the sequences and tokens of a batch; repeatable.
+    #[arg(long, default_values = ["55m=4x256", "small=8x256"])]
+    size: Vec<String>,
+    /// Solvers with their corrections; repeatable.
+    #[arg(long, default_values = ["explicit_euler", "predictor_corrector", "iterative_implicit_euler"])]
+    solver: Vec<String>,
+    /// Further keys of the configuration, such as model.iterations=1; repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Steps that count.
+    #[arg(long, default_value_t = 9)]
+    steps: usize,
+    /// Threads of each side.
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    threads: usize,
+    /// Let PyTorch compile its forward and backward pass.
+    #[arg(long)]
+    compile: bool,
+    /// Take steps on this model when asked to: one side of a comparison.
+    #[arg(long, hide = true)]
+    worker: Option<PathBuf>,
+}
+
+/// One of the sizes asked for.
+struct Size {
+    name: String,
+    batch: usize,
+    seq: usize,
+}
+
+impl Size {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let parse = || {
+            let (name, shape) = text.split_once('=')?;
+            let (batch, seq) = shape.split_once('x')?;
+            let (batch, seq) = (batch.parse().ok()?, seq.parse().ok()?);
+            let name = name.to_owned();
+            (batch > 0 && seq > 0).then_some(Self { name, batch, seq })
+        };
+        parse().with_context(|| format!("--size {text}; expected such as 55m=4x256"))
+    }
+
+    fn config(&self, set: &[String]) -> anyhow::Result<RunConfig> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let path = root.join(format!("configs/{}.toml", self.name));
+        Ok(RunConfig::load(&path, set)?)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    iiet_train::keep_freed_memory();
+    let arguments = Arguments::parse();
+    let sizes: Vec<Size> = arguments
+        .size
+        .iter()
+        .map(|text| Size::parse(text))
+        .collect::<anyhow::Result<_>>()?;
+    if let Some(model) = &arguments.worker {
+        return work(model, &sizes[0], &arguments.set);
+    }
+    if arguments.steps == 0 || arguments.threads == 0 {
+        bail!("--steps and --threads must be at least 1");
+    }
+    println!(
+        "{:<34}{:>10}{:>10}{:>8}{:>12}{:>12}{:>9}{:>9}",
+        "", "iiet s", "torch s", "ratio", "loss", "torch loss", "MiB", "torch"
+    );
+    for size in &sizes {
+        for solver in &arguments.solver {
+            compare(&arguments, size, solver)?;
+        }
+    }
+    Ok(())
+}
+
+fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<()> {
+    let mut set = vec![format!("model.solver={solver}")];
+    set.extend(arguments.set.iter().cloned());
+    let config = size.config(&set)?;
+    let vocab = config.data.vocab_size;
+    let mut model = config.model.config(vocab, None);
+    model.seq_len = size.seq;
+    let folder = tempfile::tempdir()?;
+    let flops = {
+        let model = LanguageModel::init(&model, config.train.seed, &Device::default())?;
+        save(&model, folder.path(), &SaveOptions::default())?;
+        3.0 * Cost::of(&model).forward_flops_per_token * (size.batch * size.seq) as f64
+    };
+    let threads = arguments.threads.to_string();
+    let shape = format!("{}={}x{}", size.name, size.batch, size.seq);
+    let mut ours = Command::new(std::env::current_exe()?);
+    ours.arg("--worker")
+        .arg(folder.path())
+        .args(["--size", &shape])
+        .args(arguments.set.iter().flat_map(|key| ["--set", key]))
+        .env("RAYON_NUM_THREADS", &threads);
+    let mut sides = vec![Side::start(&mut ours)?];
+    if let Some(python) = &arguments.python {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torch_step.py");
+        let mut torch = Command::new(python);
+        torch
+            .arg(script)
+            .arg("--model")
+            .arg(folder.path())
+            .args(["--batch", &size.batch.to_string()])
+            .args(["--seq", &size.seq.to_string()])
+            .args(["--threads", &threads]);
+        if arguments.compile {
+            torch.arg("--compile");
+        }
+        sides.push(Side::start(&mut torch)?);
+    }
+    for step in 0..WARM_UP + arguments.steps {
+        for side in &mut sides {
+            side.step(step >= WARM_UP)?;
+        }
+    }
+    let name = format!("{shape} {solver}");
+    let results: Vec<Timed> = sides.into_iter().map(Side::end).collect::<Result<_, _>>()?;
+    let ours = &results[0];
+    let rate = flops / ours.seconds / 1e9;
+    match results.get(1) {
+        Some(torch) => println!(
+            "{name:<34}{:>10.3}{:>10.3}{:>7.2}x{:>12.6}{:>12.6}{:>9}{:>9}   {rate:.0} GFLOP/s",
+            ours.seconds,
+            torch.seconds,
+            torch.seconds / ours.seconds,
+            ours.loss,
+            torch.loss,
+            ours.peak_kib >> 10,
+            torch.peak_kib >> 10,
+        ),
+        None => println!(
+            "{name:<34}{:>10.3}{:>30.6}{:>21}   {rate:.0} GFLOP/s",
+            ours.seconds,
+            ours.loss,
+            ours.peak_kib >> 10
+        ),
+    }
+    Ok(())
+}
+
+/// A process that takes a step for each line it is sent.
+struct Side {
+    process: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+    seconds: Vec<f64>,
+    loss: f64,
+}
+
+/// What came of it.
+struct Timed {
+    /// Median of the steps that counted.
+    seconds: f64,
+    /// Of the last step, in nats per token.
+    loss: f64,
+    /// Peak resident memory.
+    peak_kib: u64,
+}
+
+impl Side {
+    fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {:?}", command.get_program()))?;
+        let to = process.stdin.take().expect("invariant: piped above");
+        let from = process.stdout.take().expect("invariant: piped above");
+        Ok(Self {
+            process,
+            to,
+            from: BufReader::new(from),
+            seconds: Vec::new(),
+            loss: f64::NAN,
+        })
+    }
+
+    fn step(&mut self, counts: bool) -> anyhow::Result<()> {
+        // The other side's idle threads spin for a while after their last work.
+        sleep(Duration::from_millis(250));
+        writeln!(self.to, "step").context("a side has ended")?;
+        let line = self.read()?;
+        let (seconds, loss) = line.split_once(' ').context("expected SECONDS LOSS")?;
+        self.loss = loss.parse()?;
+        if counts {
+            self.seconds.push(seconds.parse()?);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        if self.from.read_line(&mut line)? == 0 {
+            bail!("a side ended before it answered");
+        }
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn end(self) -> anyhow::Result<Timed> {
+        let Self {
+            mut process,
+            to,
+            mut from,
+            mut seconds,
+            loss,
+        } = self;
+        drop(to);
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        process.wait()?;
+        seconds.sort_by(f64::total_cmp);
+        Ok(Timed {
+            seconds: seconds[seconds.len() / 2],
+            loss,
+            peak_kib: line.trim().parse().context("expected a peak in KiB")?,
+        })
+    }
+}
+
+fn work(model: &Path, size: &Size, set: &[String]) -> anyhow::Result<()> {
+    let (model, _) = load(model, &Device::default())?;
+    let mut step = TrainingStep::new(model, &size.config(set)?.train, size.batch, size.seq);
+    for line in std::io::stdin().lines() {
+        line?;
+        let start = Instant::now();
+        let loss = step.take();
+        println!("{} {loss}", start.elapsed().as_secs_f64());
+    }
+    println!("{}", peak_kib()?);
+    Ok(())
+}
+
+/// The most memory that this process had resident.
+fn peak_kib() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("needs Linux")?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    Ok(number.context("no VmHWM in /proc/self/status")?.parse()?)
+}

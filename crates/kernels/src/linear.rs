@@ -1,0 +1,114 @@
+//! A bias-free projection, `y = x W`, whose gradients are added where they belong.
+//!
+//! ```text
+//! dx = dy W^T        dW = x^T dy, summed over all rows of x
+//! ```
+//!
+//! An ODE solver projects by the same `W` several times a layer, so its gradient is a sum of as many
+//! products. Each of them is added to the sum while it is computed: Burn's own operation would write
+//! every product to a tensor of its own and then add two tensors, three passes over the size of `W`.
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
+use burn::tensor::{Shape, Tensor};
+
+use crate::ops::{FusedOps, is_routed};
+use crate::rows::as_rows;
+
+/// `x W` along the last axis.
+///
+/// # Shapes
+///
+/// - x: `[.., d_in]`
+/// - weight: `[d_in, d_out]`
+/// - output: `[.., d_out]`
+///
+/// # Panics
+///
+/// If the last axis of x is not as long as the first of weight.
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
+    assert_eq!(
+        x.dims().last(),
+        weight.dims().first(),
+        "linear: x {:?} does not fit weight {:?}",
+        x.dims(),
+        weight.dims()
+    );
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(if is_routed(&x) {
+        <Dispatch as FusedOps>::project(x, weight)
+    } else {
+        forward::<Dispatch>(x, weight)
+    })
+}
+
+/// The shape of `x` with another last axis.
+pub(crate) fn with_width(mut shape: Shape, width: usize) -> Shape {
+    let last = shape.num_dims() - 1;
+    shape[last] = width;
+    shape
+}
+
+pub(crate) fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = with_width(x.shape(), weight.shape()[1]);
+    B::float_reshape(B::float_matmul(as_rows::<B>(x), weight), shape)
+}
+
+/// `dW`.
+pub(crate) fn weight_gradient<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>) -> FloatTensor<B> {
+    let x = B::float_swap_dims(as_rows::<B>(x), 0, 1);
+    B::float_matmul(x, as_rows::<B>(dy))
+}
+
+pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+    weight: FloatTensor<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let prepared = Backward::<B, 2>::prepare::<C>(LinearBackward, [x.node(), weight.node()])
+        .compute_bound()
+        .stateful();
+    match prepared {
+        OpsKind::Tracked(mut prepared) => {
+            let state = (prepared.checkpoint(&x), weight.clone());
+            let y = B::project(x.into_primitive(), weight.into_primitive());
+            prepared.finish(state, y)
+        }
+        OpsKind::UnTracked(prepared) => {
+            prepared.finish(B::project(x.into_primitive(), weight.into_primitive()))
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+impl<B: FusedOps> Backward<B, 2> for LinearBackward {
+    /// `x` by name, and the weight as the graph knows it, which names its gradient so far.
+    type State = (
+        NodeId,
+        <Autodiff<B> as burn::backend::BackendTypes>::FloatTensorPrimitive,
+    );
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, kept: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (x, weight) = ops.state;
+        let x = kept.retrieve_node_output::<FloatTensor<B>>(x);
+        let [x_node, weight_node] = ops.parents;
+        if let Some(node) = weight_node {
+            let d_weight = match grads.remove::<B>(&weight) {
+                Some(sum) => B::add_weight_gradient(sum, x, dy.clone()),
+                None => B::weight_gradient(x, dy.clone()),
+            };
+            grads.register::<B>(node.id, d_weight);
+        }
+        if let Some(node) = x_node {
+            let back = B::float_swap_dims(weight.into_primitive(), 0, 1);
+            grads.register::<B>(node.id, B::project(dy, back));
+        }
+    }
+}
