@@ -11,6 +11,8 @@
 //! | [`rotate`] | half-split rotary embedding | the tables |
 //! | [`swiglu`] | `silu(gate) up` | inputs |
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
+//! | [`cached_attention`] | attention of new tokens to cached keys and values | forward only |
+//! | [`linear`] | `x W`, a few rows in one pass over the weights | Burn's |
 //!
 //! They take and return Burn tensors, on autodiff devices and on plain ones. There are two bodies
 //! of each. Burn's flex backend runs f32 tensors through multithreaded kernels written for the
@@ -25,10 +27,12 @@
 //! composed, and Burn differentiates the composition.
 
 mod attention;
+mod cached_attention;
 mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
 mod layer_norm;
+mod linear;
 mod ops;
 mod rms_norm;
 mod rope;
@@ -37,8 +41,10 @@ mod swiglu;
 mod weighted_sum;
 
 pub use attention::causal_attention;
+pub use cached_attention::{CacheRow, cached_attention};
 pub use cross_entropy::linear_cross_entropy;
 pub use layer_norm::layer_norm;
+pub use linear::linear;
 pub use rms_norm::rms_norm;
 pub use rope::rotate;
 pub use swiglu::swiglu;

@@ -5,8 +5,10 @@
 
 mod attention;
 mod buffer;
+pub(crate) mod cached_attention;
 mod cross_entropy;
 mod exp;
+pub(crate) mod few_rows;
 mod gemm;
 mod layer_norm;
 mod rms_norm;
