@@ -10,6 +10,7 @@
 //! special (runs of spaces, say) are found in text, as its author meant.
 
 mod byte_level;
+mod stream;
 mod train;
 mod words;
 
@@ -17,6 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::DataError;
+
+pub use stream::TextStream;
 
 /// The token after each document of a trained tokenizer.
 const DOCUMENT_END: &str = "<|endoftext|>";
@@ -170,6 +173,22 @@ impl Tokenizer {
             });
         }
         self.inner.decode(tokens, true).map_err(failed)
+    }
+
+    /// The special tokens that the file's template puts before a text: LLaMA's `<s>`, for example.
+    pub fn start(&self) -> Vec<u32> {
+        let ids = |special| {
+            let encoding = self.inner.encode_fast("a", special);
+            encoding.map(|encoding| encoding.get_ids().to_vec())
+        };
+        match (ids(false), ids(true)) {
+            (Ok(plain), Ok(mut whole)) if !plain.is_empty() => {
+                let at = whole.windows(plain.len()).position(|part| part == plain);
+                whole.truncate(at.unwrap_or(0));
+                whole
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The token's own spelling in the vocabulary.
