@@ -10,10 +10,9 @@ use burn::module::Module;
 use burn::nn::{
     Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig,
 };
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor};
 use iiet_blocks::{Block, BlockField, Positions, normalise};
-use iiet_kernels::linear_cross_entropy;
+use iiet_kernels::{linear, linear_cross_entropy};
 use iiet_ode::{AnySolver, Solver, Trajectory};
 
 use crate::{ModelConfig, ModelError};
@@ -108,8 +107,7 @@ impl LanguageModel {
     /// - output: `[batch, seq, d_model]`
     pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, seq] = ids.dims();
-        let head_dim = self.config.block().head_dim();
-        let positions = Positions::new(head_dim, self.config.rope_theta, seq, &ids.device());
+        let positions = Positions::at(&self.config.frequencies(), 0..seq, &ids.device());
         let Backbone {
             embed_tokens,
             layers,
@@ -161,7 +159,7 @@ impl LanguageModel {
     /// - input: `[batch, seq, d_model]`
     /// - output: `[batch, seq, vocab]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        linear(hidden, self.projection(), None)
+        linear(hidden, self.projection())
     }
 
     /// `W^T`, `[d_model, vocab]`.

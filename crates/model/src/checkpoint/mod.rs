@@ -9,6 +9,8 @@ pub use write::{SaveOptions, StoredType, save};
 
 /// The configuration.
 const CONFIG: &str = "config.json";
+/// What other tools read before they generate; here, the tokens that end a text.
+const GENERATION_CONFIG: &str = "generation_config.json";
 /// All weights in one file.
 const WEIGHTS: &str = "model.safetensors";
 /// Which shard holds which tensor.

@@ -13,7 +13,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::{CONFIG, INDEX, WEIGHTS};
+use super::{CONFIG, GENERATION_CONFIG, INDEX, WEIGHTS};
 use crate::names::{
     ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
 };
@@ -51,7 +51,8 @@ pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig),
     Ok((model, config))
 }
 
-/// Reads the `config.json` of a model directory.
+/// Reads the `config.json` of a model directory, and the tokens that end a text from its
+/// `generation_config.json` if it has one: chat models name there what ends an answer.
 ///
 /// # Errors
 ///
@@ -59,7 +60,13 @@ pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig),
 pub fn load_config(dir: &Path) -> Result<ModelConfig, ModelError> {
     let path = dir.join(CONFIG);
     let text = std::fs::read_to_string(&path).map_err(io_error(&path))?;
-    ModelConfig::from_json(&text, &path)
+    let config = ModelConfig::from_json(&text, &path)?;
+    let path = dir.join(GENERATION_CONFIG);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => config.with_generation_json(&text, &path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(config),
+        Err(error) => Err(io_error(&path)(error)),
+    }
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ModelError {
