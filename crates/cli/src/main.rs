@@ -1,9 +1,13 @@
 //! `iiet`: train, inspect and run ODE-transformer language models.
 
 mod backend;
+mod convert;
 mod data;
+mod generate;
 mod info;
 mod logits;
+mod stop;
+mod text_model;
 mod train;
 
 use std::process::ExitCode;
@@ -22,6 +26,10 @@ struct Arguments {
 enum Command {
     /// Train a model from a TOML configuration.
     Train(train::Arguments),
+    /// Continue a prompt, or many.
+    Generate(generate::Arguments),
+    /// Give a model another solver, to go on training it.
+    Convert(convert::Arguments),
     /// Write the logits of given token ids to a safetensors file.
     Logits(logits::Arguments),
     /// Prepare a corpus for training, or look into a prepared one.
@@ -57,6 +65,8 @@ fn message(error: &anyhow::Error) -> String {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Data(command) => data::run(&command),
         Command::Info(arguments) => info::run(&arguments),
