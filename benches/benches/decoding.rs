@@ -137,6 +137,8 @@ fn table(device: &Device) {
 }
 
 fn main() {
+    // As the binary does.
+    iiet_train::keep_freed_memory();
     let device = Device::default();
     let mut criterion = Criterion::default().configure_from_args().sample_size(10);
     if !std::env::args().any(|argument| argument == "--test" || argument == "--list") {

@@ -34,7 +34,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
     /// 0 takes the most likely token each time.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     temperature: f64,
     /// Draw from the K most likely tokens; 0 for all.
     #[arg(long, value_name = "K", default_value_t = 0)]

@@ -40,6 +40,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    iiet_train::keep_freed_memory();
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

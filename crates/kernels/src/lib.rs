@@ -12,7 +12,7 @@
 //! | [`swiglu`] | `silu(gate) up` | inputs |
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
 //! | [`cached_attention`] | attention of new tokens to cached keys and values | forward only |
-//! | [`linear`] | `x W`, a few rows in one pass over the weights | Burn's |
+//! | [`few_rows_linear`] | `x W`, a few rows in one pass over the weights | Burn's |
 //!
 //! They take and return Burn tensors, on autodiff devices and on plain ones. There are two bodies
 //! of each. Burn's flex backend runs f32 tensors through multithreaded kernels written for the
@@ -29,10 +29,11 @@
 mod attention;
 mod cached_attention;
 mod cross_entropy;
+mod few_rows;
 #[cfg(feature = "flex")]
 mod flex;
 mod layer_norm;
-mod linear;
+
 mod ops;
 mod rms_norm;
 mod rope;
@@ -43,9 +44,21 @@ mod weighted_sum;
 pub use attention::causal_attention;
 pub use cached_attention::{CacheRow, cached_attention};
 pub use cross_entropy::linear_cross_entropy;
+pub use few_rows::few_rows_linear;
 pub use layer_norm::layer_norm;
-pub use linear::linear;
 pub use rms_norm::rms_norm;
 pub use rope::rotate;
 pub use swiglu::swiglu;
 pub use weighted_sum::weighted_sum;
+
+/// Runs a function on one of the threads that the kernels use.
+///
+/// Worth its while for a chain of small operations, such as a decoded token: called from elsewhere
+/// every operation that is shared between threads wakes one of them and waits to be woken itself.
+/// Without kernels it just calls the function.
+pub fn on_workers<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    #[cfg(feature = "flex")]
+    return rayon::scope(|_| f());
+    #[cfg(not(feature = "flex"))]
+    f()
+}

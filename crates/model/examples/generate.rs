@@ -1,21 +1,18 @@
-//! Continues a prompt with a model from a directory, and prints the text as it comes.
-//!
-//! `cargo run --example generate -- runs/tiny/model "pub fn "`
+//! Prints how a model continues a prompt: `cargo run --example generate -- MODEL_DIR PROMPT`
 
-use std::io::Write;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::{error::Error, io::Write, ops::ControlFlow, path::Path};
 
 use burn::tensor::Device;
 use iiet_data::{TextStream, Tokenizer};
 use iiet_model::{CacheType, GenerateOptions, Sampler, Sampling, generate, load};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let [dir, prompt] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, dir, prompt] = &arguments[..] else {
         return Err("usage: generate MODEL_DIR PROMPT".into());
     };
-    let (dir, device) = (PathBuf::from(dir), Device::default());
-    let (model, config) = load(&dir, &device)?;
+    let (dir, device) = (Path::new(dir), Device::default());
+    let (model, config) = load(dir, &device)?;
     let tokenizer = Tokenizer::open(&dir.join("tokenizer.json"))?;
     let ids = [tokenizer.start(), tokenizer.encode(prompt)?].concat();
 
@@ -25,25 +22,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cache: CacheType::F32,
         sliding: false,
     };
-    let warm = Sampling {
-        temperature: 0.8,
-        ..Sampling::default()
-    };
+    let mut sampler = Sampler::new(&Sampling::default());
     let mut text = TextStream::new(&tokenizer, &ids)?;
     print!("{prompt}");
-    generate(
-        &model,
-        &ids,
-        &options,
-        &mut Sampler::new(&warm),
-        &device,
-        |id| {
-            print!("{}", text.push(id).unwrap_or_default());
-            std::io::stdout()
-                .flush()
-                .map_or(ControlFlow::Break(()), ControlFlow::Continue)
-        },
-    )?;
+    generate(&model, &ids, &options, &mut sampler, &device, |id| {
+        print!("{}", text.push(id).unwrap_or_default());
+        let shown = std::io::stdout().flush();
+        shown.map_or(ControlFlow::Break(()), ControlFlow::Continue)
+    })?;
     println!("{}", text.finish()?);
     Ok(())
 }

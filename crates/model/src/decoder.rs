@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_blocks::{CacheRow, CacheType, CachedBlockField, Chunk, KeyValueCache, normalise};
+use iiet_kernels::on_workers;
 use iiet_ode::{Solver, Trajectory};
 
 use crate::{Backbone, LanguageModel};
@@ -172,9 +173,11 @@ impl LanguageModel {
         let columns: Vec<Range<usize>> = ids.iter().map(|id| 0..id.iter().len()).collect();
         let ids: Vec<u32> = ids.iter().map(|id| id.unwrap_or(0)).collect();
         let data = TensorData::new::<i64, _>(widened(&ids), [batch, 1]);
-        let hidden = self.extend(Tensor::from_data(data, device), &columns, cache);
         let vocab = self.config().vocab_size;
-        self.logits(hidden).reshape([batch, vocab])
+        on_workers(|| {
+            let hidden = self.extend(Tensor::from_data(data, device), &columns, cache);
+            self.logits(hidden).reshape([batch, vocab])
+        })
     }
 
     /// Reads texts of any lengths into the cache, in chunks, and returns the logits of the token
@@ -205,7 +208,8 @@ impl LanguageModel {
             }
             let data = TensorData::new::<i64, _>(ids, [texts.len(), seq]);
             let columns: Vec<Range<usize>> = texts.iter().map(|text| 0..part(text).len()).collect();
-            let hidden = self.extend(Tensor::from_data(data, device), &columns, cache);
+            let ids = Tensor::from_data(data, device);
+            let hidden = on_workers(|| self.extend(ids, &columns, cache));
             for (b, text) in texts.iter().enumerate() {
                 if !part(text).is_empty() && part(text).end == text.len() {
                     let end = hidden.clone().narrow(0, b, 1);

@@ -24,6 +24,7 @@ mod trainer;
 pub use config::{ModelSection, RunConfig, Stage, TrainSection};
 pub use error::TrainError;
 pub use evaluate::{Baselines, Evaluation, Validation};
+pub use memory::keep_freed_memory;
 pub use metrics::Record;
 pub use progress::DataProgress;
 pub use run_directory::RunDirectory;

@@ -15,26 +15,37 @@ use super::simd::{sum2, vectorised};
 
 /// Weights in a block: 256 KiB, some ten microseconds of one core's memory bandwidth.
 const BLOCK: usize = 1 << 16;
-/// Rows of the matrix that are added in one pass over the sum.
+/// Rows of the matrix that serve all rows of x before the next are read.
 const AT_ONCE: usize = 8;
 
 vectorised! {
-    /// `sum += x W`, for the rows of `w` that belong to the entries of `x`.
+    /// `sum += x W`, for the rows of `w` that belong to the entries of `x`: several rows in one pass
+    /// over the sum, for a matrix that is in cache.
     fn add_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
         let n = sum.len();
         let (groups, rest) = x.as_chunks::<AT_ONCE>();
         for (x, w) in groups.iter().zip(w.chunks_exact(AT_ONCE * n)) {
             let rows: [&[f32]; AT_ONCE] = std::array::from_fn(|r| &w[r * n..][..n]);
             for j in 0..n {
-                let low = (x[0] * rows[0][j] + x[1] * rows[1][j])
-                    + (x[2] * rows[2][j] + x[3] * rows[3][j]);
-                let high = (x[4] * rows[4][j] + x[5] * rows[5][j])
-                    + (x[6] * rows[6][j] + x[7] * rows[7][j]);
-                sum[j] += low + high;
+                let mut s = sum[j];
+                for r in 0..AT_ONCE {
+                    s += x[r] * rows[r][j];
+                }
+                sum[j] = s;
             }
         }
         let tail = &w[groups.len() * AT_ONCE * n..];
         for (x, w) in rest.iter().zip(tail.chunks_exact(n)) {
+            for (s, w) in sum.iter_mut().zip(w) {
+                *s += x * w;
+            }
+        }
+    }
+
+    /// The same sums in the same order, from a matrix that comes from memory: one stream from its
+    /// first byte to its last, which processors fetch ahead better than several.
+    fn add_streamed_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
+        for (x, w) in x.iter().zip(w.chunks_exact(sum.len())) {
             for (s, w) in sum.iter_mut().zip(w) {
                 *s += x * w;
             }
@@ -83,13 +94,15 @@ fn by_sums(x: &[f32], w: &[f32], d_in: usize, d_out: usize) -> Vec<f32> {
     let part = |(i, sums): (usize, &mut [f32])| {
         let (from, to) = (i * block, ((i + 1) * block).min(d_in));
         let w = &w[from * d_out..to * d_out];
-        let x = x.chunks_exact(d_in).map(|x| &x[from..to]);
+        if rows == 1 {
+            return add_streamed_product(sums, &x[from..to], w);
+        }
         // The matrix comes from memory once: a group of its rows serves all rows of x.
         for at in (0..to - from).step_by(AT_ONCE) {
             let group = at..(at + AT_ONCE).min(to - from);
             let w = &w[group.start * d_out..group.end * d_out];
-            for (sum, x) in sums.chunks_exact_mut(d_out).zip(x.clone()) {
-                add_product(sum, &x[group.clone()], w);
+            for (sum, x) in sums.chunks_exact_mut(d_out).zip(x.chunks_exact(d_in)) {
+                add_product(sum, &x[from..to][group.clone()], w);
             }
         }
     };

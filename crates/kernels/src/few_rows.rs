@@ -22,12 +22,12 @@ pub(crate) const FEW_ROWS: usize = 8;
 /// # Panics
 ///
 /// If the last axis of x is not as long as the first of the weight.
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
+pub fn few_rows_linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let [d_in, _] = weight.dims();
     assert_eq!(
         x.dims()[D - 1],
         d_in,
-        "linear: the last axis of x must be as long as the first of the weight"
+        "few_rows_linear: the last axis of x must be as long as the first of the weight"
     );
     #[cfg(feature = "flex")]
     if (1..=FEW_ROWS * d_in).contains(&x.shape().num_elements()) {
@@ -68,7 +68,7 @@ mod tests {
             for rows in [1, 2, 5, FEW_ROWS, FEW_ROWS + 1] {
                 let x = random([1, rows, d_in]);
                 for weight in [random([d_in, d_out]), random([d_out, d_in]).transpose()] {
-                    let found = linear(x.clone(), weight.clone());
+                    let found = few_rows_linear(x.clone(), weight.clone());
                     let expected = module::linear(x.clone(), weight, None);
                     let tolerance = Tolerance::absolute(1e-5 * d_in as f32);
                     found
@@ -83,9 +83,9 @@ mod tests {
     fn a_row_does_not_depend_on_the_others() {
         let x = random([FEW_ROWS, 700]);
         for weight in [random([700, 900]), random([900, 700]).transpose()] {
-            let all = linear(x.clone(), weight.clone());
+            let all = few_rows_linear(x.clone(), weight.clone());
             for i in 0..FEW_ROWS {
-                let alone = linear(x.clone().narrow(0, i, 1), weight.clone());
+                let alone = few_rows_linear(x.clone().narrow(0, i, 1), weight.clone());
                 alone
                     .into_data()
                     .assert_eq(&all.clone().narrow(0, i, 1).into_data(), true);
@@ -97,7 +97,7 @@ mod tests {
     fn a_product_that_is_recorded_has_its_gradients() {
         let x = random([2, 3]).autodiff().require_grad();
         let weight = random([3, 4]).autodiff();
-        let gradients = linear(x.clone(), weight.clone()).sum().backward();
+        let gradients = few_rows_linear(x.clone(), weight.clone()).sum().backward();
         let expected = weight.inner().sum_dim(1).transpose().expand([2, 3]);
         x.grad(&gradients)
             .unwrap()
