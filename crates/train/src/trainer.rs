@@ -1,5 +1,6 @@
 //! The training loop.
 
+mod initial;
 mod report;
 mod step;
 
@@ -12,6 +13,7 @@ use burn::tensor::Device;
 use iiet_data::{Batches, Prepared, prepare};
 use iiet_model::{LanguageModel, ModelConfig, SaveOptions, TrainingMemory, save};
 
+use self::initial::initial_model;
 use crate::checkpoint;
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::metrics::MetricsLog;
@@ -158,7 +160,7 @@ impl<'a> Trainer<'a> {
         device: &'a Device,
     ) -> Result<Self, TrainError> {
         let model_config = stage_config(config, &prepared, 0);
-        let model = LanguageModel::init(&model_config, config.train.seed, device)?;
+        let model = initial_model(&config.train, &model_config, &prepared.tokenizer, device)?;
         let optimizer = ModelAdamW::new(&config.train);
         run.write_config(config)?;
         Self::assemble(config, run, prepared, device, model, optimizer, (0, 0))
