@@ -7,9 +7,9 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::{causal_attention, linear};
+use iiet_kernels::{causal_attention, few_rows_linear, linear};
 
-use crate::{BlockConfig, Positions};
+use crate::{BlockConfig, Chunk, KeyValueCache, Positions};
 
 /// Four bias-free projections around the heads.
 #[derive(Module, Debug)]
@@ -62,6 +62,38 @@ impl Attention {
         let scale = 1.0 / (head_dim as f64).sqrt();
         let mixed = causal_attention(positions.rotate(q), positions.rotate(k), v, scale);
         linear(merge_heads(mixed), self.o_proj.weight.val())
+    }
+
+    /// New tokens attend to those in the cache, to themselves and to those before them, and are
+    /// cached.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_model]`, as the chunk describes it
+    /// - output: the same
+    pub fn forward_cached(
+        &self,
+        x: Tensor<3>,
+        chunk: &Chunk,
+        cache: &mut KeyValueCache,
+    ) -> Tensor<3> {
+        let q = chunk.rotate(
+            few_rows_linear(x.clone(), self.q_proj.weight.val()),
+            self.n_heads,
+        );
+        let k = chunk.rotate(
+            few_rows_linear(x.clone(), self.k_proj.weight.val()),
+            self.n_kv_heads,
+        );
+        let v = split_heads(
+            few_rows_linear(x, self.v_proj.weight.val()),
+            self.n_kv_heads,
+        );
+        let head_dim = q.dims()[3];
+
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let mixed = cache.attend(q, k, v, chunk, scale);
+        few_rows_linear(merge_heads(mixed), self.o_proj.weight.val())
     }
 }
 

@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 use iiet_kernels::rms_norm;
 use iiet_ode::VectorField;
 
-use crate::{Attention, Positions, SwiGlu};
+use crate::{Attention, Chunk, KeyValueCache, Positions, SwiGlu};
 
 /// The sizes of a block.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,6 +102,20 @@ impl Block {
         attended + fed
     }
 
+    /// `(Attention(RMSNorm(y)), SwiGLU(RMSNorm(u)))` of new tokens, whose keys and values the cache
+    /// takes up.
+    fn parts_cached(
+        &self,
+        y: Tensor<3>,
+        chunk: &Chunk,
+        cache: &mut KeyValueCache,
+    ) -> (Tensor<3>, Tensor<3>) {
+        let x = normalise(&self.input_layernorm, y.clone());
+        let attended = self.self_attn.forward_cached(x, chunk, cache);
+        let u = normalise(&self.post_attention_layernorm, y + attended.clone());
+        (attended, self.mlp.forward_few(u))
+    }
+
     fn attend(&self, y: Tensor<3>, positions: &Positions) -> Tensor<3> {
         self.self_attn
             .forward(normalise(&self.input_layernorm, y), positions)
@@ -142,6 +156,52 @@ impl VectorField<Tensor<3>> for BlockField<'_> {
             self.block.forward(y, self.positions)
         } else {
             y.clone() + self.slope(y) * h
+        }
+    }
+}
+
+/// A block that sees new tokens of texts whose earlier tokens it saw before: the right-hand side of
+/// `dy/dt = F(y)` in one layer, with a cache for each evaluation.
+///
+/// It counts its evaluations, so the first uses the first cache, the second the second, whatever
+/// the solver does between them.
+#[derive(Debug)]
+pub struct CachedBlockField<'a> {
+    block: &'a Block,
+    chunk: &'a Chunk,
+    caches: std::slice::IterMut<'a, KeyValueCache>,
+}
+
+impl<'a> CachedBlockField<'a> {
+    /// The field of one step; `caches` are those of the layer, as many as the solver evaluates it.
+    pub fn new(block: &'a Block, chunk: &'a Chunk, caches: &'a mut [KeyValueCache]) -> Self {
+        let caches = caches.iter_mut();
+        Self {
+            block,
+            chunk,
+            caches,
+        }
+    }
+
+    fn parts(&mut self, y: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        let cache = self.caches.next();
+        let cache = cache.expect("invariant: a layer has a cache for every evaluation");
+        self.block.parts_cached(y, self.chunk, cache)
+    }
+}
+
+impl VectorField<Tensor<3>> for CachedBlockField<'_> {
+    fn slope(&mut self, y: Tensor<3>) -> Tensor<3> {
+        let (attended, fed) = self.parts(y);
+        attended + fed
+    }
+
+    fn euler(&mut self, y: Tensor<3>, h: f64) -> Tensor<3> {
+        let (attended, fed) = self.parts(y.clone());
+        if h == 1.0 {
+            (y + attended) + fed
+        } else {
+            y + (attended + fed) * h
         }
     }
 }

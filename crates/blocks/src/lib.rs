@@ -8,7 +8,9 @@
 //! [`Block`] is the LLaMA layer: pre-norm, bias-free, dropout-free, with causal grouped-query
 //! [`Attention`] under a rotary position embedding in the half-split layout ([`Positions`]), and a
 //! [`SwiGlu`] feed-forward layer. [`BlockField`] is the same thing as an
-//! [`iiet_ode::VectorField`]: it goes wherever a solver wants an equation.
+//! [`iiet_ode::VectorField`]: it goes wherever a solver wants an equation. [`CachedBlockField`] is
+//! the same field for new tokens of texts it has seen before, with a [`KeyValueCache`] for each
+//! evaluation.
 //!
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};
@@ -24,10 +26,13 @@
 
 mod attention;
 mod block;
+mod cache;
 mod rope;
 mod swiglu;
 
 pub use attention::Attention;
-pub use block::{Block, BlockConfig, BlockField, normalise};
-pub use rope::Positions;
+pub use block::{Block, BlockConfig, BlockField, CachedBlockField, normalise};
+pub use cache::{CacheType, Chunk, KeyValueCache};
+pub use iiet_kernels::CacheRow;
+pub use rope::{Frequencies, Llama3Scaling, Positions};
 pub use swiglu::SwiGlu;

@@ -7,8 +7,73 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_kernels::rotate;
 
-/// The angles `position * theta^(-2i/d)` of a range of positions: what all layers of a pass must
-/// know about where their tokens stand.
+/// The rotary frequencies `theta^(-2i/d)`, i = 0..d/2, of heads of width d.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frequencies(Vec<f32>);
+
+/// How LLaMA 3.1 stretches its rotation to contexts longer than it was first trained on.
+///
+/// Frequencies whose wavelength exceeds `original_context / low_freq_factor` are divided by
+/// `factor`, those below `original_context / high_freq_factor` stay, and those between are
+/// interpolated (*The Llama 3 Herd of Models*, arXiv 2407.21783, section 3.4.2; the formula is that
+/// of the published inference code).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Llama3Scaling {
+    /// What the long wavelengths are multiplied by.
+    pub factor: f64,
+    /// Rotations within the original context up to which a frequency counts as low.
+    pub low_freq_factor: f64,
+    /// Rotations within the original context from which on a frequency counts as high.
+    pub high_freq_factor: f64,
+    /// The context of the first training, in tokens.
+    pub original_context: usize,
+}
+
+impl Frequencies {
+    /// The frequencies to a base.
+    ///
+    /// In f32 throughout, as the reference implementations do: at large positions a table of
+    /// higher precision is measurably another one than the model was trained with.
+    ///
+    /// # Panics
+    ///
+    /// If `head_dim` is odd.
+    pub fn new(head_dim: usize, theta: f64) -> Self {
+        assert!(
+            head_dim.is_multiple_of(2),
+            "head_dim is {head_dim}; rotary embedding needs it even"
+        );
+        let frequency = |i: usize| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32);
+        Self((0..head_dim / 2).map(frequency).collect())
+    }
+
+    /// The same frequencies, stretched.
+    pub fn scaled(self, scaling: &Llama3Scaling) -> Self {
+        let Llama3Scaling {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_context,
+        } = *scaling;
+        let (factor, context) = (factor as f32, original_context as f32);
+        let (low, high) = (low_freq_factor as f32, high_freq_factor as f32);
+        let stretch = |w: f32| {
+            let wavelength = 2.0 * std::f32::consts::PI / w;
+            if wavelength < context / high {
+                w
+            } else if wavelength > context / low {
+                w / factor
+            } else {
+                let smooth = (context / wavelength - low) / (high - low);
+                (1.0 - smooth) * w / factor + smooth * w
+            }
+        };
+        Self(self.0.into_iter().map(stretch).collect())
+    }
+}
+
+/// The angles `position * frequency` of some tokens: what all layers of a pass must know about
+/// where their tokens stand.
 #[derive(Debug, Clone)]
 pub struct Positions {
     /// `[seq, head_dim / 2]`
@@ -18,27 +83,29 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Positions `0..seq`.
-    ///
-    /// In f32 throughout, as the reference implementations do: at large positions a table of
-    /// higher precision is measurably another one than the model was trained with.
+    /// Positions `0..seq`, with the frequencies to the base `theta`.
     ///
     /// # Panics
     ///
     /// If `head_dim` is odd.
     pub fn new(head_dim: usize, theta: f64, seq: usize, device: &Device) -> Self {
-        assert!(
-            head_dim.is_multiple_of(2),
-            "head_dim is {head_dim}; rotary embedding needs it even"
-        );
-        let half = head_dim / 2;
-        let frequency: Vec<f32> = (0..half)
-            .map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32))
+        Self::at(&Frequencies::new(head_dim, theta), 0..seq, device)
+    }
+
+    /// Tokens at any positions, in their order.
+    pub fn at(
+        frequencies: &Frequencies,
+        positions: impl Iterator<Item = usize>,
+        device: &Device,
+    ) -> Self {
+        let half = frequencies.0.len();
+        let angles: Vec<f32> = positions
+            .flat_map(|t| frequencies.0.iter().map(move |w| t as f32 * w))
             .collect();
         let table = |f: fn(f32) -> f32| {
-            let angles = (0..seq).flat_map(|t| frequency.iter().map(move |w| t as f32 * w));
-            let values: Vec<f32> = angles.map(f).collect();
-            Tensor::from_data(TensorData::new::<f32, _>(values, [seq, half]), device)
+            let values: Vec<f32> = angles.iter().map(|angle| f(*angle)).collect();
+            let shape = [values.len() / half, half];
+            Tensor::from_data(TensorData::new::<f32, _>(values, shape), device)
         };
         Self {
             cos: table(f32::cos),

@@ -52,9 +52,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "memory of the weights      {} in f32",
         mebibytes(4 * cost.parameters)
     );
+    let cache = cost.cache_bytes_per_token;
     println!(
-        "keys and values per token  {} bytes in f32",
-        cost.cache_bytes_per_token
+        "keys and values per token  {cache} bytes in f32, {} in f16 or bf16",
+        cache / 2
+    );
+    println!(
+        "keys and values at most    {} in f32, for {} tokens",
+        mebibytes(cache * config.seq_len as u64),
+        config.seq_len
     );
     let training = TrainingMemory::of(&model, 1, config.seq_len);
     println!(

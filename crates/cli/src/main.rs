@@ -1,10 +1,14 @@
 //! `iiet`: train, inspect and run ODE-transformer language models.
 
 mod backend;
+mod convert;
 mod data;
+mod generate;
 mod influence;
 mod info;
 mod logits;
+mod stop;
+mod text_model;
 mod train;
 
 use std::process::ExitCode;
@@ -23,6 +27,10 @@ struct Arguments {
 enum Command {
     /// Train a model from a TOML configuration.
     Train(train::Arguments),
+    /// Continue a prompt, or many.
+    Generate(generate::Arguments),
+    /// Give a model another solver, to go on training it.
+    Convert(convert::Arguments),
     /// Write the logits of given token ids to a safetensors file.
     Logits(logits::Arguments),
     /// Measure what each correction of an iterated model contributes.
@@ -61,6 +69,8 @@ fn message(error: &anyhow::Error) -> String {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Influence(arguments) => influence::run(&arguments),
         Command::Data(command) => data::run(&command),

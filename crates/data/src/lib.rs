@@ -56,4 +56,4 @@ pub use progress::Progress;
 pub use source::cargo_deps::{CargoSummary, LeftOut, default_corpus};
 pub use token_file::TokenFile;
 pub use token_writer::TokenWriter;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{TextStream, Tokenizer};

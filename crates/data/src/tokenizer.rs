@@ -11,6 +11,7 @@
 
 mod byte_level;
 mod guarded;
+mod stream;
 mod train;
 mod words;
 
@@ -19,6 +20,8 @@ use std::sync::Arc;
 
 use self::guarded::guarded;
 use crate::error::DataError;
+
+pub use stream::TextStream;
 
 /// The token after each document of a trained tokenizer.
 const DOCUMENT_END: &str = "<|endoftext|>";
@@ -175,6 +178,22 @@ impl Tokenizer {
             });
         }
         guarded(|| self.inner.decode(tokens, true))
+    }
+
+    /// The special tokens that the file's template puts before a text: LLaMA's `<s>`, for example.
+    pub fn start(&self) -> Vec<u32> {
+        let ids = |special| {
+            let encoding = self.inner.encode_fast("a", special);
+            encoding.map(|encoding| encoding.get_ids().to_vec())
+        };
+        match (ids(false), ids(true)) {
+            (Ok(plain), Ok(mut whole)) if !plain.is_empty() => {
+                let at = whole.windows(plain.len()).position(|part| part == plain);
+                whole.truncate(at.unwrap_or(0));
+                whole
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The token's own spelling in the vocabulary.

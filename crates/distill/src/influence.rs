@@ -85,8 +85,7 @@ impl InfluenceMeter {
         assert_eq!(*self.seq.get_or_insert(seq), seq, "sequences of one length");
         let backbone = &model.model;
         let config = model.config();
-        let head_dim = config.block().head_dim();
-        let positions = Positions::new(head_dim, config.rope_theta, seq, &ids.device());
+        let positions = Positions::at(&config.frequencies(), 0..seq, &ids.device());
 
         let mut at = Trajectory::start(backbone.embed_tokens.forward(ids));
         for (block, moments) in backbone.layers.iter().zip(&mut self.moments) {

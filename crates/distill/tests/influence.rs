@@ -18,6 +18,7 @@ fn config(name: SolverName, iterations: IterationSchedule, n_layers: usize) -> M
         seq_len: 32,
         rms_norm_eps: 1e-6,
         rope_theta: 1e4,
+        rope_scaling: None,
         initializer_range: 0.2,
         tie_embeddings: true,
         solver: SolverConfig {
@@ -28,7 +29,7 @@ fn config(name: SolverName, iterations: IterationSchedule, n_layers: usize) -> M
             },
         },
         bos_token_id: None,
-        eos_token_id: None,
+        eos_token_ids: Vec::new(),
     }
 }
 
@@ -111,12 +112,7 @@ fn stopped_early(
     device: &Device,
 ) -> Vec<Vec<Vec<f32>>> {
     let config = model.config();
-    let positions = Positions::new(
-        config.block().head_dim(),
-        config.rope_theta,
-        rows[0].len(),
-        device,
-    );
+    let positions = Positions::at(&config.frequencies(), 0..rows[0].len(), device);
     let mut at = Trajectory::start(model.model.embed_tokens.forward(ids(rows, device)));
     let mut outputs = Vec::new();
     for (layer, block) in model.model.layers.iter().enumerate() {

@@ -12,6 +12,8 @@
 //! | [`rotate`] | half-split rotary embedding | the tables |
 //! | [`swiglu`] | `silu(gate) up` | inputs |
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
+//! | [`cached_attention`] | attention of new tokens to cached keys and values | forward only |
+//! | [`few_rows_linear`] | `x W`, a few rows in one pass over the weights | Burn's |
 //!
 //! [`backward_from`] starts a backward pass at given gradients. For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
 //!
@@ -30,7 +32,9 @@
 mod adamw;
 mod attention;
 mod backward_from;
+mod cached_attention;
 mod cross_entropy;
+mod few_rows;
 #[cfg(feature = "flex")]
 mod flex;
 mod layer_norm;
@@ -45,10 +49,24 @@ mod weighted_sum;
 pub use adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
 pub use attention::causal_attention;
 pub use backward_from::backward_from;
+pub use cached_attention::{CacheRow, cached_attention};
 pub use cross_entropy::linear_cross_entropy;
+pub use few_rows::few_rows_linear;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use rms_norm::rms_norm;
 pub use rope::rotate;
 pub use swiglu::swiglu;
 pub use weighted_sum::weighted_sum;
+
+/// Runs a function on one of the threads that the kernels use.
+///
+/// Worth its while for a chain of small operations, such as a decoded token: called from elsewhere
+/// every operation that is shared between threads wakes one of them and waits to be woken itself.
+/// Without kernels it just calls the function.
+pub fn on_workers<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    #[cfg(feature = "flex")]
+    return rayon::scope(|_| f());
+    #[cfg(not(feature = "flex"))]
+    f()
+}

@@ -7,10 +7,11 @@ mod hugging_face;
 
 use std::path::Path;
 
-use iiet_blocks::BlockConfig;
+use iiet_blocks::{BlockConfig, Frequencies, Llama3Scaling};
 use iiet_ode::SolverConfig;
+use serde_json::Value;
 
-use self::hugging_face::HuggingFace;
+use self::hugging_face::{HuggingFace, token_ids};
 use crate::ModelError;
 
 /// Everything that determines a model's function, up to its weights.
@@ -34,6 +35,8 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the rotary frequencies are stretched for long contexts, if they are.
+    pub rope_scaling: Option<Llama3Scaling>,
     /// Standard deviation of fresh weight matrices.
     pub initializer_range: f64,
     /// Whether the output projection is the embedding.
@@ -42,8 +45,8 @@ pub struct ModelConfig {
     pub solver: SolverConfig,
     /// The token that starts a text, if the tokenizer has one.
     pub bos_token_id: Option<u32>,
-    /// The token that ends a text, if the tokenizer has one.
-    pub eos_token_id: Option<u32>,
+    /// The tokens that end a text: none, one, or several as in chat models.
+    pub eos_token_ids: Vec<u32>,
 }
 
 impl ModelConfig {
@@ -55,6 +58,19 @@ impl ModelConfig {
             n_heads: self.n_heads,
             n_kv_heads: self.n_kv_heads,
             norm_eps: self.rms_norm_eps,
+        }
+    }
+
+    /// The frequencies that positions are rotated with.
+    ///
+    /// # Panics
+    ///
+    /// If the width of a head is odd, which [`validate`](Self::validate) refuses.
+    pub fn frequencies(&self) -> Frequencies {
+        let plain = Frequencies::new(self.block().head_dim(), self.rope_theta);
+        match &self.rope_scaling {
+            Some(scaling) => plain.scaled(scaling),
+            None => plain,
         }
     }
 
@@ -115,11 +131,26 @@ impl ModelConfig {
                 return refuse(key, value.to_string(), "allowed: finite and above 0".into());
             }
         }
-        for (key, id) in [
-            ("bos_token_id", self.bos_token_id),
-            ("eos_token_id", self.eos_token_id),
-        ] {
-            if let Some(id) = id.filter(|id| *id as usize >= self.vocab_size) {
+        if let Some(scaling) = &self.rope_scaling {
+            let numbers = [
+                scaling.factor,
+                scaling.low_freq_factor,
+                scaling.high_freq_factor,
+            ];
+            let positive = numbers.iter().all(|x| x.is_finite() && *x > 0.0);
+            if !positive
+                || scaling.low_freq_factor >= scaling.high_freq_factor
+                || scaling.original_context == 0
+            {
+                let allowed =
+                    "its numbers must be positive, low_freq_factor below high_freq_factor";
+                return refuse("rope_scaling", format!("{scaling:?}"), allowed.into());
+            }
+        }
+        let ends = self.eos_token_ids.iter().map(|id| ("eos_token_id", *id));
+        let start = self.bos_token_id.map(|id| ("bos_token_id", id));
+        for (key, id) in start.into_iter().chain(ends) {
+            if id as usize >= self.vocab_size {
                 let allowed = format!("allowed: below vocab_size, {}", self.vocab_size);
                 return refuse(key, id.to_string(), allowed);
             }
@@ -140,6 +171,35 @@ impl ModelConfig {
         })?;
         json.refuse_what_is_not_implemented(path)?;
         let config = json.into_config();
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The configuration with the `eos_token_id` of `generation_config.json` text, if that has one.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_json`](Self::from_json).
+    pub fn with_generation_json(self, text: &str, path: &Path) -> Result<Self, ModelError> {
+        let json: Value = serde_json::from_str(text).map_err(|source| ModelError::Json {
+            path: path.to_owned(),
+            source,
+        })?;
+        let Some(eos) = json.get("eos_token_id").filter(|eos| !eos.is_null()) else {
+            return Ok(self);
+        };
+        let Some(eos_token_ids) = token_ids(eos) else {
+            return Err(ModelError::Unsupported {
+                path: path.to_owned(),
+                key: "eos_token_id".into(),
+                found: eos.to_string(),
+                allowed: "allowed: a token id, or a list of them".into(),
+            });
+        };
+        let config = Self {
+            eos_token_ids,
+            ..self
+        };
         config.validate()?;
         Ok(config)
     }
@@ -178,10 +238,40 @@ mod tests {
             (8, 4, 1e4)
         );
         assert_eq!(
-            (config.bos_token_id, config.eos_token_id),
-            (Some(1), Some(2))
+            (config.bos_token_id, config.eos_token_ids),
+            (Some(1), vec![2])
         );
         assert!(!config.tie_embeddings);
+    }
+
+    #[test]
+    fn several_ends_and_scaled_frequencies_are_read_and_written() {
+        let scaling = r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+            "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192}"#;
+        let text = LLAMA
+            .replace("\"rope_scaling\": null", scaling)
+            .replace("\"eos_token_id\": 2", "\"eos_token_id\": [2, 7]");
+        let config = read(&text).unwrap();
+        assert_eq!(config.eos_token_ids, [2, 7]);
+        let expected = Llama3Scaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_context: 8192,
+        };
+        assert_eq!(config.rope_scaling, Some(expected));
+        assert_eq!(read(&config.to_json()).unwrap(), config);
+        // Newer writers put the same under another key, next to the base.
+        let renamed = text.replace(
+            "\"rope_scaling\": {",
+            "\"rope_parameters\": {\"rope_theta\": 5e5, ",
+        );
+        let config = read(&renamed).unwrap();
+        assert_eq!(
+            (config.rope_scaling, config.rope_theta),
+            (Some(expected), 5e5)
+        );
     }
 
     #[test]
@@ -230,9 +320,20 @@ mod tests {
             ),
             (
                 "\"rope_scaling\": null",
-                "\"rope_scaling\": {\"rope_type\": \"llama3\"}",
-                "rope_scaling is {\"rope_type\":\"llama3\"}",
+                "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}",
+                "rope_scaling is {\"factor\":2.0,\"type\":\"linear\"}; allowed: none, or rope_type default or llama3",
             ),
+            (
+                "\"rope_scaling\": null",
+                "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0}",
+                "rope_scaling is {\"factor\":8.0,\"rope_type\":\"llama3\"}; llama3 needs the numbers",
+            ),
+            (
+                "\"eos_token_id\": 2",
+                "\"eos_token_id\": \"</s>\"",
+                "eos_token_id is \"</s>\"; allowed: a token id, or a list of them",
+            ),
+            ("\"use_cache\"", "\"mlp_bias\"", "mlp_bias is true"),
             (
                 "\"use_cache\": true",
                 "\"head_dim\": 16",

@@ -1,119 +1,304 @@
-//! Sampling text from a model, by full passes over a sliding window.
+//! Texts that continue prompts, token by token.
 //!
-//! Every new token costs a pass over the whole window. That is enough for the short samples that
-//! a training run shows.
+//! **What the model sees.** Everything so far, up to its context of `seq_len` tokens. A text that
+//! outgrows it ends there, or slides: whenever the context is full, the oldest tokens are dropped
+//! so that half of it is left (a beginning-of-text token stays in front), and what is left is read
+//! again from position 0. So every token is chosen from the logits of a full forward pass over the
+//! tokens that are kept. Dropping single tokens from the caches instead would be cheaper and
+//! something else: the keys of upper layers, and of every iteration but the first, were computed
+//! from tokens that are gone.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
-use crate::LanguageModel;
+use burn::tensor::{Device, Tensor};
 
-/// How the next token is chosen from the logits.
-#[derive(Debug, Clone)]
-pub struct Sampler {
-    temperature: f32,
-    random: ChaCha8Rng,
+use crate::{CacheType, LanguageModel, ModelError, Sampler};
+
+/// When to stop, and what to do about memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerateOptions {
+    /// The most tokens to add to a prompt.
+    pub max_tokens: usize,
+    /// Tokens that end a text; they are not part of it.
+    pub end: Vec<u32>,
+    /// The element type of the caches.
+    pub cache: CacheType,
+    /// Whether texts go on when the context is full, without their oldest tokens.
+    pub sliding: bool,
 }
 
-impl Sampler {
-    /// Draws from `softmax(logits / temperature)`; temperature 0 takes the most likely token, the
-    /// first of equals.
-    pub fn new(temperature: f32, seed: u64) -> Self {
-        let random = ChaCha8Rng::seed_from_u64(seed);
-        Self {
-            temperature,
-            random,
-        }
-    }
+/// Why a text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The model chose one of the tokens that end a text.
+    Token(u32),
+    /// It has as many tokens as were asked for.
+    Length,
+    /// The context is full.
+    Context,
+    /// The caller said so.
+    Caller,
+}
 
-    /// The index chosen. Non-finite logits are never chosen unless there are no others.
-    pub fn choose(&mut self, logits: &[f32]) -> usize {
-        let finite = |x: f32| if x.is_finite() { x } else { f32::NEG_INFINITY };
-        let (best, highest) =
-            logits
-                .iter()
-                .enumerate()
-                .fold((0, f32::NEG_INFINITY), |best, (i, x)| {
-                    if finite(*x) > best.1 { (i, *x) } else { best }
-                });
-        if self.temperature <= 0.0 || highest == f32::NEG_INFINITY {
-            return best;
-        }
-        let weight = |x: f32| f64::from((finite(x) - highest) / self.temperature).exp();
-        let total: f64 = logits.iter().map(|x| weight(*x)).sum();
-        // 53 random bits make a number in [0, 1).
-        let uniform = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let mut left = uniform * total;
-        for (i, x) in logits.iter().enumerate() {
-            left -= weight(*x);
-            if left < 0.0 {
-                return i;
-            }
-        }
-        best
+/// What was added to a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Continuation {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// Why there are no more.
+    pub end: End,
+}
+
+/// How long reading the prompts and decoding took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Speed {
+    /// Tokens of the prompts, each read once.
+    pub prefill_tokens: usize,
+    /// Time to read them and compute the first logits.
+    pub prefill: Duration,
+    /// Tokens that were chosen after that, one pass each.
+    pub decode_tokens: usize,
+    /// Time of those passes, of choosing, and of the caller's function.
+    pub decode: Duration,
+}
+
+impl std::ops::AddAssign for Speed {
+    fn add_assign(&mut self, other: Self) {
+        self.prefill_tokens += other.prefill_tokens;
+        self.prefill += other.prefill;
+        self.decode_tokens += other.decode_tokens;
+        self.decode += other.decode;
     }
 }
 
-/// Up to `max_tokens` ids that continue the prompt; ends before `eos`.
+/// Continues one prompt. `on_token` is told every token as it is chosen and may end the text.
 ///
-/// Only the last `seq_len` tokens of the model's configuration are seen.
+/// # Errors
 ///
-/// # Panics
-///
-/// If the prompt is empty.
+/// As [`generate_batch`].
 pub fn generate(
     model: &LanguageModel,
     prompt: &[u32],
-    max_tokens: usize,
-    eos: Option<u32>,
+    options: &GenerateOptions,
     sampler: &mut Sampler,
     device: &Device,
-) -> Vec<u32> {
-    assert!(!prompt.is_empty(), "the prompt is empty");
-    let context = model.config().seq_len;
-    let mut ids = prompt.to_vec();
-    for _ in 0..max_tokens {
-        let window = &ids[ids.len().saturating_sub(context)..];
-        let data: Vec<i64> = window.iter().map(|id| i64::from(*id)).collect();
-        let data = TensorData::new::<i64, _>(data, [1, window.len()]);
-        let hidden = model.hidden(Tensor::<2, Int>::from_data(data, device));
-        let last = hidden.narrow(1, window.len() - 1, 1);
-        let logits: Vec<f32> = model
-            .logits(last)
-            .try_into_vec_as::<f32>()
-            .expect("invariant: float tensors can be read as f32");
-        let next = sampler.choose(&logits) as u32;
-        if Some(next) == eos {
-            break;
-        }
-        ids.push(next);
-    }
-    ids.split_off(prompt.len())
+    mut on_token: impl FnMut(u32) -> ControlFlow<()>,
+) -> Result<(Continuation, Speed), ModelError> {
+    let samplers = std::slice::from_mut(sampler);
+    let on_token = |_, id| on_token(id);
+    let (mut texts, speed) = generate_batch(model, &[prompt], options, samplers, device, on_token)?;
+    let only = texts
+        .pop()
+        .expect("invariant: a continuation for each prompt");
+    Ok((only, speed))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn temperature_zero_takes_the_first_best() {
-        let mut sampler = Sampler::new(0.0, 1);
-        assert_eq!(sampler.choose(&[0.0, 2.0, f32::NAN, 2.0]), 1);
-        assert_eq!(sampler.choose(&[f32::NAN, f32::NAN]), 0);
+/// Continues prompts of any lengths side by side; `on_token` is told the prompt's number and the
+/// token.
+///
+/// # Errors
+///
+/// [`ModelError::Prompt`] for an empty prompt and one with an id that the model has not got,
+/// [`ModelError::PromptTooLong`] for one that is longer than the context, unless texts slide.
+///
+/// # Panics
+///
+/// If there is not one sampler for each prompt.
+pub fn generate_batch(
+    model: &LanguageModel,
+    prompts: &[&[u32]],
+    options: &GenerateOptions,
+    samplers: &mut [Sampler],
+    device: &Device,
+    mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
+) -> Result<(Vec<Continuation>, Speed), ModelError> {
+    assert_eq!(prompts.len(), samplers.len(), "a sampler for each prompt");
+    for (number, prompt) in prompts.iter().enumerate() {
+        check(model, number, prompt, options)?;
+    }
+    let context = model.config().seq_len;
+    let vocab = model.config().vocab_size;
+    let mut speed = Speed::default();
+    let mut texts: Vec<Text> = prompts
+        .iter()
+        .map(|prompt| Text {
+            ids: prompt.to_vec(),
+            new: 0,
+            window: prompt.to_vec(),
+            end: (options.max_tokens == 0).then_some(End::Length),
+        })
+        .collect();
+    // The rows of the cache, by the number of their text.
+    let mut rows: Vec<usize> = (0..texts.len())
+        .filter(|i| texts[*i].end.is_none())
+        .collect();
+    if rows.is_empty() {
+        return Ok((texts.into_iter().map(Text::finish).collect(), speed));
     }
 
-    #[test]
-    fn draws_follow_the_softmax() {
-        // Softmax of (0, ln 3) is (1/4, 3/4).
-        let mut sampler = Sampler::new(1.0, 1);
-        let n = 20_000;
-        let ones: usize = (0..n).map(|_| sampler.choose(&[0.0, 3.0f32.ln()])).sum();
-        let share = ones as f64 / n as f64;
-        // Four standard deviations of the mean of n draws.
-        assert!(
-            (share - 0.75).abs() < 4.0 * (0.75f64 * 0.25 / n as f64).sqrt(),
-            "{share}"
-        );
+    let started = Instant::now();
+    for text in &mut texts {
+        if text.window.len() > context {
+            text.window = slid(model, &text.window);
+        }
+        speed.prefill_tokens += text.window.len();
     }
+    let windows: Vec<&[u32]> = texts.iter().map(|text| text.window.as_slice()).collect();
+    let mut cache = model.cache(rows.len(), options.cache);
+    let mut logits = floats(model.prefill(&windows, &mut cache, device));
+    speed.prefill = started.elapsed();
+
+    let started = Instant::now();
+    loop {
+        for (row, number) in rows.iter().enumerate() {
+            let text = &mut texts[*number];
+            let logits = &logits[row * vocab..(row + 1) * vocab];
+            let id = samplers[*number].choose(logits, &text.ids) as u32;
+            text.take(id, options, context, || on_token(*number, id));
+        }
+        let kept: Vec<usize> = (0..rows.len())
+            .filter(|row| texts[rows[*row]].end.is_none())
+            .collect();
+        if kept.len() < rows.len() {
+            cache.keep_rows(&kept);
+            rows = kept.into_iter().map(|row| rows[row]).collect();
+        }
+        if rows.is_empty() {
+            break;
+        }
+        speed.decode_tokens += rows.len();
+        logits = advance(model, &mut texts, &rows, &mut cache, device);
+    }
+    speed.decode = started.elapsed();
+    Ok((texts.into_iter().map(Text::finish).collect(), speed))
+}
+
+fn check(
+    model: &LanguageModel,
+    number: usize,
+    prompt: &[u32],
+    options: &GenerateOptions,
+) -> Result<(), ModelError> {
+    let config = model.config();
+    let refuse = |reason| Err(ModelError::Prompt { number, reason });
+    if prompt.is_empty() {
+        return refuse("it has no tokens".into());
+    }
+    if let Some(id) = prompt.iter().find(|id| **id as usize >= config.vocab_size) {
+        let last = config.vocab_size - 1;
+        return refuse(format!("it has the token {id}; allowed: 0 to {last}"));
+    }
+    if prompt.len() > config.seq_len && !options.sliding {
+        return Err(ModelError::PromptTooLong {
+            number,
+            tokens: prompt.len(),
+            context: config.seq_len,
+        });
+    }
+    Ok(())
+}
+
+/// A text on its way.
+struct Text {
+    /// Prompt and continuation.
+    ids: Vec<u32>,
+    /// Tokens of the continuation.
+    new: usize,
+    /// What the model sees of it.
+    window: Vec<u32>,
+    end: Option<End>,
+}
+
+impl Text {
+    fn take(
+        &mut self,
+        id: u32,
+        options: &GenerateOptions,
+        context: usize,
+        on_token: impl FnOnce() -> ControlFlow<()>,
+    ) {
+        if options.end.contains(&id) {
+            self.end = Some(End::Token(id));
+            return;
+        }
+        self.ids.push(id);
+        self.window.push(id);
+        self.new += 1;
+        self.end = if on_token().is_break() {
+            Some(End::Caller)
+        } else if self.new == options.max_tokens {
+            Some(End::Length)
+        } else if self.window.len() > context && !options.sliding {
+            Some(End::Context)
+        } else {
+            None
+        };
+    }
+
+    fn finish(mut self) -> Continuation {
+        Continuation {
+            ids: self.ids.split_off(self.ids.len() - self.new),
+            end: self.end.unwrap_or(End::Length),
+        }
+    }
+}
+
+/// The logits after the last token of each row, `[rows, vocab]`.
+fn advance(
+    model: &LanguageModel,
+    texts: &mut [Text],
+    rows: &[usize],
+    cache: &mut crate::Cache,
+    device: &Device,
+) -> Vec<f32> {
+    let vocab = model.config().vocab_size;
+    let mut slid_rows = Vec::new();
+    for (row, number) in rows.iter().enumerate() {
+        let text = &mut texts[*number];
+        if text.window.len() > model.config().seq_len {
+            text.window = slid(model, &text.window);
+            let mut fresh = model.cache(1, cache.stored());
+            let logits = model.prefill(&[&text.window], &mut fresh, device);
+            slid_rows.push((row, fresh, floats(logits)));
+        }
+    }
+    let mut ids: Vec<Option<u32>> = rows
+        .iter()
+        .map(|number| texts[*number].window.last().copied())
+        .collect();
+    for (row, ..) in &slid_rows {
+        ids[*row] = None;
+    }
+    let mut logits = if slid_rows.len() < rows.len() {
+        floats(model.decode_some(&ids, cache, device))
+    } else {
+        vec![0.0; rows.len() * vocab]
+    };
+    for (row, fresh, of_row) in slid_rows {
+        cache.put_row(row, fresh);
+        logits[row * vocab..(row + 1) * vocab].copy_from_slice(&of_row);
+    }
+    logits
+}
+
+/// What is left of a text that outgrew the context: half of it, the last tokens, and in front a
+/// token that marks the beginning if the text has one.
+fn slid(model: &LanguageModel, ids: &[u32]) -> Vec<u32> {
+    let config = model.config();
+    let half = (config.seq_len / 2).max(1);
+    let start = ids
+        .first()
+        .copied()
+        .filter(|id| Some(*id) == config.bos_token_id);
+    let start = start.filter(|_| half > 1);
+    let kept = half - usize::from(start.is_some());
+    let last = &ids[ids.len() - kept..];
+    start.into_iter().chain(last.iter().copied()).collect()
+}
+
+fn floats(logits: Tensor<2>) -> Vec<f32> {
+    logits
+        .try_into_vec_as::<f32>()
+        .expect("invariant: float tensors can be read as f32")
 }

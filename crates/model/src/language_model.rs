@@ -10,10 +10,9 @@ use burn::module::Module;
 use burn::nn::{
     Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig,
 };
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor};
 use iiet_blocks::{Block, BlockField, Positions, normalise};
-use iiet_kernels::linear_cross_entropy;
+use iiet_kernels::{few_rows_linear, linear_cross_entropy};
 use iiet_ode::{AnySolver, Solver, Trajectory};
 
 use crate::{ModelConfig, ModelError};
@@ -118,8 +117,7 @@ impl LanguageModel {
     /// Where the tokens stand.
     pub(crate) fn positions(&self, ids: &Tensor<2, Int>) -> Positions {
         let [_, seq] = ids.dims();
-        let head_dim = self.config.block().head_dim();
-        Positions::new(head_dim, self.config.rope_theta, seq, &ids.device())
+        Positions::at(&self.config.frequencies(), 0..seq, &ids.device())
     }
 
     /// `y_0`, `[batch, seq, d_model]`.
@@ -193,7 +191,7 @@ impl LanguageModel {
     /// - input: `[batch, seq, d_model]`
     /// - output: `[batch, seq, vocab]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        linear(hidden, self.projection(), None)
+        few_rows_linear(hidden, self.projection())
     }
 
     /// `W^T`, `[d_model, vocab]`.

@@ -20,11 +20,13 @@ mod checkpoint;
 mod config;
 mod convert;
 mod cost;
+mod decoder;
 mod error;
 mod generate;
 mod init;
 mod language_model;
 mod names;
+mod sampler;
 
 pub use checkpoint::{
     FileRecord, MANIFEST, Manifest, SaveOptions, StoredType, durable, load, load_config,
@@ -32,7 +34,10 @@ pub use checkpoint::{
 };
 pub use config::ModelConfig;
 pub use cost::{Cost, TrainingMemory};
+pub use decoder::Cache;
 pub use error::{ModelError, TensorFault};
-pub use generate::{Sampler, generate};
+pub use generate::{Continuation, End, GenerateOptions, Speed, generate, generate_batch};
+pub use iiet_blocks::{CacheType, Llama3Scaling};
 pub use language_model::{Backbone, LanguageModel};
 pub use names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
+pub use sampler::{Sampler, Sampling};

@@ -1,5 +1,6 @@
 //! The training loop.
 
+mod initial;
 mod report;
 mod resume;
 mod step;
@@ -14,6 +15,7 @@ use burn::tensor::Device;
 use iiet_data::{Corpus, MixedBatches, prepare_corpus};
 use iiet_model::{LanguageModel, ModelConfig, TrainingMemory};
 
+use self::initial::initial_model;
 use crate::checkpoint::{self, Contents, Identity, State};
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::metrics::MetricsLog;
@@ -188,7 +190,7 @@ impl<'a> Trainer<'a> {
         device: &'a Device,
     ) -> Result<Self, TrainError> {
         let model_config = stage_config(config, &corpus, 0);
-        let model = LanguageModel::init(&model_config, config.train.seed, device)?;
+        let model = initial_model(&config.train, &model_config, &corpus.tokenizer, device)?;
         let optimizer = ModelAdamW::new(&config.train);
         let standing = Standing {
             model,

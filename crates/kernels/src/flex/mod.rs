@@ -6,8 +6,10 @@
 mod adamw;
 mod attention;
 mod buffer;
+pub(crate) mod cached_attention;
 mod cross_entropy;
 mod exp;
+pub(crate) mod few_rows;
 mod gemm;
 mod layer_norm;
 mod linear;

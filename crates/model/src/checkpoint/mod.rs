@@ -14,6 +14,8 @@ pub use write::{SaveOptions, StoredType, save, write_safetensors};
 
 /// The configuration.
 const CONFIG: &str = "config.json";
+/// What other tools read before they generate; here, the tokens that end a text.
+const GENERATION_CONFIG: &str = "generation_config.json";
 /// All weights in one file.
 const WEIGHTS: &str = "model.safetensors";
 /// Which shard holds which tensor.

@@ -12,7 +12,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::Deserialize;
 
-use super::{CONFIG, INDEX, Manifest, WEIGHTS, parse_safetensors};
+use super::{CONFIG, GENERATION_CONFIG, INDEX, Manifest, WEIGHTS, parse_safetensors};
 use crate::names::{
     ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
 };
@@ -66,7 +66,8 @@ pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig),
     Ok((model, config))
 }
 
-/// Reads the `config.json` of a model directory.
+/// Reads the `config.json` of a model directory, and the tokens that end a text from its
+/// `generation_config.json` if it has one: chat models name there what ends an answer.
 ///
 /// # Errors
 ///
@@ -94,7 +95,12 @@ impl<'a> Directory<'a> {
     }
 
     fn config(&self) -> Result<ModelConfig, ModelError> {
-        ModelConfig::from_json(&self.text(CONFIG)?, &self.path.join(CONFIG))
+        let config = ModelConfig::from_json(&self.text(CONFIG)?, &self.path.join(CONFIG))?;
+        let path = self.path.join(GENERATION_CONFIG);
+        match path.exists() {
+            true => config.with_generation_json(&self.text(GENERATION_CONFIG)?, &path),
+            false => Ok(config),
+        }
     }
 
     /// A file's text, compared with the manifest.
@@ -110,6 +116,8 @@ impl<'a> Directory<'a> {
 
     fn check(&self, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
         match &self.manifest {
+            // Other tools' file, which may have been laid beside ours.
+            Some(manifest) if name == GENERATION_CONFIG && !manifest.contains(name) => Ok(()),
             Some(manifest) => manifest.check(self.path, name, bytes),
             None => Ok(()),
         }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use iiet_blocks::Llama3Scaling;
 use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption, SolverOptions};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{ModelConfig, ModelError};
 
@@ -52,7 +53,7 @@ pub(super) struct HuggingFace {
     attention_bias: bool,
     #[serde(default, skip_serializing)]
     mlp_bias: bool,
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     rope_scaling: Option<Value>,
     /// Where newer checkpoints keep `rope_theta` and `rope_type`.
     #[serde(default, skip_serializing)]
@@ -83,6 +84,29 @@ fn default_eps() -> f64 {
 
 fn default_range() -> f64 {
     0.02
+}
+
+/// A token id, or a list of them.
+pub(super) fn token_ids(value: &Value) -> Option<Vec<u32>> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::Array(ids) => ids.iter().map(id).collect(),
+        one => Some(vec![id(one)?]),
+    }
+}
+
+/// The numbers of LLaMA 3.1's stretched frequencies, if it is these and they are whole.
+fn llama3(rope: &Value) -> Option<Llama3Scaling> {
+    let kind = rope.get("rope_type").or(rope.get("type"))?;
+    let number = |key: &str| rope.get(key)?.as_f64();
+    let context = rope.get("original_max_position_embeddings")?.as_u64()?;
+    (kind == "llama3").then_some(Llama3Scaling {
+        factor: number("factor")?,
+        low_freq_factor: number("low_freq_factor")?,
+        high_freq_factor: number("high_freq_factor")?,
+        original_context: usize::try_from(context).ok()?,
+    })
 }
 
 impl HuggingFace {
@@ -132,11 +156,26 @@ impl HuggingFace {
         ] {
             let Some(rope) = rope else { continue };
             let kind = rope.get("rope_type").or(rope.get("type"));
-            if kind.is_some_and(|kind| kind != "default")
-                || (kind.is_none() && key == "rope_scaling")
-            {
-                return refuse(key, rope.to_string(), "allowed: none, or rope_type default");
+            match kind.and_then(Value::as_str) {
+                Some("default") => {}
+                Some("llama3") if llama3(rope).is_some() => {}
+                Some("llama3") => {
+                    let needed = "llama3 needs the numbers factor, low_freq_factor, \
+                        high_freq_factor and original_max_position_embeddings";
+                    return refuse(key, rope.to_string(), needed);
+                }
+                None if kind.is_none() && key == "rope_parameters" => {}
+                _ => {
+                    let allowed = "allowed: none, or rope_type default or llama3";
+                    return refuse(key, rope.to_string(), allowed);
+                }
             }
+        }
+        if let Some(eos) = &self.eos_token_id
+            && token_ids(eos).is_none()
+        {
+            let allowed = "allowed: a token id, or a list of them";
+            return refuse("eos_token_id", eos.to_string(), allowed);
         }
         Ok(())
     }
@@ -148,10 +187,9 @@ impl HuggingFace {
             .rope_theta
             .or_else(|| rope_parameters?.get("rope_theta")?.as_f64())
             .unwrap_or(1e4);
-        let eos = self.eos_token_id.as_ref();
-        let eos_token_id = eos
-            .and_then(|eos| eos.as_u64().or_else(|| eos.get(0)?.as_u64()))
-            .and_then(|id| u32::try_from(id).ok());
+        let eos_token_ids = self.eos_token_id.as_ref().and_then(token_ids);
+        let rope = self.rope_scaling.as_ref().or(rope_parameters);
+        let rope_scaling = rope.and_then(llama3);
         ModelConfig {
             vocab_size: self.vocab_size,
             d_model: self.hidden_size,
@@ -162,6 +200,7 @@ impl HuggingFace {
             seq_len: self.max_position_embeddings,
             rms_norm_eps: self.rms_norm_eps,
             rope_theta,
+            rope_scaling,
             initializer_range: self.initializer_range,
             tie_embeddings: self.tie_word_embeddings,
             solver: SolverConfig {
@@ -172,7 +211,7 @@ impl HuggingFace {
                 },
             },
             bos_token_id: self.bos_token_id,
-            eos_token_id,
+            eos_token_ids: eos_token_ids.unwrap_or_default(),
         }
     }
 
@@ -207,11 +246,23 @@ impl HuggingFace {
                 .reads(SolverOption::PredictorOrder)
                 .then_some(options.predictor_order),
             bos_token_id: config.bos_token_id,
-            eos_token_id: config.eos_token_id.map(Value::from),
+            eos_token_id: match config.eos_token_ids.as_slice() {
+                [] => None,
+                [only] => Some(Value::from(*only)),
+                several => Some(Value::from(several)),
+            },
             head_dim: None,
             attention_bias: false,
             mlp_bias: false,
-            rope_scaling: None,
+            rope_scaling: config.rope_scaling.as_ref().map(|scaling| {
+                json!({
+                    "rope_type": "llama3",
+                    "factor": scaling.factor,
+                    "low_freq_factor": scaling.low_freq_factor,
+                    "high_freq_factor": scaling.high_freq_factor,
+                    "original_max_position_embeddings": scaling.original_context,
+                })
+            }),
             rope_parameters: None,
             quantization_config: None,
         }

@@ -77,6 +77,7 @@ impl ModelSection {
             seq_len: self.seq_len,
             rms_norm_eps: self.rms_norm_eps,
             rope_theta: self.rope_theta,
+            rope_scaling: None,
             initializer_range: self.initializer_range,
             tie_embeddings: self.tie_embeddings,
             solver: SolverConfig {
@@ -87,7 +88,7 @@ impl ModelSection {
                 },
             },
             bos_token_id: None,
-            eos_token_id: document_end,
+            eos_token_ids: document_end.into_iter().collect(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! `[train]`: the optimisation, and what is written on the way.
 
+use std::path::PathBuf;
+
 use iiet_ode::{IterationSchedule, SolverName};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +51,9 @@ pub struct TrainSection {
     /// Seed of weights, batches and samples.
     #[serde(default)]
     pub seed: u64,
+    /// A model directory whose weights the run starts from, instead of random ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Steps between lines of `metrics.jsonl`.
     #[serde(default = "default_log_every")]
     pub log_every: u64,

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::ops::ControlFlow;
 
 use burn::module::Module;
-use iiet_model::{Cost, Sampler, generate};
+use iiet_model::{CacheType, Cost, GenerateOptions, Sampler, Sampling, generate};
 
 use super::Trainer;
 use super::step::Step;
@@ -16,7 +17,7 @@ use crate::{TrainError, curve};
 /// Tokens in a sample of text.
 const SAMPLE_TOKENS: usize = 64;
 /// The temperature of samples: lively, but seldom off the rails.
-const SAMPLE_TEMPERATURE: f32 = 0.8;
+const SAMPLE_TEMPERATURE: f64 = 0.8;
 
 impl Trainer<'_> {
     pub(super) fn announce(&self) {
@@ -109,21 +110,25 @@ impl Trainer<'_> {
             // The start of a document, or any token where documents have no mark.
             prompt.push(end.unwrap_or(0));
         }
-        let seed = self.config.train.seed ^ self.step;
-        let mut sampler = Sampler::new(SAMPLE_TEMPERATURE, seed);
+        let mut sampler = Sampler::new(&Sampling {
+            temperature: SAMPLE_TEMPERATURE,
+            seed: self.config.train.seed ^ self.step,
+            ..Sampling::default()
+        });
+        let options = GenerateOptions {
+            max_tokens: SAMPLE_TOKENS,
+            end: end.into_iter().collect(),
+            cache: CacheType::F32,
+            sliding: true,
+        };
         let model = self.model.valid();
-        let ids = generate(
-            &model,
-            &prompt,
-            SAMPLE_TOKENS,
-            end,
-            &mut sampler,
-            self.device,
-        );
+        let go_on = |_| ControlFlow::Continue(());
+        let device = self.device;
+        let (sample, _) = generate(&model, &prompt, &options, &mut sampler, device, go_on)?;
         let text = format!(
             "{}{}",
             self.config.train.sample_prompt,
-            tokenizer.decode(&ids)?
+            tokenizer.decode(&sample.ids)?
         );
         let entry = format!("--- step {}\n{}\n", self.step, text.trim_end());
         self.progress.say(entry.trim_end());

@@ -1,0 +1,176 @@
+//! Reading a prompt and decoding token by token, for every solver at the size of `configs/55m.toml`.
+//!
+//! ```text
+//! cargo bench --profile dev --workspace --bench decoding
+//! ```
+//!
+//! First a table: the memory bandwidth of this machine, measured in the same run and in turns with
+//! decoding, and the share of it that decoding reaches. A token costs one pass over the weights for
+//! each evaluation, so `bandwidth / bytes read per token` is the most there can be while the
+//! weights of a layer do not stay in a cache. Then Criterion's statistics; `-- --test` runs
+//! everything once.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use criterion::{BenchmarkId, Criterion, Throughput};
+use iiet_model::{Cache, CacheType, Cost, LanguageModel, ModelConfig};
+use iiet_ode::{IterationSchedule, SolverName};
+use iiet_train::RunConfig;
+
+const VOCAB: usize = 32_000;
+/// Tokens before the first that is decoded.
+const PROMPT: usize = 128;
+/// Tokens of a prompt whose reading is measured.
+const LONG_PROMPT: usize = 512;
+/// Tokens decoded in a round of the table.
+const DECODED: usize = 32;
+const ROUNDS: usize = 7;
+
+fn config(solver: SolverName) -> ModelConfig {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/55m.toml");
+    let run = RunConfig::load(&path, &[]).expect("the preset is in the repository");
+    let mut config = run.model.config(VOCAB, None);
+    config.solver.name = solver;
+    config.solver.options.iterations = IterationSchedule::Uniform(3);
+    config
+}
+
+fn model(solver: SolverName, device: &Device) -> LanguageModel {
+    LanguageModel::init(&config(solver), 1, device).expect("the preset is valid")
+}
+
+fn tokens(n: usize) -> Vec<u32> {
+    (0..n).map(|i| (i * 7919 % VOCAB) as u32).collect()
+}
+
+fn prefilled(model: &LanguageModel, tokens: &[u32], device: &Device) -> Cache {
+    let mut cache = model.cache(1, CacheType::F32);
+    black_box(model.prefill(&[tokens], &mut cache, device).into_data());
+    cache
+}
+
+/// The time of `n` tokens after a prompt, greedily but for the choice itself.
+fn decode(model: &LanguageModel, n: usize, device: &Device) -> Duration {
+    let mut cache = prefilled(model, &tokens(PROMPT), device);
+    let started = Instant::now();
+    for i in 0..n {
+        let logits = model.decode(&[(i * 31 % VOCAB) as u32], &mut cache, device);
+        black_box(logits.into_data());
+    }
+    started.elapsed()
+}
+
+/// Bytes per second that all threads together read from memory, one long stream each.
+fn bandwidth(buffer: &[u64], threads: usize) -> f64 {
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for part in buffer.chunks(buffer.len().div_ceil(threads)) {
+            scope.spawn(move || {
+                let mut sums = [0u64; 32];
+                for chunk in part.as_chunks::<32>().0 {
+                    for (sum, x) in sums.iter_mut().zip(chunk) {
+                        *sum = sum.wrapping_add(*x);
+                    }
+                }
+                black_box(sums);
+            });
+        }
+    });
+    size_of_val(buffer) as f64 / started.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn threads() -> usize {
+    let named = std::env::var("RAYON_NUM_THREADS").ok();
+    let named = named.and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+    named.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Bandwidth, euler and IIET in turns, medians.
+fn table(device: &Device) {
+    let threads = threads();
+    // Many times the caches of any processor this is likely to run on.
+    let buffer: Vec<u64> = (0..1u64 << 27).collect();
+    let solvers = [
+        SolverName::ExplicitEuler,
+        SolverName::IterativeImplicitEuler,
+    ];
+    let models = solvers.map(|solver| model(solver, device));
+    let mut bandwidths = Vec::new();
+    let mut rates: [Vec<f64>; 2] = Default::default();
+    for round in 0..=ROUNDS {
+        let bytes = bandwidth(&buffer, threads);
+        let of_models = models
+            .each_ref()
+            .map(|model| DECODED as f64 / decode(model, DECODED, device).as_secs_f64());
+        // The first round touches memory for the first time.
+        if round > 0 {
+            bandwidths.push(bytes);
+            rates
+                .iter_mut()
+                .zip(of_models)
+                .for_each(|(rates, rate)| rates.push(rate));
+        }
+    }
+    let bandwidth = median(bandwidths);
+    let [euler, iiet] = rates.map(median);
+    // Of the embedding a token reads one row; tied, all of it is the output projection.
+    let bytes = 4.0 * Cost::of(&models[0]).parameters as f64;
+    println!("threads                        {threads}");
+    println!("memory bandwidth               {:.2} GB/s", bandwidth / 1e9);
+    println!("weights of euler               {:.1} MB", bytes / 1e6);
+    println!("most tokens/s for euler        {:.1}", bandwidth / bytes);
+    println!("euler                          {euler:.1} tokens/s");
+    println!(
+        "share of the bandwidth         {:.0} %",
+        100.0 * euler * bytes / bandwidth
+    );
+    println!("IIET, r = 3                    {iiet:.1} tokens/s");
+    println!("IIET to a quarter of euler     {:.2}", iiet / (euler / 4.0));
+}
+
+fn main() {
+    // As the binary does.
+    iiet_train::keep_freed_memory();
+    let device = Device::default();
+    let mut criterion = Criterion::default().configure_from_args().sample_size(10);
+    if !std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+        table(&device);
+    }
+    let all: Vec<(String, LanguageModel)> = SolverName::ALL
+        .iter()
+        .map(|solver| (format!("{solver:?}"), model(*solver, &device)))
+        .collect();
+    let mut group = criterion.benchmark_group("decode");
+    group.throughput(Throughput::Elements(1));
+    for (name, model) in &all {
+        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            bencher.iter_custom(|n| {
+                // The context stays short: no more tokens at a time than in the table.
+                let times = (0..n.div_ceil(DECODED as u64)).map(|i| {
+                    let left = n - i * DECODED as u64;
+                    decode(model, left.min(DECODED as u64) as usize, &device)
+                });
+                times.sum()
+            });
+        });
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("prefill");
+    group.throughput(Throughput::Elements(LONG_PROMPT as u64));
+    for (name, model) in &all {
+        let tokens = tokens(LONG_PROMPT);
+        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            bencher.iter(|| prefilled(model, &tokens, &device));
+        });
+    }
+    group.finish();
+    criterion.final_summary();
+}

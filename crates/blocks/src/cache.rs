@@ -1,0 +1,224 @@
+//! What a decoder keeps: keys and values, one cache for each evaluation of each layer.
+//!
+//! Every evaluation of a layer attends to the keys and values that the same evaluation produced at
+//! the earlier positions. A solver that evaluates a layer four times therefore needs four caches
+//! there, and with them gives token by token what the full pass gives.
+
+use burn::tensor::{DType, Device, Tensor};
+use iiet_kernels::{CacheRow, cached_attention};
+
+use crate::{Frequencies, Positions};
+
+/// The slots that a cache grows by at least.
+const BLOCK: usize = 64;
+
+/// The element type of cached keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheType {
+    /// Four bytes: decoding equals the full pass up to rounding.
+    #[default]
+    F32,
+    /// Two bytes, rounded to 11 bits.
+    F16,
+    /// Two bytes, rounded to 8 bits.
+    Bf16,
+}
+
+impl CacheType {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// The tokens that a pass adds to the caches: what all layers must know about where they stand.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    rows: Vec<CacheRow>,
+    /// The tokens of all rows, one after the other.
+    positions: Positions,
+    /// The most slots that a cache will ever need.
+    limit: usize,
+}
+
+impl Chunk {
+    /// A pass over `seq` columns, of which each row's [`CacheRow`] says what they are; `limit` is
+    /// the most tokens that any row will ever have.
+    ///
+    /// A row's tokens stand at the positions `cached..cached + count`.
+    pub fn new(
+        rows: Vec<CacheRow>,
+        seq: usize,
+        limit: usize,
+        frequencies: &Frequencies,
+        device: &Device,
+    ) -> Self {
+        let at = rows.iter().flat_map(|row| {
+            // Padding stands nowhere; any angle will do.
+            (0..seq).map(|column| row.cached + column.saturating_sub(row.from))
+        });
+        let positions = Positions::at(frequencies, at, device);
+        Self {
+            rows,
+            positions,
+            limit,
+        }
+    }
+
+    /// Rotates by the positions of the chunk's tokens.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, heads * head_dim]`
+    /// - output: `[batch, heads, seq, head_dim]`
+    pub(crate) fn rotate(&self, x: Tensor<3>, heads: usize) -> Tensor<4> {
+        let [batch, seq, width] = x.dims();
+        let head_dim = width / heads;
+        // Rows of a batch differ in their positions: to the rotation they are one long row.
+        let x = x.reshape([1, batch * seq, heads, head_dim]).swap_dims(1, 2);
+        let x = self.positions.rotate(x).swap_dims(1, 2);
+        x.reshape([batch, seq, heads, head_dim]).swap_dims(1, 2)
+    }
+}
+
+/// The keys and values of one evaluation of one layer, for a batch.
+#[derive(Debug, Clone)]
+pub struct KeyValueCache {
+    stored: CacheType,
+    /// `[batch, n_kv_heads, capacity, head_dim]`, once there are any.
+    keys_and_values: Option<[Tensor<4>; 2]>,
+}
+
+impl KeyValueCache {
+    /// An empty cache.
+    pub fn new(stored: CacheType) -> Self {
+        let keys_and_values = None;
+        Self {
+            stored,
+            keys_and_values,
+        }
+    }
+
+    /// Adds a chunk's keys and values and attends to all there are.
+    ///
+    /// # Shapes
+    ///
+    /// - q and output: `[batch, n_heads, seq, head_dim]`
+    /// - k and v: `[batch, n_kv_heads, seq, head_dim]`
+    pub(crate) fn attend(
+        &mut self,
+        q: Tensor<4>,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        chunk: &Chunk,
+        scale: f64,
+    ) -> Tensor<4> {
+        let [mut keys, mut values] = self.with_room_for(&k, chunk);
+        keys = store(keys, k, &chunk.rows);
+        values = store(values, v, &chunk.rows);
+        let mixed = cached_attention(q, keys.clone(), values.clone(), &chunk.rows, scale);
+        self.keys_and_values = Some([keys, values]);
+        mixed
+    }
+
+    /// Keeps these rows of the batch, in this order.
+    pub fn keep_rows(&mut self, rows: &[usize]) {
+        if let Some(tensors) = self.keys_and_values.take() {
+            let keep = |x: Tensor<4>| {
+                let rows = rows.iter().map(|row| x.clone().narrow(0, *row, 1));
+                Tensor::cat(rows.collect(), 0)
+            };
+            self.keys_and_values = (!rows.is_empty()).then(|| tensors.map(keep));
+        }
+    }
+
+    /// Replaces a row by the only row of another cache.
+    pub fn put_row(&mut self, row: usize, other: Self) {
+        let (Some(tensors), Some(others)) = (self.keys_and_values.take(), other.keys_and_values)
+        else {
+            return;
+        };
+        let [batch, n_kv_heads, capacity, head_dim] = tensors[0].dims();
+        let slots = others[0].dims()[2].max(capacity);
+        let [keys, values] = tensors.map(|x| resized(x, slots));
+        let put = |x: Tensor<4>, other: Tensor<4>| {
+            let taken = 0..other.dims()[2];
+            x.slice_assign([row..row + 1, 0..n_kv_heads, taken, 0..head_dim], other)
+        };
+        debug_assert!(row < batch);
+        let [other_keys, other_values] = others;
+        self.keys_and_values = Some([put(keys, other_keys), put(values, other_values)]);
+    }
+
+    /// Slots of each row, taken and free.
+    pub fn capacity(&self) -> usize {
+        match &self.keys_and_values {
+            Some([keys, _]) => keys.dims()[2],
+            None => 0,
+        }
+    }
+
+    /// Takes the tensors out, so that they are written in place, with room for the chunk.
+    ///
+    /// Room at least doubles, so that a token is moved a bounded number of times however long the
+    /// text becomes.
+    fn with_room_for(&mut self, like: &Tensor<4>, chunk: &Chunk) -> [Tensor<4>; 2] {
+        let needed = chunk.rows.iter().map(CacheRow::total).max().unwrap_or(0);
+        let capacity = self.capacity();
+        let [batch, n_kv_heads, _, head_dim] = like.dims();
+        let fresh = |slots: usize| {
+            let options = (&like.device(), self.stored.dtype());
+            Tensor::<4>::zeros([batch, n_kv_heads, slots, head_dim], options)
+        };
+        let larger = needed
+            .max(2 * capacity)
+            .next_multiple_of(BLOCK)
+            .min(chunk.limit.max(needed));
+        match self.keys_and_values.take() {
+            Some(tensors) if needed <= capacity => tensors,
+            Some(tensors) => tensors.map(|old| resized(old, larger)),
+            None => [fresh(larger), fresh(larger)],
+        }
+    }
+}
+
+/// The same slots and free ones behind them, `slots` in all.
+fn resized(old: Tensor<4>, slots: usize) -> Tensor<4> {
+    let [batch, n_kv_heads, capacity, head_dim] = old.dims();
+    if slots == capacity {
+        return old;
+    }
+    let all = [0..batch, 0..n_kv_heads, 0..capacity, 0..head_dim];
+    let shape = [batch, n_kv_heads, slots, head_dim];
+    Tensor::zeros(shape, (&old.device(), old.dtype())).slice_assign(all, old)
+}
+
+/// Writes each row's new tokens behind those it has.
+fn store(cache: Tensor<4>, new: Tensor<4>, rows: &[CacheRow]) -> Tensor<4> {
+    let [_, n_kv_heads, _, head_dim] = cache.dims();
+    let new = new.cast(cache.dtype());
+    // Most batches march in step, and are then written at once.
+    let alike = rows.windows(2).all(|pair| pair[0] == pair[1]);
+    let step = if alike { rows.len().max(1) } else { 1 };
+    let (heads, dims) = (0..n_kv_heads, 0..head_dim);
+    let rows = rows.iter().enumerate().step_by(step);
+    rows.filter(|(_, row)| row.count > 0)
+        .fold(cache, |cache, (b, row)| {
+            let batch = b..b + step;
+            let columns = row.from..row.from + row.count;
+            let part = [batch.clone(), heads.clone(), columns, dims.clone()];
+            let slots = [batch, heads.clone(), row.cached..row.total(), dims.clone()];
+            cache.slice_assign(slots, new.clone().slice(part))
+        })
+}

@@ -1,0 +1,120 @@
+//! `iiet convert`
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use iiet_model::{SaveOptions, StoredType, load, save};
+use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption};
+use serde_json::Value;
+
+use crate::backend;
+
+/// Files that belong to a model and have nothing to do with its solver.
+const ALONG: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "generation_config.json",
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The model directory to convert.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// The solver of the new model, such as iterative_implicit_euler.
+    #[arg(long, value_name = "NAME")]
+    solver: String,
+    /// Corrections of an implicit solver: one number, or one for each layer as in 3,1,0.
+    #[arg(long, value_name = "R")]
+    iterations: Option<String>,
+    /// 2 or 4, for runge_kutta and predictor_corrector.
+    #[arg(long, value_name = "ORDER")]
+    predictor_order: Option<usize>,
+    /// How weights are stored.
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    dtype: Stored,
+    /// The directory to write; it must not have a model yet.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Stored {
+    F32,
+    Bf16,
+    F16,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let out = &arguments.out;
+    ensure!(
+        !out.join("config.json").exists(),
+        "{}: there is a model already; it is not overwritten",
+        out.display()
+    );
+    let before = iiet_model::load_config(&arguments.model)?;
+    let mut config = before.clone();
+    config.solver = solver(arguments, before.solver)?;
+    config.validate()?;
+
+    let device = backend::choose().device;
+    let (model, _) = load(&arguments.model, &device)?;
+    // Every new parameter has a neutral default: there is nothing to draw.
+    let model = model.with_config(&config, 0, &device)?;
+    let stored = match arguments.dtype {
+        Stored::F32 => StoredType::F32,
+        Stored::Bf16 => StoredType::Bf16,
+        Stored::F16 => StoredType::F16,
+    };
+    let options = SaveOptions {
+        stored,
+        ..SaveOptions::default()
+    };
+    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    for name in ALONG {
+        let from = arguments.model.join(name);
+        if from.exists() {
+            let copied = fs::copy(&from, out.join(name));
+            copied.with_context(|| format!("copying {}", from.display()))?;
+        }
+    }
+    // The configuration, which makes a directory a model, is written last.
+    save(&model, out, &options)?;
+    println!("{}", out.display());
+    Ok(())
+}
+
+/// The solver asked for; options that are not given stay as they are.
+fn solver(arguments: &Arguments, before: SolverConfig) -> anyhow::Result<SolverConfig> {
+    let name = Value::from(arguments.solver.as_str());
+    let name: SolverName = serde_json::from_value(name).context("--solver")?;
+    let mut options = before.options;
+    if let Some(text) = &arguments.iterations {
+        if !name.reads(SolverOption::Iterations) {
+            bail!("--iterations: {} takes none", arguments.solver);
+        }
+        options.iterations = iterations(text)?;
+    }
+    if let Some(order) = arguments.predictor_order {
+        if !name.reads(SolverOption::PredictorOrder) {
+            bail!("--predictor-order: {} has none", arguments.solver);
+        }
+        options.predictor_order = order;
+    }
+    Ok(SolverConfig { name, options })
+}
+
+fn iterations(text: &str) -> anyhow::Result<IterationSchedule> {
+    let numbers: Vec<usize> = text
+        .split(',')
+        .map(|word| word.trim().parse())
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("--iterations: {text:?}; expected 3, or 3,1,0"))?;
+    Ok(match numbers.as_slice() {
+        [one] => IterationSchedule::Uniform(*one),
+        _ => IterationSchedule::PerLayer(numbers),
+    })
+}

@@ -1,0 +1,301 @@
+//! Attention to a cache, by tasks of some queries of a key/value head and some of its keys.
+//!
+//! The query heads that share a key/value head are rows of the same task, so that keys and values
+//! are read once. Many queries make a block with all keys they see, by tiles as in attention
+//! without a cache. Few queries, as when one token is decoded, are split over the keys instead
+//! (Dao et al., *Flash-Decoding*, 2023): a task keeps the largest score, the sum and the mixture of
+//! its segment, and the segments are put together in order.
+
+use burn::backend::TensorMetadata;
+use burn::tensor::{DType, Shape, bf16, f16};
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
+use super::Primitive;
+use super::attention::{scale, weigh};
+use super::buffer::{dense, tensor};
+use super::exp::exp;
+use super::few_rows::{add_product, dots};
+use super::gemm::{Then, Threads, View, ViewMut, gemm};
+use crate::CacheRow;
+
+/// Query rows in a block.
+const QUERIES: usize = 64;
+/// Keys in a tile.
+const KEYS: usize = 128;
+/// Keys in a segment, where few queries are split over them.
+const SEGMENT: usize = 4 * KEYS;
+/// As many query rows as are multiplied without tiles.
+const FEW: usize = 8;
+/// Multiplications below which waking another thread costs more than it saves.
+const SMALL: usize = 1 << 16;
+
+/// Keys or values, `[batch, n_kv_heads, capacity, head_dim]`.
+enum Cache<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Cache<'a> {
+    /// `None` for a type that is no cache's.
+    fn new(x: &'a Primitive) -> Option<Self> {
+        Some(match x.dtype() {
+            DType::F32 => Self::F32(x.as_slice()?),
+            DType::F16 => Self::F16(x.as_slice()?),
+            DType::BF16 => Self::Bf16(x.as_slice()?),
+            _ => return None,
+        })
+    }
+
+    /// The elements from `at` on, in f32; `scratch` is as long as what is wanted.
+    fn read<'s>(&'s self, at: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+        let range = at..at + scratch.len();
+        match self {
+            Self::F32(x) => &x[range],
+            Self::F16(x) => {
+                x[range].convert_to_f32_slice(scratch);
+                scratch
+            }
+            Self::Bf16(x) => {
+                x[range].convert_to_f32_slice(scratch);
+                scratch
+            }
+        }
+    }
+}
+
+/// Queries, `[batch, n_heads, seq, head_dim]` in any order of the first three axes.
+struct Queries<'a> {
+    values: &'a [f32],
+    strides: [usize; 3],
+}
+
+impl Queries<'_> {
+    fn row(&self, batch: usize, head: usize, column: usize, head_dim: usize) -> &[f32] {
+        let [b, h, s] = self.strides;
+        &self.values[batch * b + head * h + column * s..][..head_dim]
+    }
+}
+
+/// Some new tokens of a row of the batch, the query heads of one key/value head, and some keys.
+#[derive(Clone, Copy)]
+struct Task {
+    batch: usize,
+    kv_head: usize,
+    /// New tokens `first..last` of the row.
+    first: usize,
+    last: usize,
+    /// Slots of the cache.
+    from: usize,
+    to: usize,
+}
+
+/// What a task found, a row for each head of the group and each token.
+struct Partial {
+    task: Task,
+    max: Vec<f32>,
+    sum: Vec<f32>,
+    /// `[rows, head_dim]`
+    mixed: Vec<f32>,
+}
+
+/// None unless the queries are f32 and the cache has a float type of at most that width.
+pub(crate) fn forward(
+    q: Primitive,
+    keys: Primitive,
+    values: Primitive,
+    rows: &[CacheRow],
+    scale_by: f32,
+) -> Option<Primitive> {
+    if q.dtype() != DType::F32 {
+        return None;
+    }
+    let [batch, n_heads, seq, head_dim] = q.shape().dims();
+    let [_, n_kv_heads, capacity, _] = keys.shape().dims();
+    let group = n_heads / n_kv_heads;
+    let as_it_lies = q.layout().strides()[3] == 1 && q.layout().strides().iter().all(|s| *s >= 0);
+    let q = if as_it_lies { q } else { dense(q) };
+    let stride = |axis: usize| q.layout().strides()[axis].unsigned_abs();
+    let queries = Queries {
+        values: &q.storage::<f32>()[q.layout().start_offset()..],
+        strides: [stride(0), stride(1), stride(2)],
+    };
+    let (keys, values) = (dense(keys), dense(values));
+    let (keys, values) = (Cache::new(&keys)?, Cache::new(&values)?);
+
+    let tasks = tasks(rows, group, n_kv_heads);
+    let run = |scratch: &mut Scratch, task: Task| {
+        let row = &rows[task.batch];
+        let base = (task.batch * n_kv_heads + task.kv_head) * capacity * head_dim;
+        let heads = task.kv_head * group..(task.kv_head + 1) * group;
+        let new = task.first..task.last;
+        scratch.q.clear();
+        for head in heads {
+            for token in new.clone() {
+                let q = queries.row(task.batch, head, row.from + token, head_dim);
+                scratch.q.extend(q.iter().map(|q| q * scale_by));
+            }
+        }
+        attend(task, row, (&keys, &values), (base, head_dim), scratch)
+    };
+    let work = |task: &Task| group * (task.last - task.first) * (task.to - task.from) * head_dim;
+    let partials: Vec<Partial> = if tasks.iter().map(work).sum::<usize>() < SMALL {
+        let mut scratch = Scratch::default();
+        tasks
+            .into_iter()
+            .map(|task| run(&mut scratch, task))
+            .collect()
+    } else {
+        let tasks = tasks.into_par_iter();
+        tasks.map_init(Scratch::default, run).collect()
+    };
+
+    let mut out = vec![0.0; batch * seq * n_heads * head_dim];
+    let same = |a: &Partial, b: &Partial| {
+        let key = |p: &Partial| (p.task.batch, p.task.kv_head, p.task.first);
+        key(a) == key(b)
+    };
+    for segments in partials.chunk_by(same) {
+        let Task {
+            batch,
+            kv_head,
+            first,
+            last,
+            ..
+        } = segments[0].task;
+        let tokens = last - first;
+        for r in 0..group * tokens {
+            let column = rows[batch].from + first + r % tokens;
+            let head = kv_head * group + r / tokens;
+            let at = ((batch * seq + column) * n_heads + head) * head_dim;
+            put_together(&mut out[at..at + head_dim], segments, r);
+        }
+    }
+    let shape = Shape::from(vec![batch, seq, n_heads, head_dim]);
+    Some(tensor(out, shape).transpose(1, 2))
+}
+
+/// The tasks of a pass, those of the same queries one after the other.
+fn tasks(rows: &[CacheRow], group: usize, n_kv_heads: usize) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for (batch, row) in rows.iter().enumerate() {
+        let few = group * row.count <= FEW;
+        let block = if few {
+            row.count
+        } else {
+            (QUERIES / group).max(1)
+        };
+        for kv_head in 0..n_kv_heads {
+            for first in (0..row.count).step_by(block.max(1)) {
+                let last = (first + block).min(row.count);
+                let seen = row.cached + last;
+                let segment = if few { SEGMENT } else { seen };
+                tasks.extend((0..seen).step_by(segment).map(|from| Task {
+                    batch,
+                    kv_head,
+                    first,
+                    last,
+                    from,
+                    to: (from + segment).min(seen),
+                }));
+            }
+        }
+    }
+    tasks
+}
+
+/// What a thread computes in.
+#[derive(Default)]
+struct Scratch {
+    /// Scaled queries, `[rows, head_dim]`.
+    q: Vec<f32>,
+    scores: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+fn attend(
+    task: Task,
+    row: &CacheRow,
+    (keys, values): (&Cache, &Cache),
+    (base, head_dim): (usize, usize),
+    scratch: &mut Scratch,
+) -> Partial {
+    let Scratch {
+        q,
+        scores,
+        keys: k_tile,
+        values: v_tile,
+    } = scratch;
+    let n = q.len() / head_dim;
+    let tokens = task.last - task.first;
+    let mut max = vec![f32::NEG_INFINITY; n];
+    let mut sum = vec![0.0; n];
+    let mut mixed = vec![0.0; n * head_dim];
+    for from in (task.from..task.to).step_by(KEYS) {
+        let width = (task.to - from).min(KEYS);
+        k_tile.resize(width * head_dim, 0.0);
+        v_tile.resize(width * head_dim, 0.0);
+        scores.resize(n * width, 0.0);
+        let k = keys.read(base + from * head_dim, k_tile);
+        let v = values.read(base + from * head_dim, v_tile);
+        if n <= FEW {
+            for (scores, q) in scores.chunks_exact_mut(width).zip(q.chunks_exact(head_dim)) {
+                dots(scores, q, k);
+            }
+        } else {
+            let (q, k) = (View::rows(q, n, head_dim), View::rows(k, width, head_dim));
+            let to = ViewMut::rows(scores, n, width);
+            gemm(to, Then::Replace, 1.0, q, k.transposed(), Threads::Caller);
+        }
+        for (r, scores) in scores.chunks_exact_mut(width).enumerate() {
+            let token = task.first + r % tokens;
+            let visible = (row.cached + token + 1).saturating_sub(from).min(width);
+            let fade = weigh(scores, visible, &mut max[r], &mut sum[r]);
+            if from > task.from {
+                scale(&mut mixed[r * head_dim..(r + 1) * head_dim], fade);
+            }
+        }
+        if n <= FEW {
+            let rows = mixed.chunks_exact_mut(head_dim);
+            for (mixed, weights) in rows.zip(scores.chunks_exact(width)) {
+                add_product(mixed, weights, v);
+            }
+        } else {
+            let (weights, v) = (View::rows(scores, n, width), View::rows(v, width, head_dim));
+            let to = ViewMut::rows(&mut mixed, n, head_dim);
+            gemm(to, Then::Add, 1.0, weights, v, Threads::Caller);
+        }
+    }
+    Partial {
+        task,
+        max,
+        sum,
+        mixed,
+    }
+}
+
+/// `out = sum_s e^(max_s - max) mixed_s / sum_s e^(max_s - max) sum_s` over the segments.
+fn put_together(out: &mut [f32], segments: &[Partial], r: usize) {
+    let head_dim = out.len();
+    let max = segments
+        .iter()
+        .fold(f32::NEG_INFINITY, |max, s| max.max(s.max[r]));
+    // Scores that are all -inf or NaN have no largest one to compare with.
+    let weight = |s: &Partial| {
+        if s.max[r] == max {
+            1.0
+        } else {
+            exp(s.max[r] - max)
+        }
+    };
+    let total: f32 = segments.iter().map(|s| weight(s) * s.sum[r]).sum();
+    for segment in segments {
+        let share = weight(segment) / total;
+        let mixed = &segment.mixed[r * head_dim..(r + 1) * head_dim];
+        for (y, m) in out.iter_mut().zip(mixed) {
+            *y += share * m;
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A few rows times a matrix, as one pass over the matrix where it lies.
+//!
+//! The matrix is cut into blocks of whole rows, each read from its first byte to its last by one
+//! thread. Of `W`, `[d_in, d_out]`, a block gives every row of the result a part of the sum, and
+//! the parts are added in the blocks' order; of a transposed `W`, as a tied output projection is,
+//! a block gives some entries of the result, each a dot product.
+
+use burn::backend::TensorMetadata;
+use burn::tensor::Shape;
+use rayon::prelude::*;
+
+use super::Primitive;
+use super::buffer::{all_f32, dense, tensor, values};
+use super::simd::{sum2, vectorised};
+
+/// Weights in a block: 256 KiB, some ten microseconds of one core's memory bandwidth.
+const BLOCK: usize = 1 << 16;
+/// Rows of the matrix that serve all rows of x before the next are read.
+const AT_ONCE: usize = 8;
+
+vectorised! {
+    /// `sum += x W`, for the rows of `w` that belong to the entries of `x`: several rows in one pass
+    /// over the sum, for a matrix that is in cache.
+    fn add_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
+        let n = sum.len();
+        let (groups, rest) = x.as_chunks::<AT_ONCE>();
+        for (x, w) in groups.iter().zip(w.chunks_exact(AT_ONCE * n)) {
+            let rows: [&[f32]; AT_ONCE] = std::array::from_fn(|r| &w[r * n..][..n]);
+            for j in 0..n {
+                let mut s = sum[j];
+                for r in 0..AT_ONCE {
+                    s += x[r] * rows[r][j];
+                }
+                sum[j] = s;
+            }
+        }
+        let tail = &w[groups.len() * AT_ONCE * n..];
+        for (x, w) in rest.iter().zip(tail.chunks_exact(n)) {
+            for (s, w) in sum.iter_mut().zip(w) {
+                *s += x * w;
+            }
+        }
+    }
+
+    /// The same sums in the same order, from a matrix that comes from memory: one stream from its
+    /// first byte to its last, which processors fetch ahead better than several.
+    fn add_streamed_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
+        for (x, w) in x.iter().zip(w.chunks_exact(sum.len())) {
+            for (s, w) in sum.iter_mut().zip(w) {
+                *s += x * w;
+            }
+        }
+    }
+
+    fn add(sum: &mut [f32], part: &[f32]) {
+        for (s, p) in sum.iter_mut().zip(part) {
+            *s += p;
+        }
+    }
+
+    /// `out[i] = x . w_i`, `w_i` being the rows of `w`.
+    fn dots(out: &mut [f32], x: &[f32], w: &[f32]) {
+        for (y, w) in out.iter_mut().zip(w.chunks_exact(x.len())) {
+            *y = sum2(x, w, |x, w| x * w);
+        }
+    }
+}
+
+/// `x W` for x `[.., d_in]` and W `[d_in, d_out]`; none unless both are f32.
+pub(crate) fn product(x: Primitive, weight: Primitive) -> Option<Primitive> {
+    if !all_f32(&[&x, &weight]) {
+        return None;
+    }
+    let [d_in, d_out] = weight.shape().dims();
+    let mut shape = x.shape().to_vec();
+    *shape.last_mut()? = d_out;
+    let x = dense(x);
+    let turned = weight.transpose(0, 1);
+    let y = if turned.is_contiguous() && !weight.is_contiguous() {
+        by_dots(values(&x), values(&turned), d_in, d_out)
+    } else {
+        by_sums(values(&x), values(&dense(weight)), d_in, d_out)
+    };
+    Some(tensor(y, Shape::from(shape)))
+}
+
+/// `W` by its rows, `[d_in, d_out]`.
+fn by_sums(x: &[f32], w: &[f32], d_in: usize, d_out: usize) -> Vec<f32> {
+    let rows = x.len() / d_in;
+    // Whole groups, so that the blocks do not end in slower single rows.
+    let block = (BLOCK / d_out.max(1))
+        .next_multiple_of(AT_ONCE)
+        .max(AT_ONCE);
+    let part = |(i, sums): (usize, &mut [f32])| {
+        let (from, to) = (i * block, ((i + 1) * block).min(d_in));
+        let w = &w[from * d_out..to * d_out];
+        if rows == 1 {
+            return add_streamed_product(sums, &x[from..to], w);
+        }
+        // The matrix comes from memory once: a group of its rows serves all rows of x.
+        for at in (0..to - from).step_by(AT_ONCE) {
+            let group = at..(at + AT_ONCE).min(to - from);
+            let w = &w[group.start * d_out..group.end * d_out];
+            for (sum, x) in sums.chunks_exact_mut(d_out).zip(x.chunks_exact(d_in)) {
+                add_product(sum, &x[from..to][group.clone()], w);
+            }
+        }
+    };
+    let mut parts = vec![0.0; d_in.div_ceil(block) * rows * d_out];
+    if parts.len() == rows * d_out {
+        part((0, &mut parts));
+        return parts;
+    }
+    parts
+        .par_chunks_mut(rows * d_out)
+        .enumerate()
+        .for_each(part);
+    let (sum, others) = parts.split_at_mut(rows * d_out);
+    for part in others.chunks_exact(rows * d_out) {
+        add(sum, part);
+    }
+    parts.truncate(rows * d_out);
+    parts
+}
+
+/// `W` by its columns, `w` being `[d_out, d_in]`.
+fn by_dots(x: &[f32], w: &[f32], d_in: usize, d_out: usize) -> Vec<f32> {
+    let rows = x.len() / d_in;
+    let block = (BLOCK / d_in.max(1)).max(1);
+    // By column, then turned: a thread writes what is its own.
+    let mut turned = vec![0.0; rows * d_out];
+    let part = |(i, out): (usize, &mut [f32])| {
+        let w = &w[i * block * d_in..];
+        if rows == 1 {
+            return dots(out, x, w);
+        }
+        for (out, w) in out.chunks_exact_mut(rows).zip(w.chunks_exact(d_in)) {
+            dots(out, w, x);
+        }
+    };
+    if d_out <= block {
+        part((0, &mut turned));
+    } else {
+        turned
+            .par_chunks_mut(block * rows)
+            .enumerate()
+            .for_each(part);
+    }
+    if rows == 1 {
+        return turned;
+    }
+    let mut y = vec![0.0; rows * d_out];
+    for (j, column) in turned.chunks_exact(rows).enumerate() {
+        for (r, value) in column.iter().enumerate() {
+            y[r * d_out + j] = *value;
+        }
+    }
+    y
+}

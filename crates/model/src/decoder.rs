@@ -1,0 +1,228 @@
+//! Decoding: new tokens against a cache, exactly as in the full pass.
+//!
+//! A layer evaluates its block `1 + r_n` times, or once a stage; each evaluation attends to the
+//! keys and values that the same evaluation produced at earlier positions. So there is one cache
+//! for each (layer, evaluation) pair. What else a solver does, mixing its states with learned
+//! weights and normalising them, it does to each token by itself, and needs no memory.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use iiet_blocks::{CacheRow, CacheType, CachedBlockField, Chunk, KeyValueCache, normalise};
+use iiet_kernels::on_workers;
+use iiet_ode::{Solver, Trajectory};
+
+use crate::{Backbone, LanguageModel};
+
+/// Tokens of a prompt that are read in one pass: enough to fill matrix products, few enough that
+/// what lies between them stays in cache.
+const CHUNK: usize = 512;
+
+/// Everything that decoding remembers of a batch of texts.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// By layer and evaluation.
+    layers: Vec<Vec<KeyValueCache>>,
+    /// Tokens of each row.
+    lengths: Vec<usize>,
+    stored: CacheType,
+}
+
+impl Cache {
+    /// How many tokens each row of the batch has.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// The element type of the keys and values.
+    pub fn stored(&self) -> CacheType {
+        self.stored
+    }
+
+    /// Slots for tokens in each row, taken and free.
+    pub fn capacity(&self) -> usize {
+        let first = self.layers.first().and_then(|layer| layer.first());
+        first.map_or(0, KeyValueCache::capacity)
+    }
+
+    /// Keeps these rows of the batch, in this order.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn keep_rows(&mut self, rows: &[usize]) {
+        self.lengths = rows.iter().map(|row| self.lengths[*row]).collect();
+        for cache in self.layers.iter_mut().flatten() {
+            cache.keep_rows(rows);
+        }
+    }
+
+    /// Replaces a row by the only row of another cache of the same model.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row, or the other cache has not exactly one.
+    pub fn put_row(&mut self, row: usize, other: Cache) {
+        assert_eq!(
+            other.lengths.len(),
+            1,
+            "put_row: the other must have one row"
+        );
+        self.lengths[row] = other.lengths[0];
+        let others = other.layers.into_iter().flatten();
+        for (cache, other) in self.layers.iter_mut().flatten().zip(others) {
+            cache.put_row(row, other);
+        }
+    }
+}
+
+impl LanguageModel {
+    /// An empty cache for a batch of texts.
+    pub fn cache(&self, batch: usize, stored: CacheType) -> Cache {
+        let layer = |n| {
+            let evaluations = self.model.solver.evaluations(n);
+            vec![KeyValueCache::new(stored); evaluations]
+        };
+        Cache {
+            layers: (1..=self.config().n_layers).map(layer).collect(),
+            lengths: vec![0; batch],
+            stored,
+        }
+    }
+
+    /// The normalised hidden states of new tokens, which the cache takes up.
+    ///
+    /// They equal those of [`hidden`](Self::hidden) over the whole text, whatever the texts were
+    /// cut into. Of row b only the columns `tokens[b]` are tokens; the others are padding, on
+    /// either side, and their hidden states mean nothing. Padding takes no position and no place.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`, below `vocab_size`
+    /// - output: `[batch, seq, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the cache has another number of rows, or a row's tokens lie outside `0..seq`.
+    pub fn extend(
+        &self,
+        ids: Tensor<2, Int>,
+        tokens: &[Range<usize>],
+        cache: &mut Cache,
+    ) -> Tensor<3> {
+        let [batch, seq] = ids.dims();
+        assert!(
+            tokens.len() == batch && cache.lengths.len() == batch,
+            "extend: {batch} rows of ids, {} of ranges, {} in the cache",
+            tokens.len(),
+            cache.lengths.len()
+        );
+        let rows: Vec<CacheRow> = tokens
+            .iter()
+            .zip(&cache.lengths)
+            .map(|(tokens, cached)| CacheRow {
+                from: tokens.start,
+                count: tokens.len(),
+                cached: *cached,
+            })
+            .collect();
+        let lengths = rows.iter().map(CacheRow::total).collect();
+        let config = self.config();
+        let device = ids.device();
+        let chunk = Chunk::new(rows, seq, config.seq_len, &config.frequencies(), &device);
+        let Backbone {
+            embed_tokens,
+            layers,
+            solver,
+            norm,
+        } = &self.model;
+
+        let mut at = Trajectory::start(embed_tokens.forward(ids));
+        for (block, caches) in layers.iter().zip(&mut cache.layers) {
+            let mut field = CachedBlockField::new(block, &chunk, caches);
+            at = solver.step(&mut field, at, 1.0);
+        }
+        cache.lengths = lengths;
+        normalise(norm, at.y)
+    }
+
+    /// The logits of one more token for each row.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: one a row of the batch
+    /// - output: `[batch, vocab]`
+    ///
+    /// # Panics
+    ///
+    /// As [`extend`](Self::extend).
+    pub fn decode(&self, ids: &[u32], cache: &mut Cache, device: &Device) -> Tensor<2> {
+        let ids: Vec<Option<u32>> = ids.iter().copied().map(Some).collect();
+        self.decode_some(&ids, cache, device)
+    }
+
+    /// As [`decode`](Self::decode) for the rows that have a token; the others stay as they are, and
+    /// their logits mean nothing.
+    pub(crate) fn decode_some(
+        &self,
+        ids: &[Option<u32>],
+        cache: &mut Cache,
+        device: &Device,
+    ) -> Tensor<2> {
+        let batch = ids.len();
+        let columns: Vec<Range<usize>> = ids.iter().map(|id| 0..id.iter().len()).collect();
+        let ids: Vec<u32> = ids.iter().map(|id| id.unwrap_or(0)).collect();
+        let data = TensorData::new::<i64, _>(widened(&ids), [batch, 1]);
+        let vocab = self.config().vocab_size;
+        on_workers(|| {
+            let hidden = self.extend(Tensor::from_data(data, device), &columns, cache);
+            self.logits(hidden).reshape([batch, vocab])
+        })
+    }
+
+    /// Reads texts of any lengths into the cache, in chunks, and returns the logits of the token
+    /// after each.
+    ///
+    /// # Shapes
+    ///
+    /// - texts: one for each row of the batch
+    /// - output: `[batch, vocab]`
+    ///
+    /// # Panics
+    ///
+    /// If a text is empty, or the cache has another number of rows.
+    pub fn prefill(&self, texts: &[&[u32]], cache: &mut Cache, device: &Device) -> Tensor<2> {
+        assert!(
+            texts.iter().all(|text| !text.is_empty()),
+            "prefill: a text is empty"
+        );
+        let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+        let mut last: Vec<Option<Tensor<3>>> = vec![None; texts.len()];
+        for from in (0..longest).step_by(CHUNK) {
+            let seq = (longest - from).min(CHUNK);
+            let part = |text: &&[u32]| text.len().min(from)..text.len().min(from + seq);
+            let mut ids = vec![0; texts.len() * seq];
+            for (row, text) in ids.chunks_exact_mut(seq).zip(texts) {
+                let part = widened(&text[part(text)]);
+                row[..part.len()].copy_from_slice(&part);
+            }
+            let data = TensorData::new::<i64, _>(ids, [texts.len(), seq]);
+            let columns: Vec<Range<usize>> = texts.iter().map(|text| 0..part(text).len()).collect();
+            let ids = Tensor::from_data(data, device);
+            let hidden = on_workers(|| self.extend(ids, &columns, cache));
+            for (b, text) in texts.iter().enumerate() {
+                if !part(text).is_empty() && part(text).end == text.len() {
+                    let end = hidden.clone().narrow(0, b, 1);
+                    last[b] = Some(end.narrow(1, columns[b].end - 1, 1));
+                }
+            }
+        }
+        let last: Vec<Tensor<3>> = last.into_iter().flatten().collect();
+        let logits = self.logits(Tensor::cat(last, 0));
+        logits.reshape([texts.len(), self.config().vocab_size])
+    }
+}
+
+fn widened(ids: &[u32]) -> Vec<i64> {
+    ids.iter().map(|id| i64::from(*id)).collect()
+}

@@ -1,0 +1,458 @@
+//! Decoding with caches gives the logits of the full pass, whatever the solver and however the
+//! texts are cut.
+
+use std::ops::{ControlFlow, Range};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use iiet_model::{
+    CacheType, End, GenerateOptions, LanguageModel, ModelConfig, ParameterMapper, Role, Sampler,
+    Sampling, generate, generate_batch, map_parameters,
+};
+use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption, SolverOptions};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+const VOCAB: usize = 53;
+const LAYERS: usize = 3;
+
+fn config(solver: SolverConfig, n_kv_heads: usize) -> ModelConfig {
+    ModelConfig {
+        vocab_size: VOCAB,
+        d_model: 32,
+        d_ff: 56,
+        n_layers: LAYERS,
+        n_heads: 4,
+        n_kv_heads,
+        seq_len: 24,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e4,
+        rope_scaling: None,
+        initializer_range: 0.12,
+        tie_embeddings: n_kv_heads == 4,
+        solver,
+        bos_token_id: Some(1),
+        eos_token_ids: vec![],
+    }
+}
+
+/// Every solver, with every order and kind of schedule that it reads.
+fn solvers() -> Vec<SolverConfig> {
+    let schedules = [
+        IterationSchedule::Uniform(3),
+        IterationSchedule::PerLayer(vec![2, 0, 1]),
+    ];
+    let mut solvers = Vec::new();
+    for name in SolverName::ALL.iter().copied() {
+        for (iterations, predictor_order) in schedules.iter().cloned().zip([2, 4]) {
+            let options = SolverOptions {
+                iterations,
+                predictor_order,
+            };
+            solvers.push(SolverConfig { name, options });
+        }
+        let options = [SolverOption::Iterations, SolverOption::PredictorOrder];
+        if !options.iter().any(|option| name.reads(*option)) {
+            solvers.pop();
+        }
+    }
+    solvers
+}
+
+/// Moves norms and solver coefficients away from their neutral values.
+struct Scramble(u64);
+
+impl ParameterMapper for Scramble {
+    fn map<const D: usize>(
+        &mut self,
+        _: &str,
+        role: Role,
+        parameter: burn::module::Param<Tensor<D>>,
+    ) -> burn::module::Param<Tensor<D>> {
+        if role != Role::Coefficient {
+            return parameter;
+        }
+        parameter.map(|value| {
+            let shape = value.dims();
+            let noise: Vec<f32> = (0..shape.iter().product())
+                .map(|_| {
+                    self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1);
+                    0.2 * ((self.0 >> 40) as f32 / (1u64 << 24) as f32 - 0.5)
+                })
+                .collect();
+            let device = value.device();
+            value + Tensor::from_data(TensorData::new::<f32, _>(noise, shape), &device)
+        })
+    }
+}
+
+fn model(solver: &SolverConfig, n_kv_heads: usize) -> LanguageModel {
+    let config = config(solver.clone(), n_kv_heads);
+    let model = LanguageModel::init(&config, 5, &Device::default()).unwrap();
+    map_parameters(model, &mut Scramble(9))
+}
+
+fn tensor(rows: &[Vec<u32>]) -> Tensor<2, Int> {
+    let ids: Vec<i64> = rows.concat().iter().map(|id| i64::from(*id)).collect();
+    let shape = [rows.len(), rows[0].len()];
+    Tensor::from_data(TensorData::new::<i64, _>(ids, shape), &Device::default())
+}
+
+fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.try_into_vec_as::<f32>().unwrap()
+}
+
+/// The logits of a text, by position.
+fn full(model: &LanguageModel, text: &[u32]) -> Vec<Vec<f32>> {
+    let logits = values(model.forward(tensor(&[text.to_vec()])));
+    logits.chunks(VOCAB).map(<[f32]>::to_vec).collect()
+}
+
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (a, b) in found.iter().zip(expected) {
+        assert!((a - b).abs() <= tolerance, "{what}: {a}, not {b}");
+    }
+}
+
+/// A batch of texts, each cut into as many pieces, which may be empty; and the side of the padding
+/// in each pass.
+#[derive(Debug, Clone)]
+struct Cut {
+    texts: Vec<Vec<Vec<u32>>>,
+    left: Vec<bool>,
+}
+
+fn cuts() -> impl Strategy<Value = Cut> {
+    (1..4usize, 1..7usize).prop_flat_map(|(batch, passes)| {
+        let piece = prop::collection::vec(0..VOCAB as u32, 0..5);
+        let text = prop::collection::vec(piece, passes);
+        let texts = prop::collection::vec(text, batch);
+        (texts, prop::collection::vec(any::<bool>(), passes))
+            .prop_map(|(texts, left)| Cut { texts, left })
+    })
+}
+
+/// Passes the pieces through a cache and compares every position with the full pass.
+fn check(model: &LanguageModel, cut: &Cut, what: &str) {
+    let mut cache = model.cache(cut.texts.len(), CacheType::F32);
+    let mut found: Vec<Vec<Vec<f32>>> = vec![Vec::new(); cut.texts.len()];
+    for (pass, left) in cut.left.iter().enumerate() {
+        let pieces: Vec<&Vec<u32>> = cut.texts.iter().map(|text| &text[pass]).collect();
+        let seq = pieces.iter().map(|piece| piece.len()).max().unwrap();
+        if seq == 0 {
+            continue;
+        }
+        let columns: Vec<Range<usize>> = pieces
+            .iter()
+            .map(|piece| {
+                if *left {
+                    seq - piece.len()..seq
+                } else {
+                    0..piece.len()
+                }
+            })
+            .collect();
+        // Padding is a token like any other, to show that it is not looked at.
+        let ids: Vec<Vec<u32>> = pieces
+            .iter()
+            .zip(&columns)
+            .map(|(piece, columns)| {
+                let mut row = vec![7; seq];
+                row[columns.clone()].copy_from_slice(piece);
+                row
+            })
+            .collect();
+        let hidden = model.extend(tensor(&ids), &columns, &mut cache);
+        let logits = values(model.logits(hidden));
+        for (b, columns) in columns.iter().enumerate() {
+            for column in columns.clone() {
+                let at = (b * seq + column) * VOCAB;
+                found[b].push(logits[at..at + VOCAB].to_vec());
+            }
+        }
+    }
+    for (b, text) in cut.texts.iter().enumerate() {
+        let text = text.concat();
+        assert_eq!(cache.lengths()[b], text.len());
+        if text.is_empty() {
+            continue;
+        }
+        for (t, expected) in full(model, &text).iter().enumerate() {
+            assert_close(
+                &found[b][t],
+                expected,
+                1e-4,
+                &format!("{what}, row {b}, token {t}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn cached_decoding_is_the_full_pass() {
+    for solver in solvers() {
+        for n_kv_heads in [4, 2, 1] {
+            let model = model(&solver, n_kv_heads);
+            let what = format!("{solver:?}, {n_kv_heads} key/value heads");
+            let mut runner = TestRunner::new(ProptestConfig {
+                failure_persistence: None,
+                ..ProptestConfig::with_cases(6)
+            });
+            let cut = cuts();
+            let result = runner.run(&cut, |cut| {
+                check(&model, &cut, &what);
+                Ok(())
+            });
+            result.unwrap_or_else(|error| panic!("{error}"));
+            // Token by token.
+            let text: Vec<Vec<u32>> = (0..20).map(|i| vec![i * 7 % VOCAB as u32]).collect();
+            let left = vec![false; text.len()];
+            check(
+                &model,
+                &Cut {
+                    texts: vec![text],
+                    left,
+                },
+                &what,
+            );
+        }
+    }
+}
+
+#[test]
+fn long_prompts_are_read_in_chunks() {
+    // Over one chunk of 512 tokens, a segment of the cache, and several growths of it.
+    let solver = solvers().into_iter().next_back().unwrap();
+    let mut config = config(solver, 2);
+    config.seq_len = 2048;
+    let model = LanguageModel::init(&config, 5, &Device::default()).unwrap();
+    let text = |n: u32, k: u32| -> Vec<u32> { (0..n).map(|i| i * k % VOCAB as u32).collect() };
+    let texts = [text(700, 11), text(90, 5), text(512, 3)];
+    let refs: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+    let mut cache = model.cache(3, CacheType::F32);
+    let device = Device::default();
+    let after = values(model.prefill(&refs, &mut cache, &device));
+    let next = values(model.decode(&[4, 5, 6], &mut cache, &device));
+    assert_eq!(cache.lengths(), [701, 91, 513]);
+    assert!(
+        (701..2 * 701).contains(&cache.capacity()),
+        "{}",
+        cache.capacity()
+    );
+    for (b, text) in texts.iter().enumerate() {
+        let whole = full(&model, &[text.as_slice(), &[4 + b as u32]].concat());
+        let row = b * VOCAB..(b + 1) * VOCAB;
+        assert_close(&after[row.clone()], &whole[text.len() - 1], 1e-4, "prompt");
+        assert_close(&next[row], &whole[text.len()], 1e-4, "next token");
+    }
+}
+
+#[test]
+fn rows_of_a_cache_are_kept_and_replaced() {
+    for solver in solvers() {
+        let model = model(&solver, 2);
+        let device = Device::default();
+        let texts: [&[u32]; 3] = [&[1, 2, 3], &[4, 5, 6, 7, 8], &[9]];
+        let mut cache = model.cache(3, CacheType::F32);
+        model.prefill(&texts, &mut cache, &device);
+        let mut other = model.cache(1, CacheType::F32);
+        model.prefill(&[&[10, 11]], &mut other, &device);
+        cache.keep_rows(&[2, 0]);
+        cache.put_row(0, other);
+        let logits = values(model.decode(&[20, 21], &mut cache, &device));
+        for (row, text) in [vec![10, 11, 20], vec![1, 2, 3, 21]].iter().enumerate() {
+            let whole = full(&model, text);
+            let row = &logits[row * VOCAB..(row + 1) * VOCAB];
+            assert_close(row, &whole[text.len() - 1], 1e-4, "after the change");
+        }
+    }
+}
+
+#[test]
+fn halves_are_close() {
+    for (stored, tolerance) in [(CacheType::F16, 2e-2), (CacheType::Bf16, 2e-1)] {
+        let model = model(&solvers()[0], 2);
+        let text: Vec<u32> = (0..24).map(|i| i * 5 % VOCAB as u32).collect();
+        let mut cache = model.cache(1, stored);
+        let device = Device::default();
+        let mut largest = 0.0f32;
+        for (t, expected) in full(&model, &text).iter().enumerate() {
+            let found = values(model.decode(&text[t..=t], &mut cache, &device));
+            assert_close(
+                &found,
+                expected,
+                tolerance,
+                &format!("{stored:?}, token {t}"),
+            );
+            let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+            largest = differences.fold(largest, f32::max);
+        }
+        assert!(largest > 1e-5, "{stored:?} cannot be exact: {largest}");
+    }
+}
+
+fn options(max_tokens: usize, sliding: bool) -> GenerateOptions {
+    GenerateOptions {
+        max_tokens,
+        end: vec![],
+        cache: CacheType::F32,
+        sliding,
+    }
+}
+
+fn greedy(model: &LanguageModel, prompt: &[u32], options: &GenerateOptions) -> (Vec<u32>, End) {
+    let mut sampler = Sampler::new(&Sampling::default());
+    let go_on = |_| ControlFlow::Continue(());
+    let device = Device::default();
+    let (text, _) = generate(model, prompt, options, &mut sampler, &device, go_on).unwrap();
+    (text.ids, text.end)
+}
+
+fn most_likely(logits: &[f32]) -> u32 {
+    let best = (0..logits.len())
+        .rev()
+        .max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+    best.unwrap() as u32
+}
+
+/// Greedy decoding by full passes over what the model may see.
+fn naive(model: &LanguageModel, prompt: &[u32], n: usize, sliding: bool) -> Vec<u32> {
+    let context = model.config().seq_len;
+    let half = |window: &[u32]| match window[0] {
+        1 => [&[1], &window[window.len() - (context / 2 - 1)..]].concat(),
+        _ => window[window.len() - context / 2..].to_vec(),
+    };
+    let (mut window, mut new) = (prompt.to_vec(), Vec::new());
+    for _ in 0..n {
+        if window.len() > context {
+            if !sliding {
+                break;
+            }
+            window = half(&window);
+        }
+        let next = most_likely(full(model, &window).last().unwrap());
+        window.push(next);
+        new.push(next);
+    }
+    new
+}
+
+#[test]
+fn generation_is_that_of_full_passes_also_when_it_slides() {
+    for solver in solvers() {
+        let model = model(&solver, 2);
+        for prompt in [vec![1, 9, 3], vec![8, 2, 40, 3], (1..50).collect()] {
+            let (found, end) = greedy(&model, &prompt, &options(70, true));
+            assert_eq!(found, naive(&model, &prompt, 70, true), "{solver:?}");
+            assert_eq!(end, End::Length);
+        }
+        let (found, end) = greedy(&model, &[1, 9, 3], &options(70, false));
+        assert_eq!(found, naive(&model, &[1, 9, 3], 70, false), "{solver:?}");
+        // The last of them is chosen from the logits at the last position of the context.
+        assert_eq!((found.len(), end), (24 - 3 + 1, End::Context));
+    }
+}
+
+#[test]
+fn a_batch_gives_what_each_prompt_gives_alone() {
+    let sampling = Sampling {
+        temperature: 0.9,
+        top_p: 0.95,
+        seed: 3,
+        ..Sampling::default()
+    };
+    let prompts: [&[u32]; 4] = [&[1, 9, 3], &[8], &[2; 23], &[5, 4, 3, 2, 1]];
+    let device = Device::default();
+    for solver in solvers() {
+        let model = model(&solver, 2);
+        for sliding in [false, true] {
+            let options = GenerateOptions {
+                end: vec![0, 1, 2],
+                ..options(40, sliding)
+            };
+            let sampler = |i| Sampler::nth(&sampling, i as u64);
+            let mut samplers: Vec<Sampler> = (0..4).map(sampler).collect();
+            let mut told = vec![Vec::new(); 4];
+            let tell = |i: usize, id| {
+                told[i].push(id);
+                ControlFlow::Continue(())
+            };
+            let (batch, speed) =
+                generate_batch(&model, &prompts, &options, &mut samplers, &device, tell).unwrap();
+            assert_eq!(speed.prefill_tokens, 3 + 1 + 23 + 5);
+            for (i, prompt) in prompts.iter().enumerate() {
+                let go_on = |_| ControlFlow::Continue(());
+                let (alone, _) =
+                    generate(&model, prompt, &options, &mut sampler(i), &device, go_on).unwrap();
+                assert_eq!(batch[i], alone, "{solver:?}");
+                assert_eq!(told[i], alone.ids);
+            }
+        }
+    }
+}
+
+#[test]
+fn texts_end_where_they_should() {
+    let model = model(&solvers()[0], 4);
+    let (text, end) = greedy(&model, &[3], &options(12, false));
+    assert_eq!((text.len(), end), (12, End::Length));
+    // The fifth token ends the text, unless it came before.
+    let fifth = text[4];
+    let place = text.iter().position(|id| *id == fifth).unwrap();
+    let stop = GenerateOptions {
+        end: vec![fifth],
+        ..options(12, false)
+    };
+    let (short, end) = greedy(&model, &[3], &stop);
+    assert_eq!((short.as_slice(), end), (&text[..place], End::Token(fifth)));
+    assert_eq!(
+        greedy(&model, &[3], &options(0, false)),
+        (vec![], End::Length)
+    );
+
+    let mut sampler = Sampler::new(&Sampling::default());
+    let device = Device::default();
+    let mut seen = 0;
+    let twice = |_| {
+        seen += 1;
+        if seen == 2 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    let (text, _) = generate(
+        &model,
+        &[3],
+        &options(12, false),
+        &mut sampler,
+        &device,
+        twice,
+    )
+    .unwrap();
+    assert_eq!((text.ids.len(), text.end), (2, End::Caller));
+}
+
+#[test]
+fn prompts_that_cannot_be_continued_are_refused() {
+    let model = model(&solvers()[0], 4);
+    let long = vec![1; 25];
+    for (prompt, expected) in [
+        (&[][..], "prompt 1: it has no tokens"),
+        (&[3, 53], "prompt 1: it has the token 53; allowed: 0 to 52"),
+        (&long, "prompt 1 has 25 tokens, the model's context 24"),
+    ] {
+        let mut sampler = Sampler::new(&Sampling::default());
+        let go_on = |_| ControlFlow::Continue(());
+        let device = Device::default();
+        let result = generate(
+            &model,
+            prompt,
+            &options(1, false),
+            &mut sampler,
+            &device,
+            go_on,
+        );
+        assert_eq!(result.unwrap_err().to_string(), expected);
+    }
+}
