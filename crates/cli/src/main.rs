@@ -2,6 +2,7 @@
 
 mod backend;
 mod data;
+mod eval;
 mod info;
 mod logits;
 mod train;
@@ -22,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Train a model from a TOML configuration.
     Train(train::Arguments),
+    /// Evaluate a model, or compare two, on tasks of language modelling.
+    Eval(eval::Arguments),
     /// Write the logits of given token ids to a safetensors file.
     Logits(logits::Arguments),
     /// Prepare a corpus for training, or look into a prepared one.
@@ -57,6 +60,7 @@ fn message(error: &anyhow::Error) -> String {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Data(command) => data::run(&command),
         Command::Info(arguments) => info::run(&arguments),

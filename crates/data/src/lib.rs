@@ -51,7 +51,7 @@ pub use inspect::{FrequentToken, Inspection, TokenFileInspection, inspect};
 pub use manifest::{Counts, Manifest, SkipReport, Skipped};
 pub use prepare::{Prepared, prepare};
 pub use progress::Progress;
-pub use source::cargo_deps::{CargoSummary, LeftOut, default_corpus};
+pub use source::cargo_deps::{CargoSummary, HeldOut, HeldOutFile, LeftOut, default_corpus};
 pub use token_file::TokenFile;
 pub use token_writer::TokenWriter;
 pub use tokenizer::Tokenizer;
