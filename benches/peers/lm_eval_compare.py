@@ -5,7 +5,8 @@
 
 runs `cargo xtask eval` and the harness, the latter with a model class over plain PyTorch (`lm_eval_models.py`) or,
 with --hf, with its own HFLM, and prints for each task the differences of metrics, standard errors and
-log-likelihoods. Ends with 1 if an accuracy differs, a log-likelihood differs by more than 1e-3, or any prompt differs.
+log-likelihoods. Ends with 1 if a prompt or an accuracy differs, or a log-likelihood by more than 1e-3 nats (for texts
+of more than 1000 nats, by more than 1e-6 of them).
 """
 
 import argparse
@@ -129,7 +130,9 @@ def read_locally(data, manager, tasks):
         where[loaded["dataset_path"], loaded.get("dataset_name")] = task
     real = datasets.load_dataset
 
-    def load(path, name=None, **_):
+    def load(path, name=None, **options):
+        if (path, name) not in where:
+            return real(path, name, **options)
         files = local_files(data, where[path, name], name)
         kinds = {Path(file).suffix for part in files.values() for file in part}
         builder = {".jsonl": "json", ".parquet": "parquet", ".arrow": "arrow"}[kinds.pop()]
@@ -208,9 +211,9 @@ def main():
             difference = 0.0 if a == b else abs(a - b) if "N/A" not in (a, b) else float("nan")
             limit = 1e-12 if key.startswith("acc") else 1e-3 * max(1.0, abs(b) if b != "N/A" else 1.0)
             failed |= not difference <= limit
-            show = lambda x: f"{x:>14.6f}" if x != "N/A" else f"{x:>14}"
+            show = lambda x: f"{x:>14.8g}" if x != "N/A" else f"{x:>14}"
             print(f"{task:<17}{reference['sample_len']:>6}  {key.split(',')[0]:<17}{show(a)}{show(b)}{difference:>12.1e}")
-        worst, prompts, greedy = 0.0, 0, 0
+        worst, prompts, greedy, beyond = 0.0, 0, 0, False
         lines = (ours / f"samples_{task}.jsonl").read_text().splitlines()
         samples = sorted(expected["samples"][task], key=lambda sample: sample["doc_id"])
         failed |= len(lines) != len(samples)
@@ -223,7 +226,9 @@ def main():
                     greedy += a[1] != b[1]
                     a, b = a[0], b[0]
                 worst = max(worst, abs(a - b))
-        failed |= worst > TOLERANCE or prompts > 0
+                # The harness sums a window's tokens in f32, whose steps grow with the sum.
+                beyond |= not abs(a - b) <= TOLERANCE * max(1.0, abs(b) / 1000)
+        failed |= beyond or prompts > 0
         versions = "" if found["versions"][task] == expected["versions"][task] else ", VERSIONS DIFFER"
         failed |= bool(versions)
         print(f"{task:<17}{len(lines):>6}  prompts that differ {prompts}, is_greedy {greedy}, largest difference of a "

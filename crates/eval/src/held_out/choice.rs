@@ -90,7 +90,7 @@ fn others(
     let length = segments[right].ending.len();
     let up_to = |bound: usize| pool.partition_point(|at| segments[*at].ending.len() < bound);
     let ranges = [
-        (up_to(length * 4 / 5), up_to(length), shorter),
+        (up_to((length * 4).div_ceil(5)), up_to(length), shorter),
         (up_to(length + 1), up_to(length * 5 / 4), 3 - shorter),
     ];
     let mut found = Vec::with_capacity(3);
