@@ -3,6 +3,7 @@
 mod backend;
 mod convert;
 mod data;
+mod eval;
 mod generate;
 mod influence;
 mod info;
@@ -27,6 +28,8 @@ struct Arguments {
 enum Command {
     /// Train a model from a TOML configuration.
     Train(train::Arguments),
+    /// Evaluate a model, or compare two, on tasks of language modelling.
+    Eval(eval::Arguments),
     /// Continue a prompt, or many.
     Generate(generate::Arguments),
     /// Give a model another solver, to go on training it.
@@ -69,6 +72,7 @@ fn message(error: &anyhow::Error) -> String {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),

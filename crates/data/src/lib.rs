@@ -53,7 +53,7 @@ pub use manifest::{Counts, Manifest, SkipReport, Skipped};
 pub use mixture::MixedBatches;
 pub use prepare::{Corpus, HeldOut, Prepared, PreparedSource, prepare, prepare_corpus};
 pub use progress::Progress;
-pub use source::cargo_deps::{CargoSummary, LeftOut, default_corpus};
+pub use source::cargo_deps::{CargoSummary, HeldOutCrates, HeldOutFile, LeftOut, default_corpus};
 pub use token_file::TokenFile;
 pub use token_writer::TokenWriter;
 pub use tokenizer::{TextStream, Tokenizer};

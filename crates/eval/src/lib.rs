@@ -1,1 +1,102 @@
-//! Evaluation of language models.
+//! Evaluation of language models, with the numbers that EleutherAI's lm-evaluation-harness gives.
+//!
+//! A [`Task`] turns documents into items; a [`Scorer`] answers them; metrics follow. The scorer is a
+//! trait, so anything that assigns probabilities to text can be evaluated. For models of tokens
+//! [`TokenScorer`] does the encoding and batching; `ModelScorer` (feature `model`) is
+//! `iiet-model`'s.
+//!
+//! ```
+//! use iiet_eval::{Continuation, EvalError, Generation, Progress, RollingScore, Scored, Scorer};
+//! use iiet_eval::{Settings, prepare, task};
+//!
+//! /// Thinks every byte equally likely.
+//! struct Uniform;
+//!
+//! impl Scorer for Uniform {
+//!     fn log_likelihood(
+//!         &self,
+//!         requests: &[Continuation],
+//!         _: &dyn Progress,
+//!     ) -> Result<Vec<Scored>, EvalError> {
+//!         let score = |request: &Continuation| Scored {
+//!             log_likelihood: -(request.continuation.len() as f64) * 256f64.ln(),
+//!             is_greedy: false,
+//!         };
+//!         Ok(requests.iter().map(score).collect())
+//!     }
+//!     fn log_likelihood_rolling(
+//!         &self,
+//!         texts: &[String],
+//!         _: &dyn Progress,
+//!     ) -> Result<Vec<RollingScore>, EvalError> {
+//!         let score = |text: &String| RollingScore {
+//!             log_likelihood: -(text.len() as f64) * 256f64.ln(),
+//!             tokens: text.len() as u64,
+//!         };
+//!         Ok(texts.iter().map(score).collect())
+//!     }
+//!     fn generate_until(
+//!         &self,
+//!         requests: &[Generation],
+//!         _: &dyn Progress,
+//!     ) -> Result<Vec<String>, EvalError> {
+//!         Ok(vec![String::new(); requests.len()])
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! std::fs::write(folder.path().join("fox.txt"), "The quick brown fox.")?;
+//! let settings = Settings {
+//!     data: Some(folder.path().join("fox.txt")),
+//!     limit: None,
+//!     num_fewshot: 0,
+//!     workspace: ".".into(),
+//!     cache: "data".into(),
+//! };
+//! let evaluated = prepare(task("text")?, &settings)?.evaluate(&Uniform, &())?;
+//! let bits_per_byte = &evaluated.metrics[2];
+//! assert_eq!(bits_per_byte.name, "bits_per_byte");
+//! assert!((bits_per_byte.value - 8.0).abs() < 1e-12);
+//! # Ok(())
+//! # }
+//! ```
+
+mod compare;
+mod data;
+mod error;
+mod evaluation;
+mod held_out;
+mod metric;
+#[cfg(feature = "model")]
+mod model;
+mod model_hash;
+mod progress;
+mod python_random;
+mod python_text;
+mod results;
+pub mod samples;
+mod scorer;
+mod task;
+mod tasks;
+mod text_tokenizer;
+mod token_scorer;
+mod windows;
+
+pub use compare::{Comparison, Verdict, compare, table as comparison_table};
+pub use data::{Document, HubData, Split, read};
+pub use error::EvalError;
+pub use evaluation::{EXAMPLES_SEED, Evaluated, Prepared, Settings, prepare};
+pub use metric::{Difference, Metric, Values};
+#[cfg(feature = "model")]
+pub use model::ModelScorer;
+pub use model_hash::model_hash;
+pub use progress::TokenBar;
+pub use python_random::PythonRandom;
+pub use results::{Outcome, Provenance, results, table};
+pub use scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer};
+pub use task::{Accuracy, Answers, Form, Item, Source, Task};
+pub use tasks::{TASKS, task};
+pub use text_tokenizer::{EncodedPair, TextTokenizer};
+pub use token_scorer::{Row, TokenModel, TokenScore, TokenScorer};
+pub use windows::{Window, rolling};

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Compression, Format, Item, Split};
+use crate::config::Validation;
 use crate::error::DataError;
 
 /// Changes whenever the rules change which text is taken, so that a prepared corpus made by other
@@ -196,6 +197,74 @@ pub fn default_corpus(
     let packages = packages(folder)?;
     let (items, summary) = corpus(&packages, Some(held_out), &|_| {})?;
     Ok((items.into_iter().map(|item| item.path).collect(), summary))
+}
+
+/// The part of the default corpus that training holds out, by the default share.
+#[derive(Clone, Debug)]
+pub struct HeldOutCrates {
+    packages: Vec<Package>,
+    share: f64,
+}
+
+/// A file held out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldOutFile {
+    /// `crate-version/path`, with slashes, the same on every machine.
+    pub place: String,
+    /// All of it.
+    pub text: String,
+}
+
+impl HeldOutCrates {
+    /// Finds the workspace around `folder`; nothing is read yet.
+    ///
+    /// # Errors
+    /// [`DataError::CargoMetadata`] if `cargo metadata --locked` fails there.
+    pub fn locate(folder: &Path) -> Result<Self, DataError> {
+        let share = match Validation::default() {
+            Validation::Fraction(share) => share,
+            Validation::Path(_) => 0.0,
+        };
+        let packages = packages(folder)?;
+        Ok(Self { packages, share })
+    }
+
+    /// A short name of all that determines the files: the packages, the rules and the share.
+    pub fn key(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&RULES.to_le_bytes());
+        hash.update(&self.share.to_le_bytes());
+        for package in &self.packages {
+            hash.update(package.id.as_bytes());
+            hash.update(b"\n");
+        }
+        hash.finalize().to_hex()[..16].to_owned()
+    }
+
+    /// The files, in the corpus's order.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if one cannot be read.
+    pub fn read(&self) -> Result<Vec<HeldOutFile>, DataError> {
+        let (items, _) = corpus(&self.packages, Some(self.share), &|_| {})?;
+        let held_out = items
+            .into_iter()
+            .filter(|item| item.split == Some(Split::Validation));
+        held_out
+            .map(|Item { path, .. }| {
+                let package = self.packages.iter().find_map(|package| {
+                    let inside = path.strip_prefix(&package.folder).ok()?;
+                    Some((package, inside))
+                });
+                let (package, inside) = package.expect("invariant: files lie in their packages");
+                let inside = inside.to_string_lossy().replace('\\', "/");
+                Ok(HeldOutFile {
+                    place: format!("{}-{}/{inside}", package.name, package.version),
+                    text: std::fs::read_to_string(&path).map_err(DataError::io(&path))?,
+                })
+            })
+            .collect()
+    }
 }
 
 /// Marks the files of one crate that fit its allowance. Where not all do, the choice is by content

@@ -1,0 +1,183 @@
+//! `iiet eval`
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use burn::tensor::Device;
+use iiet_eval::{
+    Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS, TextTokenizer,
+    TokenBar, TokenScorer, compare, comparison_table, model_hash, prepare, results, samples, table,
+    task,
+};
+use serde_json::{Value, json};
+
+use crate::backend;
+
+#[derive(clap::Args)]
+#[command(after_help = tasks_help())]
+pub(crate) struct Arguments {
+    /// A model directory; give two to compare them item by item.
+    #[arg(long, value_name = "DIR", required = true)]
+    model: Vec<PathBuf>,
+    /// Tasks, separated by commas.
+    #[arg(long, value_name = "NAME,..", required = true, value_delimiter = ',')]
+    tasks: Vec<String>,
+    /// The folder with a folder of data for each task; for the task `text`, a file will do.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Take only the first N documents of each task.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Worked examples before each question, drawn as lm-evaluation-harness draws them.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    num_fewshot: u32,
+    /// Write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write a record of each item to samples_TASK.jsonl beside --out.
+    #[arg(long, requires = "out")]
+    log_samples: bool,
+    /// Where the items of the heldout tasks are kept.
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    cache: PathBuf,
+}
+
+fn tasks_help() -> String {
+    let names: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
+    format!("Tasks: {}", names.join(", "))
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.model.len() > 2 {
+        bail!(
+            "--model is given {} times; allowed: once, or twice to compare",
+            arguments.model.len()
+        );
+    }
+    let settings = Settings {
+        data: arguments.data.clone(),
+        limit: arguments.limit.map(|limit| limit as usize),
+        num_fewshot: arguments.num_fewshot as usize,
+        workspace: PathBuf::from("."),
+        cache: arguments.cache.clone(),
+    };
+    if let Some(data) = arguments.data.as_ref().filter(|data| !data.exists()) {
+        bail!("--data {}: there is no such folder or file", data.display());
+    }
+    if let Some(folder) = arguments.out.as_deref().and_then(Path::parent) {
+        // Found out before the work, not after it.
+        std::fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    }
+    let prepared: Vec<Prepared> = arguments
+        .tasks
+        .iter()
+        .map(|name| Ok(prepare(task(name)?, &settings)?))
+        .collect::<anyhow::Result<_>>()?;
+    let device = backend::choose().device;
+    let mut all = Vec::new();
+    for (number, model) in arguments.model.iter().enumerate() {
+        let evaluated = evaluate(model, &prepared, &device)?;
+        let outcomes: Vec<Outcome<'_>> = prepared.iter().zip(&evaluated).collect();
+        println!("{}\n{}", model.display(), table(&outcomes));
+        if arguments.log_samples
+            && let Some(out) = &arguments.out
+        {
+            let suffix = match arguments.model.len() {
+                1 => String::new(),
+                _ => format!("_{}", ["a", "b"][number]),
+            };
+            write_samples(out, &suffix, &outcomes)?;
+        }
+        let json = results(&outcomes, &provenance(model, arguments)?);
+        all.push((evaluated, json));
+    }
+    let json = match &mut all[..] {
+        [(first, a), (second, b)] => json!({
+            "a": a.take(),
+            "b": b.take(),
+            "differences": differences(&prepared, first, second)?,
+        }),
+        [(_, json), ..] => json.take(),
+        [] => Value::Null,
+    };
+    if let Some(out) = &arguments.out {
+        std::fs::write(out, format!("{json:#}\n")).with_context(|| format!("{}", out.display()))?;
+    }
+    Ok(())
+}
+
+/// Runs all tasks on one model.
+fn evaluate(
+    model: &Path,
+    prepared: &[Prepared],
+    device: &Device,
+) -> anyhow::Result<Vec<Evaluated>> {
+    let vocab_size = iiet_model::load_config(model)?.vocab_size;
+    let tokenizer = TextTokenizer::open(model, vocab_size)?;
+    let (language_model, _) = iiet_model::load(model, device)?;
+    let scorer = TokenScorer::new(ModelScorer::new(language_model, device.clone()), tokenizer);
+    prepared
+        .iter()
+        .map(|prepared| {
+            let bar = TokenBar::new(prepared.task.name);
+            let evaluated = prepared.evaluate(&scorer, &bar);
+            evaluated.with_context(|| prepared.task.name.to_owned())
+        })
+        .collect()
+}
+
+/// Prints how the second model differs and returns it for the file.
+fn differences(
+    prepared: &[Prepared],
+    first: &[Evaluated],
+    second: &[Evaluated],
+) -> anyhow::Result<Value> {
+    let mut comparisons = Vec::new();
+    for (prepared, (a, b)) in prepared.iter().zip(first.iter().zip(second)) {
+        comparisons.extend(compare(prepared.task.name, a, b)?);
+    }
+    println!("{}", comparison_table(&comparisons));
+    Ok(comparisons
+        .iter()
+        .map(|comparison| comparison.to_json())
+        .collect())
+}
+
+fn write_samples(out: &Path, suffix: &str, outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {
+    for outcome in outcomes {
+        let path = out.with_file_name(format!("samples_{}{suffix}.jsonl", outcome.0.task.name));
+        File::create(&path)
+            .map(BufWriter::new)
+            .and_then(|mut file| {
+                samples::write(&mut file, *outcome)?;
+                file.flush()
+            })
+            .with_context(|| format!("{}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn provenance(model: &Path, arguments: &Arguments) -> anyhow::Result<Provenance> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Ok(Provenance {
+        model: model.display().to_string(),
+        model_hash: model_hash(model)?,
+        git_revision: git_revision(),
+        limit: arguments.limit.map(|limit| limit as usize),
+        date: since.map_or(0.0, |since| since.as_secs_f64()),
+    })
+}
+
+/// The commit checked out around the working directory.
+fn git_revision() -> Option<String> {
+    let output = Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .output()
+        .ok()?;
+    let commit = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| commit.trim().to_owned())
+}

@@ -1,0 +1,163 @@
+//! Two models on the same items.
+//!
+//! The items are shared, so their difficulty cancels: the standard error of the difference is that
+//! of the mean of the items' differences, mostly much smaller than either model's own.
+
+use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use serde_json::{Value, json};
+
+use crate::error::EvalError;
+use crate::evaluation::Evaluated;
+use crate::metric::{Difference, Metric};
+
+/// Two-sided, at a level of 5 %.
+const CRITICAL: f64 = 1.96;
+
+/// A metric of both models and how the second differs.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    pub task: &'static str,
+    pub metric: &'static str,
+    pub first: f64,
+    pub second: f64,
+    pub difference: Difference,
+    pub unit: &'static str,
+    higher_is_better: bool,
+}
+
+/// What a comparison says of the second model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Better,
+    Worse,
+    /// The difference is within what chance explains, or there are too few items to say.
+    Undecided,
+}
+
+/// Compares all metrics of a task.
+///
+/// # Errors
+/// [`EvalError::NotPaired`] if the items differ.
+pub fn compare(
+    task: &'static str,
+    first: &Evaluated,
+    second: &Evaluated,
+) -> Result<Vec<Comparison>, EvalError> {
+    let pairs = first.metrics.iter().zip(&second.metrics);
+    pairs
+        // Tokens are counted by each model's own tokenizer; perplexities of different ones do not
+        // compare.
+        .filter(|(a, b)| a.name != "token_perplexity" || a.values.difference(&b.values).is_some())
+        .map(|(a, b)| of_metric(task, a, b))
+        .collect()
+}
+
+fn of_metric(task: &'static str, a: &Metric, b: &Metric) -> Result<Comparison, EvalError> {
+    let difference = a.values.difference(&b.values);
+    Ok(Comparison {
+        task,
+        metric: a.name,
+        first: a.value,
+        second: b.value,
+        difference: difference.ok_or_else(|| EvalError::NotPaired {
+            task: task.to_owned(),
+            what: "the number or the lengths of their items",
+            first: a.values.len().to_string(),
+            second: b.values.len().to_string(),
+        })?,
+        unit: a.values.paired_unit(),
+        higher_is_better: a.values.higher_is_better(),
+    })
+}
+
+impl Comparison {
+    /// Whether the second model is better, worse, or neither can be said.
+    pub fn verdict(&self) -> Verdict {
+        let Difference {
+            value,
+            standard_error: Some(error),
+        } = self.difference
+        else {
+            return Verdict::Undecided;
+        };
+        match value {
+            _ if value.abs() <= CRITICAL * error || value == 0.0 => Verdict::Undecided,
+            _ if (value > 0.0) == self.higher_is_better => Verdict::Better,
+            _ => Verdict::Worse,
+        }
+    }
+
+    /// For the results file.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "task": self.task,
+            "metric": self.metric,
+            "first": self.first,
+            "second": self.second,
+            "difference": self.difference.value,
+            "difference_stderr": self.difference.standard_error,
+            "unit": self.unit,
+            "verdict": format!("{:?}", self.verdict()).to_lowercase(),
+        })
+    }
+}
+
+/// Differences as a table.
+pub fn table(comparisons: &[Comparison]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header([
+        "Tasks", "Metric", "A", "B", "B - A", "", "Stderr", "Unit", "B is",
+    ]);
+    for comparison in comparisons {
+        let error = comparison.difference.standard_error;
+        let verdict = match comparison.verdict() {
+            Verdict::Better => "better",
+            Verdict::Worse => "worse",
+            Verdict::Undecided => "as good, or too few items to say",
+        };
+        table.add_row([
+            comparison.task.to_owned(),
+            comparison.metric.to_owned(),
+            format!("{:.4}", comparison.first),
+            format!("{:.4}", comparison.second),
+            format!("{:+.4}", comparison.difference.value),
+            "±".to_owned(),
+            error.map_or("N/A".to_owned(), |error| format!("{error:.4}")),
+            comparison.unit.to_owned(),
+            verdict.to_owned(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::Values;
+
+    fn evaluated(values: Vec<f64>) -> Evaluated {
+        Evaluated {
+            answers: Vec::new(),
+            metrics: vec![Metric::new("acc", Values::Mean(values))],
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn verdicts_need_more_than_chance() {
+        let verdict = |a: Vec<f64>, b: Vec<f64>| {
+            let compared = compare("t", &evaluated(a), &evaluated(b)).unwrap();
+            compared[0].verdict()
+        };
+        let (zeros, ones) = (vec![0.0; 20], vec![1.0; 20]);
+        assert_eq!(verdict(zeros.clone(), ones.clone()), Verdict::Better);
+        assert_eq!(verdict(ones, zeros.clone()), Verdict::Worse);
+        assert_eq!(verdict(zeros.clone(), zeros.clone()), Verdict::Undecided);
+        // Two of twenty better, one worse: 0.05 +- 0.088.
+        let (mut a, mut b) = (zeros.clone(), zeros);
+        (a[0], b[1], b[2]) = (1.0, 1.0, 1.0);
+        assert_eq!(verdict(a, b), Verdict::Undecided);
+        assert!(compare("t", &evaluated(vec![1.0; 3]), &evaluated(vec![1.0; 4])).is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! What can go wrong in an evaluation, with the place and the values.
+
+use std::path::PathBuf;
+
+use crate::data::Split;
+
+/// Every error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// The system refused to read or write a file.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// There is no task of this name.
+    #[error("no task is called {name:?}; the tasks are {known}")]
+    UnknownTask { name: String, known: String },
+    /// A task's data is not on disk and was not fetched.
+    #[error("{task}: no {split} data {place}; looked for {looked_for}; {remedy}")]
+    NoData {
+        task: String,
+        split: Split,
+        place: String,
+        looked_for: String,
+        remedy: String,
+    },
+    /// A file is not what its name says.
+    #[error("{path}: not a readable {format} file: {message}", path = path.display())]
+    Unreadable {
+        path: PathBuf,
+        format: &'static str,
+        message: String,
+    },
+    /// A row cannot be read as an object.
+    #[error("{path}, row {row}: {message}", path = path.display())]
+    Row {
+        path: PathBuf,
+        row: usize,
+        message: String,
+    },
+    /// A field of a row is missing or is not what the task reads there.
+    #[error("{path}, row {row}, field {field:?}: found {found}, expected {expected}", path = path.display())]
+    Field {
+        path: PathBuf,
+        row: usize,
+        field: String,
+        found: String,
+        expected: String,
+    },
+    /// A data file holds no rows.
+    #[error("{path}: no rows", path = path.display())]
+    NoRows { path: PathBuf },
+    /// There are fewer examples than a prompt is to show.
+    #[error(
+        "{task}: {wanted} examples are to be drawn for each prompt, the {split} split has {found} rows"
+    )]
+    TooFewExamples {
+        task: String,
+        wanted: usize,
+        split: Split,
+        found: usize,
+    },
+    /// A tokenizer cannot be read or used.
+    #[error("{path}: {message}", path = path.display())]
+    Tokenizer { path: PathBuf, message: String },
+    /// A tokenizer has ids that the model does not embed.
+    #[error(
+        "{path}: token ids up to {found}, the model's vocabulary has {vocab_size}; this is not the model's tokenizer",
+        path = path.display()
+    )]
+    Vocabulary {
+        path: PathBuf,
+        found: u32,
+        vocab_size: usize,
+    },
+    /// A context or continuation that the definitions give no value for.
+    #[error(
+        "{what} has {tokens} tokens, allowed are {allowed}: context ends in {context:?}, continuation is {continuation:?}"
+    )]
+    Unscorable {
+        what: &'static str,
+        tokens: usize,
+        allowed: String,
+        context: String,
+        continuation: String,
+    },
+    /// Two evaluations are not of the same items.
+    #[error(
+        "{task}: the evaluations differ in {what}: {first} and {second}; they cannot be paired"
+    )]
+    NotPaired {
+        task: String,
+        what: &'static str,
+        first: String,
+        second: String,
+    },
+    /// The held-out text is too little for a generated task.
+    #[error("{task}: the held-out crates give {found} items, {wanted} are needed")]
+    TooFewItems {
+        task: &'static str,
+        found: usize,
+        wanted: usize,
+    },
+    /// The scorer failed.
+    #[error("{message}")]
+    Scorer { message: String },
+    /// The default corpus cannot be read.
+    #[error(transparent)]
+    Data(#[from] iiet_data::DataError),
+}
+
+impl EvalError {
+    /// Wraps an I/O error with the path it concerns: `map_err(EvalError::io(path))`.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,257 @@
+//! Running a task: documents to items, items to answers, answers to metrics.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+
+use crate::data::{self, Document, HubData, Split};
+use crate::error::EvalError;
+use crate::held_out;
+use crate::metric::Metric;
+use crate::python_random::PythonRandom;
+use crate::scorer::{Continuation, Progress, Scorer};
+use crate::task::{Answers, Item, Source, Task};
+
+/// The seed of the harness's choice of examples, fresh for each task.
+pub const EXAMPLES_SEED: u32 = 1234;
+
+/// What is evaluated, and on what.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder with a folder for each task; for `text` the file itself will do.
+    pub data: Option<PathBuf>,
+    /// Only the first so many documents.
+    pub limit: Option<usize>,
+    /// Worked examples before each question.
+    pub num_fewshot: usize,
+    /// Where the default corpus is looked for.
+    pub workspace: PathBuf,
+    /// Where generated items are kept.
+    pub cache: PathBuf,
+}
+
+/// A task's items, ready to be asked.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub task: &'static Task,
+    pub num_fewshot: usize,
+    /// Documents that there are, whatever the limit.
+    pub original: usize,
+    pub documents: Vec<Document>,
+    pub items: Vec<Item>,
+}
+
+/// What a model made of a task.
+#[derive(Clone, Debug)]
+pub struct Evaluated {
+    pub answers: Vec<Answers>,
+    pub metrics: Vec<Metric>,
+    pub seconds: f64,
+}
+
+/// Reads a task's data and makes its items.
+///
+/// # Errors
+/// About the data: [`EvalError::NoData`], [`EvalError::Field`] and others.
+pub fn prepare(task: &'static Task, settings: &Settings) -> Result<Prepared, EvalError> {
+    let mut documents = documents(task, settings)?;
+    let original = documents.len();
+    documents.truncate(settings.limit.unwrap_or(original));
+    let num_fewshot = match task.form.takes_examples() {
+        true => settings.num_fewshot,
+        false => 0,
+    };
+    let mut examples = Examples::new(task, settings, num_fewshot)?;
+    let items = documents
+        .iter()
+        .map(|document| task.form.item(document, &examples.prompt(document)?))
+        .collect::<Result<_, _>>()?;
+    Ok(Prepared {
+        task,
+        num_fewshot,
+        original,
+        documents,
+        items,
+    })
+}
+
+fn documents(task: &'static Task, settings: &Settings) -> Result<Vec<Document>, EvalError> {
+    match &task.source {
+        Source::Hub(data) => data.load(task.name, settings.data.as_deref(), data.evaluated()),
+        Source::Text => texts(task.name, settings.data.as_deref()),
+        Source::HeldOut(generate) => {
+            held_out::load(task.name, *generate, &settings.workspace, &settings.cache)
+        }
+    }
+}
+
+/// The documents of `text`: the file named, or all files of `DIR/text`.
+fn texts(task: &str, data: Option<&Path>) -> Result<Vec<Document>, EvalError> {
+    let folder = data.map(|data| data.join(task));
+    let mut files = Vec::new();
+    match (data, &folder) {
+        (Some(file), _) if file.is_file() => files.push(file.to_owned()),
+        (_, Some(folder)) if folder.is_dir() => {
+            for entry in std::fs::read_dir(folder).map_err(EvalError::io(folder))? {
+                let path = entry.map_err(EvalError::io(folder))?.path();
+                files.extend(path.is_file().then_some(path));
+            }
+            files.sort();
+        }
+        _ => {}
+    }
+    if files.is_empty() {
+        return Err(EvalError::NoData {
+            task: task.to_owned(),
+            split: Split::Test,
+            place: match &folder {
+                Some(folder) => format!("in {}", folder.display()),
+                None => "without --data".to_owned(),
+            },
+            looked_for: "files of that folder".to_owned(),
+            remedy: "--data FILE evaluates one file".to_owned(),
+        });
+    }
+    let mut documents = Vec::new();
+    for file in files {
+        let ending = file.extension().unwrap_or_default().to_ascii_lowercase();
+        if ["jsonl", "json", "parquet", "arrow"]
+            .map(Some)
+            .contains(&ending.to_str())
+        {
+            documents.extend(data::read(&file)?);
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).map_err(EvalError::io(&file))?;
+        let path: Arc<Path> = file.into();
+        let fields = Map::from_iter([("text".to_owned(), Value::String(text))]);
+        documents.push(Document::new(&path, 1, fields));
+    }
+    Ok(documents)
+}
+
+/// The worked examples of each prompt, drawn as the harness draws them.
+struct Examples {
+    task: &'static Task,
+    data: Option<HubData>,
+    pool: Vec<Document>,
+    split: Split,
+    number: usize,
+    random: PythonRandom,
+}
+
+impl Examples {
+    fn new(task: &'static Task, settings: &Settings, number: usize) -> Result<Self, EvalError> {
+        let (data, split, pool) = match &task.source {
+            _ if number == 0 => (None, Split::Test, Vec::new()),
+            Source::Hub(data) => {
+                let split = data.examples();
+                let pool = data.load(task.name, settings.data.as_deref(), split)?;
+                (Some(*data), split, pool)
+            }
+            Source::Text | Source::HeldOut(_) => (None, Split::Test, documents(task, settings)?),
+        };
+        Ok(Self {
+            task,
+            data,
+            pool,
+            split,
+            number,
+            random: PythonRandom::new(EXAMPLES_SEED),
+        })
+    }
+
+    /// The examples before a document (`ContextSampler.sample`). Where the document itself is to be
+    /// left out, one more is drawn; should it be there more than once, the prompt is drawn anew.
+    fn prompt(&mut self, document: &Document) -> Result<String, EvalError> {
+        if self.number == 0 {
+            return Ok(String::new());
+        }
+        let excluded = match &self.data {
+            Some(data) => data.excludes_the_document(),
+            // A generated task has but one part.
+            None => true,
+        };
+        let drawn = self.draw(self.pool.len(), self.number + usize::from(excluded))?;
+        let mut chosen: Vec<usize> = drawn;
+        if excluded {
+            chosen.retain(|at| self.pool[*at] != *document);
+            chosen.truncate(self.number);
+        }
+        if chosen.len() < self.number {
+            let others: Vec<usize> = (0..self.pool.len())
+                .filter(|at| self.pool[*at] != *document)
+                .collect();
+            let again = self.draw(others.len(), self.number)?;
+            chosen = again.into_iter().map(|at| others[at]).collect();
+        }
+        let examples = chosen
+            .iter()
+            .map(|at| self.task.form.example(&self.pool[*at]));
+        examples.collect()
+    }
+
+    fn draw(&mut self, pool: usize, number: usize) -> Result<Vec<usize>, EvalError> {
+        let drawn = self.random.sample(pool, number);
+        drawn.ok_or_else(|| EvalError::TooFewExamples {
+            task: self.task.name.to_owned(),
+            wanted: number,
+            split: self.split,
+            found: pool,
+        })
+    }
+}
+
+impl Prepared {
+    /// Asks a model.
+    ///
+    /// # Errors
+    /// Those of the scorer.
+    pub fn evaluate(
+        &self,
+        scorer: &dyn Scorer,
+        progress: &dyn Progress,
+    ) -> Result<Evaluated, EvalError> {
+        let started = Instant::now();
+        let mut requests: Vec<Continuation> = Vec::new();
+        let mut texts: Vec<String> = Vec::new();
+        for item in &self.items {
+            match item {
+                Item::Choice { requests: of, .. } => requests.extend(of.iter().cloned()),
+                Item::Cloze(request) => requests.push(request.clone()),
+                Item::Rolling { scored, .. } => texts.push(scored.clone()),
+            }
+        }
+        // A task's items are of one form, so at most one of these asks anything.
+        let mut rolling = match texts.is_empty() {
+            true => Vec::new(),
+            false => scorer.log_likelihood_rolling(&texts, progress)?,
+        }
+        .into_iter();
+        let mut scored = match requests.is_empty() {
+            true => Vec::new(),
+            false => scorer.log_likelihood(&requests, progress)?,
+        }
+        .into_iter();
+        let answers: Vec<Answers> = self
+            .items
+            .iter()
+            .filter_map(|item| match item {
+                Item::Choice { requests, .. } => Some(Answers::Scored(
+                    scored.by_ref().take(requests.len()).collect(),
+                )),
+                Item::Cloze(_) => Some(Answers::Scored(scored.by_ref().take(1).collect())),
+                Item::Rolling { .. } => rolling.next().map(Answers::Rolling),
+            })
+            .collect();
+        let seconds = started.elapsed().as_secs_f64();
+        let metrics = self.task.form.metrics(&self.items, &answers);
+        Ok(Evaluated {
+            answers,
+            metrics,
+            seconds,
+        })
+    }
+}

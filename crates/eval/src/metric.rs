@@ -1,0 +1,275 @@
+//! Metrics over items, their standard errors, and the paired difference of two models.
+//!
+//! ```text
+//! mean              m = (1/n) sum x_i              se = sd(x) / sqrt(n), sd with n - 1
+//! perplexity        exp(-m), x_i = log p_i         se = sd of 100,000 bootstrap samples
+//! word, byte ppl    exp(-sum x_i / sum w_i)        none, as in the harness
+//! bits per byte     -sum x_i / sum w_i / ln 2      none
+//! ```
+//!
+//! These are `lm_eval.api.metrics`' definitions, the bootstrap's random numbers included.
+
+use rayon::prelude::*;
+
+use crate::python_random::PythonRandom;
+
+/// Bootstrap samples, and how many of them share a generator.
+const BOOTSTRAP: (u32, usize) = (100, 1000);
+
+/// A metric's name, as results call it, what it came to, and its values by item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    pub name: &'static str,
+    pub value: f64,
+    pub standard_error: Option<f64>,
+    pub values: Values,
+}
+
+impl Metric {
+    /// Aggregates, bootstrap included.
+    pub fn new(name: &'static str, values: Values) -> Self {
+        Self {
+            name,
+            value: values.aggregate(),
+            standard_error: values.standard_error(),
+            values,
+        }
+    }
+}
+
+/// What an item contributes, and how contributions become one number.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// The mean of the values, such as 0 and 1 for accuracy; more is better.
+    Mean(Vec<f64>),
+    /// `exp(-mean)` of log-likelihoods in nats.
+    Perplexity(Vec<f64>),
+    /// `exp(-sum x / sum w)` of log-likelihoods and weights, such as counts of words.
+    WeightedPerplexity(Vec<(f64, u64)>),
+    /// `-sum x / sum w / ln 2`.
+    BitsPerByte(Vec<(f64, u64)>),
+}
+
+/// How much one model differs from another on the same items.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// Second minus first, in [`Values::paired_unit`].
+    pub value: f64,
+    /// Of the mean of the items' differences.
+    pub standard_error: Option<f64>,
+}
+
+impl Values {
+    /// Items.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Mean(values) | Self::Perplexity(values) => values.len(),
+            Self::WeightedPerplexity(values) | Self::BitsPerByte(values) => values.len(),
+        }
+    }
+
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a greater number is a better one.
+    pub fn higher_is_better(&self) -> bool {
+        matches!(self, Self::Mean(_))
+    }
+
+    /// The metric; not a number without items.
+    pub fn aggregate(&self) -> f64 {
+        match self {
+            Self::Mean(values) => mean(values),
+            Self::Perplexity(values) => (-mean(values)).exp(),
+            Self::WeightedPerplexity(values) => (-weighted_mean(values)).exp(),
+            Self::BitsPerByte(values) => -weighted_mean(values) / std::f64::consts::LN_2,
+        }
+    }
+
+    /// Its standard error, where the harness gives one: for two items or more.
+    pub fn standard_error(&self) -> Option<f64> {
+        match self {
+            Self::Mean(values) if values.len() > 1 => Some(error_of_mean(values)),
+            Self::Perplexity(values) if values.len() > 1 => Some(bootstrap(values)),
+            _ => None,
+        }
+    }
+
+    /// What a [`Difference`] is in: logarithms of perplexities, for those are means over items.
+    pub fn paired_unit(&self) -> &'static str {
+        match self {
+            Self::Mean(_) => "",
+            Self::Perplexity(_) => "nats/item",
+            Self::WeightedPerplexity(_) => "nats/unit",
+            Self::BitsPerByte(_) => "bits/byte",
+        }
+    }
+
+    /// `second - self`, item by item; `None` if the items are not the same in kind, number and weight.
+    ///
+    /// For weighted metrics the standard error is that of a ratio whose denominator is fixed:
+    /// `sqrt(n) sd(d) / sum w`.
+    pub fn difference(&self, second: &Self) -> Option<Difference> {
+        let subtract = |a: &[f64], b: &[f64], sign: f64| -> Option<Vec<f64>> {
+            let same = a.len() == b.len() && !a.is_empty();
+            same.then(|| a.iter().zip(b).map(|(a, b)| sign * (b - a)).collect())
+        };
+        let (differences, scale) = match (self, second) {
+            (Self::Mean(a), Self::Mean(b)) => (subtract(a, b, 1.0)?, 1.0),
+            (Self::Perplexity(a), Self::Perplexity(b)) => (subtract(a, b, -1.0)?, 1.0),
+            (Self::WeightedPerplexity(a), Self::WeightedPerplexity(b))
+            | (Self::BitsPerByte(a), Self::BitsPerByte(b)) => {
+                let weights = |values: &[(f64, u64)]| -> Vec<u64> {
+                    values.iter().map(|(_, weight)| *weight).collect()
+                };
+                let nats = |values: &[(f64, u64)]| -> Vec<f64> {
+                    values.iter().map(|(nats, _)| *nats).collect()
+                };
+                if weights(a) != weights(b) {
+                    return None;
+                }
+                let total: u64 = weights(a).iter().sum();
+                let unit = match self {
+                    Self::BitsPerByte(_) => std::f64::consts::LN_2,
+                    _ => 1.0,
+                };
+                let scale = a.len() as f64 / (total as f64 * unit);
+                (subtract(&nats(a), &nats(b), -1.0)?, scale)
+            }
+            _ => return None,
+        };
+        Some(Difference {
+            value: scale * mean(&differences),
+            standard_error: (differences.len() > 1).then(|| scale * error_of_mean(&differences)),
+        })
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn weighted_mean(values: &[(f64, u64)]) -> f64 {
+    let nats: f64 = values.iter().map(|(nats, _)| nats).sum();
+    let weight: u64 = values.iter().map(|(_, weight)| weight).sum();
+    nats / weight as f64
+}
+
+/// The standard deviation of a sample, with n - 1.
+fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
+    (squares / (values.len() - 1) as f64).sqrt()
+}
+
+fn error_of_mean(values: &[f64]) -> f64 {
+    deviation(values) / (values.len() as f64).sqrt()
+}
+
+/// The standard deviation of `exp(-mean)` over samples drawn with replacement; the i-th thousand of
+/// them from `Random(i)`.
+fn bootstrap(values: &[f64]) -> f64 {
+    let (generators, samples) = BOOTSTRAP;
+    let perplexities: Vec<f64> = (0..generators)
+        .into_par_iter()
+        .flat_map_iter(|seed| {
+            let mut random = PythonRandom::new(seed);
+            (0..samples).map(move |_| {
+                let draw = |_| values[random.choice(values.len())];
+                let sum: f64 = (0..values.len()).map(draw).sum();
+                (-sum / values.len() as f64).exp()
+            })
+        })
+        .collect();
+    deviation(&perplexities)
+}
+
+/// The index of the greatest value, the first of equals; as in NumPy the first that is no number,
+/// if there is one.
+pub(crate) fn argmax(values: impl IntoIterator<Item = f64>) -> usize {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (at, value) in values.into_iter().enumerate() {
+        if value.is_nan() {
+            return at;
+        }
+        if value > best.1 {
+            best = (at, value);
+        }
+    }
+    best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(found: f64, expected: f64) {
+        assert!(
+            (found - expected).abs() <= 1e-12 * expected.abs(),
+            "{found} {expected}"
+        );
+    }
+
+    // The expected values are lm-evaluation-harness 0.4.13's, by the expressions beside them.
+
+    #[test]
+    fn means_and_their_errors() {
+        let acc = Values::Mean(vec![1.0, 0.0, 1.0, 1.0, 0.0]);
+        close(acc.aggregate(), MEAN); // mean(xs)
+        close(acc.standard_error().unwrap(), MEAN_STDERR); // mean_stderr(xs)
+        assert_eq!(Values::Mean(vec![1.0]).standard_error(), None);
+    }
+
+    #[test]
+    fn perplexities_and_their_errors() {
+        let nats = vec![-1.5, -0.25, -3.0, -2.0, -7.5, -0.5];
+        let perplexity = Values::Perplexity(nats);
+        close(perplexity.aggregate(), PERPLEXITY); // perplexity(xs)
+        // bootstrap_stderr(perplexity, xs, 100000)
+        close(perplexity.standard_error().unwrap(), BOOTSTRAP_STDERR);
+        let weighted = vec![(-100.0, 30), (-55.5, 11), (-1.0, 1)];
+        let words = Values::WeightedPerplexity(weighted.clone());
+        close(words.aggregate(), WEIGHTED); // weighted_perplexity(items)
+        assert_eq!(words.standard_error(), None);
+        close(Values::BitsPerByte(weighted).aggregate(), BITS); // bits_per_byte(items)
+    }
+
+    #[test]
+    fn differences_are_paired() {
+        let a = Values::Mean(vec![1.0, 0.0, 1.0, 0.0]);
+        let b = Values::Mean(vec![1.0, 1.0, 1.0, 0.0]);
+        let difference = a.difference(&b).unwrap();
+        close(difference.value, 0.25);
+        // Differences 0, 1, 0, 0: variance (3/16 * 4) / 3 = 1/4, over n = 4.
+        close(difference.standard_error.unwrap(), 0.25);
+        // 10 nats less in 4 + 6 bytes, 2 and 8 of them: sd of (2, 8) is sqrt(18).
+        let a = Values::BitsPerByte(vec![(-10.0, 4), (-20.0, 6)]);
+        let b = Values::BitsPerByte(vec![(-8.0, 4), (-12.0, 6)]);
+        let difference = a.difference(&b).unwrap();
+        let ln_2 = std::f64::consts::LN_2;
+        close(difference.value, -10.0 / 10.0 / ln_2);
+        close(
+            difference.standard_error.unwrap(),
+            2f64.sqrt() * 18f64.sqrt() / 10.0 / ln_2,
+        );
+        assert_eq!(a.difference(&Values::Mean(vec![1.0, 2.0])), None);
+        let other = Values::BitsPerByte(vec![(-8.0, 4), (-12.0, 5)]);
+        assert_eq!(a.difference(&other), None);
+    }
+
+    #[test]
+    fn argmax_takes_the_first() {
+        assert_eq!(argmax([1.0, 3.0, 3.0]), 1);
+        assert_eq!(argmax([f64::NEG_INFINITY; 2]), 0);
+        assert_eq!(argmax([1.0, f64::NAN, 3.0]), 1); // np.argmax([1, nan, 3])
+    }
+
+    const MEAN: f64 = 0.6;
+    const MEAN_STDERR: f64 = 0.24494897427831783;
+    const PERPLEXITY: f64 = 11.685319768402522;
+    const BOOTSTRAP_STDERR: f64 = 36.177673235208005;
+    const WEIGHTED: f64 = 41.52063265887965;
+    const BITS: f64 = 5.375756521407685;
+}

@@ -1,0 +1,132 @@
+//! `iiet-model`'s language models as [`TokenModel`]s: the one place where this crate meets one.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use iiet_model::{CacheType, GenerateOptions, LanguageModel, Sampler, Sampling};
+
+use crate::error::EvalError;
+use crate::token_scorer::{Row, TokenModel, TokenScore};
+
+/// At most so many logits exist at once, 64 MiB of them.
+const LOGITS: usize = 1 << 24;
+
+/// A language model on its device.
+pub struct ModelScorer {
+    model: LanguageModel,
+    device: Device,
+}
+
+impl ModelScorer {
+    /// Scores with this model, whose parameters are on `device`.
+    pub fn new(model: LanguageModel, device: Device) -> Self {
+        Self { model, device }
+    }
+
+    fn ids<const D: usize>(&self, ids: Vec<i64>, shape: [usize; D]) -> Tensor<D, Int> {
+        Tensor::from_data(TensorData::new::<i64, _>(ids, shape), &self.device)
+    }
+
+    /// Log-probabilities of tokens after hidden states, and the most likely tokens.
+    ///
+    /// # Shapes
+    /// - hidden: `[n, d_model]`, tokens: `n`
+    fn score_hidden(
+        &self,
+        hidden: Tensor<2>,
+        tokens: &[(usize, u32)],
+    ) -> Result<Vec<TokenScore>, EvalError> {
+        let logits = self
+            .model
+            .logits(hidden.unsqueeze::<3>())
+            .squeeze_dim::<2>(0);
+        let log_probabilities = log_softmax(logits, 1);
+        let ids: Vec<i64> = tokens.iter().map(|(_, token)| i64::from(*token)).collect();
+        let ids = self.ids(ids, [tokens.len(), 1]);
+        let best = log_probabilities.clone().argmax(1);
+        let chosen = log_probabilities.gather(1, ids);
+        let failed = |error: &dyn std::fmt::Display| EvalError::Scorer {
+            message: format!("reading scores from the device: {error}"),
+        };
+        let chosen = chosen
+            .try_into_vec_as::<f32>()
+            .map_err(|error| failed(&error))?;
+        let best = best
+            .try_into_vec_as::<i64>()
+            .map_err(|error| failed(&error))?;
+        let scores = chosen.into_iter().zip(best).zip(tokens);
+        Ok(scores
+            .map(|((log_probability, best), (_, token))| TokenScore {
+                log_probability,
+                is_greedy: best == i64::from(*token),
+            })
+            .collect())
+    }
+}
+
+impl TokenModel for ModelScorer {
+    fn max_length(&self) -> usize {
+        self.model.config().seq_len
+    }
+
+    fn score(&self, rows: &[Row<'_>]) -> Result<Vec<Vec<TokenScore>>, EvalError> {
+        let batch = rows.len();
+        let seq = rows.iter().map(|row| row.inputs.len()).max().unwrap_or(0);
+        let mut ids = vec![0; batch * seq];
+        let (mut places, mut tokens) = (Vec::new(), Vec::new());
+        for (at, row) in rows.iter().enumerate() {
+            let padded = &mut ids[at * seq..][..row.inputs.len()];
+            for (id, input) in padded.iter_mut().zip(row.inputs) {
+                *id = i64::from(*input);
+            }
+            places.extend(
+                row.wanted
+                    .iter()
+                    .map(|(place, _)| (at * seq + place) as i64),
+            );
+            tokens.extend_from_slice(row.wanted);
+        }
+        // What is left of a position does not see the padding on its right.
+        let hidden = self.model.hidden(self.ids(ids, [batch, seq]));
+        let [_, _, d_model] = hidden.dims();
+        let hidden = hidden.reshape([batch * seq, d_model]);
+        let at_once = (LOGITS / self.model.config().vocab_size).max(1);
+        let mut scores = Vec::with_capacity(tokens.len());
+        for (places, tokens) in places.chunks(at_once).zip(tokens.chunks(at_once)) {
+            let places = self.ids(places.to_vec(), [places.len()]);
+            scores.extend(self.score_hidden(hidden.clone().select(0, places), tokens)?);
+        }
+        let mut scores = scores.into_iter();
+        let of_row = |row: &Row<'_>| scores.by_ref().take(row.wanted.len()).collect();
+        Ok(rows.iter().map(of_row).collect())
+    }
+
+    fn generate(
+        &self,
+        prompt: &[u32],
+        max_tokens: usize,
+        eos: Option<u32>,
+    ) -> Result<Vec<u32>, EvalError> {
+        let options = GenerateOptions {
+            max_tokens,
+            end: eos.into_iter().collect(),
+            cache: CacheType::F32,
+            sliding: false,
+        };
+        let mut greedy = Sampler::new(&Sampling::default());
+        let go_on = |_| ControlFlow::Continue(());
+        let (text, _) = iiet_model::generate(
+            &self.model,
+            prompt,
+            &options,
+            &mut greedy,
+            &self.device,
+            go_on,
+        )
+        .map_err(|error| EvalError::Scorer {
+            message: error.to_string(),
+        })?;
+        Ok(text.ids)
+    }
+}

@@ -1,0 +1,169 @@
+//! Results as JSON, with the keys that the harness's tools read, and as a table.
+
+use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use serde_json::{Map, Value, json};
+
+use crate::data::{HubData, Split};
+use crate::evaluation::{EXAMPLES_SEED, Evaluated, Prepared};
+use crate::metric::Metric;
+use crate::task::{Form, Source};
+
+/// A task and what a model made of it.
+pub type Outcome<'a> = (&'a Prepared, &'a Evaluated);
+
+/// What the results are of.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// The model's directory.
+    pub model: String,
+    /// [`model_hash`](crate::model_hash) of it.
+    pub model_hash: String,
+    /// The git revision of the working directory, if it is in a repository.
+    pub git_revision: Option<String>,
+    /// `--limit`.
+    pub limit: Option<usize>,
+    /// Seconds since 1970.
+    pub date: f64,
+}
+
+/// All results of a model.
+pub fn results(outcomes: &[Outcome<'_>], of: &Provenance) -> Value {
+    let by_task = |value: fn(&Outcome<'_>) -> Value| -> Value {
+        let entries = outcomes
+            .iter()
+            .map(|outcome| (outcome.0.task.name.to_owned(), value(outcome)));
+        Value::Object(entries.collect())
+    };
+    let seconds: f64 = outcomes.iter().map(|(_, done)| done.seconds).sum();
+    json!({
+        "results": by_task(numbers),
+        "group_subtasks": {},
+        "configs": by_task(config),
+        "versions": by_task(|(prepared, _)| json!(prepared.task.version)),
+        "n-shot": by_task(|(prepared, _)| json!(prepared.num_fewshot)),
+        "higher_is_better": by_task(|(_, done)| {
+            let directions = done.metrics.iter();
+            let direction = |metric: &Metric| {
+                (metric.name.to_owned(), metric.values.higher_is_better().into())
+            };
+            Value::Object(directions.map(direction).collect())
+        }),
+        "n-samples": by_task(|(prepared, _)| json!({
+            "original": prepared.original,
+            "effective": prepared.documents.len(),
+        })),
+        "config": {
+            "model": "iiet",
+            "model_args": of.model,
+            "model_hash": of.model_hash,
+            "limit": of.limit,
+            "bootstrap_iters": 100_000,
+            "fewshot_seed": EXAMPLES_SEED,
+        },
+        "git_hash": of.git_revision,
+        "date": of.date,
+        "model_source": "iiet",
+        "model_name": of.model,
+        "model_name_sanitized": of.model.replace(['/', '\\'], "__"),
+        "iiet_version": env!("CARGO_PKG_VERSION"),
+        "seconds": by_task(|(_, done)| json!(done.seconds)),
+        "total_evaluation_time_seconds": seconds.to_string(),
+    })
+}
+
+fn numbers((prepared, done): &Outcome<'_>) -> Value {
+    let mut numbers = Map::new();
+    let name = prepared.task.name;
+    numbers.insert("name".into(), name.into());
+    numbers.insert("alias".into(), name.into());
+    numbers.insert("sample_len".into(), prepared.documents.len().into());
+    for metric in &done.metrics {
+        let error = metric.standard_error.map_or("N/A".into(), Value::from);
+        numbers.insert(format!("{},none", metric.name), metric.value.into());
+        numbers.insert(format!("{}_stderr,none", metric.name), error);
+    }
+    Value::Object(numbers)
+}
+
+fn config((prepared, done): &Outcome<'_>) -> Value {
+    let task = prepared.task;
+    let (output_type, delimiter) = match task.form {
+        Form::Choice { delimiter, .. } => ("multiple_choice", delimiter),
+        Form::Contexts { .. } => ("multiple_choice", " "),
+        Form::Cloze { delimiter, .. } => ("loglikelihood", delimiter),
+        Form::Rolling { .. } => ("loglikelihood_rolling", " "),
+    };
+    let metric = |metric: &Metric| {
+        json!({
+            "metric": metric.name,
+            "higher_is_better": metric.values.higher_is_better(),
+        })
+    };
+    let mut config = json!({
+        "task": task.name,
+        "output_type": output_type,
+        "description": "",
+        "target_delimiter": delimiter,
+        "fewshot_delimiter": "\n\n",
+        "num_fewshot": prepared.num_fewshot,
+        "metric_list": done.metrics.iter().map(metric).collect::<Vec<_>>(),
+        "repeats": 1,
+        "metadata": {"version": task.version},
+    });
+    if let Source::Hub(HubData {
+        repository,
+        subset,
+        splits,
+    }) = task.source
+    {
+        config["dataset_path"] = repository.into();
+        config["dataset_name"] = subset.into();
+        for (key, split) in [
+            ("training_split", Split::Train),
+            ("validation_split", Split::Validation),
+            ("test_split", Split::Test),
+        ] {
+            if splits.contains(&split) {
+                config[key] = split.to_string().into();
+            }
+        }
+    }
+    config
+}
+
+/// The table that the harness prints.
+pub fn table(outcomes: &[Outcome<'_>]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header([
+        "Tasks", "Version", "n-shot", "n", "Metric", "", "Value", "", "Stderr",
+    ]);
+    for (prepared, done) in outcomes {
+        for (row, metric) in done.metrics.iter().enumerate() {
+            let once = |text: String| if row == 0 { text } else { String::new() };
+            let error = match metric.standard_error {
+                Some(error) => format!("{error:.4}"),
+                None => "N/A".to_owned(),
+            };
+            table.add_row([
+                once(prepared.task.name.to_owned()),
+                once(format!("{:.1}", prepared.task.version)),
+                prepared.num_fewshot.to_string(),
+                prepared.documents.len().to_string(),
+                metric.name.to_owned(),
+                arrow(metric).to_owned(),
+                format!("{:.4}", metric.value),
+                "±".to_owned(),
+                error,
+            ]);
+        }
+    }
+    table
+}
+
+fn arrow(metric: &Metric) -> &'static str {
+    match metric.values.higher_is_better() {
+        true => "↑",
+        false => "↓",
+    }
+}

@@ -1,0 +1,94 @@
+//! The contract between tasks and whatever assigns probabilities to text.
+//!
+//! The three requests are those of the harness (`lm_eval.api.model.LM`): all that a task asks of a
+//! model goes through them, so anything that answers them can be evaluated.
+
+use std::sync::Arc;
+
+use crate::error::EvalError;
+
+/// How likely is `continuation` after `context`?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continuation {
+    /// Shared between the choices of a question.
+    pub context: Arc<str>,
+    pub continuation: String,
+}
+
+/// The answer to a [`Continuation`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// `log p(continuation | context)` in nats, the sum over the continuation's tokens.
+    pub log_likelihood: f64,
+    /// Whether each of its tokens was the most likely one.
+    pub is_greedy: bool,
+}
+
+/// The answer for a whole text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RollingScore {
+    /// `log p(text)` in nats, the sum over all its tokens.
+    pub log_likelihood: f64,
+    /// The tokens predicted.
+    pub tokens: u64,
+}
+
+/// What is the most likely text after `context`?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    pub context: String,
+    /// The text ends before the first of these.
+    pub until: Vec<String>,
+    pub max_tokens: usize,
+}
+
+/// Hears of tokens as they are done: of how many there are, then of each batch.
+pub trait Progress {
+    /// So many tokens are to be passed through the model.
+    fn start(&self, tokens: u64);
+    /// So many more are done.
+    fn advance(&self, tokens: u64);
+}
+
+/// Nobody listens.
+impl Progress for () {
+    fn start(&self, _: u64) {}
+    fn advance(&self, _: u64) {}
+}
+
+/// A model as tasks see it: text in, log-likelihoods or text out. Answers come in the order of the
+/// requests and depend on each request alone.
+pub trait Scorer {
+    /// Log-likelihoods of continuations.
+    ///
+    /// # Errors
+    /// [`EvalError::Unscorable`] for an empty continuation or one longer than the model's context,
+    /// and errors of the model.
+    fn log_likelihood(
+        &self,
+        requests: &[Continuation],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Scored>, EvalError>;
+
+    /// Log-likelihoods of texts, each token predicted once, with as much context as fits in windows
+    /// that follow each other.
+    ///
+    /// # Errors
+    /// Errors of the model.
+    fn log_likelihood_rolling(
+        &self,
+        texts: &[String],
+        progress: &dyn Progress,
+    ) -> Result<Vec<RollingScore>, EvalError>;
+
+    /// Greedy continuations.
+    ///
+    /// # Errors
+    /// [`EvalError::Unscorable`] if the tokens asked for leave no room for a context, and errors of
+    /// the model.
+    fn generate_until(
+        &self,
+        requests: &[Generation],
+        progress: &dyn Progress,
+    ) -> Result<Vec<String>, EvalError>;
+}

@@ -1,0 +1,20 @@
+//! Passages of held-out source text, whole: how many bits a byte costs.
+
+use crate::data::Document;
+use crate::error::EvalError;
+use crate::held_out;
+use crate::task::{Form, Source, Task};
+
+pub(super) const TASK: Task = Task {
+    name: "heldout_bpb",
+    version: 1.0,
+    source: Source::HeldOut(held_out::passages),
+    form: Form::Rolling {
+        scored: whole,
+        original: whole,
+    },
+};
+
+fn whole(document: &Document) -> Result<String, EvalError> {
+    Ok(document.text("text")?.to_owned())
+}

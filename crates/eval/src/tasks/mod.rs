@@ -1,0 +1,57 @@
+//! The tasks. A new one is a file here, its `mod` line and its place in [`TASKS`].
+//!
+//! Those of the harness have its names, prompts, versions and choice of splits
+//! (`lm_eval/tasks/*/*.yaml` of 0.4.13).
+
+mod arc_challenge;
+mod arc_easy;
+mod boolq;
+mod heldout_bpb;
+mod heldout_choice;
+mod heldout_cloze;
+mod hellaswag;
+mod lambada_openai;
+mod lambada_standard;
+mod openbookqa;
+mod piqa;
+mod sciq;
+mod text;
+mod wikitext;
+mod winogrande;
+
+use crate::error::EvalError;
+use crate::task::Task;
+
+/// All tasks, by name.
+pub const TASKS: &[&Task] = &[
+    &arc_challenge::TASK,
+    &arc_easy::TASK,
+    &boolq::TASK,
+    &heldout_bpb::TASK,
+    &heldout_choice::TASK,
+    &heldout_cloze::TASK,
+    &hellaswag::TASK,
+    &lambada_openai::TASK,
+    &lambada_standard::TASK,
+    &openbookqa::TASK,
+    &piqa::TASK,
+    &sciq::TASK,
+    &text::TASK,
+    &wikitext::TASK,
+    &winogrande::TASK,
+];
+
+/// The task of this name.
+///
+/// # Errors
+/// [`EvalError::UnknownTask`] names those that there are.
+pub fn task(name: &str) -> Result<&'static Task, EvalError> {
+    let found = TASKS.iter().find(|task| task.name == name);
+    found.copied().ok_or_else(|| {
+        let names: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
+        EvalError::UnknownTask {
+            name: name.to_owned(),
+            known: names.join(", "),
+        }
+    })
+}

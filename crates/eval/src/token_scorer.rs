@@ -1,0 +1,307 @@
+//! From a model of tokens to a [`Scorer`] of text: encoding, grouping, sorting, batching.
+//!
+//! Requests with the same input tokens, such as one-token answers to one question, are one row of a
+//! batch. Rows are sorted by length so that batches carry little padding, the longest first so that
+//! a lack of memory shows at once. What a row gets does not depend on its neighbours.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use crate::error::EvalError;
+use crate::scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer};
+use crate::text_tokenizer::{EncodedPair, TextTokenizer};
+use crate::windows;
+
+/// Tokens, padding included, that pass through the model at once.
+const BATCH_TOKENS: usize = 2048;
+
+/// Tokens generated between two looks for a stop text.
+const GENERATE_STRIDE: usize = 16;
+
+/// Inputs, and the outputs wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// At most [`TokenModel::max_length`] tokens, at least one.
+    pub inputs: &'a [u32],
+    /// `(position, token)`: the probability of the token after `inputs[..=position]`.
+    pub wanted: &'a [(usize, u32)],
+}
+
+/// What is known of one token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenScore {
+    /// `log p` in nats, from a log-softmax in f32.
+    pub log_probability: f32,
+    /// Whether no token is more likely and none before it in the vocabulary as likely.
+    pub is_greedy: bool,
+}
+
+/// A causal language model over tokens.
+pub trait TokenModel {
+    /// The longest input.
+    fn max_length(&self) -> usize;
+
+    /// For each row the scores wanted, in their order.
+    ///
+    /// # Errors
+    /// [`EvalError::Scorer`] if the model fails.
+    fn score(&self, rows: &[Row<'_>]) -> Result<Vec<Vec<TokenScore>>, EvalError>;
+
+    /// Up to `max_tokens` most likely tokens after a prompt of at least one token, ending before
+    /// `eos`. Fewer than asked for means that it came.
+    ///
+    /// # Errors
+    /// [`EvalError::Scorer`] if the model fails.
+    fn generate(
+        &self,
+        prompt: &[u32],
+        max_tokens: usize,
+        eos: Option<u32>,
+    ) -> Result<Vec<u32>, EvalError>;
+}
+
+/// Scores text with a model of tokens.
+pub struct TokenScorer<M> {
+    model: M,
+    tokenizer: TextTokenizer,
+    batch_tokens: usize,
+}
+
+/// A row in the making, with the number of the request that each wanted score is for.
+struct Pending {
+    inputs: Vec<u32>,
+    wanted: Vec<(usize, u32)>,
+    requests: Vec<usize>,
+}
+
+impl<M: TokenModel> TokenScorer<M> {
+    /// Joins a model and its tokenizer.
+    pub fn new(model: M, tokenizer: TextTokenizer) -> Self {
+        Self {
+            model,
+            tokenizer,
+            batch_tokens: BATCH_TOKENS,
+        }
+    }
+
+    /// Sets how many tokens, padding included, pass through the model at once; one row always does.
+    #[must_use]
+    pub fn with_batch_tokens(self, batch_tokens: usize) -> Self {
+        Self {
+            batch_tokens,
+            ..self
+        }
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// Sums of the scores of predicted tokens: for each `(inputs, predicted)` the model is given the
+    /// inputs, and its last outputs are compared with the predicted tokens.
+    fn sums(
+        &self,
+        requests: impl Iterator<Item = (Vec<u32>, Vec<u32>)>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Scored>, EvalError> {
+        let mut rows: Vec<Pending> = Vec::new();
+        let mut by_inputs: HashMap<Vec<u32>, usize> = HashMap::new();
+        let mut sums = Vec::new();
+        for (request, (inputs, predicted)) in requests.enumerate() {
+            let at = *by_inputs.entry(inputs).or_insert_with_key(|inputs| {
+                rows.push(Pending {
+                    inputs: inputs.clone(),
+                    wanted: Vec::new(),
+                    requests: Vec::new(),
+                });
+                rows.len() - 1
+            });
+            let row = &mut rows[at];
+            let first = row.inputs.len() - predicted.len();
+            row.wanted.extend(
+                predicted
+                    .iter()
+                    .enumerate()
+                    .map(|(i, token)| (first + i, *token)),
+            );
+            row.requests.extend(predicted.iter().map(|_| request));
+            sums.push(Scored {
+                log_likelihood: 0.0,
+                is_greedy: true,
+            });
+        }
+        drop(by_inputs);
+        rows.sort_by(|a, b| {
+            let by_length = b.inputs.len().cmp(&a.inputs.len());
+            by_length.then_with(|| a.inputs.cmp(&b.inputs))
+        });
+        progress.start(rows.iter().map(|row| row.inputs.len() as u64).sum());
+        let mut rest = &rows[..];
+        while let Some(longest) = rest.first() {
+            let size = (self.batch_tokens / longest.inputs.len()).clamp(1, rest.len());
+            let (batch, after) = rest.split_at(size);
+            let views: Vec<Row<'_>> = batch
+                .iter()
+                .map(|row| Row {
+                    inputs: &row.inputs,
+                    wanted: &row.wanted,
+                })
+                .collect();
+            let scores = self.model.score(&views)?;
+            for (row, scores) in batch.iter().zip(scores) {
+                for (request, score) in row.requests.iter().zip(scores) {
+                    let sum = &mut sums[*request];
+                    sum.log_likelihood += f64::from(score.log_probability);
+                    sum.is_greedy &= score.is_greedy;
+                }
+            }
+            progress.advance(batch.iter().map(|row| row.inputs.len() as u64).sum());
+            rest = after;
+        }
+        Ok(sums)
+    }
+
+    /// The input and the predicted tokens of a request, the context cut from the left to fit.
+    fn fit(
+        &self,
+        request: &Continuation,
+        pair: EncodedPair,
+    ) -> Result<(Vec<u32>, Vec<u32>), EvalError> {
+        let max_length = self.model.max_length();
+        let EncodedPair {
+            mut context,
+            continuation,
+        } = pair;
+        let unscorable = |what, tokens, allowed: String| EvalError::Unscorable {
+            what,
+            tokens,
+            allowed,
+            context: tail(&request.context),
+            continuation: request.continuation.clone(),
+        };
+        if context.is_empty() {
+            return Err(unscorable("the context", 0, "at least 1".into()));
+        }
+        if continuation.is_empty() || continuation.len() > max_length {
+            let allowed = format!("1 to {max_length}");
+            return Err(unscorable("the continuation", continuation.len(), allowed));
+        }
+        context.extend(&continuation);
+        context.pop();
+        let surplus = context.len().saturating_sub(max_length);
+        Ok((context.split_off(surplus), continuation))
+    }
+}
+
+impl<M: TokenModel> Scorer for TokenScorer<M> {
+    fn log_likelihood(
+        &self,
+        requests: &[Continuation],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Scored>, EvalError> {
+        let tokenizer = &self.tokenizer;
+        let pairs: Vec<(Vec<u32>, Vec<u32>)> = requests
+            .par_iter()
+            .map(|request| tokenizer.encode_pair(&request.context, &request.continuation))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .zip(requests)
+            .map(|(pair, request)| self.fit(request, pair))
+            .collect::<Result<_, _>>()?;
+        self.sums(pairs.into_iter(), progress)
+    }
+
+    fn log_likelihood_rolling(
+        &self,
+        texts: &[String],
+        progress: &dyn Progress,
+    ) -> Result<Vec<RollingScore>, EvalError> {
+        let tokenizer = &self.tokenizer;
+        let encoded: Vec<Vec<u32>> = texts
+            .par_iter()
+            .map(|text| tokenizer.encode(text))
+            .collect::<Result<_, _>>()?;
+        let (prefix, max_length) = (self.tokenizer.prefix(), self.model.max_length());
+        let mut scores = Vec::with_capacity(texts.len());
+        let mut windows = Vec::new();
+        for (text, tokens) in encoded.into_iter().enumerate() {
+            let of_text = windows::rolling(&tokens, prefix, max_length);
+            windows.extend(of_text.into_iter().map(|window| (text, window)));
+            scores.push(RollingScore {
+                log_likelihood: 0.0,
+                tokens: tokens.len() as u64,
+            });
+        }
+        let texts: Vec<usize> = windows.iter().map(|(text, _)| *text).collect();
+        let windows = windows.into_iter().map(|(_, window)| window);
+        let windows = windows.map(|window| (window.inputs, window.predicted));
+        for (text, sum) in texts.into_iter().zip(self.sums(windows, progress)?) {
+            scores[text].log_likelihood += sum.log_likelihood;
+        }
+        Ok(scores)
+    }
+
+    fn generate_until(
+        &self,
+        requests: &[Generation],
+        progress: &dyn Progress,
+    ) -> Result<Vec<String>, EvalError> {
+        let eos = self.tokenizer.eos();
+        let eos_text = eos.map(|eos| self.tokenizer.spelling(eos)).transpose()?;
+        progress.start(requests.iter().map(|r| r.max_tokens as u64).sum());
+        let mut texts = Vec::with_capacity(requests.len());
+        for request in requests {
+            let mut prompt = self.tokenizer.encode(&request.context)?;
+            let room = self.model.max_length().saturating_sub(request.max_tokens);
+            if room == 0 || prompt.is_empty() {
+                return Err(EvalError::Unscorable {
+                    what: "the context",
+                    tokens: prompt.len(),
+                    allowed: format!("1 to {room} beside {} new tokens", request.max_tokens),
+                    context: tail(&request.context),
+                    continuation: String::new(),
+                });
+            }
+            prompt = prompt.split_off(prompt.len().saturating_sub(room));
+            let start = prompt.len();
+            let stops: Vec<&str> = request
+                .until
+                .iter()
+                .map(String::as_str)
+                .chain(eos_text.as_deref())
+                .filter(|stop| !stop.is_empty())
+                .collect();
+            let text = loop {
+                let left = request.max_tokens - (prompt.len() - start);
+                let stride = left.min(GENERATE_STRIDE);
+                let new = self.model.generate(&prompt, stride, eos)?;
+                let ended = new.len() < stride || new.len() == left;
+                prompt.extend(new);
+                let text = self.tokenizer.decode(&prompt[start..])?;
+                let before = |text, stop: &&str| cut(text, stop);
+                let cut = stops.iter().fold(text.as_str(), before);
+                if ended || cut.len() < text.len() {
+                    break cut.to_owned();
+                }
+            };
+            texts.push(text);
+            progress.advance(request.max_tokens as u64);
+        }
+        Ok(texts)
+    }
+}
+
+/// What stands before a stop text, all if it does not come.
+fn cut<'a>(text: &'a str, stop: &str) -> &'a str {
+    text.find(stop).map_or(text, |at| &text[..at])
+}
+
+/// The end of what may be long.
+fn tail(text: &str) -> String {
+    match text.char_indices().rev().nth(40) {
+        Some((start, _)) => format!("..{}", &text[start..]),
+        None => text.to_owned(),
+    }
+}

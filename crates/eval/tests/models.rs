@@ -1,0 +1,230 @@
+//! Tokens, log-likelihoods and generated text of three LLaMAs made with `transformers`, whose
+//! tokenizers differ in what they do about BOS, against the harness's own `HFLM`
+//! (`models/expected.py`).
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use iiet_eval::{
+    Continuation, EvalError, Generation, ModelScorer, Scorer, TextTokenizer, TokenScorer,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Expected {
+    pairs: Vec<(String, String, Vec<u32>, Vec<u32>, f64, bool)>,
+    rolling: Vec<(String, Vec<u32>, f64)>,
+    generations: Vec<(String, Vec<String>, usize, String)>,
+}
+
+const MODELS: [&str; 3] = ["bos", "plain", "llama"];
+
+fn folder(model: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/models")
+        .join(model)
+}
+
+fn expected(model: &str) -> Expected {
+    let text = std::fs::read_to_string(folder(model).join("expected.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn scorer(model: &str) -> TokenScorer<ModelScorer> {
+    let device = Device::flex();
+    let (language_model, config) = iiet_model::load(&folder(model), &device).unwrap();
+    let tokenizer = TextTokenizer::open(&folder(model), config.vocab_size).unwrap();
+    TokenScorer::new(ModelScorer::new(language_model, device), tokenizer)
+}
+
+fn requests(expected: &Expected) -> Vec<Continuation> {
+    let pairs = expected.pairs.iter();
+    pairs
+        .map(|(context, continuation, ..)| Continuation {
+            context: context.as_str().into(),
+            continuation: continuation.clone(),
+        })
+        .collect()
+}
+
+#[test]
+fn tokens_are_those_of_transformers() {
+    for model in MODELS {
+        let scorer = scorer(model);
+        let expected = expected(model);
+        for (context, continuation, context_tokens, continuation_tokens, ..) in &expected.pairs {
+            let pair = scorer
+                .tokenizer()
+                .encode_pair(context, continuation)
+                .unwrap();
+            let place = format!("{model}: {context:?} {continuation:?}");
+            assert_eq!(pair.context, *context_tokens, "{place}");
+            assert_eq!(pair.continuation, *continuation_tokens, "{place}");
+        }
+        for (text, tokens, _) in &expected.rolling {
+            assert_eq!(
+                scorer.tokenizer().encode(text).unwrap(),
+                *tokens,
+                "{model}: {text:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn log_likelihoods_are_the_harness_ones() {
+    for model in MODELS {
+        let scorer = scorer(model);
+        let expected = expected(model);
+        let scored = scorer.log_likelihood(&requests(&expected), &()).unwrap();
+        for (found, (context, continuation, _, _, value, greedy)) in
+            scored.iter().zip(&expected.pairs)
+        {
+            let place = format!("{model}: {context:?} {continuation:?}: {found:?} {value}");
+            assert!((found.log_likelihood - value).abs() < 1e-3, "{place}");
+            assert_eq!(found.is_greedy, *greedy, "{place}");
+        }
+        let texts: Vec<String> = expected
+            .rolling
+            .iter()
+            .map(|(text, ..)| text.clone())
+            .collect();
+        let rolling = scorer.log_likelihood_rolling(&texts, &()).unwrap();
+        for (found, (text, tokens, value)) in rolling.iter().zip(&expected.rolling) {
+            let place = format!("{model}: {text:?}: {found:?} {value}");
+            assert!((found.log_likelihood - value).abs() < 1e-3, "{place}");
+            assert_eq!(found.tokens, tokens.len() as u64, "{place}");
+        }
+    }
+}
+
+#[test]
+fn generated_text_is_the_harness_one() {
+    for model in MODELS {
+        let expected = expected(model);
+        let requests: Vec<Generation> = expected
+            .generations
+            .iter()
+            .map(|(context, until, max_tokens, _)| Generation {
+                context: context.clone(),
+                until: until.clone(),
+                max_tokens: *max_tokens,
+            })
+            .collect();
+        let found = scorer(model).generate_until(&requests, &()).unwrap();
+        for (found, (context, _, _, text)) in found.iter().zip(&expected.generations) {
+            assert_eq!(found, text, "{model}: {context:?}");
+        }
+    }
+}
+
+#[test]
+fn the_most_likely_tokens_are_greedy() {
+    for model in MODELS {
+        let scorer = scorer(model);
+        let generation = Generation {
+            context: "Question: Which".to_owned(),
+            until: Vec::new(),
+            max_tokens: 1,
+        };
+        // A token may be part of a character only; those prompts say nothing here.
+        let text = scorer.generate_until(&[generation], &()).unwrap().remove(0);
+        if text.contains('\u{fffd}') || text.trim().is_empty() {
+            continue;
+        }
+        let request = |continuation: &str| Continuation {
+            context: "Question: Which".into(),
+            continuation: continuation.to_owned(),
+        };
+        let requests = [request(&text), request(" zzz")];
+        let scored = scorer.log_likelihood(&requests, &()).unwrap();
+        assert!(
+            scored[0].is_greedy && !scored[1].is_greedy,
+            "{model}: {text:?}"
+        );
+    }
+}
+
+#[test]
+fn answers_do_not_depend_on_the_batch() {
+    for model in MODELS {
+        let requests = requests(&expected(model));
+        let together = scorer(model).log_likelihood(&requests, &()).unwrap();
+        let alone = scorer(model).with_batch_tokens(1);
+        let alone = alone.log_likelihood(&requests, &()).unwrap();
+        let reversed: Vec<Continuation> = requests.iter().rev().cloned().collect();
+        let reversed = scorer(model)
+            .with_batch_tokens(100)
+            .log_likelihood(&reversed, &())
+            .unwrap();
+        for ((a, b), c) in together.iter().zip(&alone).zip(reversed.iter().rev()) {
+            for other in [b, c] {
+                assert!(
+                    (a.log_likelihood - other.log_likelihood).abs() < 1e-4,
+                    "{a:?} {other:?}"
+                );
+                assert_eq!(a.is_greedy, other.is_greedy);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_scored_is_said() {
+    let scorer = scorer("plain");
+    let error = |context: &str, continuation: &str| {
+        let request = Continuation {
+            context: context.into(),
+            continuation: continuation.to_owned(),
+        };
+        let error = scorer.log_likelihood(&[request], &()).unwrap_err();
+        assert!(matches!(error, EvalError::Unscorable { .. }), "{error}");
+        error.to_string()
+    };
+    assert!(error("a", "").contains("the continuation has 0 tokens"));
+    assert!(error("a", &"zq".repeat(40)).contains("80 tokens, allowed are 1 to 32"));
+    assert!(error(" \n", "a").contains("the context has 0 tokens"));
+    let generation = Generation {
+        context: "a".to_owned(),
+        until: Vec::new(),
+        max_tokens: 32,
+    };
+    assert!(scorer.generate_until(&[generation], &()).is_err());
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let error = TextTokenizer::open(&folder("llama"), 300).err().unwrap();
+    assert!(
+        matches!(
+            error,
+            EvalError::Vocabulary {
+                vocab_size: 300,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let empty = tempfile::tempdir().unwrap();
+    let error = TextTokenizer::open(empty.path(), 300).err().unwrap();
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    // Neither BOS nor EOS: nothing a text could begin after.
+    let source = folder("plain");
+    std::fs::copy(
+        source.join("tokenizer.json"),
+        empty.path().join("tokenizer.json"),
+    )
+    .unwrap();
+    let error = TextTokenizer::open(empty.path(), 300).err().unwrap();
+    assert!(
+        error.to_string().contains("neither a BOS nor an EOS token"),
+        "{error}"
+    );
+    std::fs::write(
+        empty.path().join("config.json"),
+        r#"{"eos_token_id": [0, 1]}"#,
+    )
+    .unwrap();
+    let tokenizer = TextTokenizer::open(empty.path(), 300).unwrap();
+    assert_eq!((tokenizer.bos(), tokenizer.prefix()), (None, 0));
+}
