@@ -43,7 +43,11 @@ static FILES: LazyLock<Vec<Value>> = LazyLock::new(|| {
 fn open_and_use(bytes: &[u8]) -> Result<(), String> {
     let tokenizer = Tokenizer::from_json(bytes).map_err(|error| error.to_string())?;
     if let Ok(tokens) = tokenizer.encode(TEXT) {
-        assert!(tokens.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
+        assert!(
+            tokens
+                .iter()
+                .all(|id| (*id as usize) < tokenizer.vocab_size())
+        );
         let _ = tokenizer.decode(&tokens);
     }
     let size = tokenizer.vocab_size() as u32;
@@ -92,8 +96,17 @@ fn anything() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         "\\PC{0,6}".prop_map(Value::from),
-        prop::sample::select(vec!["a", "", "##", "é", "[UNK]", "BPE", "Unigram", "ByteLevel"])
-            .prop_map(Value::from),
+        prop::sample::select(vec![
+            "a",
+            "",
+            "##",
+            "é",
+            "[UNK]",
+            "BPE",
+            "Unigram",
+            "ByteLevel"
+        ])
+        .prop_map(Value::from),
         Just(json!([])),
         Just(json!({})),
         Just(json!([["a", "b"], ["", ""]])),

@@ -1,5 +1,7 @@
 //! The training loop.
 
+#[cfg(test)]
+mod non_finite;
 mod report;
 mod resume;
 mod step;
