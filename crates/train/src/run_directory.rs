@@ -14,11 +14,17 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use iiet_model::durable::write_file;
 use serde::Serialize;
 
 use crate::{Difference, RunConfig, TrainError, checkpoint};
+
+/// For so long another process is given the chance to be gone.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The directory of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,13 +103,17 @@ impl RunDirectory {
         fs::create_dir_all(&self.path).map_err(TrainError::io(&self.path))?;
         let path = self.path.join(".lock");
         let lock = File::create(&path).map_err(TrainError::io(&path))?;
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(TrainError::RunBusy {
-                path: self.path.clone(),
-            }),
-            // A file system without locks can be trained on all the same.
-            _ => Ok(lock),
+        // A process that was killed, or one that forks just now, may hold it a moment longer.
+        for _ in 0..LOCK_TRIES {
+            match lock.try_lock() {
+                Err(TryLockError::WouldBlock) => sleep(LOCK_PAUSE),
+                // A file system without locks can be trained on all the same.
+                _ => return Ok(lock),
+            }
         }
+        Err(TrainError::RunBusy {
+            path: self.path.clone(),
+        })
     }
 
     /// The directory itself.

@@ -1,6 +1,8 @@
 //! The training loop.
 
 mod initial;
+#[cfg(test)]
+mod non_finite;
 mod report;
 mod resume;
 mod step;

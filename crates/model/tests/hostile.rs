@@ -1,0 +1,389 @@
+//! Model directories that may come from anywhere: read or refused by name, never a panic, and never
+//! more memory than the files are large.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use iiet_model::{
+    MANIFEST, ModelConfig, ModelError, SaveOptions, load, load_config, parse_safetensors, save,
+};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use tempfile::TempDir;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+/// A safetensors file of this header, whatever it says.
+fn file(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    let error = parse_safetensors(Path::new("w.safetensors"), bytes).unwrap_err();
+    let message = error.to_string();
+    assert!(message.starts_with("w.safetensors: "), "{message}");
+    message
+}
+
+#[test]
+fn headers_that_lie_are_refused() {
+    let tensor = |dtype: &str, shape: &str, from: u64, to: u64| {
+        format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+    };
+    let two = |a: String, b: String| format!(r#"{{"a":{a},"b":{b}}}"#);
+    let whole = tensor("F32", "[2]", 0, 8);
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (header, data, expected) in [
+        // Overlap, hole, bytes left over, beyond the end.
+        (
+            two(whole.clone(), tensor("F32", "[2]", 4, 12)),
+            12,
+            "invalid offset for tensor `b`",
+        ),
+        (
+            two(whole.clone(), tensor("F32", "[2]", 12, 20)),
+            20,
+            "invalid offset for tensor `b`",
+        ),
+        (
+            two(whole.clone(), tensor("F32", "[2]", 8, 16)),
+            17,
+            "not fully covered",
+        ),
+        (
+            two(whole.clone(), tensor("F32", "[2]", 8, 16)),
+            15,
+            "b ends at byte 16, the data at 15",
+        ),
+        (
+            format!(r#"{{"a":{}}}"#, tensor("F32", "[2]", 8, 0)),
+            8,
+            "invalid offset",
+        ),
+        // Shapes: another size, overflow of the product, of the bytes, of a number.
+        (
+            format!(r#"{{"a":{}}}"#, tensor("F32", "[3]", 0, 8)),
+            8,
+            "invalid shape",
+        ),
+        (
+            format!(
+                r#"{{"a":{}}}"#,
+                tensor("F32", "[4294967296,4294967296]", 0, 8)
+            ),
+            8,
+            "overflow",
+        ),
+        (
+            format!(
+                r#"{{"a":{}}}"#,
+                tensor("F64", "[2305843009213693952]", 0, 8)
+            ),
+            8,
+            "overflow",
+        ),
+        (
+            format!(
+                r#"{{"a":{}}}"#,
+                tensor("F32", "[99999999999999999999]", 0, 8)
+            ),
+            8,
+            "column",
+        ),
+        (
+            format!(r#"{{"a":{}}}"#, tensor("F32", "[-1]", 0, 8)),
+            8,
+            "invalid value",
+        ),
+        (
+            format!(r#"{{"a":{}}}"#, tensor("F32", "[2]", 0, u64::MAX)),
+            8,
+            "ends at byte",
+        ),
+        // Types, fields and keys.
+        (
+            format!(r#"{{"a":{}}}"#, tensor("F33", "[2]", 0, 8)),
+            8,
+            "unknown variant `F33`",
+        ),
+        (
+            two(whole.clone(), whole.clone()).replace("\"b\"", "\"a\""),
+            8,
+            "\"a\" is there twice",
+        ),
+        (
+            r#"{"__metadata__":{"a":"1","a":"2"}}"#.into(),
+            0,
+            "\"a\" is there twice",
+        ),
+        (r#"{"__metadata__":{"a":1}}"#.into(), 0, "invalid type"),
+        (
+            r#"{"a":{"dtype":"F32","dtype":"F16","shape":[2],"data_offsets":[0,8]}}"#.into(),
+            8,
+            "duplicate field `dtype`",
+        ),
+        (
+            r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"more":1}}"#.into(),
+            8,
+            "unknown field `more`",
+        ),
+        (
+            r#"{"a":{"dtype":"F32","shape":[2]}}"#.into(),
+            8,
+            "missing field",
+        ),
+        // Depth, where it is expected and where it is not.
+        (deep.clone(), 0, "expected an object of tensors"),
+        (format!(r#"{{"a":{deep}}}"#), 0, "column"),
+        (
+            format!(r#"{{"__metadata__":{{"a":{deep}}}}}"#),
+            0,
+            "expected a string",
+        ),
+        (format!(r#"{{"a":{{"shape":{deep}}}}}"#), 0, "column"),
+        (format!(r#"{{"a":{{"more":{deep}}}}}"#), 0, "unknown field"),
+        ("[]".into(), 0, "expected an object of tensors"),
+        ("{} {}".into(), 0, "trailing characters"),
+        ("".into(), 0, "EOF"),
+    ] {
+        let message = refusal(&file(&header, data));
+        let shown: String = header.chars().take(120).collect();
+        assert!(message.contains(expected), "{shown}: {message}");
+    }
+    for (bytes, expected) in [
+        (vec![0; 7], "7 bytes; at least 8"),
+        (
+            9_u64.to_le_bytes().to_vec(),
+            "the header's length is 9, and 0 bytes follow",
+        ),
+        (
+            100_000_001_u64.to_le_bytes().to_vec(),
+            "allowed: at most 100000000",
+        ),
+        (
+            u64::MAX.to_le_bytes().to_vec(),
+            "allowed: at most 100000000",
+        ),
+        (
+            [3_u64.to_le_bytes().as_slice(), b"{\xff}"].concat(),
+            "w.safetensors",
+        ),
+    ] {
+        let message = refusal(&bytes);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+/// A directory as it is saved here, or with the manifest taken away as one of others.
+fn directory(manifest: bool) -> TempDir {
+    let device = Device::default();
+    let (model, _) = load(&golden("e-iiet-3-1-0"), &device).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    save(&model, dir.path(), &SaveOptions::default()).unwrap();
+    if !manifest {
+        fs::remove_file(dir.path().join(MANIFEST)).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn a_configuration_far_larger_than_its_weights_takes_no_memory() {
+    let dir = directory(false);
+    let path = dir.path().join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for (from, to, expected) in [
+        (
+            "\"num_hidden_layers\": 3",
+            "\"num_hidden_layers\": 1048576",
+            "num_hidden_layers is 1048576",
+        ),
+        (
+            "\"hidden_size\": 32",
+            "\"hidden_size\": 1048576",
+            "misshapen",
+        ),
+        (
+            "\"vocab_size\": 101",
+            "\"vocab_size\": 1048576",
+            "misshapen",
+        ),
+        (
+            "\"intermediate_size\": 56",
+            "\"intermediate_size\": 1048576",
+            "misshapen",
+        ),
+    ] {
+        let changed = text.replace(from, to).replace(
+            "\"iterations\": [\n    3,\n    1,\n    0\n  ]",
+            "\"iterations\": 1",
+        );
+        assert_ne!(changed, text);
+        fs::write(&path, changed).unwrap();
+        let error = load(dir.path(), &Device::default()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_manifest_names_what_differs() {
+    let device = Device::default();
+    let dir = directory(true);
+    let path = |name: &str| dir.path().join(name);
+    // Files beside those of the manifest are nobody's business.
+    fs::write(path("README.md"), "mine").unwrap();
+    load(dir.path(), &device).unwrap();
+    // A weight changed by one bit has the right shape and length.
+    let weights = fs::read(path("model.safetensors")).unwrap();
+    let mut changed = weights.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(path("model.safetensors"), changed).unwrap();
+    let error = load(dir.path(), &device).unwrap_err();
+    assert!(matches!(error, ModelError::Differs { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("model.safetensors: damaged or changed"),
+        "{error}"
+    );
+    fs::write(path("model.safetensors"), weights).unwrap();
+    // A configuration edited by hand.
+    let config = fs::read_to_string(path("config.json")).unwrap();
+    fs::write(path("config.json"), config.replace("10000.0", "20000.0")).unwrap();
+    for error in [
+        load(dir.path(), &device).map(drop).unwrap_err(),
+        load_config(dir.path()).map(drop).unwrap_err(),
+    ] {
+        let message = error.to_string();
+        assert!(
+            message.contains("config.json: damaged or changed"),
+            "{message}"
+        );
+        assert!(message.contains("delete the manifest"), "{message}");
+    }
+    fs::remove_file(path(MANIFEST)).unwrap();
+    load(dir.path(), &device).unwrap();
+    // A write that was interrupted between two files.
+    fs::write(
+        path(MANIFEST),
+        r#"{"format": 1, "incomplete": true, "files": {}}"#,
+    )
+    .unwrap();
+    let error = load(dir.path(), &device).unwrap_err().to_string();
+    assert!(error.contains("interrupted"), "{error}");
+    for (manifest, expected) in [
+        (r#"{"format": 2, "files": {}}"#, "format is 2; allowed: 1"),
+        (
+            r#"{"format": 1, "files": {"../a": {"bytes": 1, "blake3": ""}}}"#,
+            "files beside it",
+        ),
+        (r#"{"format": 1, "files": {}, "more": 1}"#, "unknown field"),
+        (r#"{"format": 1, "files": {}}"#, "records no such file"),
+        ("{", "EOF"),
+    ] {
+        fs::write(path(MANIFEST), manifest).unwrap();
+        let error = load(dir.path(), &device).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_not_written() {
+    let device = Device::default();
+    let dir = directory(true);
+    let bytes = fs::read(dir.path().join("model.safetensors")).unwrap();
+    for value in [f32::NAN, f32::INFINITY] {
+        // A directory of others may hold anything, and is read.
+        let other = directory(false);
+        let mut changed = bytes.clone();
+        let end = changed.len();
+        changed[end - 4..].copy_from_slice(&value.to_le_bytes());
+        fs::write(other.path().join("model.safetensors"), changed).unwrap();
+        let (model, _) = load(other.path(), &device).unwrap();
+        let error = save(&model, dir.path(), &SaveOptions::default()).unwrap_err();
+        assert!(matches!(error, ModelError::NotFinite { .. }), "{error}");
+        assert_eq!(
+            fs::read(dir.path().join("model.safetensors")).unwrap(),
+            bytes
+        );
+        load(dir.path(), &device).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// With a manifest, no damage of any file gives a model.
+    #[test]
+    fn any_flipped_bit_or_early_end_is_noticed(which in 0_usize..3, at in any::<Index>(), bit in 0_u32..9) {
+        let dir = directory(true);
+        let path = dir.path().join(["config.json", "model.safetensors", MANIFEST][which]);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = at.index(bytes.len());
+        match bit {
+            8 => bytes.truncate(at),
+            _ => bytes[at] ^= 1 << bit,
+        }
+        // The line end after the last brace is the one byte that says nothing.
+        prop_assume!(!(which == 2 && bit == 8 && at + 1 == fs::metadata(&path).unwrap().len() as usize));
+        fs::write(&path, bytes).unwrap();
+        let error = load(dir.path(), &Device::default()).unwrap_err().to_string();
+        prop_assert!(error.contains(".json") || error.contains(".safetensors"), "{}", error);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Without one, damage is an error or another number; nothing panics.
+    #[test]
+    fn no_weight_file_is_trusted(at in any::<Index>(), value in any::<u64>(), cut in any::<bool>()) {
+        let bytes = file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[1,2],"data_offsets":[8,12]}}"#, 12);
+        let mut changed = bytes.clone();
+        let at = at.index(bytes.len() - 8);
+        match cut {
+            true => changed.truncate(at),
+            false => changed[at..at + 8].copy_from_slice(&value.to_le_bytes()),
+        }
+        if let Ok(file) = parse_safetensors(Path::new("w"), &changed) {
+            prop_assert!(!cut);
+            for (_, view) in file.iter() {
+                prop_assert!(view.data().len() <= 12);
+            }
+        }
+    }
+
+    #[test]
+    fn no_header_is_trusted(header in "[{}\\[\\]\":,0-9a-z_A-F ]{0,80}", data in 0_usize..20) {
+        let _ = parse_safetensors(Path::new("w"), &file(&header, data));
+    }
+
+    #[test]
+    fn no_configuration_is_trusted(at in any::<Index>(), bit in 0_u32..8, number in any::<i64>(), cut in any::<bool>()) {
+        static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+            fs::read_to_string(golden("e-iiet-3-1-0").join("config.json")).unwrap()
+        });
+        let mut bytes = TEXT.clone().into_bytes();
+        let place = at.index(bytes.len());
+        match cut {
+            true => bytes.truncate(place),
+            false => bytes[place] ^= 1 << bit,
+        }
+        // A number of the file becomes another.
+        let numbers: Vec<_> = TEXT.match_indices(|c: char| c.is_ascii_digit()).collect();
+        let (start, digit) = numbers[at.index(numbers.len())];
+        let other = format!("{}{number}{}", &TEXT[..start], &TEXT[start + digit.len()..]);
+        for text in [String::from_utf8_lossy(&bytes).into_owned(), other] {
+            if let Err(error) = ModelConfig::from_json(&text, Path::new("config.json")) {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Values that are no numbers, set by hand within a run: whatever they do, the parameters and the
+//! moments stay what they were, on logged and on unlogged steps.
+
+use std::sync::atomic::AtomicBool;
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+use iiet_model::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
+
+use super::*;
+
+/// A trainer after two good steps, on a corpus of its own.
+fn trainer<'a>(config: &'a RunConfig, device: &'a Device) -> Trainer<'a> {
+    let run = RunDirectory::fresh(Some(&config.data.cache.join("run")), "").unwrap();
+    let lock = run.lock().unwrap();
+    let corpus = prepare_corpus(&config.data, &()).unwrap();
+    let mut trainer = Trainer::start(config, run, lock, corpus, device).unwrap();
+    for _ in 0..2 {
+        trainer.take_step().unwrap();
+    }
+    trainer
+}
+
+fn config(folder: &std::path::Path, log_every: u64) -> RunConfig {
+    let text = folder.join("text.txt");
+    let lines = (0..200).map(|i| format!("line {i} of a text, twice {}\n", 2 * i));
+    std::fs::write(&text, lines.collect::<String>()).unwrap();
+    let file = folder.join("config.toml");
+    let toml = format!(
+        "[model]\nd_model = 16\nd_ff = 32\nn_layers = 2\nn_heads = 2\nseq_len = 16\n\
+         solver = 'iterative_implicit_euler'\niterations = 1\n\
+         [data]\nsource = '{}'\ncache = '{}'\nvocab_size = 270\n\
+         [train]\nsteps = 20\nbatch = 2\naccumulation = 2\nlr = 1e-2\nlog_every = {log_every}\n",
+        text.display(),
+        folder.join("cache").display(),
+    );
+    std::fs::write(&file, toml).unwrap();
+    RunConfig::load(&file, &[]).unwrap()
+}
+
+/// The bits of every parameter.
+#[derive(Default, PartialEq)]
+struct Bits(Vec<(String, Vec<u32>)>);
+
+impl ParameterVisitor for Bits {
+    fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
+        let values = parameter.val().try_into_vec_as::<f32>().unwrap();
+        let bits = values.into_iter().map(f32::to_bits).collect();
+        self.0.push((name.to_owned(), bits));
+    }
+}
+
+fn bits(trainer: &Trainer<'_>) -> (Bits, Vec<u32>, u64, u64) {
+    let mut bits = Bits::default();
+    visit_parameters(&trainer.model, &mut bits);
+    let moments = trainer.optimizer.moments.values();
+    let moments = moments.flat_map(|m| [m.first.clone(), m.second.clone()]);
+    let moments = moments.flat_map(|m| m.try_into_vec_as::<f32>().unwrap());
+    let moments = moments.map(f32::to_bits).collect();
+    (bits, moments, trainer.step, trainer.tokens)
+}
+
+/// Sets every value of the parameters whose name ends so.
+struct Set(&'static str, f32);
+
+impl ParameterMapper for Set {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        _role: Role,
+        parameter: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        if !name.ends_with(self.0) {
+            return parameter;
+        }
+        parameter.map(|tensor| {
+            let set = Tensor::full(tensor.shape(), self.1, &tensor.device().inner());
+            set.autodiff().require_grad()
+        })
+    }
+}
+
+#[test]
+fn nothing_is_updated_by_what_is_no_number() {
+    let device = Device::default();
+    for log_every in [1, 1000] {
+        for (sets, expected) in [
+            (vec![Set("0.mlp.up_proj.weight", f32::NAN)], "loss"),
+            (vec![Set("model.norm.weight", f32::INFINITY)], "loss"),
+            (vec![Set("history.weight_c", f32::NEG_INFINITY)], "loss"),
+            // A product that is zero, of factors whose gradient is beyond all numbers.
+            (
+                vec![
+                    Set("1.mlp.up_proj.weight", 1e30),
+                    Set("1.mlp.down_proj.weight", 0.0),
+                ],
+                "gradient norm",
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let config = config(folder.path(), log_every);
+            let mut trainer = trainer(&config, &device);
+            for mut set in sets {
+                trainer.model = map_parameters(trainer.model.clone(), &mut set);
+            }
+            let before = bits(&trainer);
+            let error = trainer.run(&AtomicBool::new(false)).unwrap_err();
+            match &error {
+                TrainError::NonFinite { step: 3, what, .. } => {
+                    assert_eq!(*what, expected, "{error}")
+                }
+                _ => panic!("{error}"),
+            }
+            assert!(bits(&trainer) == before, "{error}");
+            assert!(checkpoint::list(&trainer.run).unwrap().is_empty());
+        }
+    }
+}
