@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_model::{CacheType, GenerateOptions, LanguageModel, Sampler, Sampling};
 
@@ -41,11 +40,14 @@ impl ModelScorer {
             .model
             .logits(hidden.unsqueeze::<3>())
             .squeeze_dim::<2>(0);
-        let log_probabilities = log_softmax(logits, 1);
         let ids: Vec<i64> = tokens.iter().map(|(_, token)| i64::from(*token)).collect();
         let ids = self.ids(ids, [tokens.len(), 1]);
-        let best = log_probabilities.clone().argmax(1);
-        let chosen = log_probabilities.gather(1, ids);
+        let chosen = logits.clone().gather(1, ids);
+        let best = logits.clone().argmax(1);
+        // log softmax of the chosen alone: x - m - log sum exp(x - m), m the greatest logit.
+        let greatest = logits.clone().gather(1, best.clone());
+        let sum = (logits - greatest.clone()).exp().sum_dim(1);
+        let chosen = chosen - greatest - sum.log();
         let failed = |error: &dyn std::fmt::Display| EvalError::Scorer {
             message: format!("reading scores from the device: {error}"),
         };

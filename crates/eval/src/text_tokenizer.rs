@@ -2,15 +2,16 @@
 //!
 //! A model directory's `tokenizer.json` says how text becomes tokens; `tokenizer_config.json` (and
 //! in older directories `special_tokens_map.json`) says which tokens begin and end a text, and for
-//! some tokenizer classes overrides what the first says about adding them:
+//! two tokenizer classes may override what the first says about adding them:
 //!
-//! - `LlamaTokenizer` and `LlamaTokenizerFast` put BOS before a text unless `add_bos_token` is
-//!   false, and EOS after it if `add_eos_token` is true, whatever the post-processor says;
-//! - `GPTNeoXTokenizer` and `GPTNeoXTokenizerFast` likewise, but add nothing by default;
-//! - with any other class the post-processor of `tokenizer.json` decides.
+//! - `LlamaTokenizer` adds BOS and EOS as `add_bos_token` and `add_eos_token` say, where one of them
+//!   is there. `transformers` 4 writes them and goes by them; 5 neither writes nor heeds them, and
+//!   writes a post-processor that says the same. Where neither is there the post-processor decides.
+//! - `GPTNeoXTokenizer` goes by them in any case and by default adds nothing.
+//! - With any other class the post-processor of `tokenizer.json` decides.
 //!
-//! A directory without `tokenizer_config.json` has LLaMA's class if the vocabulary has LLaMA's
-//! `<s>` and `</s>`; else its `config.json` names BOS and EOS by id.
+//! A directory without `tokenizer_config.json` has LLaMA's `<s>` and `</s>` if they are in the
+//! vocabulary; else its `config.json` names BOS and EOS by id.
 
 use std::path::{Path, PathBuf};
 
@@ -218,10 +219,11 @@ impl TextTokenizer {
 struct Special {
     bos: Option<String>,
     eos: Option<String>,
-    /// Whether the class replaces the post-processor.
+    /// Whether `add_bos` and `add_eos` stand in for the post-processor.
     template: bool,
     add_bos: bool,
     add_eos: bool,
+    is_llama: bool,
 }
 
 impl Special {
@@ -247,34 +249,38 @@ impl Special {
                 Some(value) => spelling(value),
             }
         };
-        let flag =
-            |name: &str, default| config.get(name).and_then(Value::as_bool).unwrap_or(default);
+        let [add_bos, add_eos] = ["add_bos_token", "add_eos_token"]
+            .map(|name| config.get(name).and_then(Value::as_bool));
+        let heeded = defaults.is_llama && (add_bos.is_some() || add_eos.is_some());
         Ok(Self {
             bos: token("bos_token", defaults.bos),
             eos: token("eos_token", defaults.eos),
-            template: defaults.template,
-            add_bos: flag("add_bos_token", defaults.add_bos),
-            add_eos: flag("add_eos_token", defaults.add_eos),
+            template: defaults.template || heeded,
+            add_bos: add_bos.unwrap_or(defaults.add_bos),
+            add_eos: add_eos.unwrap_or(false),
+            is_llama: defaults.is_llama,
         })
     }
 
     /// What a class says where the file does not.
     fn of_class(class: &str) -> Self {
-        let both = |token: &str| (Some(token.to_owned()), Some(token.to_owned()));
-        let ((bos, eos), template, add_bos) = match class.trim_end_matches("Fast") {
-            "LlamaTokenizer" | "CodeLlamaTokenizer" => {
-                ((Some("<s>".into()), Some("</s>".into())), true, true)
-            }
-            "GPTNeoXTokenizer" => (both("<|endoftext|>"), true, false),
-            "GPT2Tokenizer" => (both("<|endoftext|>"), false, false),
-            _ => ((None, None), false, false),
+        let named = |bos: &str, eos: &str| Self {
+            bos: Some(bos.to_owned()),
+            eos: Some(eos.to_owned()),
+            ..Self::default()
         };
-        Self {
-            bos,
-            eos,
-            template,
-            add_bos,
-            add_eos: false,
+        match class.trim_end_matches("Fast") {
+            "LlamaTokenizer" | "CodeLlamaTokenizer" => Self {
+                add_bos: true,
+                is_llama: true,
+                ..named("<s>", "</s>")
+            },
+            "GPTNeoXTokenizer" => Self {
+                template: true,
+                ..named("<|endoftext|>", "<|endoftext|>")
+            },
+            "GPT2Tokenizer" => named("<|endoftext|>", "<|endoftext|>"),
+            _ => Self::default(),
         }
     }
 }
