@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`causal_attention`] | `softmax(scale q k^T + mask) v` | inputs, output, one number a row |
 //! | [`linear_cross_entropy`] | `sum_t c_t (-log softmax(h_t W)[target_t])` | the gradients themselves |
+//! | [`linear_distillation`] | the same plus `f KL(teacher, student)` | the gradients themselves |
 //! | [`rms_norm`], [`layer_norm`] | `x / rms(x) gamma`; `(x - mean) / sd gamma + beta` | inputs |
 //! | [`linear`] | `x W`, gradients added in place | inputs |
 //! | [`rotate`] | half-split rotary embedding | the tables |
@@ -31,6 +32,7 @@ mod adamw;
 mod attention;
 mod backward_from;
 mod cross_entropy;
+mod distillation;
 #[cfg(feature = "flex")]
 mod flex;
 mod layer_norm;
@@ -46,6 +48,7 @@ pub use adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
 pub use attention::causal_attention;
 pub use backward_from::backward_from;
 pub use cross_entropy::linear_cross_entropy;
+pub use distillation::{DistillationLoss, linear_distillation};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use rms_norm::rms_norm;
