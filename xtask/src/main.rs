@@ -4,6 +4,7 @@
 //! `iiet` is built in the same profile as the tests and with the features of the whole workspace,
 //! so that a checkout compiles Burn once for both.
 
+mod bench;
 #[cfg(unix)]
 mod torture;
 
@@ -22,6 +23,7 @@ Builds iiet and runs `iiet COMMAND ARGS`; `cargo xtask help` lists the commands.
   --backend BACKEND       flex (default), ndarray, wgpu, vulkan or cuda
   --features FEATURE,..   further features of iiet, such as hub
 
+`cargo xtask bench [kernels|step|peers|growth]` measures the speed of training instead, on flex.
 `cargo xtask train` alone trains configs/tiny.toml on the sources of this workspace's
 dependencies: a few minutes on two CPU cores. `cargo xtask torture [--short]` kills, damages and
 starves training runs and compares them with an undisturbed one.";
@@ -100,7 +102,10 @@ fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .ok_or("xtask lies in no workspace")?;
-    let binary = build(invocation, workspace)?;
+    if invocation.arguments[0] == "bench" {
+        return bench::run(invocation, workspace);
+    }
+    let binary = build(invocation, workspace, "iiet")?;
     if let Some((first, rest)) = invocation.arguments.split_first()
         && first == "torture"
     {
@@ -114,8 +119,8 @@ fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
     run(Command::new(binary).args(arguments))
 }
 
-/// Builds `iiet` and says where it is.
-fn build(invocation: &Invocation, workspace: &Path) -> Result<PathBuf, String> {
+/// Builds a binary of the workspace and says where it is.
+fn build(invocation: &Invocation, workspace: &Path, binary: &str) -> Result<PathBuf, String> {
     let features: Vec<String> = [&invocation.backend]
         .into_iter()
         .chain(&invocation.features)
@@ -124,7 +129,7 @@ fn build(invocation: &Invocation, workspace: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace)
-        .args(["build", "--bin", "iiet"]);
+        .args(["build", "--bin", binary]);
     if invocation.backend == "flex" {
         // All members together, as the tests build them: the same features, so the same Burn.
         cargo.arg("--workspace");
@@ -139,20 +144,21 @@ fn build(invocation: &Invocation, workspace: &Path) -> Result<PathBuf, String> {
         .output()
         .map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {
-        return Err("building iiet failed".into());
+        return Err(format!("building {binary} failed"));
     }
-    executable(&String::from_utf8_lossy(&output.stdout))
-        .ok_or_else(|| "cargo did not say where it put iiet".into())
+    executable(&String::from_utf8_lossy(&output.stdout), binary)
+        .ok_or_else(|| format!("cargo did not say where it put {binary}"))
 }
 
 /// The path in the message `{"reason":"compiler-artifact", .. "executable":"/path/to/iiet" ..}`.
-fn executable(messages: &str) -> Option<PathBuf> {
+fn executable(messages: &str, binary: &str) -> Option<PathBuf> {
+    let name = format!("\"name\":\"{binary}\"");
     let marker = "\"executable\":\"";
     let lines = messages
         .lines()
         .filter(|line| line.contains("\"kind\":[\"bin\"]"));
     let line = lines
-        .filter(|line| line.contains("\"name\":\"iiet\""))
+        .filter(|line| line.contains(&name))
         .find(|line| line.contains(marker))?;
     let start = line.find(marker)? + marker.len();
     let path = &line[start..start + line[start..].find("\",")?];
@@ -231,7 +237,10 @@ mod tests {
             "\n",
             r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"iiet"},"executable":"/t/debug/iiet","fresh":true}"#,
         );
-        assert_eq!(executable(messages), Some(PathBuf::from("/t/debug/iiet")));
-        assert_eq!(executable(""), None);
+        assert_eq!(
+            executable(messages, "iiet"),
+            Some(PathBuf::from("/t/debug/iiet"))
+        );
+        assert_eq!(executable("", "iiet"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Times training steps of this project and of PyTorch side by side.
 //!
-//!     side_by_side --python venv/bin/python [--size 55m=4x256]... [--steps 9] [--compile]
+//!     cargo xtask bench peers -- --python venv/bin/python [--size 55m=4x256]... [--steps 9] [--compile]
 //!
 //! For every size and solver both sides load the same weights and train on the same tokens, each in
 //! a process of its own with the same number of threads. They take their steps in turn, so that a

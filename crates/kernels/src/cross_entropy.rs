@@ -124,7 +124,7 @@ pub(crate) fn scaled<B: Backend>(x: FloatTensor<B>, factor: FloatTensor<B>) -> F
 }
 
 /// Ranges of tokens.
-fn chunks(tokens: usize, vocab: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn chunks(tokens: usize, vocab: usize) -> impl Iterator<Item = (usize, usize)> {
     let size = chunk_of(tokens, vocab);
     (0..tokens)
         .step_by(size)
@@ -216,7 +216,7 @@ pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
 }
 
 #[derive(Debug)]
-struct LossBackward;
+pub(crate) struct LossBackward;
 
 impl<B: FusedOps> Backward<B, 2> for LossBackward {
     /// The gradients, short of the one that comes in.

@@ -27,8 +27,8 @@ use burn::backend::{Autodiff, Backend, DispatchTensor, DispatchTensorKind, backe
 use crate::adamw::{self, AdamWStep};
 use crate::weighted_sum::States;
 use crate::{
-    attention, backward_from, cross_entropy, layer_norm, linear, rms_norm, rope, swiglu,
-    weighted_sum,
+    attention, backward_from, cross_entropy, distillation, layer_norm, linear, rms_norm, rope,
+    swiglu, weighted_sum,
 };
 
 /// The fused operations over a backend's own tensors; their public faces say what they compute.
@@ -171,6 +171,39 @@ pub trait FusedOps: Backend {
         cross_entropy::with_gradients::<Self>(hidden, projection, targets, token_weights)
     }
 
+    /// The loss and the divergence.
+    fn linear_distillation(
+        hidden: FloatTensor<Self>,
+        projection: FloatTensor<Self>,
+        teacher_hidden: FloatTensor<Self>,
+        teacher_projection: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        token_weights: FloatTensor<Self>,
+        factor: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (student, teacher) = ([hidden, projection], [teacher_hidden, teacher_projection]);
+        distillation::forward::<Self>(student, teacher, targets, token_weights, factor)
+    }
+
+    /// The loss, the divergence, and the loss's gradients to `hidden` and `projection`.
+    fn linear_distillation_with_gradients(
+        hidden: FloatTensor<Self>,
+        projection: FloatTensor<Self>,
+        teacher_hidden: FloatTensor<Self>,
+        teacher_projection: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        token_weights: FloatTensor<Self>,
+        factor: f64,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let (student, teacher) = ([hidden, projection], [teacher_hidden, teacher_projection]);
+        distillation::with_gradients::<Self>(student, teacher, targets, token_weights, factor)
+    }
+
     /// `x` times a tensor of one element, at the end of the loss's backward pass.
     fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
         cross_entropy::scaled::<Self>(x, factor)
@@ -266,6 +299,19 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         token_weights: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         cross_entropy::tracked::<B, C>(hidden, projection, targets, token_weights)
+    }
+
+    fn linear_distillation(
+        hidden: FloatTensor<Self>,
+        projection: FloatTensor<Self>,
+        teacher_hidden: FloatTensor<Self>,
+        teacher_projection: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        token_weights: FloatTensor<Self>,
+        factor: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (student, teacher) = ([hidden, projection], [teacher_hidden, teacher_projection]);
+        distillation::tracked::<B, C>(student, teacher, targets, token_weights, factor)
     }
 }
 

@@ -40,18 +40,18 @@ vectorised! {
 }
 
 /// The operation's inputs as slices and views.
-struct Inputs {
-    hidden: Primitive,
+pub(super) struct Inputs {
+    pub(super) hidden: Primitive,
     projection: Primitive,
-    targets: Vec<usize>,
-    weights: Primitive,
-    tokens: usize,
-    d_model: usize,
-    vocab: usize,
+    pub(super) targets: Vec<usize>,
+    pub(super) weights: Primitive,
+    pub(super) tokens: usize,
+    pub(super) d_model: usize,
+    pub(super) vocab: usize,
 }
 
 impl Inputs {
-    fn new(
+    pub(super) fn new(
         hidden: Primitive,
         projection: Primitive,
         targets: IntTensor<Flex>,
@@ -75,7 +75,7 @@ impl Inputs {
         }
     }
 
-    fn projection(&self) -> View<'_> {
+    pub(super) fn projection(&self) -> View<'_> {
         let layout = self.projection.layout();
         let data = &self.projection.storage::<f32>()[layout.start_offset()..];
         let stride = |axis: usize| layout.strides()[axis].unsigned_abs();
@@ -83,7 +83,7 @@ impl Inputs {
     }
 
     /// Calls `f` with the first token of each chunk, its hidden states and its logits.
-    fn for_chunks(&self, mut f: impl FnMut(usize, View, &mut [f32])) {
+    pub(super) fn for_chunks(&self, mut f: impl FnMut(usize, View, &mut [f32])) {
         let chunk = chunk_of(self.tokens, self.vocab);
         let mut logits = vec![0.0; chunk.min(self.tokens) * self.vocab];
         let chunks = values(&self.hidden).chunks(chunk * self.d_model);
@@ -96,6 +96,52 @@ impl Inputs {
             gemm(z, Then::Replace, 1.0, hidden, projection, Threads::All);
             f(i * chunk, hidden, logits);
         }
+    }
+
+    /// The strides of the projection's gradient: it lies in memory as the projection does, so that a
+    /// tied embedding gets one it can add to its own.
+    fn gradient_strides(&self) -> [usize; 2] {
+        let strides = self.projection.layout().strides();
+        match strides[0] < strides[1] {
+            true => [1, self.d_model],
+            false => [self.vocab, 1],
+        }
+    }
+
+    /// Room for the gradient to the projection.
+    pub(super) fn projection_gradient(&self) -> Vec<f32> {
+        vec![0.0; self.d_model * self.vocab]
+    }
+
+    /// The gradient to the projection as a tensor.
+    pub(super) fn projection_tensor(&self, values: Vec<f32>) -> Primitive {
+        if self.gradient_strides()[0] == 1 {
+            tensor(values, Shape::from(vec![self.vocab, self.d_model])).transpose(0, 1)
+        } else {
+            tensor(values, Shape::from(vec![self.d_model, self.vocab]))
+        }
+    }
+
+    /// What the gradients to a chunk's logits are to its hidden states and to the projection; the
+    /// latter is replaced by the first chunk's and added to by the others.
+    pub(super) fn add_gradients(
+        &self,
+        first: usize,
+        hidden: View,
+        dz: &[f32],
+        d_hidden: &mut [f32],
+        d_projection: &mut [f32],
+    ) {
+        let Self { d_model, vocab, .. } = *self;
+        let n = dz.len() / vocab;
+        let dz = View::rows(dz, n, vocab);
+        let part = &mut d_hidden[first * d_model..(first + n) * d_model];
+        let part = ViewMut::rows(part, n, d_model);
+        let back = self.projection().transposed();
+        gemm(part, Then::Replace, 1.0, dz, back, Threads::All);
+        let then = if first > 0 { Then::Add } else { Then::Replace };
+        let sum = ViewMut::new(d_projection, [d_model, vocab], self.gradient_strides());
+        gemm(sum, then, 1.0, hidden.transposed(), dz, Threads::All);
     }
 
     /// The chunk's rows with their target and weight, in parallel, and what `f` makes of them in
@@ -141,11 +187,11 @@ fn each<T: Copy + Into<i64>>(ids: Option<&[T]>) -> Vec<i64> {
 }
 
 /// In f64, so that the sum over a large batch keeps the digits of its terms.
-fn total(losses: &[f32]) -> f64 {
+pub(super) fn total(losses: &[f32]) -> f64 {
     losses.iter().map(|&loss| f64::from(loss)).sum()
 }
 
-fn scalar(loss: f64) -> Primitive {
+pub(super) fn scalar(loss: f64) -> Primitive {
     tensor(vec![loss as f32], Shape::from(vec![1]))
 }
 
@@ -173,21 +219,10 @@ pub(super) fn with_gradients(
     weights: Primitive,
 ) -> (Primitive, Primitive, Primitive) {
     let inputs = Inputs::new(hidden, projection, targets, weights);
-    let Inputs {
-        tokens,
-        d_model,
-        vocab,
-        ..
-    } = inputs;
-    // The gradient lies in memory as the projection does, so that a tied embedding gets one it can
-    // add to its own.
-    let strides = inputs.projection.layout().strides();
-    let by_token = strides[0] < strides[1];
-    let d_strides = if by_token { [1, d_model] } else { [vocab, 1] };
-
+    let (tokens, d_model) = (inputs.tokens, inputs.d_model);
     let mut loss = 0.0;
     let mut d_hidden = vec![0.0; tokens * d_model];
-    let mut d_projection = vec![0.0; d_model * vocab];
+    let mut d_projection = inputs.projection_gradient();
     inputs.for_chunks(|first, hidden, logits| {
         let losses = inputs.losses(first, logits, |z, target, weight| {
             let picked = z[target];
@@ -196,22 +231,9 @@ pub(super) fn with_gradients(
             weight * (lse - picked)
         });
         loss += total(&losses);
-
-        let n = losses.len();
-        let dz = View::rows(logits, n, vocab);
-        let part = &mut d_hidden[first * d_model..(first + n) * d_model];
-        let part = ViewMut::rows(part, n, d_model);
-        let back = inputs.projection().transposed();
-        gemm(part, Then::Replace, 1.0, dz, back, Threads::All);
-        let then = if first > 0 { Then::Add } else { Then::Replace };
-        let sum = ViewMut::new(&mut d_projection, [d_model, vocab], d_strides);
-        gemm(sum, then, 1.0, hidden.transposed(), dz, Threads::All);
+        inputs.add_gradients(first, hidden, logits, &mut d_hidden, &mut d_projection);
     });
-    let d_projection = if by_token {
-        tensor(d_projection, Shape::from(vec![vocab, d_model])).transpose(0, 1)
-    } else {
-        tensor(d_projection, Shape::from(vec![d_model, vocab]))
-    };
+    let d_projection = inputs.projection_tensor(d_projection);
     let d_hidden = tensor(d_hidden, Shape::from(vec![tokens, d_model]));
     (scalar(loss), d_hidden, d_projection)
 }

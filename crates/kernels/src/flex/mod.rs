@@ -8,6 +8,7 @@ mod attention;
 mod buffer;
 pub(crate) mod cached_attention;
 mod cross_entropy;
+mod distillation;
 mod exp;
 pub(crate) mod few_rows;
 mod gemm;
@@ -27,6 +28,7 @@ use crate::adamw::AdamWStep;
 use crate::ops::FusedOps;
 use crate::weighted_sum::States;
 use buffer::all_f32;
+use distillation::Pair;
 
 type Primitive = FloatTensor<Flex>;
 
@@ -194,6 +196,38 @@ impl FusedOps for Flex {
             cross_entropy::with_gradients(hidden, projection, targets, weights)
         } else {
             crate::cross_entropy::with_gradients::<Self>(hidden, projection, targets, weights)
+        }
+    }
+
+    fn linear_distillation(
+        h: Primitive,
+        w: Primitive,
+        g: Primitive,
+        v: Primitive,
+        targets: IntTensor<Self>,
+        weights: Primitive,
+        factor: f64,
+    ) -> (Primitive, Primitive) {
+        if all_f32(&[&h, &w, &g, &v, &weights]) {
+            distillation::forward(&Pair::new([h, w], [g, v], targets, weights, factor))
+        } else {
+            crate::distillation::forward::<Self>([h, w], [g, v], targets, weights, factor)
+        }
+    }
+
+    fn linear_distillation_with_gradients(
+        h: Primitive,
+        w: Primitive,
+        g: Primitive,
+        v: Primitive,
+        targets: IntTensor<Self>,
+        weights: Primitive,
+        factor: f64,
+    ) -> (Primitive, Primitive, Primitive, Primitive) {
+        if all_f32(&[&h, &w, &g, &v, &weights]) {
+            distillation::with_gradients(&Pair::new([h, w], [g, v], targets, weights, factor))
+        } else {
+            crate::distillation::with_gradients::<Self>([h, w], [g, v], targets, weights, factor)
         }
     }
 

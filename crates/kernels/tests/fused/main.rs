@@ -9,6 +9,7 @@ mod backward_from;
 mod check;
 mod cross_entropy;
 mod determinism;
+mod distillation;
 mod elementwise;
 mod linear;
 mod non_finite;
