@@ -374,7 +374,8 @@ fn directories_that_cannot_be_used_are_refused_by_name() {
         move |path: &Path| replace(&path.join("config.json"), from, to)
     };
     let remove = |name: &'static str| move |path: &Path| fs::remove_file(path.join(name)).unwrap();
-    let cases: [(&str, &dyn Fn(&Path), &str); 9] = [
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Damage, &str); 9] = [
         (
             "bias",
             &config("\"attention_bias\": false", "\"attention_bias\": true"),

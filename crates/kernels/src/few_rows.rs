@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 use burn::tensor::module;
 
 /// Beyond this many rows a product is limited by arithmetic, and tiles pay.
+#[cfg(feature = "flex")]
 pub(crate) const FEW_ROWS: usize = 8;
 
 /// `x W`, without a bias.
@@ -90,6 +91,37 @@ mod tests {
                     .into_data()
                     .assert_eq(&all.clone().narrow(0, i, 1).into_data(), true);
             }
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let (x, z, q) = (random([3, 700]), random([2, 900]), random([1, 8, 1, 64]));
+        let (w, cache) = (random([700, 900]), random([1, 2, 3000, 64]));
+        let row = crate::CacheRow {
+            from: 0,
+            count: 1,
+            cached: 2500,
+        };
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            pool.build().unwrap().install(|| {
+                let turned = w.clone().transpose();
+                let [q, k, v] = [q.clone(), cache.clone(), cache.clone()];
+                (
+                    few_rows_linear(x.clone(), w.clone()).into_data(),
+                    few_rows_linear(x.clone().narrow(0, 0, 1), w.clone()).into_data(),
+                    few_rows_linear(z.clone(), turned).into_data(),
+                    crate::cached_attention(q, k, v, &[row], 0.1).into_data(),
+                )
+            })
+        };
+        let one = run(1);
+        for other in [run(2), run(5)] {
+            one.0.assert_eq(&other.0, true);
+            one.1.assert_eq(&other.1, true);
+            one.2.assert_eq(&other.2, true);
+            one.3.assert_eq(&other.3, true);
         }
     }
 

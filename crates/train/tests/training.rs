@@ -80,6 +80,37 @@ fn a_run_leaves_everything_it_promises() {
 }
 
 #[test]
+fn a_run_goes_on_from_the_weights_of_a_model_under_another_solver() {
+    let place = Place::new();
+    let euler = "model.solver=explicit_euler";
+    place.run("llama", &[euler]).unwrap();
+    let init = format!("train.init={}", place.path("llama/model").display());
+    let tokenizer = format!(
+        "data.tokenizer={}",
+        place.path("llama/model/tokenizer.json").display()
+    );
+    // Without a correction the textbook implicit Euler is the same function: the first loss is
+    // that of the model, far below that of random weights.
+    let sets = [
+        "model.solver=implicit_euler",
+        "model.iterations=0",
+        init.as_str(),
+        tokenizer.as_str(),
+    ];
+    place.run("implicit", &sets).unwrap();
+    let (before, after) = (place.records("llama"), place.records("implicit"));
+    assert!(after[0].loss < before[0].loss - 0.5);
+    assert!((after[0].loss - before.last().unwrap().loss).abs() < 0.5);
+
+    let wide = [euler, &init, &tokenizer, "model.d_ff=48"];
+    let error = place.run("wide", &wide).unwrap_err().to_string();
+    assert!(error.contains("model.d_ff is 48; allowed: 32"), "{error}");
+    let other = [euler, &init, "data.vocab_size=290"];
+    let error = place.run("other", &other).unwrap_err().to_string();
+    assert!(error.contains("data.tokenizer is another"), "{error}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bits() {
     let place = Place::new();
     place.run("a", &[]).unwrap();
@@ -321,35 +352,4 @@ fn recomputed_layers_train_alike() {
     }
     let error = place.config(&["train.recompute=all"]).unwrap_err();
     assert!(error.to_string().contains("`none` or `layer`"), "{error}");
-}
-
-#[test]
-fn a_run_goes_on_from_the_weights_of_a_model_under_another_solver() {
-    let place = Place::new();
-    let euler = "model.solver=explicit_euler";
-    place.run("llama", &[euler]).unwrap();
-    let init = format!("train.init={}", place.path("llama/model").display());
-    let tokenizer = format!(
-        "data.tokenizer={}",
-        place.path("llama/model/tokenizer.json").display()
-    );
-    // Without a correction the textbook implicit Euler is the same function: the first loss is
-    // that of the model, far below that of random weights.
-    let sets = [
-        "model.solver=implicit_euler",
-        "model.iterations=0",
-        init.as_str(),
-        tokenizer.as_str(),
-    ];
-    place.run("implicit", &sets).unwrap();
-    let (before, after) = (place.records("llama"), place.records("implicit"));
-    assert!(after[0].loss < before[0].loss - 0.5);
-    assert!((after[0].loss - before.last().unwrap().loss).abs() < 0.5);
-
-    let wide = [euler, &init, &tokenizer, "model.d_ff=48"];
-    let error = place.run("wide", &wide).unwrap_err().to_string();
-    assert!(error.contains("model.d_ff is 48; allowed: 32"), "{error}");
-    let other = [euler, &init, "data.vocab_size=290"];
-    let error = place.run("other", &other).unwrap_err().to_string();
-    assert!(error.contains("data.tokenizer is another"), "{error}");
 }
