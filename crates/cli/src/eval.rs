@@ -58,6 +58,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             arguments.model.len()
         );
     }
+    for (number, name) in arguments.tasks.iter().enumerate() {
+        if arguments.tasks[..number].contains(name) {
+            bail!("--tasks names {name} twice");
+        }
+    }
     let settings = Settings {
         data: arguments.data.clone(),
         limit: arguments.limit.map(|limit| limit as usize),

@@ -99,10 +99,75 @@ fn info_counts() {
     }
 }
 
+/// A small LLaMA and small data sets, which the tests of the evaluation have.
+fn evaluation(part: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../eval/tests")
+        .join(part)
+        .display()
+        .to_string()
+}
+
+#[test]
+fn an_evaluation_writes_what_it_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("new/results.json");
+    let (model, data) = (evaluation("models/bos"), evaluation("harness/data"));
+    let out_text = out.display().to_string();
+    let common = [
+        "--tasks",
+        "boolq,lambada_openai",
+        "--data",
+        &data,
+        "--out",
+        &out_text,
+    ];
+    let mut arguments = vec!["eval", "--model", &model];
+    // Passages are longer than the model's context, so they lose their beginnings.
+    arguments.extend(common);
+    arguments.extend(["--limit", "5", "--num-fewshot", "1", "--log-samples"]);
+    let output = iiet(&arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let json = |path: &Path| -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let results = json(&out);
+    let acc = results["results"]["boolq"]["acc,none"].as_f64().unwrap();
+    let printed = text(&output.stdout);
+    assert!(printed.contains(&format!("{acc:.4}")), "{printed}");
+    assert_eq!(results["n-shot"]["boolq"], 1);
+    assert_eq!(results["n-samples"]["boolq"]["effective"], 5);
+    assert_eq!(
+        results["higher_is_better"]["lambada_openai"]["perplexity"],
+        false
+    );
+    assert_eq!(results["config"]["model_hash"].as_str().unwrap().len(), 64);
+    let samples = folder.path().join("new/samples_boolq.jsonl");
+    let samples: Vec<serde_json::Value> = fs::read_to_string(samples)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(samples.len(), 5);
+    let mean = samples.iter().map(|sample| sample["acc"].as_f64().unwrap());
+    assert!((mean.sum::<f64>() / 5.0 - acc).abs() < 1e-12);
+
+    // A model against itself: no difference, and none claimed.
+    let mut arguments = vec!["eval", "--model", &model, "--model", &model];
+    arguments.extend(common);
+    let output = iiet(&arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let results = json(&out);
+    assert_eq!(results["differences"][0]["difference"], 0.0);
+    assert_eq!(results["differences"][0]["verdict"], "undecided");
+    assert!(results["b"]["results"]["boolq"]["acc,none"].is_number());
+}
+
 #[test]
 fn mistakes_end_with_a_sentence_not_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     let model = golden("rk4").display().to_string();
+    let llama = evaluation("models/bos");
     let missing = folder.path().join("missing").display().to_string();
     let out = folder.path().join("out").display().to_string();
     let broken = folder.path().join("broken.toml");
@@ -129,6 +194,28 @@ fn mistakes_end_with_a_sentence_not_a_panic() {
         (vec!["train", "--config", &missing], "missing"),
         (vec!["train", "--config", &broken], "line 2"),
         (vec!["data", "inspect", &missing], "missing"),
+        (
+            vec!["eval", "--model", &llama, "--tasks", "arc"],
+            "no task is called \"arc\"; the tasks are arc_challenge, arc_easy",
+        ),
+        (
+            vec![
+                "eval", "--model", &llama, "--tasks", "text", "--data", &missing,
+            ],
+            "there is no such folder or file",
+        ),
+        (
+            vec![
+                "eval", "--model", &model, "--tasks", "text", "--data", &broken,
+            ],
+            "tokenizer.json",
+        ),
+        (
+            vec![
+                "eval", "--model", &missing, "--tasks", "text", "--data", &broken,
+            ],
+            "config.json",
+        ),
     ] {
         let output = iiet(&arguments);
         let error = text(&output.stderr);

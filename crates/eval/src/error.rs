@@ -49,8 +49,8 @@ pub enum EvalError {
         found: String,
         expected: String,
     },
-    /// A data file holds no rows.
-    #[error("{path}: no rows", path = path.display())]
+    /// A data file holds no rows, or a text nothing.
+    #[error("{path}: nothing in it", path = path.display())]
     NoRows { path: PathBuf },
     /// There are fewer examples than a prompt is to show.
     #[error(

@@ -125,6 +125,9 @@ fn texts(task: &str, data: Option<&Path>) -> Result<Vec<Document>, EvalError> {
             continue;
         }
         let text = std::fs::read_to_string(&file).map_err(EvalError::io(&file))?;
+        if text.is_empty() {
+            return Err(EvalError::NoRows { path: file });
+        }
         let path: Arc<Path> = file.into();
         let fields = Map::from_iter([("text".to_owned(), Value::String(text))]);
         documents.push(Document::new(&path, 1, fields));

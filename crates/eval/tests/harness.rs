@@ -187,7 +187,7 @@ fn mistakes_name_the_place() {
     let found = error("piqa", "train.jsonl", good);
     assert!(found.contains("piqa: no validation data in"), "{found}");
     assert!(found.contains("piqa/validation.jsonl"), "{found}");
-    assert!(error("piqa", "validation.jsonl", "\n").contains("no rows"));
+    assert!(error("piqa", "validation.jsonl", "\n").contains("nothing in it"));
     assert!(error("piqa", "validation.parquet", "PAR1").contains("not a readable Parquet file"));
     assert!(
         error("piqa", "validation.arrow", "ARROW1xx").contains("not a readable Arrow IPC file")

@@ -10,9 +10,12 @@ use iiet_eval::{
 };
 use serde::Deserialize;
 
+/// Context and continuation, the tokens of both, and what the harness answers.
+type Pair = (String, String, Vec<u32>, Vec<u32>, f64, bool);
+
 #[derive(Deserialize)]
 struct Expected {
-    pairs: Vec<(String, String, Vec<u32>, Vec<u32>, f64, bool)>,
+    pairs: Vec<Pair>,
     rolling: Vec<(String, Vec<u32>, f64)>,
     generations: Vec<(String, Vec<String>, usize, String)>,
 }

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use super::Split;
 use crate::error::EvalError;
 
+/// What `datasets` writes beside the rows it saves.
+const NO_ROWS: &[&str] = &["dataset_dict.json", "dataset_info.json", "state.json"];
+
 const ENDINGS: &[&str] = &["jsonl", "json", "parquet", "arrow"];
 
 /// The files of a part in the order of their names, none if there are none.
@@ -73,7 +76,9 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(EvalError::io(folder))? {
         let path = entry.map_err(EvalError::io(folder))?.path();
-        if path.is_file() && ENDINGS.contains(&ending_of(&path).as_str()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let has_rows = !NO_ROWS.contains(&name.as_ref());
+        if has_rows && path.is_file() && ENDINGS.contains(&ending_of(&path).as_str()) {
             files.push(path);
         }
     }
@@ -143,7 +148,8 @@ mod tests {
             (
                 &[
                     "validation/data-00000-of-00001.arrow",
-                    "validation/state.json",
+                    "train/dataset_info.json",
+                    "train/state.json",
                     "train/data-00000-of-00001.arrow",
                 ],
                 Train,

@@ -39,6 +39,12 @@ class Hashing(LM):
         raise NotImplementedError
 
 
+def lines(entries):
+    """A JSON object with a line for each entry."""
+    text = ",\n".join(f"{json.dumps(str(key))}: {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items())
+    return "{\n" + text + "\n}\n"
+
+
 def main():
     manager = TaskManager()
     read_locally(HERE / "data", manager, TASKS)
@@ -55,7 +61,7 @@ def main():
             }
             for task in tasks
         }
-    (HERE / "expected.json").write_text(json.dumps(expected, ensure_ascii=False, indent=0) + "\n")
+    (HERE / "expected.json").write_text(lines(expected))
 
 
 if __name__ == "__main__":

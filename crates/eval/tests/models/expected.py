@@ -62,6 +62,12 @@ def llama():
     return LlamaTokenizerFast(tokenizer_object=tokenizer)
 
 
+def lines(entries):
+    """A JSON object with a line for each entry."""
+    text = ",\n".join(f"{json.dumps(str(key))}: {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items())
+    return "{\n" + text + "\n}\n"
+
+
 def main():
     for name, tokenizer in {"bos": byte_level(True), "plain": byte_level(False), "llama": llama()}.items():
         folder = HERE / name
@@ -88,7 +94,7 @@ def main():
             "generations": [[a, until, n, text] for (a, until, n), text in
                             zip(GENERATIONS, lm.generate_until(ask("generate_until", generations)))],
         }
-        (folder / "expected.json").write_text(json.dumps(expected, ensure_ascii=False, indent=0) + "\n")
+        (folder / "expected.json").write_text(lines(expected))
 
 
 if __name__ == "__main__":
