@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use iiet_train::{RunConfig, RunDirectory, RunOptions, Summary, train};
+use iiet_train::{Difference, RunConfig, RunDirectory, RunOptions, Summary, train};
 
 use crate::backend;
 
@@ -31,14 +31,8 @@ static INTERRUPT: AtomicBool = AtomicBool::new(false);
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (path, run) = match (&arguments.config, &arguments.run) {
         (Some(path), run) => (path.clone(), run.clone()),
-        (None, Some(run)) => {
-            let run = RunDirectory::existing(Some(run), "")?;
-            (run.config_to_resume(), Some(run.path().to_owned()))
-        }
-        (None, None) => {
-            let run = RunDirectory::last()?;
-            (run.config_to_resume(), Some(run.path().to_owned()))
-        }
+        (None, Some(run)) => to_resume(&RunDirectory::existing(Some(run), "")?),
+        (None, None) => to_resume(&RunDirectory::last()?),
     };
     let config = RunConfig::load(&path, &arguments.set)?;
     let name = path
@@ -63,6 +57,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let summary = train(&config, &options, &chosen.device)?;
     report(&summary);
     Ok(())
+}
+
+/// The configuration to go on with, and the run.
+fn to_resume(run: &RunDirectory) -> (PathBuf, Option<PathBuf>) {
+    let (path, otherwise) = run.config_to_resume();
+    let own = run.config();
+    for Difference { key, before, now } in otherwise {
+        eprintln!(
+            "{key} is {before} in the checkpoint and {now} in {own}; the checkpoint's is used, --config {own} uses the other",
+            own = own.display()
+        );
+    }
+    (path, Some(run.path().to_owned()))
 }
 
 fn report(summary: &Summary) {

@@ -102,6 +102,11 @@ impl ModelConfig {
                 return refuse(key, size.to_string(), "allowed: 1 to 1048576".into());
             }
         }
+        // A layer takes memory before it has weights.
+        if self.n_layers > 1 << 14 {
+            let key = "n_layers (num_hidden_layers)";
+            return refuse(key, self.n_layers.to_string(), "allowed: 1 to 16384".into());
+        }
         let Self {
             d_model,
             n_heads,

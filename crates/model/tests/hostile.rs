@@ -202,8 +202,13 @@ fn a_configuration_far_larger_than_its_weights_takes_no_memory() {
     for (from, to, expected) in [
         (
             "\"num_hidden_layers\": 3",
-            "\"num_hidden_layers\": 1048576",
-            "num_hidden_layers is 1048576",
+            "\"num_hidden_layers\": 16384",
+            "num_hidden_layers is 16384, and the weights are",
+        ),
+        (
+            "\"num_hidden_layers\": 3",
+            "\"num_hidden_layers\": 16385",
+            "allowed: 1 to 16384",
         ),
         (
             "\"hidden_size\": 32",

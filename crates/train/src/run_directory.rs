@@ -20,6 +20,7 @@ use std::time::Duration;
 use iiet_model::durable::write_file;
 use serde::Serialize;
 
+use crate::config::differences;
 use crate::{Difference, RunConfig, TrainError, checkpoint};
 
 /// For so long another process is given the chance to be gone.
@@ -91,10 +92,17 @@ impl RunDirectory {
         Ok(Self { path: last })
     }
 
-    /// The configuration that a resume goes on with unless another is given: that of the newest
-    /// checkpoint where it is whole, the run's own where there is no checkpoint.
-    pub fn config_to_resume(&self) -> PathBuf {
-        checkpoint::newest_config(self)
+    /// The file that a resume goes on with unless another is given: the configuration of the newest
+    /// checkpoint where it is whole, the run's own where there is no checkpoint. And what the run's
+    /// own says otherwise, whether edited, damaged, or changed since that checkpoint.
+    pub fn config_to_resume(&self) -> (PathBuf, Vec<Difference>) {
+        let path = checkpoint::newest_config(self);
+        let [used, own] = [&path, &self.config()].map(|path| RunConfig::load(path, &[]));
+        let differences = match (used, own) {
+            (Ok(used), Ok(own)) => differences(&used, &own).all(),
+            _ => Vec::new(),
+        };
+        (path, differences)
     }
 
     /// Keeps other processes from working on the run as long as the result lives. The system

@@ -175,10 +175,20 @@ fn a_resume_needs_no_configuration_but_the_checkpoints() {
     place.run("run", &[]).unwrap();
     let whole = place.losses("run");
     let run = place.path("run");
-    fs::remove_file(run.join("config.toml")).unwrap();
     fs::remove_dir_all(run.join("checkpoints/step-12")).unwrap();
     let directory = RunDirectory::existing(Some(&run), "").unwrap();
-    let config = directory.config_to_resume();
+    // Edited by hand: not used, but said.
+    let text = fs::read_to_string(run.join("config.toml")).unwrap();
+    fs::write(
+        run.join("config.toml"),
+        text.replace("lr = 0.01", "lr = 0.5"),
+    )
+    .unwrap();
+    let (_, otherwise) = directory.config_to_resume();
+    assert_eq!(otherwise[0].to_string(), "train.lr was 0.01 and is 0.5");
+    fs::remove_file(run.join("config.toml")).unwrap();
+    let (config, otherwise) = directory.config_to_resume();
+    assert!(otherwise.is_empty());
     assert_eq!(config, run.join("checkpoints/step-6/config.toml"));
     assert_eq!(
         RunConfig::load(&config, &[]).unwrap(),

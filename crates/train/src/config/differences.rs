@@ -22,6 +22,18 @@ pub(crate) struct Differences {
     pub(crate) allowed: Vec<Difference>,
 }
 
+impl Differences {
+    /// All of them together.
+    pub(crate) fn all(self) -> Vec<Difference> {
+        let Self {
+            refused,
+            data,
+            allowed,
+        } = self;
+        [refused, data, allowed].concat()
+    }
+}
+
 /// Compares two configurations.
 pub(crate) fn differences(before: &RunConfig, now: &RunConfig) -> Differences {
     let table = |config: &RunConfig| -> Table {
