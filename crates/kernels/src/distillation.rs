@@ -211,7 +211,7 @@ pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
     targets: IntTensor<B>,
     weights: FloatTensor<Autodiff<B, C>>,
     factor: f64,
-) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
+) -> [FloatTensor<Autodiff<B, C>>; 2] {
     let nodes = [hidden.node(), projection.node()];
     let prepared = Backward::<B, 2>::prepare::<C>(LossBackward, nodes)
         .compute_bound()
@@ -231,5 +231,5 @@ pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
         }
     };
     let divergence = <Autodiff<B, C> as AutodiffBackend>::from_inner(divergence);
-    (loss, divergence)
+    [loss, divergence]
 }

@@ -311,7 +311,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         factor: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (student, teacher) = ([hidden, projection], [teacher_hidden, teacher_projection]);
-        distillation::tracked::<B, C>(student, teacher, targets, token_weights, factor)
+        distillation::tracked::<B, C>(student, teacher, targets, token_weights, factor).into()
     }
 }
 
