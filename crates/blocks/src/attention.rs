@@ -7,7 +7,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::{causal_attention, few_rows_linear, linear};
+use iiet_kernels::{causal_attention, linear};
 
 use crate::{BlockConfig, Chunk, KeyValueCache, Positions};
 
@@ -77,23 +77,14 @@ impl Attention {
         chunk: &Chunk,
         cache: &mut KeyValueCache,
     ) -> Tensor<3> {
-        let q = chunk.rotate(
-            few_rows_linear(x.clone(), self.q_proj.weight.val()),
-            self.n_heads,
-        );
-        let k = chunk.rotate(
-            few_rows_linear(x.clone(), self.k_proj.weight.val()),
-            self.n_kv_heads,
-        );
-        let v = split_heads(
-            few_rows_linear(x, self.v_proj.weight.val()),
-            self.n_kv_heads,
-        );
+        let q = chunk.rotate(linear(x.clone(), self.q_proj.weight.val()), self.n_heads);
+        let k = chunk.rotate(linear(x.clone(), self.k_proj.weight.val()), self.n_kv_heads);
+        let v = split_heads(linear(x, self.v_proj.weight.val()), self.n_kv_heads);
         let head_dim = q.dims()[3];
 
         let scale = 1.0 / (head_dim as f64).sqrt();
         let mixed = cache.attend(q, k, v, chunk, scale);
-        few_rows_linear(merge_heads(mixed), self.o_proj.weight.val())
+        linear(merge_heads(mixed), self.o_proj.weight.val())
     }
 }
 

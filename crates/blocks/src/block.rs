@@ -112,8 +112,8 @@ impl Block {
     ) -> (Tensor<3>, Tensor<3>) {
         let x = normalise(&self.input_layernorm, y.clone());
         let attended = self.self_attn.forward_cached(x, chunk, cache);
-        let u = normalise(&self.post_attention_layernorm, y + attended.clone());
-        (attended, self.mlp.forward_few(u))
+        let fed = self.feed_forward(y + attended.clone());
+        (attended, fed)
     }
 
     fn attend(&self, y: Tensor<3>, positions: &Positions) -> Tensor<3> {

@@ -5,7 +5,7 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::{few_rows_linear, linear, swiglu};
+use iiet_kernels::{linear, swiglu};
 
 /// Three bias-free projections.
 #[derive(Module, Debug)]
@@ -39,17 +39,5 @@ impl SwiGlu {
         let gate = linear(x.clone(), self.gate_proj.weight.val());
         let up = linear(x, self.up_proj.weight.val());
         linear(swiglu(gate, up), self.down_proj.weight.val())
-    }
-
-    /// The same, at the speed of one pass over the weights for a few tokens.
-    ///
-    /// # Shapes
-    ///
-    /// - input: `[batch, seq, d_model]`
-    /// - output: the same
-    pub fn forward_few(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = few_rows_linear(x.clone(), self.gate_proj.weight.val());
-        let up = few_rows_linear(x, self.up_proj.weight.val());
-        few_rows_linear(swiglu(gate, up), self.down_proj.weight.val())
     }
 }

@@ -14,7 +14,6 @@
 //! | [`swiglu`] | `silu(gate) up` | inputs |
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
 //! | [`cached_attention`] | attention of new tokens to cached keys and values | forward only |
-//! | [`few_rows_linear`] | `x W`, a few rows in one pass over the weights | Burn's |
 //!
 //! [`backward_from`] starts a backward pass at given gradients. For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
 //!
@@ -36,7 +35,6 @@ mod backward_from;
 mod cached_attention;
 mod cross_entropy;
 mod distillation;
-mod few_rows;
 #[cfg(feature = "flex")]
 mod flex;
 mod layer_norm;
@@ -54,7 +52,6 @@ pub use backward_from::backward_from;
 pub use cached_attention::{CacheRow, cached_attention};
 pub use cross_entropy::linear_cross_entropy;
 pub use distillation::{DistillationLoss, linear_distillation};
-pub use few_rows::few_rows_linear;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use rms_norm::rms_norm;

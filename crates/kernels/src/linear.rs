@@ -7,6 +7,11 @@
 //! An ODE solver projects by the same `W` several times a layer, so its gradient is a sum of as many
 //! products. Each of them is added to the sum while it is computed: Burn's own operation would write
 //! every product to a tensor of its own and then add two tensors, three passes over the size of `W`.
+//!
+//! A decoder multiplies one row, or a few, with every matrix of the model: two operations for each
+//! weight and row, so the time is that of streaming the weights from memory. Matrix products copy
+//! their operands into tiles first and use one thread for a single row; flex multiplies few rows
+//! where the weights lie, by all threads (`flex/few_rows.rs`).
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;

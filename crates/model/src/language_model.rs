@@ -12,7 +12,7 @@ use burn::nn::{
 };
 use burn::tensor::{Device, Int, Tensor};
 use iiet_blocks::{Block, BlockField, Positions, normalise};
-use iiet_kernels::{few_rows_linear, linear_cross_entropy};
+use iiet_kernels::{linear, linear_cross_entropy};
 use iiet_ode::{AnySolver, Solver, Trajectory};
 
 use crate::{ModelConfig, ModelError};
@@ -191,7 +191,7 @@ impl LanguageModel {
     /// - input: `[batch, seq, d_model]`
     /// - output: `[batch, seq, vocab]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        few_rows_linear(hidden, self.projection())
+        linear(hidden, self.projection())
     }
 
     /// `W^T`, `[d_model, vocab]`.

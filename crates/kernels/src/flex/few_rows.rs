@@ -6,13 +6,15 @@
 //! a block gives some entries of the result, each a dot product.
 
 use burn::backend::TensorMetadata;
-use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::Primitive;
-use super::buffer::{all_f32, dense, tensor, values};
+use super::buffer::{dense, tensor, values};
 use super::simd::{sum2, vectorised};
+use crate::linear::with_width;
 
+/// Beyond this many rows a product is limited by arithmetic, and tiles pay.
+const FEW_ROWS: usize = 8;
 /// Weights in a block: 256 KiB, some ten microseconds of one core's memory bandwidth.
 const BLOCK: usize = 1 << 16;
 /// Rows of the matrix that serve all rows of x before the next are read.
@@ -66,14 +68,17 @@ vectorised! {
     }
 }
 
-/// `x W` for x `[.., d_in]` and W `[d_in, d_out]`; none unless both are f32.
-pub(crate) fn product(x: Primitive, weight: Primitive) -> Option<Primitive> {
-    if !all_f32(&[&x, &weight]) {
-        return None;
-    }
+/// Whether x, `[.., d_in]`, has few rows, and any.
+pub(super) fn are(x: &Primitive) -> bool {
+    let shape = x.shape();
+    let d_in = shape[shape.num_dims() - 1];
+    (1..=FEW_ROWS * d_in).contains(&shape.num_elements())
+}
+
+/// `x W` for x `[.., d_in]` and W `[d_in, d_out]`.
+pub(super) fn product(x: Primitive, weight: Primitive) -> Primitive {
     let [d_in, d_out] = weight.shape().dims();
-    let mut shape = x.shape().to_vec();
-    *shape.last_mut()? = d_out;
+    let shape = with_width(x.shape(), d_out);
     let x = dense(x);
     let turned = weight.transpose(0, 1);
     let y = if turned.is_contiguous() && !weight.is_contiguous() {
@@ -81,7 +86,7 @@ pub(crate) fn product(x: Primitive, weight: Primitive) -> Option<Primitive> {
     } else {
         by_sums(values(&x), values(&dense(weight)), d_in, d_out)
     };
-    Some(tensor(y, Shape::from(shape)))
+    tensor(y, shape)
 }
 
 /// `W` by its rows, `[d_in, d_out]`.

@@ -10,7 +10,7 @@ pub(crate) mod cached_attention;
 mod cross_entropy;
 mod distillation;
 mod exp;
-pub(crate) mod few_rows;
+mod few_rows;
 mod gemm;
 mod layer_norm;
 mod linear;
@@ -35,7 +35,10 @@ type Primitive = FloatTensor<Flex>;
 impl FusedOps for Flex {
     fn project(x: Primitive, weight: Primitive) -> Primitive {
         if all_f32(&[&x, &weight]) {
-            linear::forward(x, weight)
+            match few_rows::are(&x) {
+                true => few_rows::product(x, weight),
+                false => linear::forward(x, weight),
+            }
         } else {
             crate::linear::forward::<Self>(x, weight)
         }

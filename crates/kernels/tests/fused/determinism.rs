@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use iiet_kernels::{
-    causal_attention, layer_norm, linear, linear_cross_entropy, rms_norm, rotate, swiglu,
-    weighted_sum,
+    CacheRow, cached_attention, causal_attention, layer_norm, linear, linear_cross_entropy,
+    rms_norm, rotate, swiglu, weighted_sum,
 };
 
 use crate::check::{flat, gradients, random};
@@ -59,6 +59,41 @@ fn does_not_depend_on_the_number_of_threads() {
     };
     let one = run(1);
     for threads in [1, 2, 3, 7] {
+        assert!(run(threads) == one, "{threads} threads give other bits");
+    }
+}
+
+/// What decoding runs: products of few rows, with a matrix and with a transposed one, and attention
+/// to a cache.
+#[test]
+fn decoding_does_not_depend_on_the_number_of_threads() {
+    let on = |n, seed| random(n, seed).on(DType::F32, &Device::default());
+    let (x, z) = (on(3 * 700, 1), on(2 * 900, 2));
+    let (x, z) = (x.reshape([3, 700]), z.reshape([2, 900]));
+    let w = on(700 * 900, 3).reshape([700, 900]);
+    let q = on(8 * 64, 4).reshape([1, 8, 1, 64]);
+    let cache = on(2 * 3000 * 64, 5).reshape([1, 2, 3000, 64]);
+    let row = CacheRow {
+        from: 0,
+        count: 1,
+        cached: 2500,
+    };
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build().unwrap().install(|| {
+            let attended = cached_attention(q.clone(), cache.clone(), cache.clone(), &[row], 0.1);
+            let lone = x.clone().narrow(0, 0, 1);
+            [
+                flat(linear(x.clone(), w.clone())),
+                flat(linear(lone, w.clone())),
+                flat(linear(z.clone(), w.clone().transpose())),
+                flat(attended),
+            ]
+            .map(|y| y.into_data().try_into_vec_as::<f32>().unwrap())
+        })
+    };
+    let one = run(1);
+    for threads in [2, 5] {
         assert!(run(threads) == one, "{threads} threads give other bits");
     }
 }

@@ -1,4 +1,4 @@
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use iiet_kernels::linear;
 
 use crate::check::{assert_differentiates, assert_equal, flat, random};
@@ -99,4 +99,35 @@ fn refuses_another_width() {
         Tensor::<2>::ones([2, 3], &device),
         Tensor::ones([2, 3], &device),
     );
+}
+
+/// Up to eight rows take another way through the weights than more do.
+#[test]
+fn few_rows_are_multiplied_in_either_memory_order() {
+    for transposed in [false, true] {
+        for rows in [1, 2, 5, 8, 9] {
+            for (d_in, d_out) in [(3, 70), (64, 64), (513, 300), (40, 3001), (3001, 40)] {
+                check([1, rows, d_in, d_out], transposed);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_few_beside_it() {
+    let on = |input: crate::check::Input| input.on(DType::F32, &Device::default());
+    let (x, w) = (on(random(8 * 700, 1)), on(random(700 * 900, 2)));
+    let x = x.reshape([8, 700]);
+    for weight in [
+        w.clone().reshape([700, 900]),
+        w.reshape([900, 700]).transpose(),
+    ] {
+        let all = linear(x.clone(), weight.clone());
+        for i in 0..8 {
+            let alone = linear(x.clone().narrow(0, i, 1), weight.clone());
+            alone
+                .into_data()
+                .assert_eq(&all.clone().narrow(0, i, 1).into_data(), true);
+        }
+    }
 }
