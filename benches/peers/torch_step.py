@@ -114,12 +114,15 @@ class Backbone(nn.Module):
             self.RK_norm = nn.ModuleList(nn.LayerNorm(d) for _ in range(c["predictor_order"]))
             self.alpha = nn.Parameter(torch.tensor([0.5]))
 
-    def forward(self, ids):
+    def place(self, seq):
+        """Computes the rotary tables, once: they are the same in every step."""
         frequency = 1.0 / self.c["rope_theta"] ** (torch.arange(0, self.head_dim, 2).float() / self.head_dim)
-        angle = torch.outer(torch.arange(ids.shape[1]).float(), frequency)
+        angle = torch.outer(torch.arange(seq).float(), frequency)
         angle = torch.cat([angle, angle], dim=-1)
-        tables = angle.cos(), angle.sin()
-        blocks = [lambda y, block=block: block(y, *tables) for block in self.layers]
+        self.tables = angle.cos(), angle.sin()
+
+    def forward(self, ids):
+        blocks = [lambda y, block=block: block(y, *self.tables) for block in self.layers]
         return self.norm(getattr(self, self.c["solver"])(self.embed_tokens(ids), blocks))
 
     def explicit_euler(self, y, blocks):
@@ -217,6 +220,7 @@ def main():
     if c["tie_word_embeddings"]:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     model.load_state_dict(weights)
+    model.model.place(a.seq)
     matrices = [p for n, p in model.named_parameters() if "proj" in n or "embed" in n or "head" in n]
     others = [p for n, p in model.named_parameters() if not ("proj" in n or "embed" in n or "head" in n)]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]

@@ -252,13 +252,15 @@ impl Side {
 fn work(model: &Path, size: &Size, set: &[String]) -> anyhow::Result<()> {
     let (model, _) = load(model, &Device::default())?;
     let mut step = TrainingStep::new(model, &size.config(set)?.train, size.batch, size.seq);
+    // Unlike println, an error and not a panic where the other end has gone.
+    let mut out = std::io::stdout();
     for line in std::io::stdin().lines() {
         line?;
         let start = Instant::now();
         let loss = step.take();
-        println!("{} {loss}", start.elapsed().as_secs_f64());
+        writeln!(out, "{} {loss}", start.elapsed().as_secs_f64())?;
     }
-    println!("{}", peak_kib()?);
+    writeln!(out, "{}", peak_kib()?)?;
     Ok(())
 }
 
