@@ -40,8 +40,9 @@ impl TokenModel for &Recorded {
         prompt: &[u32],
         max_tokens: usize,
         eos: Option<u32>,
+        go_on: &mut dyn FnMut(&[u32]) -> bool,
     ) -> Result<Vec<u32>, EvalError> {
-        self.model.generate(prompt, max_tokens, eos)
+        self.model.generate(prompt, max_tokens, eos, go_on)
     }
 }
 

@@ -109,6 +109,7 @@ impl TokenModel for ModelScorer {
         prompt: &[u32],
         max_tokens: usize,
         eos: Option<u32>,
+        go_on: &mut dyn FnMut(&[u32]) -> bool,
     ) -> Result<Vec<u32>, EvalError> {
         let options = GenerateOptions {
             max_tokens,
@@ -117,14 +118,21 @@ impl TokenModel for ModelScorer {
             sliding: false,
         };
         let mut greedy = Sampler::new(&Sampling::default());
-        let go_on = |_| ControlFlow::Continue(());
+        let mut so_far = Vec::new();
+        let on_token = |id| {
+            so_far.push(id);
+            match go_on(&so_far) {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        };
         let (text, _) = iiet_model::generate(
             &self.model,
             prompt,
             &options,
             &mut greedy,
             &self.device,
-            go_on,
+            on_token,
         )
         .map_err(|error| EvalError::Scorer {
             message: error.to_string(),

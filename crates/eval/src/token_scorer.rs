@@ -16,9 +16,6 @@ use crate::windows;
 /// Tokens, padding included, that pass through the model at once.
 const BATCH_TOKENS: usize = 2048;
 
-/// Tokens generated between two looks for a stop text.
-const GENERATE_STRIDE: usize = 16;
-
 /// Inputs, and the outputs wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
@@ -49,7 +46,7 @@ pub trait TokenModel {
     fn score(&self, rows: &[Row<'_>]) -> Result<Vec<Vec<TokenScore>>, EvalError>;
 
     /// Up to `max_tokens` most likely tokens after a prompt of at least one token, ending before
-    /// `eos`. Fewer than asked for means that it came.
+    /// `eos`, or when `go_on`, which sees what there is after each token, says no.
     ///
     /// # Errors
     /// [`EvalError::Scorer`] if the model fails.
@@ -58,6 +55,7 @@ pub trait TokenModel {
         prompt: &[u32],
         max_tokens: usize,
         eos: Option<u32>,
+        go_on: &mut dyn FnMut(&[u32]) -> bool,
     ) -> Result<Vec<u32>, EvalError>;
 }
 
@@ -265,7 +263,6 @@ impl<M: TokenModel> Scorer for TokenScorer<M> {
                 });
             }
             prompt = prompt.split_off(prompt.len().saturating_sub(room));
-            let start = prompt.len();
             let stops: Vec<&str> = request
                 .until
                 .iter()
@@ -273,20 +270,17 @@ impl<M: TokenModel> Scorer for TokenScorer<M> {
                 .chain(eos_text.as_deref())
                 .filter(|stop| !stop.is_empty())
                 .collect();
-            let text = loop {
-                let left = request.max_tokens - (prompt.len() - start);
-                let stride = left.min(GENERATE_STRIDE);
-                let new = self.model.generate(&prompt, stride, eos)?;
-                let ended = new.len() < stride || new.len() == left;
-                prompt.extend(new);
-                let text = self.tokenizer.decode(&prompt[start..])?;
-                let before = |text, stop: &&str| cut(text, stop);
-                let cut = stops.iter().fold(text.as_str(), before);
-                if ended || cut.len() < text.len() {
-                    break cut.to_owned();
-                }
+            // What cannot be decoded is reported below.
+            let mut go_on = |ids: &[u32]| {
+                let text = self.tokenizer.decode(ids);
+                text.is_ok_and(|text| !stops.iter().any(|stop| text.contains(stop)))
             };
-            texts.push(text);
+            let ids = self
+                .model
+                .generate(&prompt, request.max_tokens, eos, &mut go_on)?;
+            let text = self.tokenizer.decode(&ids)?;
+            let before = |text, stop: &&str| cut(text, stop);
+            texts.push(stops.iter().fold(text.as_str(), before).to_owned());
             progress.advance(request.max_tokens as u64);
         }
         Ok(texts)
