@@ -37,8 +37,7 @@ fn compare(memory: &TrainingMemory, available: u64) -> Result<(), TrainError> {
 ///
 /// A training step frees its activations and asks for the same sizes again. glibc gives buffers
 /// beyond some hundred KiB back to the system, which clears them page by page when they are asked
-/// for again: 15 % of the time of a step at 55M parameters. Call it first thing in `main`. Elsewhere than on
-/// Linux with glibc it does nothing.
+/// for again. Call it first thing in `main`. Elsewhere than on Linux with glibc it does nothing.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (parameter, value) in [
