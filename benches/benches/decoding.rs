@@ -1,7 +1,7 @@
 //! Reading a prompt and decoding token by token, for every solver at the size of `configs/55m.toml`.
 //!
 //! ```text
-//! cargo bench --profile dev --workspace --bench decoding
+//! cargo xtask bench decoding
 //! ```
 //!
 //! First a table: the memory bandwidth of this machine, measured in the same run and in turns with

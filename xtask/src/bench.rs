@@ -1,4 +1,4 @@
-//! `cargo xtask bench [kernels|step|peers|growth] [-- ARGS]`: the programs of `benches`, built in the
+//! `cargo xtask bench [kernels|step|decoding|peers|growth] [-- ARGS]`: the programs of `benches`, built in the
 //! profile and with the features of everything else, so that Burn is not compiled again.
 
 use std::ffi::OsString;
@@ -8,11 +8,11 @@ use std::process::{Command, ExitCode};
 use crate::Invocation;
 
 /// Benchmarks with criterion.
-const CRITERION: [&str; 2] = ["kernels", "step"];
+const CRITERION: [&str; 3] = ["kernels", "step", "decoding"];
 /// Programs of their own, by the names of their binaries.
 const PROGRAMS: [(&str, &str); 2] = [("peers", "side_by_side"), ("growth", "growth")];
 
-/// Runs the one that is named, or criterion's two.
+/// Runs the one that is named, or those with criterion.
 pub(crate) fn run(invocation: &Invocation, workspace: &Path) -> Result<ExitCode, String> {
     if invocation.backend != "flex" {
         return Err("bench measures the flex backend".into());

@@ -23,7 +23,7 @@ Builds iiet and runs `iiet COMMAND ARGS`; `cargo xtask help` lists the commands.
   --backend BACKEND       flex (default), ndarray, wgpu, vulkan or cuda
   --features FEATURE,..   further features of iiet, such as hub
 
-`cargo xtask bench [kernels|step|peers|growth]` measures the speed of training instead, on flex.
+`cargo xtask bench [kernels|step|decoding|peers|growth]` measures speed, on flex.
 `cargo xtask train` alone trains configs/tiny.toml on the sources of this workspace's
 dependencies: a few minutes on two CPU cores. `cargo xtask torture [--short]` kills, damages and
 starves training runs and compares them with an undisturbed one.";
