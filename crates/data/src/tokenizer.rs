@@ -10,7 +10,6 @@
 //! special (runs of spaces, say) are found in text, as its author meant.
 
 mod byte_level;
-mod guarded;
 mod stream;
 mod train;
 mod words;
@@ -18,8 +17,8 @@ mod words;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::guarded::guarded;
 use crate::error::DataError;
+use crate::guarded::guarded;
 
 pub use stream::TextStream;
 
@@ -88,12 +87,7 @@ impl Tokenizer {
     /// If the bytes are not what the `tokenizers` crate writes, or the vocabulary is empty.
     pub fn from_json(json: impl Into<Vec<u8>>) -> Result<Self, DataError> {
         let json: Vec<u8> = json.into();
-        // The crate's own message for what is no JSON has no line; nor does it count how deep a field
-        // goes that it does not know.
-        serde_json::from_slice::<serde_json::Value>(&json).map_err(|error| failed(error.into()))?;
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json))?;
-        inner.with_truncation(None).map_err(failed)?;
-        inner.with_padding(None);
+        let mut inner = parse_tokenizer(&json).map_err(failed)?;
         inner.set_encode_special_tokens(true);
         let mut vocab: Vec<(u32, String)> = inner
             .get_vocab(true)
@@ -153,14 +147,14 @@ impl Tokenizer {
     /// If the tokenizer has no token for a part of the text; never for a trained one.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         match &self.words {
-            Some(words) => guarded(|| words.encode(text, self.inner.get_model())),
+            Some(words) => untrusted(|| words.encode(text, self.inner.get_model())).map_err(failed),
             None => self.encode_in_full(text),
         }
     }
 
     /// Encodes with all steps that the `tokenizer.json` names.
     fn encode_in_full(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let encoding = guarded(|| self.inner.encode_fast(text, false))?;
+        let encoding = untrusted(|| self.inner.encode_fast(text, false)).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -177,7 +171,7 @@ impl Tokenizer {
                 vocab_size: self.vocab_size,
             });
         }
-        guarded(|| self.inner.decode(tokens, true))
+        untrusted(|| self.inner.decode(tokens, true)).map_err(failed)
     }
 
     /// The special tokens that the file's template puts before a text: LLaMA's `<s>`, for example.
@@ -227,6 +221,30 @@ impl Tokenizer {
     pub fn token_bytes(&self) -> Option<Vec<u32>> {
         self.token_bytes.as_deref().cloned()
     }
+}
+
+/// The `tokenizers` crate's own object from the bytes of a `tokenizer.json`, without truncation and
+/// padding.
+///
+/// # Errors
+/// If the bytes are not what that crate writes.
+pub fn parse_tokenizer(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
+    // The crate's own message for what is no JSON has no line; nor does it count how deep a field
+    // goes that it does not know.
+    serde_json::from_slice::<serde_json::Value>(json)?;
+    let mut inner = untrusted(|| tokenizers::Tokenizer::from_bytes(json))?;
+    inner.with_truncation(None)?;
+    inner.with_padding(None);
+    Ok(inner)
+}
+
+/// Runs a call of a tokenizer that was read from a file of anybody's: a panic is an error.
+///
+/// # Errors
+/// That of the call.
+pub fn untrusted<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    // What the call was changing is dropped with it, or is a cache that is valid at any time.
+    guarded(call).unwrap_or_else(|panic| Err(format!("not a usable file: {panic}").into()))
 }
 
 fn failed(error: tokenizers::Error) -> DataError {

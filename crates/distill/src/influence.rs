@@ -10,7 +10,6 @@
 //! Liu et al., *IIET*, EMNLP 2025 (arXiv 2509.22463), section 4.
 
 use burn::tensor::{Int, Tensor};
-use iiet_blocks::{BlockField, Positions};
 use iiet_model::LanguageModel;
 use iiet_ode::{Solver, Trajectory};
 use serde::{Deserialize, Serialize};
@@ -83,27 +82,21 @@ impl InfluenceMeter {
     pub fn add(&mut self, model: &LanguageModel, ids: Tensor<2, Int>) {
         let [batch, seq] = ids.dims();
         assert_eq!(*self.seq.get_or_insert(seq), seq, "sequences of one length");
-        let backbone = &model.model;
-        let config = model.config();
-        let positions = Positions::at(&config.frequencies(), 0..seq, &ids.device());
+        let positions = model.positions(&ids);
+        let solver = &model.model.solver;
 
-        let mut at = Trajectory::start(backbone.embed_tokens.forward(ids));
-        for (block, moments) in backbone.layers.iter().zip(&mut self.moments) {
-            let mut field = BlockField {
-                block,
-                positions: &positions,
-            };
+        let mut at = Trajectory::start(model.embed(ids));
+        for (n, moments) in self.moments.iter_mut().enumerate() {
+            let mut field = model.field(n, &positions);
             let mut previous: Option<Tensor<3>> = None;
             let mut corrections = moments.iter_mut();
-            at = backbone
-                .solver
-                .step_watched(&mut field, at, 1.0, &mut |output| {
-                    if let Some(previous) = previous.replace(output.clone()) {
-                        let moments = corrections.next().expect("invariant: r_n corrections");
-                        let changes = distance(previous, output);
-                        add_to(moments, self.sequences, &changes);
-                    }
-                });
+            at = solver.step_watched(&mut field, at, 1.0, &mut |output| {
+                if let Some(previous) = previous.replace(output.clone()) {
+                    let moments = corrections.next().expect("invariant: r_n corrections");
+                    let changes = distance(previous, output);
+                    add_to(moments, self.sequences, &changes);
+                }
+            });
         }
         self.sequences += batch as u64;
     }

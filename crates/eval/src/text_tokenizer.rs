@@ -15,6 +15,7 @@
 
 use std::path::{Path, PathBuf};
 
+use iiet_data::{parse_tokenizer, untrusted};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
@@ -59,11 +60,7 @@ impl TextTokenizer {
             message,
         };
         let bytes = std::fs::read(&path).map_err(EvalError::io(&path))?;
-        let mut inner = Tokenizer::from_bytes(&bytes).map_err(|error| failed(error.to_string()))?;
-        inner
-            .with_truncation(None)
-            .map_err(|error| failed(error.to_string()))?;
-        inner.with_padding(None);
+        let inner = parse_tokenizer(&bytes).map_err(|error| failed(error.to_string()))?;
         let greatest = inner.get_vocab(true).into_values().max();
         match greatest {
             Some(found) if found as usize >= vocab_size => {
@@ -102,8 +99,7 @@ impl TextTokenizer {
                 vocab_size,
             });
         }
-        let prefix_text = inner
-            .decode(&[prefix], false)
+        let prefix_text = untrusted(|| inner.decode(&[prefix], false))
             .map_err(|error| failed(error.to_string()))?;
         let template = special.template.then(|| Template {
             before: bos.filter(|_| special.add_bos).into_iter().collect(),
@@ -146,9 +142,7 @@ impl TextTokenizer {
 
     fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, EvalError> {
         let by_post_processor = add_special && self.template.is_none();
-        let encoding = self
-            .inner
-            .encode_fast(text, by_post_processor)
+        let encoding = untrusted(|| self.inner.encode_fast(text, by_post_processor))
             .map_err(|error| self.failed(&error))?;
         let ids = encoding.get_ids();
         Ok(match &self.template {
@@ -191,9 +185,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`EvalError::Tokenizer`] if the decoder refuses them.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, EvalError> {
-        self.inner
-            .decode(tokens, true)
-            .map_err(|error| self.failed(&error))
+        untrusted(|| self.inner.decode(tokens, true)).map_err(|error| self.failed(&error))
     }
 
     /// How a token is spelled, special or not.
@@ -201,9 +193,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`EvalError::Tokenizer`] if the decoder refuses it.
     pub fn spelling(&self, token: u32) -> Result<String, EvalError> {
-        self.inner
-            .decode(&[token], false)
-            .map_err(|error| self.failed(&error))
+        untrusted(|| self.inner.decode(&[token], false)).map_err(|error| self.failed(&error))
     }
 
     fn failed(&self, error: &tokenizers::Error) -> EvalError {

@@ -44,3 +44,22 @@ fn damaged_files_are_errors() {
         }
     }
 }
+
+/// The `parquet` crate panics on some of these; here they are errors or rows.
+#[test]
+fn a_flipped_bit_in_parquet_does_not_end_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let bytes = std::fs::read(file("rows.parquet")).unwrap();
+    let mut errors = 0;
+    for bit in (0..8 * bytes.len()).step_by(5) {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, &damaged).unwrap();
+        if let Err(error) = read(&path) {
+            assert!(error.to_string().contains("rows.parquet"), "{error}");
+            errors += 1;
+        }
+    }
+    assert!(errors > 0);
+}

@@ -231,3 +231,20 @@ fn a_tokenizer_of_another_model_is_refused() {
     let tokenizer = TextTokenizer::open(empty.path(), 300).unwrap();
     assert_eq!((tokenizer.bos(), tokenizer.prefix()), (None, 0));
 }
+
+/// The `tokenizers` crate panics on such a file.
+#[test]
+fn a_tokenizer_with_a_broken_character_map_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(folder("plain").join("tokenizer.json")).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["normalizer"] =
+        serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "AAAA" });
+    std::fs::write(directory.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let error = TextTokenizer::open(directory.path(), 300).err().unwrap();
+    let error = error.to_string();
+    assert!(
+        error.contains("tokenizer.json") && error.contains("not a usable file"),
+        "{error}"
+    );
+}

@@ -115,13 +115,22 @@ impl LanguageModel {
     }
 
     /// Where the tokens stand.
-    pub(crate) fn positions(&self, ids: &Tensor<2, Int>) -> Positions {
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq]`
+    pub fn positions(&self, ids: &Tensor<2, Int>) -> Positions {
         let [_, seq] = ids.dims();
         Positions::at(&self.config.frequencies(), 0..seq, &ids.device())
     }
 
-    /// `y_0`, `[batch, seq, d_model]`.
-    pub(crate) fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    /// `y_0`.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq]`, ids below `vocab_size`
+    /// - output: `[batch, seq, d_model]`
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.model.embed_tokens.forward(ids)
     }
 
@@ -132,11 +141,20 @@ impl LanguageModel {
         at: Trajectory<Tensor<3>>,
         positions: &Positions,
     ) -> Trajectory<Tensor<3>> {
-        let mut field = BlockField {
+        let solver = &self.model.solver;
+        solver.step(&mut self.field(n, positions), at, 1.0)
+    }
+
+    /// The right-hand side of `dy/dt = F(y)` in layer `n`, counted from 0.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such layer.
+    pub fn field<'a>(&'a self, n: usize, positions: &'a Positions) -> BlockField<'a> {
+        BlockField {
             block: &self.model.layers[n],
             positions,
-        };
-        self.model.solver.step(&mut field, at, 1.0)
+        }
     }
 
     /// The training objective: `sum_t weights[t] * -log p(targets[t])`, in nats.

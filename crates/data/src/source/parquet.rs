@@ -12,6 +12,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::{Item, Visitor};
 use crate::error::{BadRecord, DataError, Problem};
+use crate::guarded::guarded;
 use crate::source::pieces::pieces;
 
 /// Rows read at a time; the pages behind them are decompressed one by one.
@@ -32,7 +33,7 @@ pub(crate) fn read(
         return visitor.bad(bad(None, Problem::EmptyFile));
     }
     let file = File::open(&item.path).map_err(DataError::io(&item.path))?;
-    let reader = match guarded(|| SerializedFileReader::new(file)) {
+    let reader = match step(|| SerializedFileReader::new(file)) {
         Ok(reader) => reader,
         Err(problem) => return visitor.bad(bad(None, problem)),
     };
@@ -42,7 +43,7 @@ pub(crate) fn read(
     };
     let mut row = 0;
     for group in 0..reader.num_row_groups() {
-        let column = guarded(|| reader.get_row_group(group)?.get_column_reader(column));
+        let column = step(|| reader.get_row_group(group)?.get_column_reader(column));
         let mut column = match column {
             Ok(ColumnReader::ByteArrayColumnReader(column)) => column,
             Ok(_) => continue, // the schema said otherwise, and it was checked above
@@ -50,7 +51,7 @@ pub(crate) fn read(
         };
         loop {
             let (mut values, mut levels) = (Vec::<ByteArray>::new(), Vec::<i16>::new());
-            let read = guarded(|| column.read_records(ROWS, Some(&mut levels), None, &mut values));
+            let read = step(|| column.read_records(ROWS, Some(&mut levels), None, &mut values));
             let records = match read {
                 Ok((0, _, _)) => break,
                 Ok((records, _, _)) => records,
@@ -80,11 +81,9 @@ pub(crate) fn read(
     }
 }
 
-/// Runs a step of the `parquet` crate, which panics on some damaged files where it should
-/// return an error. The file is not read on after either.
-fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Problem> {
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(step));
-    let message = match outcome {
+/// Runs a step of the `parquet` crate. After an error or a panic the file is not read on.
+fn step<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Problem> {
+    let message = match guarded(step) {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "its pages are damaged".to_owned(),

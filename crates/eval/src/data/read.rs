@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_json::LineDelimitedWriter;
+use iiet_data::guarded;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 
@@ -19,6 +20,9 @@ use crate::error::EvalError;
 
 /// How the file format of Arrow IPC begins; the stream format begins otherwise.
 const ARROW_FILE: &[u8] = b"ARROW1";
+/// The formats in words.
+const PARQUET: &str = "Parquet";
+const ARROW: &str = "Arrow IPC";
 
 /// All rows of a file, by its ending.
 ///
@@ -29,8 +33,10 @@ pub fn read(path: &Path) -> Result<Vec<Document>, EvalError> {
     let file = File::open(path).map_err(EvalError::io(path))?;
     let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
     let rows = match ending.to_str() {
-        Some("parquet") => parquet(&place, file)?,
-        Some("arrow") => arrow(&place, file)?,
+        Some("parquet") => guarded(|| parquet(&place, file))
+            .unwrap_or_else(|panic| Err(unreadable(path, PARQUET, &panic)))?,
+        Some("arrow") => guarded(|| arrow(&place, file))
+            .unwrap_or_else(|panic| Err(unreadable(path, ARROW, &panic)))?,
         Some("json") => json(&place, file)?,
         _ => json_lines(&place, BufReader::new(file))?,
     };
@@ -97,15 +103,14 @@ fn object(path: &Path, row: usize, value: Value) -> Result<Map<String, Value>, E
 }
 
 fn parquet(path: &Arc<Path>, file: File) -> Result<Vec<Document>, EvalError> {
-    let failed = |error: &dyn std::fmt::Display| unreadable(path, "Parquet", error);
+    let failed = |error: &dyn std::fmt::Display| unreadable(path, PARQUET, error);
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)
         .and_then(ParquetRecordBatchReaderBuilder::build)
         .map_err(|error| failed(&error))?;
-    batches(path, "Parquet", reader)
+    batches(path, PARQUET, reader)
 }
 
 fn arrow(path: &Arc<Path>, mut file: File) -> Result<Vec<Document>, EvalError> {
-    const FORMAT: &str = "Arrow IPC";
     let mut start = Vec::new();
     file.by_ref()
         .take(ARROW_FILE.len() as u64)
@@ -115,12 +120,12 @@ fn arrow(path: &Arc<Path>, mut file: File) -> Result<Vec<Document>, EvalError> {
     let file = BufReader::new(file);
     if start == ARROW_FILE {
         let reader =
-            FileReader::try_new(file, None).map_err(|error| unreadable(path, FORMAT, &error))?;
-        batches(path, FORMAT, reader)
+            FileReader::try_new(file, None).map_err(|error| unreadable(path, ARROW, &error))?;
+        batches(path, ARROW, reader)
     } else {
         let reader =
-            StreamReader::try_new(file, None).map_err(|error| unreadable(path, FORMAT, &error))?;
-        batches(path, FORMAT, reader)
+            StreamReader::try_new(file, None).map_err(|error| unreadable(path, ARROW, &error))?;
+        batches(path, ARROW, reader)
     }
 }
 
