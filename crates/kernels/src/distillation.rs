@@ -1,15 +1,17 @@
 //! Output projections of a student and its teacher and the distillation loss as one operation.
 //!
-//! With logits `z_t = h_t W` of the student and `u_t = g_t V` of the teacher, `q = softmax(z)`,
-//! `p = softmax(u)` and a factor `f`,
+//! With logits `z_t = h_t W` of the student and `u_t = g_t V` of the teacher, weights a and b, and
+//! `q = softmax(z / T)`, `p = softmax(u / T)` at a temperature T,
 //!
 //! ```text
-//! L    = sum_t c_t (-log q_t[target_t] + f KL(p_t || q_t))      KL = sum_i p_i (log p_i - log q_i)
-//! dz_t = c_t ((1 + f) q_t - f p_t - onehot(target_t))
+//! L    = sum_t c_t (a (-log softmax(z_t)[target_t]) + b T^2 KL(p_t || q_t))
+//! KL   = sum_i p_i (log p_i - log q_i)
+//! dz_t = c_t (a (softmax(z_t) - onehot(target_t)) + b T (q_t - p_t))
 //! ```
 //!
-//! Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network* (arXiv 1503.02531), at
-//! temperature one. As in [`linear_cross_entropy`](crate::linear_cross_entropy) the logits of both
+//! Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network* (arXiv 1503.02531): the
+//! factor `T^2` keeps the divergence's gradient about as large whatever the temperature. As in
+//! [`linear_cross_entropy`](crate::linear_cross_entropy) the logits of both
 //! exist for a chunk of tokens at a time, and gradients are formed in the forward pass; they flow to
 //! the student alone.
 
@@ -23,16 +25,28 @@ use crate::cross_entropy::{LossBackward, chunks};
 use crate::ops::{FusedOps, is_routed};
 use crate::rows::leading;
 
-/// The two parts of a distillation loss, sums over tokens in nats, `[1]` each.
-#[derive(Debug, Clone)]
-pub struct DistillationLoss {
-    /// Cross-entropy plus `factor` times the divergence; what to differentiate.
-    pub loss: Tensor<1>,
-    /// `KL(teacher || student)` alone, for the record; a constant.
-    pub divergence: Tensor<1>,
+/// How the parts of a distillation loss are mixed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DistillationMix {
+    /// `a`, the weight of the cross-entropy.
+    pub cross_entropy: f64,
+    /// `b`, the weight of `T^2 KL(teacher || student)`.
+    pub divergence: f64,
+    /// `T`, above 0; it softens both models' distributions in the divergence.
+    pub temperature: f64,
 }
 
-/// `sum_t token_weights[t] * (cross_entropy_t + factor * KL(teacher_t || student_t))`.
+/// A distillation loss, sums over tokens in nats.
+#[derive(Debug, Clone)]
+pub struct DistillationLoss {
+    /// `a cross_entropy + b divergence`, `[1]`; what to differentiate.
+    pub loss: Tensor<1>,
+    /// The cross-entropy and `T^2 KL(teacher || student)`, both without their weights, `[2]`; for
+    /// the record, a constant.
+    pub parts: Tensor<1>,
+}
+
+/// `sum_t token_weights[t] * (a cross_entropy_t + b T^2 KL(teacher_t || student_t))`.
 ///
 /// # Shapes
 ///
@@ -43,13 +57,14 @@ pub struct DistillationLoss {
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, there are no tokens or, on flex, a target is no id below `vocab`.
+/// If the shapes do not fit together, there are no tokens, the temperature is not above 0 or, on
+/// flex, a target is no id below `vocab`.
 pub fn linear_distillation(
     [hidden, projection]: [Tensor<2>; 2],
     [teacher_hidden, teacher_projection]: [Tensor<2>; 2],
     targets: Tensor<1, Int>,
     token_weights: Tensor<1>,
-    factor: f64,
+    mix: DistillationMix,
 ) -> DistillationLoss {
     let ([tokens, d_model], [d_in, vocab]) = (hidden.dims(), projection.dims());
     let (g, v) = (teacher_hidden.dims(), teacher_projection.dims());
@@ -67,20 +82,25 @@ pub fn linear_distillation(
         targets.dims(),
         token_weights.dims()
     );
+    assert!(
+        mix.temperature > 0.0,
+        "linear_distillation: temperature {}",
+        mix.temperature
+    );
     let (h, w) = (hidden.into_dispatch(), projection.into_dispatch());
     let (g, v) = (
         teacher_hidden.detach().into_dispatch(),
         teacher_projection.detach().into_dispatch(),
     );
     let (targets, weights) = (targets.into_dispatch(), token_weights.into_dispatch());
-    let (loss, divergence) = if is_routed(&h) {
-        <Dispatch as FusedOps>::linear_distillation(h, w, g, v, targets, weights, factor)
+    let (loss, parts) = if is_routed(&h) {
+        <Dispatch as FusedOps>::linear_distillation(h, w, g, v, targets, weights, mix)
     } else {
-        forward::<Dispatch>([h, w], [g, v], targets, weights, factor)
+        forward::<Dispatch>([h, w], [g, v], targets, weights, mix)
     };
     DistillationLoss {
         loss: Tensor::from_dispatch(loss),
-        divergence: Tensor::from_dispatch(divergence),
+        parts: Tensor::from_dispatch(parts),
     }
 }
 
@@ -89,26 +109,34 @@ pub(crate) fn forward<B: Backend>(
     [teacher_hidden, teacher_projection]: [FloatTensor<B>; 2],
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
-    factor: f64,
+    mix: DistillationMix,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let [tokens, _] = hidden.shape().dims();
     let sums = chunks(tokens, projection.shape()[1]).map(|range| {
-        let student = LogSoftmax::<B>::new(&hidden, &projection, range);
-        let teacher = LogSoftmax::<B>::new(&teacher_hidden, &teacher_projection, range);
-        losses::<B>(&student, &teacher, &targets, &weights, range, factor)
+        let student = Logits::<B>::new(&hidden, &projection, range);
+        let teacher = Logits::<B>::new(&teacher_hidden, &teacher_projection, range);
+        let of = part::<B>(&targets, &weights, range);
+        losses::<B>(
+            &student.at(1.0),
+            &Pair::new(&student, &teacher, mix),
+            of,
+            mix,
+        )
     });
-    sums.reduce(|(l, d), (loss, divergence)| (B::float_add(l, loss), B::float_add(d, divergence)))
-        .expect("invariant: at least one chunk")
+    let parts = sums
+        .reduce(B::float_add)
+        .expect("invariant: at least one chunk");
+    (weighted::<B>(parts.clone(), mix), parts)
 }
 
-/// The loss, the divergence, and the gradients to `hidden` and `projection`.
+/// The loss, its parts, and the gradients to `hidden` and `projection`.
 #[allow(clippy::type_complexity, reason = "four tensors")]
 pub(crate) fn with_gradients<B: Backend>(
     [hidden, projection]: [FloatTensor<B>; 2],
     [teacher_hidden, teacher_projection]: [FloatTensor<B>; 2],
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
-    factor: f64,
+    mix: DistillationMix,
 ) -> (
     FloatTensor<B>,
     FloatTensor<B>,
@@ -117,42 +145,53 @@ pub(crate) fn with_gradients<B: Backend>(
 ) {
     let [tokens, _] = hidden.shape().dims();
     let mut d_hidden = Vec::new();
-    let mut sums: Option<[FloatTensor<B>; 3]> = None;
+    let mut sums: Option<[FloatTensor<B>; 2]> = None;
     for range in chunks(tokens, projection.shape()[1]) {
-        let student = LogSoftmax::<B>::new(&hidden, &projection, range);
-        let teacher = LogSoftmax::<B>::new(&teacher_hidden, &teacher_projection, range);
-        let (loss, divergence) = losses::<B>(&student, &teacher, &targets, &weights, range, factor);
+        let student = Logits::<B>::new(&hidden, &projection, range);
+        let teacher = Logits::<B>::new(&teacher_hidden, &teacher_projection, range);
         let (targets, weights) = part::<B>(&targets, &weights, range);
-        let q = B::float_mul_scalar(B::float_exp(student.log_p), (1.0 + factor).into());
-        let p = B::float_mul_scalar(B::float_exp(teacher.log_p), factor.into());
-        let dz = B::float_mul(B::float_sub(q, p), weights.clone());
-        let taken = B::float_neg(weights);
+        let log_softmax = student.at(1.0);
+        let pair = Pair::new(&student, &teacher, mix);
+        let of = (targets.clone(), weights.clone());
+        let parts = losses::<B>(&log_softmax, &pair, of, mix);
+        let times = |x, factor: f64| B::float_mul_scalar(x, factor.into());
+        let softmax = times(B::float_exp(log_softmax), mix.cross_entropy);
+        let apart = B::float_sub(B::float_exp(pair.log_q), B::float_exp(pair.log_p));
+        let apart = times(apart, mix.divergence * mix.temperature);
+        let dz = B::float_mul(B::float_add(softmax, apart), weights.clone());
+        let taken = times(weights, -mix.cross_entropy);
         let dz = B::float_scatter(1, dz, targets, taken, IndexingUpdateOp::Add);
         let back = B::float_swap_dims(projection.clone(), 0, 1);
         d_hidden.push(B::float_matmul(dz.clone(), back));
         let d_projection = B::float_matmul(B::float_swap_dims(student.hidden, 0, 1), dz);
-        let terms = [loss, divergence, d_projection];
         sums = Some(match sums {
-            None => terms,
-            Some([a, b, c]) => {
-                let [x, y, z] = terms;
-                [B::float_add(a, x), B::float_add(b, y), B::float_add(c, z)]
-            }
+            None => [parts, d_projection],
+            Some([a, b]) => [B::float_add(a, parts), B::float_add(b, d_projection)],
         });
     }
-    let [loss, divergence, d_projection] = sums.expect("invariant: at least one chunk");
-    (loss, divergence, B::float_cat(d_hidden, 0), d_projection)
+    let [parts, d_projection] = sums.expect("invariant: at least one chunk");
+    let loss = weighted::<B>(parts.clone(), mix);
+    (loss, parts, B::float_cat(d_hidden, 0), d_projection)
 }
 
-/// A few tokens with the logarithms of their probabilities.
-struct LogSoftmax<B: Backend> {
+/// `a cross_entropy + b divergence` of `[cross_entropy, divergence]`.
+fn weighted<B: Backend>(parts: FloatTensor<B>, mix: DistillationMix) -> FloatTensor<B> {
+    let part = |at, factor: f64| {
+        let part = B::float_slice(parts.clone(), &[leading(at, at + 1)]);
+        B::float_mul_scalar(part, factor.into())
+    };
+    B::float_add(part(0, mix.cross_entropy), part(1, mix.divergence))
+}
+
+/// A few tokens with their logits.
+struct Logits<B: Backend> {
     /// `[chunk, d_model]`
     hidden: FloatTensor<B>,
     /// `[chunk, vocab]`
-    log_p: FloatTensor<B>,
+    z: FloatTensor<B>,
 }
 
-impl<B: Backend> LogSoftmax<B> {
+impl<B: Backend> Logits<B> {
     fn new(
         hidden: &FloatTensor<B>,
         projection: &FloatTensor<B>,
@@ -160,11 +199,29 @@ impl<B: Backend> LogSoftmax<B> {
     ) -> Self {
         let hidden = B::float_slice(hidden.clone(), &[leading(from, to)]);
         let z = B::float_matmul(hidden.clone(), projection.clone());
+        Self { hidden, z }
+    }
+
+    /// `log softmax(z / temperature)`, `[chunk, vocab]`
+    fn at(&self, temperature: f64) -> FloatTensor<B> {
+        let z = B::float_mul_scalar(self.z.clone(), temperature.recip().into());
         let z = B::float_sub(z.clone(), B::float_max_dim(B::float_detach(z), 1));
         let sum = B::float_sum_dim(B::float_exp(z.clone()), 1);
+        B::float_sub(z, B::float_log(sum))
+    }
+}
+
+/// Both models' log-probabilities at the temperature, `[chunk, vocab]`.
+struct Pair<B: Backend> {
+    log_q: FloatTensor<B>,
+    log_p: FloatTensor<B>,
+}
+
+impl<B: Backend> Pair<B> {
+    fn new(student: &Logits<B>, teacher: &Logits<B>, mix: DistillationMix) -> Self {
         Self {
-            hidden,
-            log_p: B::float_sub(z, B::float_log(sum)),
+            log_q: student.at(mix.temperature),
+            log_p: teacher.at(mix.temperature),
         }
     }
 }
@@ -182,26 +239,23 @@ fn part<B: Backend>(
     )
 }
 
-/// A chunk's loss and divergence, `[1]` each.
+/// A chunk's cross-entropy and divergence, `[2]`.
 fn losses<B: Backend>(
-    student: &LogSoftmax<B>,
-    teacher: &LogSoftmax<B>,
-    targets: &IntTensor<B>,
-    weights: &FloatTensor<B>,
-    range: (usize, usize),
-    factor: f64,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    let (targets, weights) = part::<B>(targets, weights, range);
-    let sum = |x| {
+    log_softmax: &FloatTensor<B>,
+    pair: &Pair<B>,
+    (targets, weights): (IntTensor<B>, FloatTensor<B>),
+    mix: DistillationMix,
+) -> FloatTensor<B> {
+    let sum = |x, factor: f64| {
         let sum = B::float_sum(B::float_mul(x, weights.clone()));
+        let sum = B::float_mul_scalar(sum, factor.into());
         B::float_reshape(sum, Shape::from(vec![1]))
     };
-    let apart = B::float_sub(teacher.log_p.clone(), student.log_p.clone());
-    let terms = B::float_mul(B::float_exp(teacher.log_p.clone()), apart);
-    let divergence = sum(B::float_sum_dim(terms, 1));
-    let taken = sum(B::float_gather(1, student.log_p.clone(), targets));
-    let weighted = B::float_mul_scalar(divergence.clone(), factor.into());
-    (B::float_sub(weighted, taken), divergence)
+    let taken = B::float_gather(1, log_softmax.clone(), targets);
+    let apart = B::float_sub(pair.log_p.clone(), pair.log_q.clone());
+    let terms = B::float_mul(B::float_exp(pair.log_p.clone()), apart);
+    let divergence = sum(B::float_sum_dim(terms, 1), mix.temperature.powi(2));
+    B::float_cat(vec![sum(taken, -1.0), divergence], 0)
 }
 
 /// The second output goes untracked.
@@ -210,7 +264,7 @@ pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
     teacher: [FloatTensor<Autodiff<B, C>>; 2],
     targets: IntTensor<B>,
     weights: FloatTensor<Autodiff<B, C>>,
-    factor: f64,
+    mix: DistillationMix,
 ) -> [FloatTensor<Autodiff<B, C>>; 2] {
     let nodes = [hidden.node(), projection.node()];
     let prepared = Backward::<B, 2>::prepare::<C>(LossBackward, nodes)
@@ -219,17 +273,17 @@ pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
     let (h, w) = (hidden.into_primitive(), projection.into_primitive());
     let [g, v] = teacher.map(|x| x.into_primitive());
     let weights = weights.into_primitive();
-    let (loss, divergence) = match prepared {
+    let (loss, parts) = match prepared {
         OpsKind::Tracked(prepared) => {
-            let (loss, divergence, dh, dw) =
-                B::linear_distillation_with_gradients(h, w, g, v, targets, weights, factor);
-            (prepared.finish((dh, dw), loss), divergence)
+            let (loss, parts, dh, dw) =
+                B::linear_distillation_with_gradients(h, w, g, v, targets, weights, mix);
+            (prepared.finish((dh, dw), loss), parts)
         }
         OpsKind::UnTracked(prepared) => {
-            let (loss, divergence) = B::linear_distillation(h, w, g, v, targets, weights, factor);
-            (prepared.finish(loss), divergence)
+            let (loss, parts) = B::linear_distillation(h, w, g, v, targets, weights, mix);
+            (prepared.finish(loss), parts)
         }
     };
-    let divergence = <Autodiff<B, C> as AutodiffBackend>::from_inner(divergence);
-    [loss, divergence]
+    let parts = <Autodiff<B, C> as AutodiffBackend>::from_inner(parts);
+    [loss, parts]
 }

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`causal_attention`] | `softmax(scale q k^T + mask) v` | inputs, output, one number a row |
 //! | [`linear_cross_entropy`] | `sum_t c_t (-log softmax(h_t W)[target_t])` | the gradients themselves |
-//! | [`linear_distillation`] | the same plus `f KL(teacher, student)` | the gradients themselves |
+//! | [`linear_distillation`] | the same mixed with `T^2 KL(teacher, student)` | the gradients themselves |
 //! | [`rms_norm`], [`layer_norm`] | `x / rms(x) gamma`; `(x - mean) / sd gamma + beta` | inputs |
 //! | [`linear`] | `x W`, gradients added in place | inputs |
 //! | [`rotate`] | half-split rotary embedding | the tables |
@@ -51,7 +51,7 @@ pub use attention::causal_attention;
 pub use backward_from::backward_from;
 pub use cached_attention::{CacheRow, cached_attention};
 pub use cross_entropy::linear_cross_entropy;
-pub use distillation::{DistillationLoss, linear_distillation};
+pub use distillation::{DistillationLoss, DistillationMix, linear_distillation};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use rms_norm::rms_norm;

@@ -25,6 +25,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, DispatchTensor, DispatchTensorKind, backend_extension};
 
 use crate::adamw::{self, AdamWStep};
+use crate::distillation::DistillationMix;
 use crate::weighted_sum::States;
 use crate::{
     attention, backward_from, cross_entropy, distillation, layer_norm, linear, rms_norm, rope,
@@ -171,7 +172,7 @@ pub trait FusedOps: Backend {
         cross_entropy::with_gradients::<Self>(hidden, projection, targets, token_weights)
     }
 
-    /// The loss and the divergence.
+    /// The loss, and its two parts.
     fn linear_distillation(
         hidden: FloatTensor<Self>,
         projection: FloatTensor<Self>,
@@ -179,13 +180,13 @@ pub trait FusedOps: Backend {
         teacher_projection: FloatTensor<Self>,
         targets: IntTensor<Self>,
         token_weights: FloatTensor<Self>,
-        factor: f64,
+        mix: DistillationMix,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (student, teacher) = ([hidden, projection], [teacher_hidden, teacher_projection]);
-        distillation::forward::<Self>(student, teacher, targets, token_weights, factor)
+        distillation::forward::<Self>(student, teacher, targets, token_weights, mix)
     }
 
-    /// The loss, the divergence, and the loss's gradients to `hidden` and `projection`.
+    /// The loss, its two parts, and its gradients to `hidden` and `projection`.
     fn linear_distillation_with_gradients(
         hidden: FloatTensor<Self>,
         projection: FloatTensor<Self>,
@@ -193,7 +194,7 @@ pub trait FusedOps: Backend {
         teacher_projection: FloatTensor<Self>,
         targets: IntTensor<Self>,
         token_weights: FloatTensor<Self>,
-        factor: f64,
+        mix: DistillationMix,
     ) -> (
         FloatTensor<Self>,
         FloatTensor<Self>,
@@ -201,7 +202,7 @@ pub trait FusedOps: Backend {
         FloatTensor<Self>,
     ) {
         let (student, teacher) = ([hidden, projection], [teacher_hidden, teacher_projection]);
-        distillation::with_gradients::<Self>(student, teacher, targets, token_weights, factor)
+        distillation::with_gradients::<Self>(student, teacher, targets, token_weights, mix)
     }
 
     /// `x` times a tensor of one element, at the end of the loss's backward pass.
@@ -308,10 +309,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         teacher_projection: FloatTensor<Self>,
         targets: IntTensor<Self>,
         token_weights: FloatTensor<Self>,
-        factor: f64,
+        mix: DistillationMix,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (student, teacher) = ([hidden, projection], [teacher_hidden, teacher_projection]);
-        distillation::tracked::<B, C>(student, teacher, targets, token_weights, factor).into()
+        distillation::tracked::<B, C>(student, teacher, targets, token_weights, mix).into()
     }
 }
 

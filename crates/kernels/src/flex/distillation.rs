@@ -8,33 +8,42 @@ use rayon::prelude::*;
 
 use super::Primitive;
 use super::buffer::{tensor, values};
-use super::cross_entropy::{Inputs, log_sum_exp, scalar, total};
+use super::cross_entropy::{Inputs, scalar, total};
 use super::exp::exp;
 use super::gemm::{Then, Threads, View, ViewMut, gemm};
-use super::simd::vectorised;
+use super::simd::{larger, reduce, vectorised};
+use crate::DistillationMix;
 
 vectorised! {
-    /// `KL(p || q)` of `p = softmax(u)` and `q = softmax(z)` from the logits and their `log sum exp`.
-    /// Logits of the student become `of_q q - of_p p` where they are wanted.
-    fn diverge(z: &mut [f32], u: &[f32], lse: [f32; 2], factors: Option<[f32; 2]>) -> f32 {
-        let [lse_z, lse_u] = lse;
+    /// `log sum exp` of a row times `beta`.
+    fn log_sum_exp_at(z: &[f32], beta: f32) -> f32 {
+        let max = reduce(z, f32::NEG_INFINITY, |z| z, larger);
+        let sum = reduce(z, 0.0, |z| exp((z - max) * beta), |a, b| a + b);
+        max * beta + sum.ln()
+    }
+
+    /// `KL(p || q)` of `p = softmax(beta u)` and `q = softmax(beta z)` from the logits and the
+    /// `log sum exp` of z, of `beta z` and of `beta u`. The student's logits become
+    /// `of_softmax softmax(z) + of_difference (q - p)`.
+    fn diverge(z: &mut [f32], u: &[f32], lse: [f32; 3], beta: f32, factors: [f32; 2]) -> f32 {
+        let [lse_z, lse_q, lse_p] = lse;
+        let [of_softmax, of_difference] = factors;
         let mut parts = [0.0; 32];
         let (chunks, tail) = z.as_chunks_mut::<32>();
         let (others, other_tail) = u.as_chunks::<32>();
-        let [of_q, of_p] = factors.unwrap_or_default();
         for (z, u) in chunks.iter_mut().zip(others) {
             for l in 0..32 {
-                let (log_q, log_p) = (z[l] - lse_z, u[l] - lse_u);
+                let (log_q, log_p) = (beta * z[l] - lse_q, beta * u[l] - lse_p);
                 let p = exp(log_p);
                 parts[l] += p * (log_p - log_q);
-                z[l] = of_q * exp(log_q) - of_p * p;
+                z[l] = of_softmax * exp(z[l] - lse_z) + of_difference * (exp(log_q) - p);
             }
         }
         for ((part, z), &u) in parts.iter_mut().zip(tail).zip(other_tail) {
-            let (log_q, log_p) = (*z - lse_z, u - lse_u);
+            let (log_q, log_p) = (beta * *z - lse_q, beta * u - lse_p);
             let p = exp(log_p);
             *part += p * (log_p - log_q);
-            *z = of_q * exp(log_q) - of_p * p;
+            *z = of_softmax * exp(*z - lse_z) + of_difference * (exp(log_q) - p);
         }
         parts.iter().sum()
     }
@@ -44,7 +53,7 @@ vectorised! {
 pub(super) struct Pair {
     student: Inputs,
     teacher: Inputs,
-    factor: f32,
+    mix: DistillationMix,
 }
 
 impl Pair {
@@ -53,27 +62,28 @@ impl Pair {
         [teacher_hidden, teacher_projection]: [Primitive; 2],
         targets: IntTensor<Flex>,
         weights: Primitive,
-        factor: f64,
+        mix: DistillationMix,
     ) -> Self {
         let (ids, token_weights) = (targets.clone(), weights.clone());
         Self {
             student: Inputs::new(hidden, projection, targets, weights),
             teacher: Inputs::new(teacher_hidden, teacher_projection, ids, token_weights),
-            factor: factor as f32,
+            mix,
         }
     }
 
-    /// The sums of loss and divergence; `f` gets each chunk's first token, hidden states and the
-    /// gradients to its logits.
-    fn for_chunks(&self, gradients: bool, mut f: impl FnMut(usize, View, &[f32])) -> [f64; 2] {
+    /// The sums of cross-entropy and divergence; `f` gets each chunk's first token, hidden states and
+    /// the gradients to its logits.
+    fn for_chunks(&self, mut f: impl FnMut(usize, View, &[f32])) -> [f64; 2] {
         let Self {
             student,
             teacher,
-            factor,
+            mix,
         } = self;
+        let (square, beta) = (mix.temperature.powi(2), mix.temperature.recip() as f32);
         let (vocab, d_teacher) = (student.vocab, teacher.d_model);
         let mut teacher_logits = Vec::new();
-        let (mut loss, mut divergence) = (0.0, 0.0);
+        let (mut cross_entropy, mut divergence) = (0.0, 0.0);
         student.for_chunks(|first, hidden, logits| {
             let n = logits.len() / vocab;
             teacher_logits.resize(logits.len(), 0.0);
@@ -93,26 +103,39 @@ impl Pair {
                 .zip(&student.targets[first..])
                 .zip(weights)
                 .map(|(((z, u), &target), &weight)| {
-                    let lse = [log_sum_exp(z), log_sum_exp(u)];
+                    let lse = [(&*z, 1.0), (z, beta), (u, beta)];
+                    let lse = lse.map(|(z, beta)| log_sum_exp_at(z, beta));
                     let picked = z[target];
-                    let factors = gradients.then_some([weight * (1.0 + factor), weight * factor]);
-                    let divergence = diverge(z, u, lse, factors);
-                    z[target] -= weight;
+                    let factors = [mix.cross_entropy, mix.divergence * mix.temperature];
+                    let factors = factors.map(|factor| weight * factor as f32);
+                    let divergence = diverge(z, u, lse, beta, factors);
+                    z[target] -= factors[0];
                     [weight * (lse[0] - picked), weight * divergence]
                 })
                 .collect();
-            let [ce, kl] = [0, 1].map(|i| terms.iter().map(|t| t[i]).collect::<Vec<_>>());
-            divergence += total(&kl);
-            loss += total(&ce) + f64::from(*factor) * total(&kl);
+            let [ce, kl] = [0, 1].map(|i| total(&terms.iter().map(|t| t[i]).collect::<Vec<_>>()));
+            cross_entropy += ce;
+            divergence += square * kl;
             f(first, hidden, logits);
         });
-        [loss, divergence]
+        [cross_entropy, divergence]
     }
 }
 
+/// The weighted sum, and its two parts.
+fn outputs(pair: &Pair, [cross_entropy, divergence]: [f64; 2]) -> (Primitive, Primitive) {
+    let DistillationMix {
+        cross_entropy: a,
+        divergence: b,
+        ..
+    } = pair.mix;
+    let parts = vec![cross_entropy as f32, divergence as f32];
+    let loss = a * cross_entropy + b * divergence;
+    (scalar(loss), tensor(parts, Shape::from(vec![2])))
+}
+
 pub(super) fn forward(pair: &Pair) -> (Primitive, Primitive) {
-    let [loss, divergence] = pair.for_chunks(false, |_, _, _| {});
-    (scalar(loss), scalar(divergence))
+    outputs(pair, pair.for_chunks(|_, _, _| {}))
 }
 
 pub(super) fn with_gradients(pair: &Pair) -> (Primitive, Primitive, Primitive, Primitive) {
@@ -120,10 +143,11 @@ pub(super) fn with_gradients(pair: &Pair) -> (Primitive, Primitive, Primitive, P
     let (tokens, d_model) = (student.tokens, student.d_model);
     let mut d_hidden = vec![0.0; tokens * d_model];
     let mut d_projection = student.projection_gradient();
-    let [loss, divergence] = pair.for_chunks(true, |first, hidden, dz| {
+    let sums = pair.for_chunks(|first, hidden, dz| {
         student.add_gradients(first, hidden, dz, &mut d_hidden, &mut d_projection);
     });
     let d_hidden = tensor(d_hidden, Shape::from(vec![tokens, d_model]));
     let d_projection = student.projection_tensor(d_projection);
-    (scalar(loss), scalar(divergence), d_hidden, d_projection)
+    let (loss, parts) = outputs(pair, sums);
+    (loss, parts, d_hidden, d_projection)
 }

@@ -24,6 +24,7 @@ use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
+use crate::DistillationMix;
 use crate::adamw::AdamWStep;
 use crate::ops::FusedOps;
 use crate::weighted_sum::States;
@@ -209,12 +210,12 @@ impl FusedOps for Flex {
         v: Primitive,
         targets: IntTensor<Self>,
         weights: Primitive,
-        factor: f64,
+        mix: DistillationMix,
     ) -> (Primitive, Primitive) {
         if all_f32(&[&h, &w, &g, &v, &weights]) {
-            distillation::forward(&Pair::new([h, w], [g, v], targets, weights, factor))
+            distillation::forward(&Pair::new([h, w], [g, v], targets, weights, mix))
         } else {
-            crate::distillation::forward::<Self>([h, w], [g, v], targets, weights, factor)
+            crate::distillation::forward::<Self>([h, w], [g, v], targets, weights, mix)
         }
     }
 
@@ -225,12 +226,12 @@ impl FusedOps for Flex {
         v: Primitive,
         targets: IntTensor<Self>,
         weights: Primitive,
-        factor: f64,
+        mix: DistillationMix,
     ) -> (Primitive, Primitive, Primitive, Primitive) {
         if all_f32(&[&h, &w, &g, &v, &weights]) {
-            distillation::with_gradients(&Pair::new([h, w], [g, v], targets, weights, factor))
+            distillation::with_gradients(&Pair::new([h, w], [g, v], targets, weights, mix))
         } else {
-            crate::distillation::with_gradients::<Self>([h, w], [g, v], targets, weights, factor)
+            crate::distillation::with_gradients::<Self>([h, w], [g, v], targets, weights, mix)
         }
     }
 

@@ -1,22 +1,41 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_kernels::{linear_cross_entropy, linear_distillation};
+use iiet_kernels::{DistillationMix, linear_cross_entropy, linear_distillation};
 
 use crate::check::{Input, assert_differentiates, assert_equal, random};
 
-const FACTOR: f64 = 0.7;
+const MIXES: [DistillationMix; 4] = [
+    mix(1.0, 0.7, 1.0),
+    mix(0.3, 1.5, 2.0),
+    mix(0.0, 1.0, 0.5),
+    mix(1.0, 0.0, 4.0),
+];
+
+const fn mix(cross_entropy: f64, divergence: f64, temperature: f64) -> DistillationMix {
+    DistillationMix {
+        cross_entropy,
+        divergence,
+        temperature,
+    }
+}
 
 fn composed(
     [hidden, projection]: [Tensor<2>; 2],
     [teacher_hidden, teacher_projection]: [Tensor<2>; 2],
     targets: Tensor<1, Int>,
     weights: Tensor<1>,
+    mix: DistillationMix,
 ) -> Tensor<1> {
-    let log_q = log_softmax(hidden.matmul(projection), 1);
-    let log_p = log_softmax(teacher_hidden.matmul(teacher_projection), 1);
-    let picked = log_q.clone().gather(1, targets.unsqueeze_dim(1));
+    let z = hidden.matmul(projection);
+    let picked = log_softmax(z.clone(), 1).gather(1, targets.unsqueeze_dim(1));
+    let log_q = log_softmax(z / mix.temperature, 1);
+    let log_p = log_softmax(
+        teacher_hidden.matmul(teacher_projection) / mix.temperature,
+        1,
+    );
     let divergence = (log_p.clone().exp() * (log_p - log_q)).sum_dim(1);
-    let losses = divergence * FACTOR - picked;
+    let divergence = divergence * mix.temperature.powi(2);
+    let losses = divergence * mix.divergence - picked * mix.cross_entropy;
     (losses.squeeze_dim::<1>(1) * weights).sum()
 }
 
@@ -40,14 +59,26 @@ fn inputs([tokens, d, d_teacher, vocab]: Sizes) -> [Input; 5] {
     ]
 }
 
-type Loss = fn([Tensor<2>; 2], [Tensor<2>; 2], Tensor<1, Int>, Tensor<1>) -> Tensor<1>;
+type Loss =
+    fn([Tensor<2>; 2], [Tensor<2>; 2], Tensor<1, Int>, Tensor<1>, DistillationMix) -> Tensor<1>;
 
-fn fused(s: [Tensor<2>; 2], t: [Tensor<2>; 2], ids: Tensor<1, Int>, w: Tensor<1>) -> Tensor<1> {
-    linear_distillation(s, t, ids, w, FACTOR).loss
+fn fused(
+    s: [Tensor<2>; 2],
+    t: [Tensor<2>; 2],
+    ids: Tensor<1, Int>,
+    w: Tensor<1>,
+    mix: DistillationMix,
+) -> Tensor<1> {
+    linear_distillation(s, t, ids, w, mix).loss
 }
 
 /// The student's projection its own matrix, the teacher's a transposed embedding.
-fn run(x: &[Tensor<1>], [tokens, d, d_teacher, vocab]: Sizes, loss: Loss) -> Tensor<1> {
+fn run(
+    x: &[Tensor<1>],
+    [tokens, d, d_teacher, vocab]: Sizes,
+    mix: DistillationMix,
+    loss: Loss,
+) -> Tensor<1> {
     let student = [
         x[0].clone().reshape([tokens, d]),
         x[1].clone().reshape([d, vocab]),
@@ -61,6 +92,7 @@ fn run(x: &[Tensor<1>], [tokens, d, d_teacher, vocab]: Sizes, loss: Loss) -> Ten
         teacher,
         targets(tokens, vocab, &x[0].device()),
         x[4].clone(),
+        mix,
     )
 }
 
@@ -72,16 +104,20 @@ fn equals_the_composition() {
         [17, 33, 5, 3],
         [65, 5, 17, 130],
     ] {
-        assert_equal(&inputs(sizes), &|x| run(x, sizes, fused), &|x| {
-            run(x, sizes, composed)
-        });
+        for mix in MIXES {
+            assert_equal(&inputs(sizes), &|x| run(x, sizes, mix, fused), &|x| {
+                run(x, sizes, mix, composed)
+            });
+        }
     }
 }
 
 #[test]
 fn differentiates() {
     let sizes = [3, 2, 4, 5];
-    assert_differentiates(&inputs(sizes), &|x| run(x, sizes, fused));
+    for mix in MIXES {
+        assert_differentiates(&inputs(sizes), &|x| run(x, sizes, mix, fused));
+    }
 }
 
 #[test]
@@ -92,12 +128,12 @@ fn a_teacher_that_is_the_student_adds_nothing() {
     let (ids, weights) = (targets(4, 9, &device), Tensor::ones([4], &device));
     let [hidden, projection] = model.clone();
     let alone = linear_cross_entropy(hidden, projection, ids.clone(), weights.clone());
-    let with = linear_distillation(model.clone(), model, ids, weights, 3.0);
-    let [alone, loss, divergence] =
-        [alone, with.loss, with.divergence].map(|x| x.into_scalar::<f32>());
+    let with = linear_distillation(model.clone(), model, ids, weights, mix(1.0, 3.0, 2.0));
+    let [alone, loss] = [alone, with.loss].map(|x| x.into_scalar::<f32>());
+    let parts = with.parts.try_into_vec_as::<f32>().unwrap();
     assert!(
-        (alone - loss).abs() < 1e-5 && divergence.abs() < 1e-6,
-        "{alone} {loss} {divergence}"
+        (alone - loss).abs() < 1e-5 && (alone - parts[0]).abs() < 1e-5 && parts[1].abs() < 1e-5,
+        "{alone} {loss} {parts:?}"
     );
 }
 
@@ -108,7 +144,7 @@ fn in_several_chunks() {
     let [tokens, d, d_teacher, vocab] = sizes;
     let device = Device::default();
     let x = inputs(sizes).map(|input| input.on(burn::tensor::DType::F32, &device));
-    let whole = run(&x, sizes, fused).into_scalar::<f32>();
+    let whole = run(&x, sizes, MIXES[0], fused).into_scalar::<f32>();
     let mut parts = 0.0;
     for part in [0..100, 100..200, 200..tokens] {
         let rows =
@@ -118,7 +154,7 @@ fn in_several_chunks() {
         let teacher = [rows(&x[2], d_teacher), projection];
         let ids = targets(tokens, vocab, &device).slice([part.clone()]);
         let weights = x[4].clone().slice([part.clone()]);
-        parts += linear_distillation(student, teacher, ids, weights, FACTOR)
+        parts += linear_distillation(student, teacher, ids, weights, MIXES[0])
             .loss
             .into_scalar::<f32>();
     }
