@@ -4,7 +4,7 @@ pub mod ratios;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_model::LanguageModel;
+use iiet_model::{CrossEntropy, LanguageModel};
 use iiet_train::{AccumulatedGradients, ModelAdamW, Recompute, TrainSection};
 
 /// The learning rate of every step; small, so that the first losses stay comparable.
@@ -63,9 +63,12 @@ impl TrainingStep {
                 gradients.add(&model, sum.backward());
                 sum
             }
-            Recompute::Layer => model.loss_by_layers(ids, targets, weights, |part| {
-                gradients.add(&model, part);
-            }),
+            Recompute::Layer => {
+                let mut objective = CrossEntropy { targets, weights };
+                model.objective_by_layers(ids, &mut objective, |part| {
+                    gradients.add(&model, part);
+                })
+            }
         };
         let loss = f64::from(sum.into_scalar::<f32>()) / tokens;
         let clip = (self.clip * tokens / gradients.norm()).min(1.0);

@@ -1,4 +1,4 @@
-//! The gradients of the loss without the activations of more than one layer.
+//! The gradients of an objective without the activations of more than one layer.
 //!
 //! The forward pass runs without autodiff and keeps what each layer starts from: the trajectory, that
 //! is one state a layer. The backward pass goes from the last layer to the first, runs each again,
@@ -11,11 +11,11 @@ use burn::tensor::{Gradients, Int, Tensor};
 use iiet_kernels::backward_from;
 use iiet_ode::Trajectory;
 
-use crate::LanguageModel;
+use crate::{LanguageModel, Objective};
 
 impl LanguageModel {
-    /// The loss of [`loss`](Self::loss), whose gradients are handed out in parts, the last layer's
-    /// first; a parameter's gradient is the sum over the parts that have one.
+    /// The sum of [`objective`](Self::objective), whose gradients are handed out in parts, the last
+    /// layer's first; a parameter's gradient is the sum over the parts that have one.
     ///
     /// The gradients are those of one backward pass: to the last bit for one-step methods. Where
     /// layers share something, as a history shares its states and PCformer its alpha, their terms
@@ -23,14 +23,12 @@ impl LanguageModel {
     ///
     /// # Shapes
     ///
-    /// - ids and targets: `[batch, seq]`, ids below `vocab_size`
-    /// - weights: `[batch, seq]`, 0 for padding
-    /// - output: `[1]`, a sum in nats, without autodiff
-    pub fn loss_by_layers(
+    /// - ids: `[batch, seq]`, below `vocab_size`
+    /// - output: `[1]`, without autodiff
+    pub fn objective_by_layers<O: Objective + ?Sized>(
         &self,
         ids: Tensor<2, Int>,
-        targets: Tensor<2, Int>,
-        weights: Tensor<2>,
+        objective: &mut O,
         mut collect: impl FnMut(Gradients),
     ) -> Tensor<1> {
         let positions = self.positions(&ids);
@@ -47,8 +45,9 @@ impl LanguageModel {
         };
 
         let y = leaf(at.y);
-        let loss = self.loss_of_state(y.clone(), targets, weights);
-        let mut gradients = loss.backward();
+        let last = self.of_last(y.clone(), objective);
+        let mut gradients = last.backward();
+        let mut sum = last.inner();
         let mut dy = y.grad_remove(&mut gradients);
         collect(gradients);
         // To the states s_0, s_1, .. that later layers have read; none has read the last.
@@ -65,8 +64,14 @@ impl LanguageModel {
                 history: history.clone(),
             };
             let after = self.layer(n, before, &positions);
+            let term = objective.of_layer(n, &after.y).map(|term| {
+                sum = sum.clone() + term.clone().inner();
+                let term = term.reshape([1, 1, 1]);
+                (term.clone(), Some(term.inner().ones_like()))
+            });
             let outputs = [(after.y, dy.take())]
                 .into_iter()
+                .chain(term)
                 .chain(after.history.into_iter().zip(d_history));
             let known = outputs.filter_map(|(output, gradient)| Some((output, gradient?)));
             let mut gradients = backward_from(known);
@@ -81,7 +86,7 @@ impl LanguageModel {
         if let Some(dy) = dy {
             collect(backward_from([(self.embed(ids), dy)]));
         }
-        loss.inner()
+        sum
     }
 }
 

@@ -12,7 +12,7 @@ use burn::nn::{
 };
 use burn::tensor::{Device, Int, Tensor};
 use iiet_blocks::{Block, BlockField, Positions, normalise};
-use iiet_kernels::{linear, linear_cross_entropy};
+use iiet_kernels::linear;
 use iiet_ode::{AnySolver, Solver, Trajectory};
 
 use crate::{ModelConfig, ModelError};
@@ -157,51 +157,6 @@ impl LanguageModel {
         }
     }
 
-    /// The training objective: `sum_t weights[t] * -log p(targets[t])`, in nats.
-    ///
-    /// A sum, so that micro-batches can be added and divided by their number of real tokens. The
-    /// logits of a micro-batch never exist at once.
-    ///
-    /// # Shapes
-    ///
-    /// - ids and targets: `[batch, seq]`, ids below `vocab_size`
-    /// - weights: `[batch, seq]`, 0 for padding
-    /// - output: `[1]`
-    pub fn loss(
-        &self,
-        ids: Tensor<2, Int>,
-        targets: Tensor<2, Int>,
-        weights: Tensor<2>,
-    ) -> Tensor<1> {
-        let hidden = self.hidden(ids);
-        self.loss_of_hidden(hidden, targets, weights)
-    }
-
-    /// The objective, given the last layer's output.
-    pub(crate) fn loss_of_state(
-        &self,
-        y: Tensor<3>,
-        targets: Tensor<2, Int>,
-        weights: Tensor<2>,
-    ) -> Tensor<1> {
-        self.loss_of_hidden(normalise(&self.model.norm, y), targets, weights)
-    }
-
-    fn loss_of_hidden(
-        &self,
-        hidden: Tensor<3>,
-        targets: Tensor<2, Int>,
-        weights: Tensor<2>,
-    ) -> Tensor<1> {
-        let [batch, seq, d_model] = hidden.dims();
-        linear_cross_entropy(
-            hidden.reshape([batch * seq, d_model]),
-            self.projection(),
-            targets.reshape([batch * seq]),
-            weights.reshape([batch * seq]),
-        )
-    }
-
     /// Projects hidden states on the vocabulary.
     ///
     /// # Shapes
@@ -212,8 +167,8 @@ impl LanguageModel {
         linear(hidden, self.projection())
     }
 
-    /// `W^T`, `[d_model, vocab]`.
-    fn projection(&self) -> Tensor<2> {
+    /// `W^T`, `[d_model, vocab]`: what hidden states are projected with.
+    pub fn projection(&self) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.weight.val(),
             None => self.model.embed_tokens.weight.val().transpose(),

@@ -26,11 +26,12 @@ mod generate;
 mod init;
 mod language_model;
 mod names;
+mod objective;
 mod sampler;
 
 pub use checkpoint::{
     FileRecord, MANIFEST, Manifest, SaveOptions, StoredType, durable, load, load_config,
-    parse_safetensors, save, write_safetensors,
+    model_hash, parse_safetensors, save, write_safetensors,
 };
 pub use config::ModelConfig;
 pub use cost::{Cost, TrainingMemory};
@@ -40,4 +41,5 @@ pub use generate::{Continuation, End, GenerateOptions, Speed, generate, generate
 pub use iiet_blocks::{CacheType, Llama3Scaling};
 pub use language_model::{Backbone, LanguageModel};
 pub use names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
+pub use objective::{CrossEntropy, Objective};
 pub use sampler::{Sampler, Sampling};

@@ -2,11 +2,13 @@
 //! with a `model.safetensors.index.json`; and a manifest, if they were written here.
 
 pub mod durable;
+mod hash;
 mod header;
 mod manifest;
 mod read;
 mod write;
 
+pub use hash::model_hash;
 pub use header::parse_safetensors;
 pub use manifest::{FileRecord, MANIFEST, Manifest};
 pub use read::{load, load_config};
