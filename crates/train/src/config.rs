@@ -1,6 +1,7 @@
 //! The configuration file: `[model]`, `[data]`, `[train]`.
 
 mod differences;
+mod distill_section;
 mod model_section;
 mod train_section;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub(crate) use self::differences::differences;
+pub use self::distill_section::DistillSection;
 pub use self::model_section::ModelSection;
 pub use self::train_section::{Recompute, Stage, TrainSection};
 use crate::TrainError;
@@ -26,6 +28,9 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// The optimisation.
     pub train: TrainSection,
+    /// The teacher, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillSection>,
 }
 
 impl RunConfig {
@@ -38,18 +43,75 @@ impl RunConfig {
     /// [`TrainError::ConfigFile`] with the line, [`TrainError::Set`] with the assignment at fault,
     /// and the errors of [`validate`](Self::validate).
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, TrainError> {
+        Self::load_with(path, &Table::new(), sets)
+    }
+
+    /// The same of a file without `[model]` and without a teacher: the student of one. Its sizes are
+    /// the teacher's, its weights start as the teacher's, its schedule is still to be chosen.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load`](Self::load), and the same if the file or an assignment decides on what the
+    /// teacher does.
+    pub fn load_student(
+        path: &Path,
+        model: &ModelSection,
+        (teacher, teacher_hash): (&Path, &str),
+        sets: &[String],
+    ) -> Result<Self, TrainError> {
+        let table = |value: &dyn Fn(&mut Table)| {
+            let mut table = Table::new();
+            value(&mut table);
+            Value::Table(table)
+        };
+        let model = Value::try_from(model).expect("invariant: the section serialises as TOML");
+        let teacher = Value::String(teacher.display().to_string());
+        let given = Table::from_iter([
+            ("model".to_owned(), model),
+            (
+                "train".to_owned(),
+                table(&|train| {
+                    train.insert("init".into(), teacher.clone());
+                }),
+            ),
+            (
+                "distill".to_owned(),
+                table(&|distill| {
+                    distill.insert("teacher".into(), teacher.clone());
+                    distill.insert("teacher_hash".into(), teacher_hash.into());
+                }),
+            ),
+        ]);
+        Self::load_with(path, &given, sets)
+    }
+
+    fn load_with(path: &Path, given: &Table, sets: &[String]) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
         let refuse = |error: toml::de::Error| TrainError::ConfigFile {
             path: path.to_owned(),
             reason: error.to_string().trim_end().to_owned(),
         };
-        let mut config: Self = toml::from_str(&text).map_err(refuse)?;
         let mut table: Table = toml::from_str(&text).map_err(refuse)?;
+        add("", &mut table, given).map_err(|reason| TrainError::ConfigFile {
+            path: path.to_owned(),
+            reason,
+        })?;
+        // From the text itself where it is whole, because then the error knows the line.
+        let mut config: Self = match given.is_empty() {
+            true => toml::from_str(&text),
+            false => Value::Table(table.clone()).try_into(),
+        }
+        .map_err(refuse)?;
         for assignment in sets {
-            config = set(&mut table, assignment).map_err(|reason| TrainError::Set {
+            let refuse = |reason| TrainError::Set {
                 assignment: assignment.clone(),
                 reason,
-            })?;
+            };
+            config = set(&mut table, assignment).map_err(refuse)?;
+            if !holds(&table, given) {
+                let reason = "the teacher decides on that".to_owned();
+                return Err(refuse(reason));
+            }
         }
         config.validate()?;
         Ok(config)
@@ -70,6 +132,16 @@ impl RunConfig {
         self.data.check()?;
         self.model.config(self.data.vocab_size, None).validate()?;
         self.train.validate()?;
+        if let Some(distill) = &self.distill {
+            distill.validate()?;
+            if let Some(stage) = self.train.stages.first() {
+                return Err(TrainError::Value {
+                    key: "train.stages",
+                    found: format!("a list that begins with {:?}", stage.solver),
+                    allowed: "a student keeps the solver it has; allowed: none".into(),
+                });
+            }
+        }
         for stage in &self.train.stages {
             self.model
                 .for_stage(stage)
@@ -87,6 +159,36 @@ impl RunConfig {
         }
         Ok(())
     }
+}
+
+/// Adds the keys of `given` to a table that must not have them.
+fn add(section: &str, table: &mut Table, given: &Table) -> Result<(), String> {
+    for (key, value) in given {
+        match (table.get_mut(key), value) {
+            (None, _) => {
+                table.insert(key.clone(), value.clone());
+            }
+            (Some(Value::Table(table)), Value::Table(given)) => {
+                add(&format!("{section}{key}."), table, given)?;
+            }
+            (Some(_), _) => {
+                return Err(format!(
+                    "{section}{key} is given; the teacher decides on that"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a table has all of another's values.
+fn holds(table: &Table, given: &Table) -> bool {
+    given
+        .iter()
+        .all(|(key, value)| match (table.get(key), value) {
+            (Some(Value::Table(table)), Value::Table(given)) => holds(table, given),
+            (found, value) => found == Some(value),
+        })
 }
 
 /// Applies one assignment and reads the whole again, so that the assignment at fault is known.

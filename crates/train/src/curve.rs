@@ -1,14 +1,17 @@
 //! `loss.svg`: the training and validation loss against the step.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use plotters::prelude::*;
 
-use crate::{Record, TrainError};
+use crate::{CROSS_ENTROPY, Record, TrainError};
 
 const SIZE: (u32, u32) = (960, 540);
 const TRAINING: RGBColor = RGBColor(120, 160, 210);
 const VALIDATION: RGBColor = RGBColor(200, 60, 40);
+/// Of further terms of the loss.
+const OTHERS: [RGBColor; 2] = [RGBColor(40, 140, 80), RGBColor(150, 90, 170)];
 const REFERENCE: RGBColor = RGBColor(110, 110, 110);
 
 /// Draws the curves of a log; `unigram` is the best loss without context, in nats per token.
@@ -24,12 +27,34 @@ pub(crate) fn draw(path: &Path, records: &[Record], unigram: f64) -> Result<(), 
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
 fn render(svg: &mut String, records: &[Record], unigram: f64) -> DrawResult {
-    let training: Vec<(f64, f64)> = records.iter().map(|r| (r.step as f64, r.loss)).collect();
+    let term = |name: &str| -> Vec<(f64, f64)> {
+        let known = |r: &Record| Some((r.step as f64, *r.terms.get(name)?));
+        records.iter().filter_map(known).collect()
+    };
+    // What validation measures too; a loss of several terms is not drawn, they are.
+    let cross_entropy = |r: &Record| *r.terms.get(CROSS_ENTROPY).unwrap_or(&r.loss);
+    let training: Vec<(f64, f64)> = records
+        .iter()
+        .map(|r| (r.step as f64, cross_entropy(r)))
+        .collect();
+    let names: BTreeSet<&String> = records.iter().flat_map(|r| r.terms.keys()).collect();
+    let others: Vec<(&String, Vec<(f64, f64)>)> = names
+        .into_iter()
+        .filter(|name| *name != CROSS_ENTROPY)
+        .map(|name| (name, term(name)))
+        .collect();
     let validation: Vec<(f64, f64)> = records
         .iter()
         .filter_map(|r| Some((r.step as f64, r.validation_loss?)))
         .collect();
-    let losses = || training.iter().chain(&validation).map(|(_, loss)| *loss);
+    let drawn = || others.iter().flat_map(|(_, curve)| curve);
+    let losses = || {
+        training
+            .iter()
+            .chain(&validation)
+            .chain(drawn())
+            .map(|(_, loss)| *loss)
+    };
     let highest = losses().fold(unigram, f64::max);
     let lowest = losses().fold(unigram, f64::min);
     let margin = 0.05 * (highest - lowest).max(0.1);
@@ -57,6 +82,12 @@ fn render(svg: &mut String, records: &[Record], unigram: f64) -> DrawResult {
         .draw_series(LineSeries::new(training, TRAINING.stroke_width(1)))?
         .label("training batch")
         .legend(legend(TRAINING));
+    for ((name, curve), color) in others.iter().zip(OTHERS.into_iter().cycle()) {
+        chart
+            .draw_series(LineSeries::new(curve.clone(), color.stroke_width(1)))?
+            .label(name.replace('_', " "))
+            .legend(legend(color));
+    }
     chart
         .draw_series(LineSeries::new(validation, VALIDATION.stroke_width(2)).point_size(2))?
         .label("validation")
@@ -89,6 +120,7 @@ mod tests {
             step,
             tokens: 0,
             loss,
+            terms: Default::default(),
             bits_per_byte: 0.0,
             lr: 0.0,
             grad_norm: 0.0,
@@ -109,6 +141,22 @@ mod tests {
         for text in ["validation", "training batch", "unigram entropy"] {
             assert!(svg.contains(text), "{text}");
         }
+    }
+
+    #[test]
+    fn draws_the_terms_and_not_their_sum() {
+        let with_terms = |step| Record {
+            loss: 1e6,
+            terms: [("cross_entropy", 4.0), ("divergence", 0.5)]
+                .map(|(name, nats)| (name.to_owned(), nats))
+                .into(),
+            ..record(step, 4.0)
+        };
+        let mut svg = String::new();
+        render(&mut svg, &[with_terms(1), with_terms(2)], 6.5).unwrap();
+        assert!(svg.contains("divergence") && !svg.contains("cross entropy"));
+        // The axis ends near the terms and the unigram entropy.
+        assert!(svg.contains("6.0") && !svg.contains("1000000"));
     }
 
     #[test]

@@ -64,13 +64,17 @@ impl TextBytes {
     }
 }
 
-/// A batch on a device: inputs, targets, and weights of 1 or, for padding, 0.
-pub(crate) struct BatchTensors {
-    pub(crate) ids: Tensor<2, Int>,
-    pub(crate) targets: Tensor<2, Int>,
-    pub(crate) weights: Tensor<2>,
+/// A batch on a device.
+#[derive(Debug, Clone)]
+pub struct BatchTensors {
+    /// `[batch, seq]`, the inputs.
+    pub ids: Tensor<2, Int>,
+    /// `[batch, seq]`, what follows each input.
+    pub targets: Tensor<2, Int>,
+    /// `[batch, seq]`, 1 or, for padding, 0.
+    pub weights: Tensor<2>,
     /// Valid targets.
-    pub(crate) tokens: u64,
+    pub tokens: u64,
 }
 
 pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {

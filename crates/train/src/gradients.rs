@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use burn::module::Param;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Gradients, Int, Tensor};
 use iiet_kernels::sum_of_squares;
-use iiet_model::{LanguageModel, ParameterVisitor, Role, visit_parameters};
+use iiet_model::{LanguageModel, Objective, ParameterVisitor, Role, visit_parameters};
 
 use crate::config::Recompute;
-use crate::evaluate::BatchTensors;
 
 /// The sum of the gradients of several micro-batches, each flattened.
 #[derive(Debug, Default)]
@@ -26,27 +25,22 @@ impl AccumulatedGradients {
         visit_parameters(model, &mut collect);
     }
 
-    /// Adds the gradients of a batch's loss, which is returned: a sum in nats.
+    /// Adds the gradients of a batch's loss, which is returned: a sum over its tokens.
     pub(crate) fn add_loss(
         &mut self,
         model: &LanguageModel,
-        batch: BatchTensors,
+        ids: Tensor<2, Int>,
+        objective: &mut dyn Objective,
         recompute: Recompute,
     ) -> f64 {
-        let BatchTensors {
-            ids,
-            targets,
-            weights,
-            ..
-        } = batch;
         let sum = match recompute {
             Recompute::None => {
-                let sum = model.loss(ids, targets, weights);
+                let sum = model.objective(ids, objective);
                 self.add(model, sum.backward());
                 sum
             }
             Recompute::Layer => {
-                model.loss_by_layers(ids, targets, weights, |part| self.add(model, part))
+                model.objective_by_layers(ids, objective, |part| self.add(model, part))
             }
         };
         f64::from(sum.into_scalar::<f32>())

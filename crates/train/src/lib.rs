@@ -2,7 +2,8 @@
 //!
 //! [`RunConfig`] is the TOML file; [`train`] takes it from text to a model directory. Everything
 //! that a run leaves behind lies in its [`RunDirectory`]: the resolved configuration, one JSON
-//! object for each logged step, a picture of the curves, checkpoints, and the model.
+//! object for each logged step, a picture of the curves, checkpoints, and the model. What is minimised
+//! is a [`TrainingObjective`], [`NextToken`] unless a teacher comes in.
 //!
 //! A run is a pure function of its configuration, its data and the number of threads: batches and
 //! initial weights follow from the seed and the step alone.
@@ -15,6 +16,7 @@ mod evaluate;
 mod gradients;
 mod memory;
 mod metrics;
+mod objective;
 mod optimizer;
 mod peak;
 mod progress;
@@ -23,12 +25,13 @@ mod schedule;
 mod trainer;
 
 pub use checkpoint::Difference;
-pub use config::{ModelSection, Recompute, RunConfig, Stage, TrainSection};
+pub use config::{DistillSection, ModelSection, Recompute, RunConfig, Stage, TrainSection};
 pub use error::TrainError;
-pub use evaluate::{Baselines, Evaluation, Validation};
+pub use evaluate::{Baselines, BatchTensors, Evaluation, Validation};
 pub use gradients::AccumulatedGradients;
 pub use memory::keep_freed_memory;
 pub use metrics::Record;
+pub use objective::{BatchObjective, CROSS_ENTROPY, Footprint, NextToken, TrainingObjective};
 pub use optimizer::ModelAdamW;
 pub use peak::matrix_product_peak;
 pub use progress::DataProgress;

@@ -18,7 +18,11 @@ pub struct Record {
     pub tokens: u64,
     /// Mean loss of this step's batch before its update, in nats per token.
     pub loss: f64,
-    /// The same in bits per byte of text.
+    /// Its terms by name, in nats per token and without their weights, where there are several:
+    /// `cross_entropy`, `divergence` from a teacher, `smooth_l1` between layers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub terms: BTreeMap<String, f64>,
+    /// The cross-entropy in bits per byte of text.
     pub bits_per_byte: f64,
     /// The update's learning rate.
     pub lr: f64,
@@ -114,6 +118,7 @@ mod tests {
             step,
             tokens: 10 * step,
             loss: 1.0 / step as f64,
+            terms: BTreeMap::new(),
             bits_per_byte: 0.5,
             lr: 1e-3,
             grad_norm: 1.0,

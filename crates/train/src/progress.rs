@@ -117,8 +117,16 @@ impl StepProgress {
         let done = (record.step - self.first).max(1);
         let left = self.started.elapsed().as_secs_f64() / done as f64
             * (self.steps.saturating_sub(record.step)) as f64;
+        let terms = record.terms.iter();
+        let terms: Vec<String> = terms
+            .map(|(name, nats)| format!("{} {nats:.3}", name.replace('_', " ")))
+            .collect();
+        let terms = match terms.is_empty() {
+            true => " =".to_owned(),
+            false => format!(" ({});", terms.join(", ")),
+        };
         self.say(&format!(
-            "step {}/{}: loss {:.3} = {:.3} bits/byte{validation}, {:.0} tokens/s{share}, {:.0} s left",
+            "step {}/{}: loss {:.3}{terms} {:.3} bits/byte{validation}, {:.0} tokens/s{share}, {:.0} s left",
             record.step,
             self.steps,
             record.loss,

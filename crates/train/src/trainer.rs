@@ -25,7 +25,10 @@ use crate::optimizer::ModelAdamW;
 use crate::peak::matrix_product_peak;
 use crate::progress::{DataProgress, StepProgress};
 use crate::run_directory::config_text;
-use crate::{LearningRate, Recompute, RunConfig, RunDirectory, TrainError, curve, memory};
+use crate::{
+    DistillSection, LearningRate, Recompute, RunConfig, RunDirectory, TrainError,
+    TrainingObjective, curve, memory,
+};
 
 /// What a run is told besides its configuration.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub struct RunOptions<'a> {
     pub resume: bool,
     /// Whether parameters and activations live in this machine's memory, which is then checked.
     pub on_host: bool,
+    /// What is minimised.
+    pub objective: &'a dyn TrainingObjective,
     /// Set from outside to end the run with a checkpoint after the current step.
     pub interrupt: &'a AtomicBool,
 }
@@ -76,6 +81,7 @@ pub fn train(
     device: &Device,
 ) -> Result<Summary, TrainError> {
     config.validate()?;
+    refuse_another_objective(config, options.objective)?;
     // Before any text is read: the sizes are known but for the vocabulary of a given tokenizer.
     refuse_what_does_not_fit(config, config.data.vocab_size, options, device)?;
     let given = options.run.as_deref();
@@ -90,18 +96,42 @@ pub fn train(
     };
     let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
     refuse_what_does_not_fit(config, corpus.tokenizer.vocab_size(), options, device)?;
+    let plan = Plan {
+        config,
+        objective: options.objective,
+        device,
+    };
     let mut trainer = match found {
-        Some((Some(found), lock)) => Trainer::resume(config, run, lock, corpus, device, found)?,
-        Some((None, lock)) => Trainer::start(config, run, lock, corpus, device)?,
+        Some((Some(found), lock)) => Trainer::resume(plan, run, lock, corpus, found)?,
+        Some((None, lock)) => Trainer::start(plan, run, lock, corpus)?,
         None => {
             // Only now, so that a corpus that cannot be had leaves no run behind.
             let lock = run.lock()?;
-            Trainer::start(config, run, lock, corpus, device)?
+            Trainer::start(plan, run, lock, corpus)?
         }
     };
     let result = trainer.run(options.interrupt);
     trainer.progress.finish();
     result
+}
+
+/// A configuration with a teacher needs the objective that has it, and no other has.
+fn refuse_another_objective(
+    config: &RunConfig,
+    objective: &dyn TrainingObjective,
+) -> Result<(), TrainError> {
+    let name = |section: Option<&DistillSection>| match section {
+        Some(section) => format!("{section:?}"),
+        None => "not there".to_owned(),
+    };
+    match objective.section() == config.distill.as_ref() {
+        true => Ok(()),
+        false => Err(TrainError::Value {
+            key: "distill",
+            found: name(config.distill.as_ref()),
+            allowed: format!("the objective's is {}", name(objective.section())),
+        }),
+    }
 }
 
 fn refuse_what_does_not_fit(
@@ -114,17 +144,27 @@ fn refuse_what_does_not_fit(
         // The final solver is the most expensive one, or the stages would be pointless.
         let model = LanguageModel::empty(&config.model.config(vocab_size, None), device)?;
         let (batch, seq) = (config.train.batch, config.model.seq_len);
-        let memory = match config.train.recompute {
+        let mut memory = match config.train.recompute {
             Recompute::None => TrainingMemory::of(&model, batch, seq),
             Recompute::Layer => TrainingMemory::of_one_layer(&model, batch, seq),
         };
+        memory.parameters += options.objective.footprint().bytes;
         memory::check_host(&memory)?;
     }
     Ok(())
 }
 
+/// What a run is to do, and where.
+#[derive(Clone, Copy)]
+struct Plan<'a> {
+    config: &'a RunConfig,
+    objective: &'a dyn TrainingObjective,
+    device: &'a Device,
+}
+
 struct Trainer<'a> {
     config: &'a RunConfig,
+    objective: &'a dyn TrainingObjective,
     config_text: String,
     run: RunDirectory,
     device: &'a Device,
@@ -185,12 +225,12 @@ struct Standing {
 
 impl<'a> Trainer<'a> {
     fn start(
-        config: &'a RunConfig,
+        plan: Plan<'a>,
         run: RunDirectory,
         lock: File,
         corpus: Corpus,
-        device: &'a Device,
     ) -> Result<Self, TrainError> {
+        let Plan { config, device, .. } = plan;
         let model_config = stage_config(config, &corpus, 0);
         let model = initial_model(&config.train, &model_config, &corpus.tokenizer, device)?;
         let optimizer = ModelAdamW::new(&config.train);
@@ -201,19 +241,23 @@ impl<'a> Trainer<'a> {
             tokens: 0,
         };
         let data = Data::new(config, corpus)?;
-        let trainer = Self::assemble(config, run, lock, data, device, standing)?;
+        let trainer = Self::assemble(plan, run, lock, data, standing)?;
         trainer.run.write_config(&trainer.config_text)?;
         Ok(trainer)
     }
 
     fn assemble(
-        config: &'a RunConfig,
+        plan: Plan<'a>,
         run: RunDirectory,
         lock: File,
         data: Data,
-        device: &'a Device,
         standing: Standing,
     ) -> Result<Self, TrainError> {
+        let Plan {
+            config,
+            objective,
+            device,
+        } = plan;
         let train = &config.train;
         let (batch, seq) = (train.batch, config.model.seq_len);
         let Data {
@@ -234,6 +278,7 @@ impl<'a> Trainer<'a> {
         let log = MetricsLog::open(&run.metrics(), step)?;
         Ok(Self {
             config,
+            objective,
             config_text: config_text(config),
             device,
             identity,

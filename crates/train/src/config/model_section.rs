@@ -65,6 +65,27 @@ fn default_range() -> f64 {
 }
 
 impl ModelSection {
+    /// The section that describes a model, all but its vocabulary, its special tokens and a scaling
+    /// of the rotary frequencies.
+    pub fn of(config: &ModelConfig) -> Self {
+        let SolverConfig { name, options } = config.solver.clone();
+        Self {
+            d_model: config.d_model,
+            d_ff: config.d_ff,
+            n_layers: config.n_layers,
+            n_heads: config.n_heads,
+            n_kv_heads: Some(config.n_kv_heads),
+            seq_len: config.seq_len,
+            tie_embeddings: config.tie_embeddings,
+            solver: name,
+            iterations: options.iterations,
+            predictor_order: options.predictor_order,
+            rms_norm_eps: config.rms_norm_eps,
+            rope_theta: config.rope_theta,
+            initializer_range: config.initializer_range,
+        }
+    }
+
     /// The model's configuration, once the tokenizer is known.
     pub fn config(&self, vocab_size: usize, document_end: Option<u32>) -> ModelConfig {
         ModelConfig {

@@ -8,13 +8,22 @@ use burn::tensor::Tensor;
 use iiet_model::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
 
 use super::*;
+use crate::NextToken;
 
 /// A trainer after two good steps, on a corpus of its own.
 fn trainer<'a>(config: &'a RunConfig, device: &'a Device) -> Trainer<'a> {
     let run = RunDirectory::fresh(Some(&config.data.cache.join("run")), "").unwrap();
     let lock = run.lock().unwrap();
     let corpus = prepare_corpus(&config.data, &()).unwrap();
-    let mut trainer = Trainer::start(config, run, lock, corpus, device).unwrap();
+    let mut trainer = {
+        let objective = &NextToken;
+        let plan = Plan {
+            config,
+            objective,
+            device,
+        };
+        Trainer::start(plan, run, lock, corpus).unwrap()
+    };
     for _ in 0..2 {
         trainer.take_step().unwrap();
     }

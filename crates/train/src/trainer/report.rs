@@ -72,11 +72,14 @@ impl Trainer<'_> {
             validate.then(|| self.validation.evaluate(&self.model.valid(), self.device));
         let cost = Cost::of(&self.model);
         // The backward pass takes two products for each of the forward pass.
-        let flops = 3.0 * cost.forward_flops_per_token * tokens_per_second;
+        let per_token =
+            3.0 * cost.forward_flops_per_token + self.objective.footprint().flops_per_token;
+        let flops = per_token * tokens_per_second;
         let record = Record {
             step: self.step,
             tokens: self.tokens,
             loss: update.loss,
+            terms: update.terms.clone(),
             bits_per_byte: update.bits_per_byte,
             lr: update.lr,
             grad_norm: update.grad_norm,

@@ -5,7 +5,7 @@ use std::fs::File;
 use burn::tensor::Device;
 use iiet_data::Corpus;
 
-use super::{Data, LastCheckpoint, Standing, Trainer};
+use super::{Data, LastCheckpoint, Plan, Standing, Trainer};
 use crate::checkpoint::{self, Checkpoint, DataPosition, RandomState};
 use crate::config::differences;
 use crate::optimizer::ModelAdamW;
@@ -107,13 +107,13 @@ fn refuse_impossible_steps(config: &RunConfig, at: &Checkpoint) -> Result<(), Tr
 
 impl<'a> Trainer<'a> {
     pub(super) fn resume(
-        config: &'a RunConfig,
+        plan: Plan<'a>,
         run: RunDirectory,
         lock: File,
         corpus: Corpus,
-        device: &'a Device,
         found: Found,
     ) -> Result<Self, TrainError> {
+        let config = plan.config;
         let Checkpoint {
             path,
             state,
@@ -159,7 +159,7 @@ impl<'a> Trainer<'a> {
             step: state.step,
             tokens: state.tokens,
         };
-        let mut trainer = Self::assemble(config, run, lock, data, device, standing)?;
+        let mut trainer = Self::assemble(plan, run, lock, data, standing)?;
         trainer.run.log_resume(&Resume {
             step: state.step,
             passed_over: &found.passed,

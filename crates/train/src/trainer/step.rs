@@ -3,17 +3,22 @@
 //! `accumulation` micro-batches, each summing its losses; the gradient of the sum divided by the
 //! number of tokens that were really there, clipped by its global norm; one step of AdamW.
 
+use std::collections::BTreeMap;
+
 use iiet_data::statistics;
 use iiet_model::LanguageModel;
 
 use super::Trainer;
-use crate::TrainError;
 use crate::evaluate::batch_tensors;
 use crate::gradients::AccumulatedGradients;
+use crate::{CROSS_ENTROPY, TrainError};
 
 /// The result of one update.
 pub(super) struct Step {
+    /// What is minimised, a token.
     pub(super) loss: f64,
+    /// Its terms, if it has several.
+    pub(super) terms: BTreeMap<String, f64>,
     pub(super) bits_per_byte: f64,
     pub(super) lr: f64,
     pub(super) grad_norm: f64,
@@ -24,6 +29,7 @@ impl Trainer<'_> {
         let train = &self.config.train;
         let mut gradients = AccumulatedGradients::default();
         let (mut nats, mut tokens, mut bytes) = (0.0, 0, 0.0);
+        let mut terms: BTreeMap<&str, f64> = BTreeMap::new();
         for micro in 0..train.accumulation as u64 {
             let batch = self
                 .batches
@@ -31,7 +37,11 @@ impl Trainer<'_> {
             bytes += self.text.of(&batch);
             let batch = batch_tensors(&batch, self.device);
             tokens += batch.tokens;
-            nats += gradients.add_loss(&self.model, batch, train.recompute);
+            let mut objective = self.objective.of_batch(&batch);
+            nats += gradients.add_loss(&self.model, batch.ids, &mut *objective, train.recompute);
+            for (name, nats) in objective.terms() {
+                *terms.entry(name).or_default() += nats;
+            }
         }
         let step = self.step + 1;
         let loss = nats / tokens as f64;
@@ -55,9 +65,15 @@ impl Trainer<'_> {
             .step(model, gradients, clip / tokens as f64, lr);
         self.step = step;
         self.tokens += tokens;
-        let bits_per_byte = statistics::bits_per_byte(loss, tokens, bytes);
+        let terms: BTreeMap<String, f64> = terms
+            .into_iter()
+            .map(|(name, nats)| (name.to_owned(), nats / tokens as f64))
+            .collect();
+        let cross_entropy = *terms.get(CROSS_ENTROPY).unwrap_or(&loss);
+        let bits_per_byte = statistics::bits_per_byte(cross_entropy, tokens, bytes);
         Ok(Step {
             loss,
+            terms,
             bits_per_byte,
             lr,
             grad_norm,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use iiet_train::{Record, RunConfig, RunOptions, Summary, TrainError, train};
+use iiet_train::{NextToken, Record, RunConfig, RunOptions, Summary, TrainError, train};
 use tempfile::TempDir;
 
 pub static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -95,6 +95,7 @@ impl Place {
             name: name.into(),
             resume,
             on_host: true,
+            objective: &NextToken,
             interrupt,
         };
         train(&self.config(sets)?, &options, &Device::default())

@@ -1,0 +1,62 @@
+//! What a run minimises.
+
+use std::fmt::Debug;
+
+use iiet_model::{CrossEntropy, Objective};
+
+use crate::DistillSection;
+use crate::evaluate::BatchTensors;
+
+/// The name of the term that is the cross-entropy with the text.
+pub const CROSS_ENTROPY: &str = "cross_entropy";
+
+/// The loss of a run.
+pub trait TrainingObjective: Debug {
+    /// The loss of a micro-batch: a sum over its tokens.
+    fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective>;
+
+    /// The section of the configuration that it follows; a run must have the same.
+    fn section(&self) -> Option<&DistillSection> {
+        None
+    }
+
+    /// What it takes besides the trained model.
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
+    }
+}
+
+/// The loss of one micro-batch.
+pub trait BatchObjective: Objective {
+    /// The terms by name, once the loss has been computed: sums in nats over tokens, without the
+    /// weights that they have in the loss, [`CROSS_ENTROPY`] among them. None if that is the loss.
+    fn terms(&mut self) -> Vec<(&'static str, f64)>;
+}
+
+/// Memory and work of another model, such as a teacher.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Footprint {
+    /// Bytes of parameters.
+    pub bytes: u64,
+    /// Floating-point operations a token.
+    pub flops_per_token: f64,
+}
+
+/// Cross-entropy with the next token.
+#[derive(Debug, Clone, Copy)]
+pub struct NextToken;
+
+impl TrainingObjective for NextToken {
+    fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective> {
+        Box::new(CrossEntropy {
+            targets: batch.targets.clone(),
+            weights: batch.weights.clone(),
+        })
+    }
+}
+
+impl BatchObjective for CrossEntropy {
+    fn terms(&mut self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+}
