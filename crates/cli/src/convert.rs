@@ -96,7 +96,7 @@ fn solver(arguments: &Arguments, before: SolverConfig) -> anyhow::Result<SolverC
         if !name.reads(SolverOption::Iterations) {
             bail!("--iterations: {} takes none", arguments.solver);
         }
-        options.iterations = iterations(text)?;
+        options.iterations = iterations(text).context("--iterations")?;
     }
     if let Some(order) = arguments.predictor_order {
         if !name.reads(SolverOption::PredictorOrder) {
@@ -107,12 +107,13 @@ fn solver(arguments: &Arguments, before: SolverConfig) -> anyhow::Result<SolverC
     Ok(SolverConfig { name, options })
 }
 
-fn iterations(text: &str) -> anyhow::Result<IterationSchedule> {
+/// Corrections as written: one number, or one for each layer.
+pub(crate) fn iterations(text: &str) -> anyhow::Result<IterationSchedule> {
     let numbers: Vec<usize> = text
         .split(',')
         .map(|word| word.trim().parse())
         .collect::<Result<_, _>>()
-        .with_context(|| format!("--iterations: {text:?}; expected 3, or 3,1,0"))?;
+        .with_context(|| format!("{text:?}; expected 3, or 3,1,0"))?;
     Ok(match numbers.as_slice() {
         [one] => IterationSchedule::Uniform(*one),
         _ => IterationSchedule::PerLayer(numbers),

@@ -1,13 +1,14 @@
 //! `iiet influence`
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Device;
 use comfy_table::{Table, presets};
-use iiet_data::{Batches, TokenFile, Tokenizer, evaluation_windows};
-use iiet_distill::{Influence, InfluenceMeter, draw_heat_map};
+use iiet_data::{TokenFile, Tokenizer};
+use iiet_distill::{DistillError, Influence, calibrate, draw_heat_map};
+use iiet_model::LanguageModel;
 use indicatif::ProgressBar;
 
 use crate::backend;
@@ -35,7 +36,6 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = backend::choose().device;
     let (model, _) = iiet_model::load(&arguments.model, &device)?;
-    let mut meter = InfluenceMeter::new(&model)?;
     ensure!(arguments.batch > 0, "--batch is 0; allowed: 1 and above");
 
     let file = match arguments.data.is_dir() {
@@ -52,42 +52,56 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.model.join("tokenizer.json")
     );
 
-    let seq = model.config().seq_len;
-    let batches = Batches::new(tokens, arguments.batch, seq, 0)?;
-    // The last window of a file may be short; influence takes whole ones.
-    let whole = (batches.tokens().len() - 1) / seq as u64;
-    ensure!(
-        whole > 0,
-        "{}: {} tokens, fewer than one window of the model's context of {seq}",
-        file.display(),
-        batches.tokens().len()
-    );
-    let windows = evaluation_windows(whole, seq, arguments.tokens);
-    let bar = ProgressBar::new(windows.len() as u64);
-    for windows in windows.chunks(arguments.batch) {
-        let batch = batches.of_windows(windows)?;
-        let ids: Vec<i64> = batch.inputs.iter().map(|id| i64::from(*id)).collect();
-        let data = TensorData::new::<i64, _>(ids, [batch.batch, batch.seq]);
-        meter.add(&model, Tensor::<2, Int>::from_data(data, &device));
-        bar.inc(windows.len() as u64);
+    let influence = measure(
+        &model,
+        &[(tokens, 1.0)],
+        arguments.tokens,
+        arguments.batch,
+        &device,
+    )
+    .with_context(|| file.display().to_string())?;
+    say(&influence);
+    if let Some(out) = &arguments.out {
+        let svg = write(&influence, out)?;
+        println!("{}, {}", out.display(), svg.display());
     }
-    bar.finish_and_clear();
+    Ok(())
+}
 
-    let influence = meter.finish();
-    println!("{}", table(&influence));
+/// The table of a model on some sources, with a bar.
+pub(crate) fn measure(
+    model: &LanguageModel,
+    sources: &[(TokenFile, f64)],
+    tokens: u64,
+    batch: usize,
+    device: &Device,
+) -> Result<Influence, DistillError> {
+    let bar = ProgressBar::no_length();
+    let influence = calibrate(model, sources, tokens, batch, device, |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    influence
+}
+
+/// Prints the table.
+pub(crate) fn say(influence: &Influence) {
+    println!("{}", table(influence));
     println!(
         "1 - cos between the layer's outputs before and after each correction, mean over {} tokens \
          in {} sequences, with standard errors",
         influence.tokens, influence.sequences
     );
-    if let Some(out) = &arguments.out {
-        let json = serde_json::to_string_pretty(&influence)?;
-        fs::write(out, json + "\n").with_context(|| format!("writing {}", out.display()))?;
-        let svg = out.with_extension("svg");
-        draw_heat_map(&svg, &influence)?;
-        println!("{}, {}", out.display(), svg.display());
-    }
-    Ok(())
+}
+
+/// Writes the table as JSON, and beside it the heat map, whose path is returned.
+pub(crate) fn write(influence: &Influence, path: &Path) -> anyhow::Result<PathBuf> {
+    let json = serde_json::to_string_pretty(influence)?;
+    fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))?;
+    let svg = path.with_extension("svg");
+    draw_heat_map(&svg, influence)?;
+    Ok(svg)
 }
 
 fn table(influence: &Influence) -> Table {

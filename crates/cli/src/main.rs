@@ -3,6 +3,7 @@
 mod backend;
 mod convert;
 mod data;
+mod distill;
 mod eval;
 mod generate;
 mod influence;
@@ -38,6 +39,8 @@ enum Command {
     Logits(logits::Arguments),
     /// Measure what each correction of an iterated model contributes.
     Influence(influence::Arguments),
+    /// Distil an iterated model into one with fewer corrections.
+    Distill(distill::Arguments),
     /// Prepare a corpus for training, or look into a prepared one.
     #[command(subcommand)]
     Data(data::Command),
@@ -77,6 +80,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Influence(arguments) => influence::run(&arguments),
+        Command::Distill(arguments) => distill::run(&arguments),
         Command::Data(command) => data::run(&command),
         Command::Info(arguments) => info::run(&arguments),
     }

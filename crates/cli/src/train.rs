@@ -1,9 +1,10 @@
 //! `iiet train`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use iiet_distill::objective_of;
 use iiet_train::{Difference, RunConfig, RunDirectory, RunOptions, Summary, train};
 
 use crate::backend;
@@ -35,9 +36,29 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         (None, None) => to_resume(&RunDirectory::last()?),
     };
     let config = RunConfig::load(&path, &arguments.set)?;
-    let name = path
-        .file_stem()
-        .map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned());
+    let chosen = backend::choose();
+    let objective = objective_of(&config, &chosen.device)?;
+    let options = RunOptions {
+        run,
+        name: name_of(&path),
+        resume: arguments.resume,
+        on_host: chosen.on_host,
+        objective: &*objective,
+        interrupt: interrupt()?,
+    };
+    let summary = train(&config, &options, &chosen.device)?;
+    report(&summary);
+    Ok(())
+}
+
+/// What a run is called after its configuration.
+pub(crate) fn name_of(config: &Path) -> String {
+    let stem = config.file_stem();
+    stem.map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// Set from now on by Ctrl-C.
+pub(crate) fn interrupt() -> anyhow::Result<&'static AtomicBool> {
     ctrlc::set_handler(|| {
         if INTERRUPT.swap(true, Ordering::Relaxed) {
             // Asked twice: not even a checkpoint.
@@ -46,21 +67,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         eprintln!("interrupted: writing a checkpoint after this step; once more to stop at once");
     })
     .context("cannot catch Ctrl-C")?;
-    let chosen = backend::choose();
-    let options = RunOptions {
-        run,
-        name,
-        resume: arguments.resume,
-        on_host: chosen.on_host,
-        interrupt: &INTERRUPT,
-    };
-    let summary = train(&config, &options, &chosen.device)?;
-    report(&summary);
-    Ok(())
+    Ok(&INTERRUPT)
 }
 
 /// The configuration to go on with, and the run.
-fn to_resume(run: &RunDirectory) -> (PathBuf, Option<PathBuf>) {
+pub(crate) fn to_resume(run: &RunDirectory) -> (PathBuf, Option<PathBuf>) {
     let (path, otherwise) = run.config_to_resume();
     let own = run.config();
     for Difference { key, before, now } in otherwise {
@@ -72,7 +83,7 @@ fn to_resume(run: &RunDirectory) -> (PathBuf, Option<PathBuf>) {
     (path, Some(run.path().to_owned()))
 }
 
-fn report(summary: &Summary) {
+pub(crate) fn report(summary: &Summary) {
     let Summary { run, baselines, .. } = summary;
     let Some(validation) = &summary.validation else {
         println!(

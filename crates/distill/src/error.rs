@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use iiet_data::DataError;
+use iiet_model::ModelError;
 use iiet_ode::SolverName;
 
 /// What can go wrong when a model is measured or a schedule is chosen.
@@ -28,6 +30,50 @@ pub enum DistillError {
         /// The mean asked for.
         found: f64,
     },
+    /// A schedule that is no part of the teacher's.
+    #[error("the schedule {found}; allowed: {allowed}")]
+    Schedule {
+        /// What is wrong with it.
+        found: String,
+        /// What the teacher has.
+        allowed: String,
+    },
+    /// A corpus that another tokenizer made.
+    #[error(
+        "the corpus has another tokenizer than the teacher, whose is {0}; set data.tokenizer = {0:?}, or prepare the corpus as the teacher's was",
+        .path.display()
+    )]
+    AnotherTokenizer {
+        /// The teacher's tokenizer.
+        path: PathBuf,
+    },
+    /// A teacher that has changed since the run began.
+    #[error(
+        "{}: this is not the teacher that the run began with: blake3 {found}, then {wanted}",
+        .path.display()
+    )]
+    AnotherTeacher {
+        /// The teacher's directory.
+        path: PathBuf,
+        /// The hash of what lies there.
+        found: String,
+        /// The hash in the configuration.
+        wanted: String,
+    },
+    /// Too little text to measure on.
+    #[error("{tokens} tokens, fewer than one window of the model's context of {seq}")]
+    TooShort {
+        /// Tokens of the source.
+        tokens: u64,
+        /// Tokens of a window.
+        seq: usize,
+    },
+    /// The text could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The teacher could not be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The heat map could not be drawn or written.
     #[error("{}: {reason}", .path.display())]
     Drawing {

@@ -10,8 +10,8 @@
 //! Liu et al., *IIET*, EMNLP 2025 (arXiv 2509.22463), section 4.
 
 use burn::tensor::{Int, Tensor};
-use iiet_model::LanguageModel;
-use iiet_ode::{Solver, Trajectory};
+use iiet_model::{LanguageModel, ModelConfig};
+use iiet_ode::{Solver, SolverConfig, SolverOption, Trajectory};
 use serde::{Deserialize, Serialize};
 
 use crate::DistillError;
@@ -48,18 +48,7 @@ impl InfluenceMeter {
     ///
     /// [`DistillError::NoCorrections`] if no layer of the model takes any.
     pub fn new(model: &LanguageModel) -> Result<Self, DistillError> {
-        let config = model.config();
-        let solver = &config.solver;
-        let iterates = solver.name.reads(iiet_ode::SolverOption::Iterations);
-        let corrections = match iterates {
-            true => solver.options.iterations.per_layer(config.n_layers),
-            false => vec![0; config.n_layers],
-        };
-        if corrections.iter().all(|r| *r == 0) {
-            return Err(DistillError::NoCorrections {
-                solver: solver.name,
-            });
-        }
+        let corrections = corrections(model.config())?;
         Ok(Self {
             moments: corrections.iter().map(|r| vec![(0.0, 0.0); *r]).collect(),
             sequences: 0,
@@ -118,6 +107,23 @@ impl InfluenceMeter {
                 .map(|row| row.into_iter().map(|e| (n > 1.0).then_some(e)).collect())
                 .collect(),
         }
+    }
+}
+
+/// How many corrections each layer of a model takes.
+///
+/// # Errors
+///
+/// [`DistillError::NoCorrections`] if no layer takes any.
+pub fn corrections(config: &ModelConfig) -> Result<Vec<usize>, DistillError> {
+    let SolverConfig { name, options } = &config.solver;
+    let corrections = match name.reads(SolverOption::Iterations) {
+        true => options.iterations.per_layer(config.n_layers),
+        false => Vec::new(),
+    };
+    match corrections.iter().any(|r| *r > 0) {
+        true => Ok(corrections),
+        false => Err(DistillError::NoCorrections { solver: *name }),
     }
 }
 

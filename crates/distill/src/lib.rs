@@ -1,19 +1,26 @@
 //! IIAD, iteration-influence-aware distillation: what each correction of an iterated model
-//! contributes, and which of them to keep.
+//! contributes, which of them to keep, and how to make good for the others.
 //!
-//! [`InfluenceMeter`] measures `I[n,i]`, how far the i-th correction of layer n turns its output.
+//! [`InfluenceMeter`] measures `I[n,i]`, how far the i-th correction of layer n turns its output;
+//! [`calibrate`] does so on a corpus.
 //! [`by_threshold`] and [`by_budget`] turn the table into an
 //! [`IterationSchedule`](iiet_ode::IterationSchedule), how many corrections each layer keeps.
+//! [`Distillation`] is the loss under which the student, the teacher with that schedule, goes on
+//! training: an objective for [`iiet_train::train`].
 //!
 //! Liu et al., *IIET: Efficient Numerical Transformer via Implicit Iterative Euler Method*,
 //! EMNLP 2025 (arXiv 2509.22463), section 4.
 
+mod calibration;
+mod distillation;
 mod error;
 mod heat_map;
 mod influence;
 mod schedule;
 
+pub use calibration::calibrate;
+pub use distillation::{Distillation, objective_of};
 pub use error::DistillError;
 pub use heat_map::draw_heat_map;
-pub use influence::{Influence, InfluenceMeter};
-pub use schedule::{by_budget, by_threshold};
+pub use influence::{Influence, InfluenceMeter, corrections};
+pub use schedule::{by_budget, by_hand, by_threshold};

@@ -55,6 +55,34 @@ pub fn by_budget(influence: &[Vec<f64>], mean: f64) -> Result<IterationSchedule,
     Ok(IterationSchedule::PerLayer(kept))
 }
 
+/// A schedule as written, if a model with `teacher` corrections a layer can keep so many.
+///
+/// # Errors
+///
+/// [`DistillError::Schedule`] for another number of layers, or for more corrections in a layer than
+/// the teacher takes.
+pub fn by_hand(
+    teacher: &[usize],
+    schedule: IterationSchedule,
+) -> Result<IterationSchedule, DistillError> {
+    let refuse = |found: String| {
+        Err(DistillError::Schedule {
+            found,
+            allowed: format!("{teacher:?}, as in the teacher, or fewer"),
+        })
+    };
+    if let IterationSchedule::PerLayer(kept) = &schedule
+        && kept.len() != teacher.len()
+    {
+        return refuse(format!("has {} layers", kept.len()));
+    }
+    let kept = schedule.per_layer(teacher.len());
+    match kept.iter().zip(teacher).position(|(kept, all)| kept > all) {
+        Some(n) => refuse(format!("has {} corrections in layer {}", kept[n], n + 1)),
+        None => Ok(IterationSchedule::PerLayer(kept)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +127,27 @@ mod tests {
         }
         assert!(by_budget(&table(), 0.9).is_err());
         assert!(by_budget(&table(), f64::NAN).is_err());
+    }
+
+    #[test]
+    fn a_schedule_by_hand_keeps_no_more_than_there_is() {
+        let by_hand = |schedule| by_hand(&[3, 2], schedule);
+        assert_eq!(
+            by_hand(IterationSchedule::Uniform(2)).unwrap(),
+            PerLayer(vec![2, 2])
+        );
+        assert_eq!(by_hand(PerLayer(vec![3, 0])).unwrap(), PerLayer(vec![3, 0]));
+        for (schedule, message) in [
+            (
+                PerLayer(vec![1]),
+                "the schedule has 1 layers; allowed: [3, 2], as in the teacher",
+            ),
+            (PerLayer(vec![3, 3]), "3 corrections in layer 2"),
+            (IterationSchedule::Uniform(4), "4 corrections in layer 1"),
+        ] {
+            let error = by_hand(schedule).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     fn tables() -> impl Strategy<Value = Vec<Vec<f64>>> {

@@ -1,0 +1,199 @@
+//! `iiet distill`
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use burn::tensor::Device;
+use iiet_data::{Corpus, prepare_corpus};
+use iiet_distill::{
+    Distillation, Influence, by_budget, by_hand, by_threshold, corrections, objective_of,
+};
+use iiet_model::{LanguageModel, load, model_hash};
+use iiet_ode::IterationSchedule;
+use iiet_train::{
+    DataProgress, ModelSection, RunConfig, RunDirectory, RunOptions, TrainingObjective, train,
+};
+
+use crate::backend::{self, Chosen};
+use crate::convert::iterations;
+use crate::influence;
+use crate::train::{interrupt, name_of, report, to_resume};
+
+/// Windows at a time while influences are measured; the result does not depend on it.
+const CALIBRATION_BATCH: usize = 4;
+
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("schedules").args(["threshold", "evaluations", "schedule"]))]
+pub(crate) struct Arguments {
+    /// The model directory of the teacher: an iterated model.
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "resume",
+        conflicts_with = "resume"
+    )]
+    teacher: Option<PathBuf>,
+    /// Keep the corrections of each layer up to the first whose influence is below TAU.
+    #[arg(long, value_name = "TAU", conflicts_with = "resume")]
+    threshold: Option<f64>,
+    /// Drop the least influential corrections until a layer takes MEAN evaluations on average, its
+    /// guess included.
+    #[arg(long, value_name = "MEAN", conflicts_with = "resume")]
+    evaluations: Option<f64>,
+    /// The corrections of each layer by hand, as in 3,1,0; or one number for all.
+    #[arg(long, value_name = "R,..", conflicts_with = "resume")]
+    schedule: Option<String>,
+    /// The configuration: [data], [train] and, if the loss is not to be the usual one, [distill];
+    /// configs/distill.toml is one. A resumed run has its own.
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "resume",
+        conflicts_with = "resume"
+    )]
+    config: Option<PathBuf>,
+    /// Override a key of the configuration, such as distill.temperature=2; repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Tokens of the training text to measure influences on.
+    #[arg(long, value_name = "N", default_value_t = 65_536)]
+    calibration_tokens: u64,
+    /// The run's directory [default: runs/ and the configuration's name; with --resume alone the
+    /// run that was written to last].
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Go on from the newest whole checkpoint of the run.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// A run that is ready to be trained.
+struct Ready {
+    config: RunConfig,
+    objective: Box<dyn TrainingObjective>,
+    run: PathBuf,
+    name: String,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let chosen = backend::choose();
+    let ready = match (&arguments.teacher, &arguments.config) {
+        (Some(teacher), Some(config)) => fresh(arguments, teacher, config, &chosen)?,
+        _ => resumed(arguments, &chosen.device)?,
+    };
+    let options = RunOptions {
+        run: Some(ready.run),
+        name: ready.name,
+        resume: arguments.resume,
+        on_host: chosen.on_host,
+        objective: &*ready.objective,
+        interrupt: interrupt()?,
+    };
+    let summary = train(&ready.config, &options, &chosen.device)?;
+    report(&summary);
+    Ok(())
+}
+
+fn fresh(
+    arguments: &Arguments,
+    teacher: &Path,
+    file: &Path,
+    chosen: &Chosen,
+) -> anyhow::Result<Ready> {
+    let device = &chosen.device;
+    let name = name_of(file);
+    let (model, teacher_config) = load(teacher, device)?;
+    let section = ModelSection::of(&teacher_config);
+    let hash = model_hash(teacher)?;
+    let mut config = RunConfig::load_student(file, &section, (teacher, &hash), &arguments.set)?;
+    // Found out before the work, not after it.
+    let run = RunDirectory::fresh(arguments.run.as_deref(), &name)?
+        .path()
+        .to_owned();
+    let teacher_section = config.distill.as_ref();
+    let teacher_section = teacher_section.context("invariant: a student has a teacher")?;
+    let objective = Distillation::open(teacher_section, device)?;
+    let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
+    objective.check_tokenizer(&corpus.tokenizer)?;
+
+    let (schedule, influence) = schedule(arguments, &model, &corpus, device)?;
+    let kept = schedule.per_layer(teacher_config.n_layers);
+    let evaluations: usize = kept.iter().map(|r| r + 1).sum();
+    println!(
+        "corrections kept {kept:?}: {:.2} evaluations a layer",
+        evaluations as f64 / kept.len() as f64
+    );
+    config.model.iterations = schedule;
+    if let Some(influence) = influence {
+        fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
+        influence::write(&influence, &run.join("influence.json"))?;
+    }
+    Ok(Ready {
+        config,
+        objective: Box::new(objective),
+        run,
+        name,
+    })
+}
+
+/// The schedule asked for, and the influences that it follows from.
+fn schedule(
+    arguments: &Arguments,
+    teacher: &LanguageModel,
+    corpus: &Corpus,
+    device: &Device,
+) -> anyhow::Result<(IterationSchedule, Option<Influence>)> {
+    let measure = || -> anyhow::Result<Influence> {
+        let tokens = arguments.calibration_tokens;
+        let sources = corpus.train();
+        let measured = influence::measure(teacher, &sources, tokens, CALIBRATION_BATCH, device)?;
+        influence::say(&measured);
+        Ok(measured)
+    };
+    let Arguments {
+        threshold,
+        evaluations,
+        schedule,
+        ..
+    } = arguments;
+    match (threshold, evaluations, schedule) {
+        (Some(tau), ..) => {
+            let measured = measure()?;
+            Ok((by_threshold(&measured.influence, *tau)?, Some(measured)))
+        }
+        (_, Some(mean), _) => {
+            let measured = measure()?;
+            Ok((by_budget(&measured.influence, *mean)?, Some(measured)))
+        }
+        (.., Some(text)) => {
+            let config = teacher.config();
+            let all = corrections(config).context("--schedule")?;
+            let schedule = iterations(text).context("--schedule")?;
+            Ok((by_hand(&all, schedule).context("--schedule")?, None))
+        }
+        _ => bail!("how many corrections to keep? give --threshold, --evaluations or --schedule"),
+    }
+}
+
+/// The run to go on with, its configuration and its teacher.
+fn resumed(arguments: &Arguments, device: &Device) -> anyhow::Result<Ready> {
+    let run = match &arguments.run {
+        Some(run) => RunDirectory::existing(Some(run), "")?,
+        None => RunDirectory::last()?,
+    };
+    let (path, _) = to_resume(&run);
+    let config = RunConfig::load(&path, &arguments.set)?;
+    ensure!(
+        config.distill.is_some(),
+        "{}: no student's run; go on with: train --run {} --resume",
+        run.path().display(),
+        run.path().display()
+    );
+    Ok(Ready {
+        objective: objective_of(&config, device)?,
+        run: run.path().to_owned(),
+        name: name_of(&path),
+        config,
+    })
+}

@@ -1,0 +1,61 @@
+//! The influence table of a model on a part of a corpus.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use iiet_data::{Batches, TokenFile, evaluation_windows};
+use iiet_model::LanguageModel;
+
+use crate::{DistillError, Influence, InfluenceMeter};
+
+/// Measures on `tokens` tokens, in windows of the model's context that are spread evenly over each
+/// source; a source's part is its weight's.
+///
+/// `batch` windows are held at a time, and the result does not depend on it; `progress` is told how
+/// many windows are done and how many there are.
+///
+/// # Errors
+///
+/// [`DistillError::NoCorrections`], [`DistillError::TooShort`] for a source shorter than a window,
+/// [`DistillError::Data`].
+///
+/// # Panics
+///
+/// If `batch` is 0 or there are no sources.
+pub fn calibrate(
+    model: &LanguageModel,
+    sources: &[(TokenFile, f64)],
+    tokens: u64,
+    batch: usize,
+    device: &Device,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Influence, DistillError> {
+    let mut meter = InfluenceMeter::new(model)?;
+    let seq = model.config().seq_len;
+    let all: f64 = sources.iter().map(|(_, weight)| weight).sum();
+    let parts = sources.iter().map(|(file, weight)| {
+        let batches = Batches::new(file.clone(), batch, seq, 0)?;
+        // The last window of a file may be short; influence takes whole ones.
+        let whole = file.len().saturating_sub(1) / seq as u64;
+        if whole == 0 {
+            return Err(DistillError::TooShort {
+                tokens: file.len(),
+                seq,
+            });
+        }
+        let share = (tokens as f64 * weight / all).round() as u64;
+        Ok((batches, evaluation_windows(whole, seq, share)))
+    });
+    let parts = parts.collect::<Result<Vec<_>, DistillError>>()?;
+    let total = parts.iter().map(|(_, windows)| windows.len() as u64).sum();
+    let mut done = 0;
+    for (batches, windows) in &parts {
+        for windows in windows.chunks(batch) {
+            let batch = batches.of_windows(windows)?;
+            let ids: Vec<i64> = batch.inputs.iter().map(|id| i64::from(*id)).collect();
+            let ids = TensorData::new::<i64, _>(ids, [batch.batch, batch.seq]);
+            meter.add(model, Tensor::<2, Int>::from_data(ids, device));
+            done += windows.len() as u64;
+            progress(done, total);
+        }
+    }
+    Ok(meter.finish())
+}
