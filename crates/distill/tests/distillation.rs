@@ -1,5 +1,6 @@
 //! The loss of a student against the same composed of logits, and against its own slope.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::{Module, Param};
@@ -8,7 +9,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_distill::{DistillError, Distillation};
 use iiet_model::{
     LanguageModel, ModelConfig, Objective, ParameterMapper, ParameterVisitor, Role, SaveOptions,
-    map_parameters, model_hash, save, visit_parameters,
+    load, map_parameters, model_hash, parse_safetensors, save, visit_parameters,
 };
 use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOptions};
 use iiet_train::{BatchTensors, DistillSection, TrainingObjective};
@@ -273,4 +274,125 @@ fn another_teacher_is_refused() {
         matches!(error, DistillError::AnotherTeacher { .. }),
         "{error}"
     );
+}
+
+/// PyTorch's numbers: `tests/golden/README.md`.
+#[test]
+fn terms_and_gradients_are_those_of_pytorch() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let teacher = here.join("../model/tests/golden/iiet-r3-gqa-untied");
+    let read = |path: &Path| -> BTreeMap<String, Vec<f32>> {
+        let bytes = std::fs::read(path).unwrap();
+        let file = parse_safetensors(path, &bytes).unwrap();
+        let tensors = file.tensors().into_iter().map(|(name, view)| {
+            let values = match view.dtype().bitsize() {
+                32 => view.data().chunks_exact(4).map(f32_of).collect(),
+                _ => view
+                    .data()
+                    .chunks_exact(8)
+                    .map(|b| i64_of(b) as f32)
+                    .collect(),
+            };
+            (name, values)
+        });
+        tensors.collect()
+    };
+    let case = read(&teacher.join("case.safetensors"));
+    let golden = read(&here.join("tests/golden/iiet-r3-gqa-untied-to-1-0-2.safetensors"));
+    let device = Device::default().autodiff();
+    let (rows, seq) = (2, 24);
+    let ids: Vec<i64> = case["input_ids"].iter().map(|id| *id as i64).collect();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new::<i64, _>(ids, [rows, seq]), &device);
+    let weights: Vec<f32> = (1..=rows * seq)
+        .map(|i| if i % seq == 0 { 0.0 } else { 1.0 })
+        .collect();
+    let batch = BatchTensors {
+        targets: ids.clone().roll_dim(-1, 1),
+        ids,
+        weights: Tensor::from_data(TensorData::new::<f32, _>(weights, [rows, seq]), &device),
+        tokens: 46,
+    };
+    let section = DistillSection {
+        teacher: teacher.clone(),
+        teacher_hash: model_hash(&teacher).unwrap(),
+        cross_entropy: 0.6,
+        divergence: 1.5,
+        temperature: 2.0,
+        smooth_l1: 5.0,
+    };
+    let plain = Device::default();
+    let (model, mut config) = load(&teacher, &plain).unwrap();
+    config.solver.options.iterations = IterationSchedule::PerLayer(vec![1, 0, 2]);
+    let student = model.with_config(&config, 0, &plain).unwrap().train();
+    let objective = Distillation::open(&section, &plain).unwrap();
+
+    let mut of_batch = objective.of_batch(&batch);
+    let loss = student.objective(batch.ids.clone(), &mut *of_batch);
+    let found = f64::from(loss.clone().into_scalar::<f32>());
+    assert!(close(found, f64::from(golden["loss"][0])), "{found}");
+    for ((name, found), expected) in of_batch.terms().iter().zip(&golden["terms"]) {
+        assert!(
+            close(*found, f64::from(*expected)),
+            "{name}: {found} {expected}"
+        );
+    }
+    let mut whole = Golden(loss.backward(), BTreeMap::new());
+    visit_parameters(&student, &mut whole);
+    let mut parts: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    let by_layers = student.objective_by_layers(
+        batch.ids.clone(),
+        &mut *objective.of_batch(&batch),
+        |part| {
+            let mut part = Golden(part, BTreeMap::new());
+            visit_parameters(&student, &mut part);
+            for (name, values) in part.1 {
+                let sum = parts.entry(name).or_insert_with(|| vec![0.0; values.len()]);
+                sum.iter_mut()
+                    .zip(values)
+                    .for_each(|(sum, value)| *sum += value);
+            }
+        },
+    );
+    assert!(close(f64::from(by_layers.into_scalar::<f32>()), found));
+    let names: Vec<&String> = golden
+        .keys()
+        .filter(|name| name.starts_with("grad."))
+        .collect();
+    for gradients in [&whole.1, &parts] {
+        assert_eq!(gradients.keys().collect::<Vec<_>>(), names);
+        for (name, found) in gradients {
+            let expected = &golden[name];
+            let largest = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+            for (a, b) in found.iter().zip(expected) {
+                assert!(
+                    (a - b).abs() <= 1e-4 * largest,
+                    "{name}: {a} {b} of {largest}"
+                );
+            }
+        }
+    }
+}
+
+fn f32_of(bytes: &[u8]) -> f32 {
+    f32::from_le_bytes(bytes.try_into().unwrap())
+}
+
+fn i64_of(bytes: &[u8]) -> i64 {
+    i64::from_le_bytes(bytes.try_into().unwrap())
+}
+
+/// Gradients by name, as PyTorch lays them out.
+struct Golden(burn::tensor::Gradients, BTreeMap<String, Vec<f32>>);
+
+impl ParameterVisitor for Golden {
+    fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>) {
+        if let Some(gradient) = parameter.val().grad(&self.0) {
+            let gradient = match role {
+                Role::Projection => gradient.transpose(),
+                _ => gradient,
+            };
+            let values = gradient.try_into_vec_as::<f32>().unwrap();
+            self.1.insert(format!("grad.{name}"), values);
+        }
+    }
 }
