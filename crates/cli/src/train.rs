@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use iiet_train::{Difference, RunConfig, RunDirectory, RunOptions, Summary, train};
 
-use crate::backend;
+use crate::backend::DeviceArgument;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -23,6 +23,8 @@ pub(crate) struct Arguments {
     /// Go on from the newest whole checkpoint of the run.
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    device: DeviceArgument,
 }
 
 /// Set by Ctrl-C.
@@ -46,7 +48,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         eprintln!("interrupted: writing a checkpoint after this step; once more to stop at once");
     })
     .context("cannot catch Ctrl-C")?;
-    let chosen = backend::choose();
+    let chosen = arguments.device.open()?;
+    if !chosen.on_host {
+        eprintln!("computing on {}", chosen.name);
+    }
     let options = RunOptions {
         run,
         name,
