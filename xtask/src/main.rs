@@ -130,13 +130,9 @@ fn build(invocation: &Invocation, workspace: &Path, binary: &str) -> Result<Path
     cargo
         .current_dir(workspace)
         .args(["build", "--bin", binary]);
-    if invocation.backend == "flex" {
-        // All members together, as the tests build them: the same features, so the same Burn.
-        cargo.arg("--workspace");
-    } else {
-        cargo.args(["--package", "iiet-cli", "--no-default-features"]);
-    }
-    cargo.args(["--features", &features.join(",")]);
+    // All members together, as the tests build them: the same features, so the same Burn. With another
+    // backend flex stays compiled in, for `--device cpu`.
+    cargo.args(["--workspace", "--features", &features.join(",")]);
     // The binary's place depends on CARGO_TARGET_DIR and on configuration files: cargo knows it.
     let output = cargo
         .args(["--message-format", "json-render-diagnostics"])

@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     config.solver = solver(arguments, before.solver)?;
     config.validate()?;
 
-    let device = backend::choose().device;
+    let device = backend::for_files()?.device;
     let (model, _) = load(&arguments.model, &device)?;
     // Every new parameter has a neutral default: there is nothing to draw.
     let model = model.with_config(&config, 0, &device)?;

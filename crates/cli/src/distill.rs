@@ -15,7 +15,7 @@ use iiet_train::{
     DataProgress, ModelSection, RunConfig, RunDirectory, RunOptions, TrainingObjective, train,
 };
 
-use crate::backend::{self, Chosen};
+use crate::backend::DeviceArgument;
 use crate::convert::iterations;
 use crate::influence;
 use crate::train::{interrupt, name_of, report, to_resume};
@@ -66,6 +66,8 @@ pub(crate) struct Arguments {
     /// Go on from the newest whole checkpoint of the run.
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    device: DeviceArgument,
 }
 
 /// A run that is ready to be trained.
@@ -77,9 +79,12 @@ struct Ready {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let chosen = backend::choose();
+    let chosen = arguments.device.open()?;
+    if !chosen.on_host {
+        eprintln!("computing on {}", chosen.name);
+    }
     let ready = match (&arguments.teacher, &arguments.config) {
-        (Some(teacher), Some(config)) => fresh(arguments, teacher, config, &chosen)?,
+        (Some(teacher), Some(config)) => fresh(arguments, teacher, config, &chosen.device)?,
         _ => resumed(arguments, &chosen.device)?,
     };
     let options = RunOptions {
@@ -99,9 +104,8 @@ fn fresh(
     arguments: &Arguments,
     teacher: &Path,
     file: &Path,
-    chosen: &Chosen,
+    device: &Device,
 ) -> anyhow::Result<Ready> {
-    let device = &chosen.device;
     let name = name_of(file);
     let (model, teacher_config) = load(teacher, device)?;
     let section = ModelSection::of(&teacher_config);

@@ -15,7 +15,7 @@ use iiet_eval::{
 };
 use serde_json::{Value, json};
 
-use crate::backend;
+use crate::backend::DeviceArgument;
 
 #[derive(clap::Args)]
 #[command(after_help = tasks_help())]
@@ -44,6 +44,8 @@ pub(crate) struct Arguments {
     /// Where the items of the heldout tasks are kept.
     #[arg(long, value_name = "DIR", default_value = "data")]
     cache: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgument,
 }
 
 fn tasks_help() -> String {
@@ -82,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .iter()
         .map(|name| Ok(prepare(task(name)?, &settings)?))
         .collect::<anyhow::Result<_>>()?;
-    let device = backend::choose().device;
+    let device = arguments.device.open()?.device;
     let mut all = Vec::new();
     for (number, model) in arguments.model.iter().enumerate() {
         let evaluated = evaluate(model, &prepared, &device)?;

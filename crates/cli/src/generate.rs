@@ -6,11 +6,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
+use burn::tensor::DType;
+use clap::ValueEnum;
 use iiet_data::TextStream;
 use iiet_model::{CacheType, End, GenerateOptions, ModelError, Sampler, Sampling, Speed, generate};
 
-use crate::backend;
+use crate::backend::{Chosen, DeviceArgument};
 use crate::stop::Stops;
 use crate::text_model::TextModel;
 
@@ -65,13 +67,41 @@ pub(crate) struct Arguments {
     /// Go on when the context is full, without the oldest half of the text.
     #[arg(long)]
     sliding: bool,
+    #[command(flatten)]
+    device: DeviceArgument,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Stored {
     F32,
     F16,
     Bf16,
+}
+
+impl Stored {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// Refuses a type that the device cannot compute with.
+    fn check(self, chosen: &Chosen) -> anyhow::Result<()> {
+        let works = |stored: &Self| chosen.device.supports_dtype(stored.dtype());
+        let name = |stored: &Self| format!("{stored:?}").to_lowercase();
+        let allowed = Self::value_variants().iter().copied().filter(works);
+        let allowed: Vec<String> = allowed.map(|stored| name(&stored)).collect();
+        ensure!(
+            works(&self),
+            "--cache {}: {} does not compute with it; allowed there: {}",
+            name(&self),
+            chosen.name,
+            allowed.join(", ")
+        );
+        Ok(())
+    }
 }
 
 impl Arguments {
@@ -104,7 +134,9 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let sampling = arguments.sampling()?;
-    let device = backend::choose().device;
+    let chosen = arguments.device.open()?;
+    arguments.cache.check(&chosen)?;
+    let device = chosen.device;
     if let Some(file) = &arguments.batch {
         return batch::run(file, arguments, &sampling, &device);
     }

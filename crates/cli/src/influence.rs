@@ -11,7 +11,7 @@ use iiet_distill::{DistillError, Influence, calibrate, draw_heat_map};
 use iiet_model::LanguageModel;
 use indicatif::ProgressBar;
 
-use crate::backend;
+use crate::backend::DeviceArgument;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -31,10 +31,12 @@ pub(crate) struct Arguments {
     /// A JSON file to write; the heat map is drawn beside it, with the ending .svg.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgument,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let device = backend::choose().device;
+    let device = arguments.device.open()?.device;
     let (model, _) = iiet_model::load(&arguments.model, &device)?;
     ensure!(arguments.batch > 0, "--batch is 0; allowed: 1 and above");
 

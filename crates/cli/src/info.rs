@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = load_config(&arguments.model)?;
-    let model = LanguageModel::empty(&config, &backend::choose().device)?;
+    let model = LanguageModel::empty(&config, &backend::for_files()?.device)?;
     let cost = Cost::of(&model);
     let total = cost.total_evaluations();
     let name = serde_json::to_value(config.solver.name)?;

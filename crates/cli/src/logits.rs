@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use burn::tensor::{Int, Tensor, TensorData};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
-use crate::backend;
+use crate::backend::DeviceArgument;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -19,13 +19,15 @@ pub(crate) struct Arguments {
     /// The file to write: logits [batch, seq, vocab] in f32 and input_ids.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgument,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let device = backend::choose().device;
     let config = iiet_model::load_config(&arguments.model)?;
     let rows = parse_ids(&arguments.ids, config.vocab_size)?;
     let shape = [rows.len(), rows[0].len()];
+    let device = arguments.device.open()?.device;
     let (model, _) = iiet_model::load(&arguments.model, &device)?;
 
     let ids: Vec<i64> = rows.concat();

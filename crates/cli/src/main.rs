@@ -1,8 +1,10 @@
 //! `iiet`: train, inspect and run ODE-transformer language models.
 
 mod backend;
+mod conformance;
 mod convert;
 mod data;
+mod devices;
 mod distill;
 mod eval;
 mod generate;
@@ -46,6 +48,10 @@ enum Command {
     Data(data::Command),
     /// Print a model's parameters, evaluations, FLOPs and memory.
     Info(info::Arguments),
+    /// Check that a device computes what PyTorch computes.
+    Conformance(conformance::Arguments),
+    /// List where to compute: the backends compiled in and the devices found.
+    Devices,
 }
 
 fn main() -> ExitCode {
@@ -83,5 +89,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Distill(arguments) => distill::run(&arguments),
         Command::Data(command) => data::run(&command),
         Command::Info(arguments) => info::run(&arguments),
+        Command::Conformance(arguments) => conformance::run(&arguments),
+        Command::Devices => {
+            devices::run();
+            Ok(())
+        }
     }
 }

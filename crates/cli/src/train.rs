@@ -7,7 +7,7 @@ use anyhow::Context;
 use iiet_distill::objective_of;
 use iiet_train::{Difference, RunConfig, RunDirectory, RunOptions, Summary, train};
 
-use crate::backend;
+use crate::backend::DeviceArgument;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,6 +24,8 @@ pub(crate) struct Arguments {
     /// Go on from the newest whole checkpoint of the run.
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    device: DeviceArgument,
 }
 
 /// Set by Ctrl-C.
@@ -36,7 +38,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         (None, None) => to_resume(&RunDirectory::last()?),
     };
     let config = RunConfig::load(&path, &arguments.set)?;
-    let chosen = backend::choose();
+    let chosen = arguments.device.open()?;
+    if !chosen.on_host {
+        eprintln!("computing on {}", chosen.name);
+    }
     let objective = objective_of(&config, &chosen.device)?;
     let options = RunOptions {
         run,

@@ -1,0 +1,122 @@
+//! The devices that Burn finds on this machine, brought up without a panic.
+//!
+//! Burn's devices are lazy: what is missing, an adapter, a driver, CUDA's run-time compiler, is noticed
+//! by the first operation, which panics. So a device is looked for first, and computes once here.
+
+use std::panic::{self, AssertUnwindSafe};
+
+use burn::tensor::{Device, Tensor};
+
+use super::Backend;
+
+/// The devices of a backend in the order of their numbers: GPUs first, then software renderers.
+#[cfg_attr(
+    feature = "ndarray",
+    allow(deprecated, reason = "Burn means to drop ndarray, but still has it")
+)]
+pub(super) fn devices(backend: Backend) -> Vec<Device> {
+    match backend {
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => Device::enumerate(burn::tensor::DeviceType::Cuda).to_vec(),
+        #[cfg(feature = "vulkan")]
+        Backend::Vulkan => adapters::ranked(burn::tensor::DeviceType::Vulkan),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu => adapters::ranked(burn::tensor::DeviceType::Wgpu),
+        #[cfg(feature = "ndarray")]
+        Backend::NdArray => vec![Device::ndarray()],
+        #[cfg(feature = "flex")]
+        Backend::Flex => vec![Device::flex()],
+        #[allow(unreachable_patterns, reason = "depends on the backends compiled in")]
+        _ => Vec::new(),
+    }
+}
+
+/// Brings the device up and runs an operation on it; or says why that cannot be done.
+pub(super) fn ready(device: &Device) -> Result<(), String> {
+    #[cfg(any(feature = "wgpu", feature = "vulkan"))]
+    adapters::bring_up(device)?;
+    let sum = || {
+        let sum = Tensor::<1>::ones([2], device) + 1.0;
+        sum.try_into_vec_as::<f32>()
+    };
+    // The reason goes into our sentence and not, as a panic's, on standard error before it.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let result = panic::catch_unwind(AssertUnwindSafe(sum));
+    panic::set_hook(hook);
+    match result {
+        Ok(Ok(sum)) if sum == [2.0, 2.0] => Ok(()),
+        Ok(Ok(sum)) => Err(format!("1 + 1 is {sum:?} there")),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(payload) => Err(match payload.downcast::<String>() {
+            Ok(message) => *message,
+            Err(payload) => payload
+                .downcast::<&str>()
+                .map_or_else(|_| "it panicked".to_owned(), |message| message.to_string()),
+        }),
+    }
+}
+
+/// What the device is; it must be [`ready`].
+pub(super) fn description(device: &Device) -> String {
+    #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
+    if let Some(identity) = device.identity() {
+        return match identity.physical {
+            Some(_) => identity.name,
+            None => format!("{}, a software renderer", identity.name),
+        };
+    }
+    let _ = device;
+    let threads = std::thread::available_parallelism();
+    threads.map_or_else(
+        |_| "the CPU".to_owned(),
+        |threads| format!("the CPU, {threads} threads"),
+    )
+}
+
+/// What wgpu calls an adapter: a GPU, or software that stands in for one.
+#[cfg(any(feature = "wgpu", feature = "vulkan"))]
+mod adapters {
+    use burn::backend::{CubeDevice, DispatchDevice, WgpuDevice, WgpuDeviceKind};
+    use burn::tensor::{Device, DeviceKind, DeviceType};
+
+    pub(super) fn ranked(api: DeviceType) -> Vec<Device> {
+        let mut devices = Device::enumerate(api).to_vec();
+        devices.sort_by_key(|device| match adapter(device).map(|adapter| adapter.kind) {
+            Some(WgpuDeviceKind::DiscreteGpu(_)) => 0,
+            Some(WgpuDeviceKind::IntegratedGpu(_)) => 1,
+            Some(WgpuDeviceKind::VirtualGpu(_)) => 2,
+            Some(WgpuDeviceKind::Cpu) => 4,
+            _ => 3,
+        });
+        devices
+    }
+
+    pub(super) fn bring_up(device: &Device) -> Result<(), String> {
+        let Some(adapter) = adapter(device) else {
+            return Ok(());
+        };
+        let kind = match adapter.kind {
+            WgpuDeviceKind::DiscreteGpu(n) => DeviceKind::DiscreteGpu(n),
+            WgpuDeviceKind::IntegratedGpu(n) => DeviceKind::IntegratedGpu(n),
+            WgpuDeviceKind::VirtualGpu(n) => DeviceKind::VirtualGpu(n),
+            WgpuDeviceKind::Cpu => DeviceKind::Cpu,
+            // Burn has no name to bring these up by; the first operation does it.
+            _ => return Ok(()),
+        };
+        Device::wgpu_options()
+            .device_kind(kind)
+            .graphics_api(adapter.backend)
+            .init()
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    }
+
+    fn adapter(device: &Device) -> Option<WgpuDevice> {
+        match device.as_dispatch() {
+            DispatchDevice::Cube(CubeDevice::Wgpu(adapter)) => Some(adapter.clone()),
+            #[allow(unreachable_patterns, reason = "depends on the backends compiled in")]
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `iiet conformance`
+
+use anyhow::ensure;
+use comfy_table::{Table, presets};
+use iiet_conformance::{CHECKS, Finding};
+
+use crate::backend::DeviceArgument;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    device: DeviceArgument,
+}
+
+/// Runs every check, prints the worst of each kind, and fails if one does not hold.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let chosen = arguments.device.open()?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["check", "of", "deviation", "allowed", "", "worst on"]);
+    let mut broken = Vec::new();
+    for check in CHECKS {
+        eprintln!("{} on {}", check.name, chosen.name);
+        let findings = match check.run(&chosen.device) {
+            Ok(findings) => findings,
+            Err(error) => {
+                eprintln!("{}: {error}", check.name);
+                broken.push(check.name);
+                table.add_row([check.name, "", "", "", "FAILS", ""]);
+                continue;
+            }
+        };
+        if findings.iter().any(|finding| !finding.holds()) {
+            broken.push(check.name);
+        }
+        for worst in worst_of_each_kind(findings) {
+            table.add_row([
+                check.name.to_owned(),
+                worst.what.to_owned(),
+                format!("{:.1e}", worst.deviation),
+                format!("{:.0e}", worst.tolerance),
+                if worst.holds() { "holds" } else { "FAILS" }.to_owned(),
+                worst.case,
+            ]);
+        }
+    }
+    println!("{table}");
+    ensure!(
+        broken.is_empty(),
+        "{} does not conform: {}",
+        chosen.name,
+        broken.join(", ")
+    );
+    println!("{} conforms", chosen.name);
+    Ok(())
+}
+
+/// For each thing compared the case with the largest deviation, in the order of first appearance.
+fn worst_of_each_kind(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut worst: Vec<Finding> = Vec::new();
+    for finding in findings {
+        match worst.iter_mut().find(|other| other.what == finding.what) {
+            // What is not a number is worse than any number.
+            Some(other) if finding.deviation.is_nan() || finding.deviation > other.deviation => {
+                *other = finding;
+            }
+            Some(_) => {}
+            None => worst.push(finding),
+        }
+    }
+    worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_case_is_shown_and_what_is_no_number_above_all() {
+        let finding = |case: &str, what, deviation| Finding {
+            case: case.into(),
+            what,
+            deviation,
+            tolerance: 1.0,
+        };
+        let worst = worst_of_each_kind(vec![
+            finding("a", "loss", 0.25),
+            finding("a", "logits", 0.5),
+            finding("b", "loss", 0.75),
+            finding("b", "logits", f64::NAN),
+            finding("c", "loss", 0.5),
+            finding("c", "logits", 2.0),
+        ]);
+        let shown: Vec<_> = worst.iter().map(|f| (f.what, f.case.as_str())).collect();
+        assert_eq!(shown, [("loss", "b"), ("logits", "b")]);
+        assert!(worst[0].holds() && !worst[1].holds());
+    }
+}

@@ -1,0 +1,57 @@
+//! Token by token, with a cache of keys and values, the logits are PyTorch's of the whole text.
+
+use burn::tensor::{DType, Device, Tensor};
+use iiet_model::CacheType;
+
+use crate::finding::{difference, largest, values};
+use crate::{Case, ConformanceError, Finding};
+
+pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, ConformanceError> {
+    let expected = case.expected()?;
+    let model = case.model(device)?;
+    let vocab = model.config().vocab_size;
+    let (batch, seq) = (expected.ids.len(), expected.ids[0].len());
+    let of_pytorch = |row: usize, position: usize| {
+        let at = (row * seq + position) * vocab;
+        &expected.logits[at..at + vocab]
+    };
+    // Halves have 11 and 8 bits of precision where f32 has 24.
+    let stored = [
+        ("logits, cache in f32", CacheType::F32, DType::F32, 2e-4),
+        ("logits, cache in f16", CacheType::F16, DType::F16, 1e-2),
+        ("logits, cache in bf16", CacheType::Bf16, DType::BF16, 1e-1),
+    ];
+    let mut findings = Vec::new();
+    for (what, cache_type, dtype, tolerance) in stored {
+        if !device.supports_dtype(dtype) {
+            continue;
+        }
+        let mut cache = model.cache(batch, cache_type);
+        // Each row begins with a prompt of its own length, so that rows stand at other places.
+        let prompt = |row: usize| 2 + row;
+        let prompts: Vec<&[u32]> = (0..batch)
+            .map(|row| &expected.ids[row][..prompt(row)])
+            .collect();
+        let mut deviations = Vec::new();
+        let mut compare = |step: usize, logits: Tensor<2>| {
+            let found = values("logits", logits)?;
+            for (row, found) in found.chunks(vocab).enumerate() {
+                deviations.push(difference(found, of_pytorch(row, prompt(row) - 1 + step)));
+            }
+            Ok::<(), ConformanceError>(())
+        };
+        compare(0, model.prefill(&prompts, &mut cache, device))?;
+        for step in 1..=seq - prompt(batch - 1) {
+            let next = (0..batch).map(|row| expected.ids[row][prompt(row) - 1 + step]);
+            let next: Vec<u32> = next.collect();
+            compare(step, model.decode(&next, &mut cache, device))?;
+        }
+        findings.push(Finding {
+            case: case.name.clone(),
+            what,
+            deviation: largest(deviations),
+            tolerance,
+        });
+    }
+    Ok(findings)
+}

@@ -1,0 +1,49 @@
+//! What keeps a check from coming to a number.
+
+use std::any::Any;
+use std::path::PathBuf;
+
+use iiet_model::ModelError;
+
+/// The errors of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum ConformanceError {
+    /// A model that cannot be read or written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A case whose arrays are not what a case has.
+    #[error("{case}: {reason}")]
+    Case {
+        /// The case's name.
+        case: String,
+        /// What is wrong, and with which array.
+        reason: String,
+    },
+    /// A tensor that cannot be read back from the device.
+    #[error("reading {what} back from the device: {reason}")]
+    ReadBack {
+        /// The tensor.
+        what: String,
+        /// Burn's reason.
+        reason: String,
+    },
+    /// Burn panicked.
+    #[error("Burn panicked: {0}")]
+    Panicked(String),
+}
+
+impl ConformanceError {
+    pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Self {
+        let message = payload.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| Some((*payload.downcast_ref::<&str>()?).to_owned()));
+        Self::Panicked(message.unwrap_or_else(|| "without a message".to_owned()))
+    }
+}

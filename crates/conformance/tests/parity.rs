@@ -1,0 +1,57 @@
+//! Logits, loss and every gradient equal those of a PyTorch implementation.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use iiet_conformance::Case;
+
+fn check(case: &Case) {
+    for finding in case.compare(&Device::default()).unwrap() {
+        assert!(finding.holds(), "{finding}");
+        println!("{finding}");
+    }
+}
+
+#[test]
+fn golden_cases() {
+    Case::all().iter().for_each(check);
+}
+
+/// More cases, wherever they lie; without the variable there are none to compare.
+#[test]
+fn cases_named_by_the_environment() {
+    if let Ok(dir) = std::env::var("IIET_GOLDEN") {
+        let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{dir}: {error}"));
+        let mut folders: Vec<PathBuf> = entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.join("case.safetensors").exists())
+            .collect();
+        folders.sort();
+        assert!(
+            !folders.is_empty(),
+            "{dir}: no folder with a case.safetensors"
+        );
+        folders
+            .iter()
+            .for_each(|folder| check(&Case::read(folder).unwrap()));
+    }
+}
+
+/// A comparison that always held would be none: a weight that is half as large again is noticed.
+#[test]
+fn a_wrong_weight_is_found() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/rk4");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "case.safetensors"] {
+        std::fs::copy(golden.join(name), folder.path().join(name)).unwrap();
+    }
+    let mut weights = std::fs::read(golden.join("model.safetensors")).unwrap();
+    // The last entry of the file, whichever parameter it belongs to.
+    let at = weights.len() - 4;
+    let last = f32::from_le_bytes(weights[at..].try_into().unwrap());
+    weights[at..].copy_from_slice(&(1.5 * last).to_le_bytes());
+    std::fs::write(folder.path().join("model.safetensors"), weights).unwrap();
+    let case = Case::read(folder.path()).unwrap();
+    let findings = case.compare(&Device::default()).unwrap();
+    assert!(findings.iter().any(|finding| !finding.holds()));
+}
