@@ -74,6 +74,8 @@ mod model_hash;
 mod progress;
 mod python_random;
 mod python_text;
+#[cfg(feature = "model")]
+pub mod report;
 mod results;
 pub mod samples;
 mod scorer;
