@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
-use iiet_data::{Corpus, prepare_corpus};
+use iiet_data::{Corpus, SourceSpec, prepare_corpus};
 use iiet_distill::{
     Distillation, Influence, by_budget, by_hand, by_threshold, corrections, objective_of,
 };
+use iiet_eval::Settings;
+use iiet_eval::report::{REPORT_TASKS, ReportSettings, save, table};
 use iiet_model::{LanguageModel, load, model_hash};
 use iiet_ode::IterationSchedule;
 use iiet_train::{
     DataProgress, ModelSection, RunConfig, RunDirectory, RunOptions, TrainingObjective, train,
 };
 
-use crate::backend::DeviceArgument;
+use crate::backend::{Chosen, DeviceArgument};
 use crate::convert::iterations;
 use crate::influence;
 use crate::train::{interrupt, name_of, report, to_resume};
@@ -97,6 +99,50 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let summary = train(&ready.config, &options, &chosen.device)?;
     report(&summary);
+    match summary.validation {
+        Some(_) => compare(&ready.config, &summary.run, &chosen),
+        None => Ok(()),
+    }
+}
+
+/// Reports on the student beside its teacher: on the held-out tasks if the corpus is the one that
+/// they are made of, else on the corpus's own validation text.
+fn compare(config: &RunConfig, run: &RunDirectory, chosen: &Chosen) -> anyhow::Result<()> {
+    let (tasks, text) = match config.data.source == SourceSpec::default() {
+        true => (REPORT_TASKS.to_vec(), None),
+        false => {
+            let corpus = prepare_corpus(&config.data, &())?;
+            let path = run.path().join("validation.txt");
+            let text = corpus.held_out_text(config.train.eval_tokens)?;
+            fs::write(&path, text).with_context(|| path.display().to_string())?;
+            (vec!["text"], Some(path))
+        }
+    };
+    let settings = ReportSettings {
+        tasks: tasks.into_iter().map(str::to_owned).collect(),
+        evaluation: Settings {
+            data: text,
+            limit: None,
+            num_fewshot: 0,
+            workspace: PathBuf::from("."),
+            cache: config.data.cache.clone(),
+        },
+        host_memory: chosen.on_host,
+    };
+    let section = config.distill.as_ref();
+    let teacher = &section
+        .context("invariant: a student has a teacher")?
+        .teacher;
+    let models = [teacher.clone(), run.model()];
+    let report = iiet_eval::report::report(&models, &settings, &chosen.device)?;
+    let path = run.path().join("report.json");
+    let svg = save(&report, &path)?;
+    println!(
+        "\n{}\n{}, {}",
+        table(&report),
+        path.display(),
+        svg.display()
+    );
     Ok(())
 }
 

@@ -10,9 +10,9 @@ use anyhow::{Context, bail};
 use burn::tensor::Device;
 use iiet_eval::{
     Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS, TextTokenizer,
-    TokenBar, TokenScorer, compare, comparison_table, model_hash, prepare, results, samples, table,
-    task,
+    TokenBar, TokenScorer, compare, comparison_table, prepare, results, samples, table, task,
 };
+use iiet_model::model_hash;
 use serde_json::{Value, json};
 
 use crate::backend::DeviceArgument;

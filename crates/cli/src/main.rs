@@ -1,6 +1,7 @@
 //! `iiet`: train, inspect and run ODE-transformer language models.
 
 mod backend;
+mod compare;
 mod conformance;
 mod convert;
 mod data;
@@ -33,6 +34,8 @@ enum Command {
     Train(train::Arguments),
     /// Evaluate a model, or compare two, on tasks of language modelling.
     Eval(eval::Arguments),
+    /// Report on models side by side: costs, speeds, quality, and what they retain of the first.
+    Compare(compare::Arguments),
     /// Continue a prompt, or many.
     Generate(generate::Arguments),
     /// Give a model another solver, to go on training it.
@@ -82,6 +85,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),

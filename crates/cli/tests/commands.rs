@@ -164,6 +164,50 @@ fn an_evaluation_writes_what_it_prints() {
 }
 
 #[test]
+fn a_report_has_what_it_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    let (teacher, data) = (evaluation("models/bos"), evaluation("harness/data"));
+    let student = folder.path().join("student").display().to_string();
+    let convert = ["convert", "--model", &teacher, "--out", &student];
+    let solver = ["--solver", "implicit_euler", "--iterations", "2"];
+    let output = iiet(&[&convert[..], &solver[..]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+
+    let out = folder.path().join("new/report.json");
+    let out_text = out.display().to_string();
+    let models = ["compare", "--model", &teacher, "--model", &student];
+    let tasks = ["--tasks", "wikitext,sciq,arc_easy", "--data", &data];
+    let output = iiet(&[&models[..], &tasks[..], &["--out", &out_text]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    let models = json["models"].as_array().unwrap();
+    assert_eq!(models.len(), 2);
+    for model in models {
+        let quality = &model["quality"];
+        for (number, decimals) in [
+            (&quality["bits_per_byte"]["value"], 4),
+            (&quality["accuracy"]["standard_error"], 4),
+            (&model["speed"]["decoding"], 1),
+        ] {
+            let number = format!("{:.decimals$}", number.as_f64().unwrap());
+            assert!(printed.contains(&number), "{number}: {printed}");
+        }
+        assert_eq!(quality["tasks"].as_array().unwrap().len(), 3);
+        assert_eq!(model["model_hash"].as_str().unwrap().len(), 64);
+    }
+    assert_eq!(models[0]["cost"]["evaluations"], 2);
+    assert_eq!(models[1]["cost"]["evaluations"], 6);
+    assert_eq!(models[1]["cost"]["share_of_evaluations"], 3.0);
+    assert_eq!(models[1]["iterations"], serde_json::json!([2, 2]));
+    assert_eq!(models[0]["quality"]["retention"]["value"], 1.0);
+    assert_eq!(json["workload"]["batch"], 1);
+    assert!(json["machine"]["cores"].as_u64().unwrap() > 0);
+    let svg = fs::read_to_string(out.with_extension("svg")).unwrap();
+    assert!(svg.contains("student") && svg.contains("evaluations a token"));
+}
+
+#[test]
 fn mistakes_end_with_a_sentence_not_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     let model = golden("rk4").display().to_string();
@@ -173,6 +217,7 @@ fn mistakes_end_with_a_sentence_not_a_panic() {
     let broken = folder.path().join("broken.toml");
     fs::write(&broken, "[model]\nd_model = \"wide\"\n").unwrap();
     let broken = broken.display().to_string();
+    let svg = folder.path().join("report.svg").display().to_string();
     for (arguments, expected) in [
         (vec!["info", "--model", &missing], "config.json"),
         (
@@ -215,6 +260,17 @@ fn mistakes_end_with_a_sentence_not_a_panic() {
                 "eval", "--model", &missing, "--tasks", "text", "--data", &broken,
             ],
             "config.json",
+        ),
+        (vec!["compare", "--model", &model], "tokenizer.json"),
+        (
+            vec![
+                "compare", "--model", &llama, "--tasks", "sciq", "--data", &missing,
+            ],
+            "there is no such folder or file",
+        ),
+        (
+            vec!["compare", "--model", &llama, "--out", &svg],
+            "allowed is a file for JSON",
         ),
     ] {
         let output = iiet(&arguments);

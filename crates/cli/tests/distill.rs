@@ -117,6 +117,18 @@ fn a_student_is_an_ordinary_model_and_run() {
     let curves = fs::read_to_string(place.path("student/loss.svg")).unwrap();
     assert!(curves.contains("divergence"));
 
+    // The report: half of the teacher's corrections, two thirds of its evaluations.
+    let report = place.json("student/report.json");
+    let models = report["models"].as_array().unwrap();
+    assert_eq!(models.len(), 2);
+    assert_eq!(models[1]["iterations"], config["iterations"]);
+    assert_eq!(models[0]["quality"]["tasks"][0]["task"], "text");
+    assert!(
+        said.contains("Cost and speed") && said.contains("0.67"),
+        "{said}"
+    );
+    assert!(place.path("student/report.svg").is_file());
+
     let info = place.good(&["info", "--model", "student/model"]);
     assert!(
         info.contains("evaluations per token      6 (2.00 a layer)"),

@@ -103,6 +103,43 @@ pub enum EvalError {
         found: usize,
         wanted: usize,
     },
+    /// A report on nothing.
+    #[error("no {of} is named; allowed: one or more")]
+    Nothing { of: &'static str },
+    /// A task is named more than once.
+    #[error("the task {name} is named twice")]
+    Twice { name: String },
+    /// A model whose context has no room for a prompt and a token after it.
+    #[error(
+        "{model}: the context is {context} tokens; allowed: 2 and above, to measure the speed of decoding",
+        model = model.display()
+    )]
+    Context { model: PathBuf, context: usize },
+    /// Models that are compared do not fit into memory together.
+    #[error(
+        "the {models} models take {needed} MiB together, {available} MiB are free; their speeds are measured in turns, so all must fit",
+        needed = needed >> 20,
+        available = available >> 20
+    )]
+    Memory {
+        models: usize,
+        needed: u64,
+        available: u64,
+    },
+    /// A task could not be asked of a model.
+    #[error("{model}, {task}: {source}")]
+    Asking {
+        model: String,
+        task: &'static str,
+        source: Box<EvalError>,
+    },
+    /// A picture cannot be drawn or written.
+    #[error("{path}: {reason}", path = path.display())]
+    Drawing { path: PathBuf, reason: String },
+    /// A model cannot be read or run.
+    #[cfg(feature = "model")]
+    #[error(transparent)]
+    Model(#[from] iiet_model::ModelError),
     /// The scorer failed.
     #[error("{message}")]
     Scorer { message: String },

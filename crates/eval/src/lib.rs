@@ -70,10 +70,11 @@ mod held_out;
 mod metric;
 #[cfg(feature = "model")]
 mod model;
-mod model_hash;
 mod progress;
 mod python_random;
 mod python_text;
+#[cfg(feature = "model")]
+pub mod report;
 mod results;
 pub mod samples;
 mod scorer;
@@ -90,7 +91,6 @@ pub use evaluation::{EXAMPLES_SEED, Evaluated, Prepared, Settings, prepare};
 pub use metric::{Difference, Metric, Values};
 #[cfg(feature = "model")]
 pub use model::ModelScorer;
-pub use model_hash::model_hash;
 pub use progress::TokenBar;
 pub use python_random::PythonRandom;
 pub use results::{Outcome, Provenance, results, table};

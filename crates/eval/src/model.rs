@@ -23,6 +23,11 @@ impl ModelScorer {
         Self { model, device }
     }
 
+    /// The model.
+    pub fn language_model(&self) -> &LanguageModel {
+        &self.model
+    }
+
     fn ids<const D: usize>(&self, ids: Vec<i64>, shape: [usize; D]) -> Tensor<D, Int> {
         Tensor::from_data(TensorData::new::<i64, _>(ids, shape), &self.device)
     }

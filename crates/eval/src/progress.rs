@@ -1,5 +1,7 @@
 //! A bar on the terminal; nothing where there is none.
 
+use std::borrow::Cow;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::scorer::Progress;
@@ -9,7 +11,7 @@ pub struct TokenBar(ProgressBar);
 
 impl TokenBar {
     /// A bar for the task of this name.
-    pub fn new(task: &'static str) -> Self {
+    pub fn new(task: impl Into<Cow<'static, str>>) -> Self {
         let style = "{prefix:>16} {wide_bar} {human_pos}/{human_len} tokens {per_sec} {eta}";
         let style = ProgressStyle::with_template(style).expect("invariant: a valid template");
         Self(ProgressBar::new(0).with_style(style).with_prefix(task))

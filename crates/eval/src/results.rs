@@ -16,7 +16,7 @@ pub type Outcome<'a> = (&'a Prepared, &'a Evaluated);
 pub struct Provenance {
     /// The model's directory.
     pub model: String,
-    /// [`model_hash`](crate::model_hash) of it.
+    /// A hash of its files.
     pub model_hash: String,
     /// The git revision of the working directory, if it is in a repository.
     pub git_revision: Option<String>,

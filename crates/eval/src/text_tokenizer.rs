@@ -25,6 +25,7 @@ use crate::python_text::rstrip;
 /// A model directory's tokenizer with its special tokens.
 pub struct TextTokenizer {
     inner: Tokenizer,
+    hash: blake3::Hash,
     path: PathBuf,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -107,6 +108,7 @@ impl TextTokenizer {
         });
         Ok(Self {
             inner,
+            hash: blake3::hash(&bytes),
             path,
             bos,
             eos,
@@ -114,6 +116,11 @@ impl TextTokenizer {
             prefix,
             prefix_text,
         })
+    }
+
+    /// Of `tokenizer.json`: equal for equal tokenizers.
+    pub fn hash(&self) -> blake3::Hash {
+        self.hash
     }
 
     /// The token that begins a text, if there is one.

@@ -92,6 +92,11 @@ impl<M: TokenModel> TokenScorer<M> {
         }
     }
 
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer

@@ -57,6 +57,18 @@ impl Corpus {
             .collect()
     }
 
+    /// The beginnings of the validation texts, of `tokens` tokens each or all there are.
+    ///
+    /// # Errors
+    /// [`DataError`] if tokens cannot be read or decoded.
+    pub fn held_out_text(&self, tokens: u64) -> Result<String, DataError> {
+        let beginning = |text: HeldOut| {
+            let tokens = text.tokens.read(0..tokens.min(text.tokens.len()))?;
+            self.tokenizer.decode(&tokens)
+        };
+        self.held_out().into_iter().map(beginning).collect()
+    }
+
     /// The validation tokens of each source, or the one text that all share.
     pub fn held_out(&self) -> Vec<HeldOut> {
         let of = |source: &PreparedSource| HeldOut {

@@ -1,0 +1,72 @@
+//! `iiet compare`
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use iiet_eval::Settings;
+use iiet_eval::report::{REPORT_TASKS, ReportSettings, report, save, table};
+
+use crate::backend::DeviceArgument;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Model directories, each after a --model of its own. The first is the reference: shares,
+    /// differences and retention are of it.
+    #[arg(long, value_name = "DIR", required = true)]
+    model: Vec<PathBuf>,
+    /// Tasks, separated by commas; `iiet eval --help` has a list.
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_values = REPORT_TASKS)]
+    tasks: Vec<String>,
+    /// The folder with a folder of data for each task; for the task `text`, a file will do.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Take only the first N documents of each task.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Write the report as JSON; the chart of quality against cost is drawn beside it, with the
+    /// ending .svg.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Where the items of the heldout tasks are kept.
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    cache: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgument,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(data) = arguments.data.as_ref().filter(|data| !data.exists()) {
+        bail!("--data {}: there is no such folder or file", data.display());
+    }
+    if let Some(out) = &arguments.out {
+        // Found out before the work, not after it.
+        if out.is_dir() || out.extension().is_some_and(|ending| ending == "svg") {
+            bail!(
+                "--out {}: allowed is a file for JSON, such as report.json",
+                out.display()
+            );
+        }
+        if let Some(folder) = out.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+        }
+    }
+    let backend = arguments.device.open()?;
+    let settings = ReportSettings {
+        tasks: arguments.tasks.clone(),
+        evaluation: Settings {
+            data: arguments.data.clone(),
+            limit: arguments.limit.map(|limit| limit as usize),
+            num_fewshot: 0,
+            workspace: PathBuf::from("."),
+            cache: arguments.cache.clone(),
+        },
+        host_memory: backend.on_host,
+    };
+    let report = report(&arguments.model, &settings, &backend.device)?;
+    print!("{}", table(&report));
+    if let Some(out) = &arguments.out {
+        let svg = save(&report, out)?;
+        println!("{}, {}", out.display(), svg.display());
+    }
+    Ok(())
+}

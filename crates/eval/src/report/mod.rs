@@ -1,0 +1,328 @@
+//! The report on models: what each costs, how fast it is, how good it is, and what it retains of the
+//! first, the reference.
+//!
+//! For a student of distillation the reference is its teacher. Costs follow from sizes and solver
+//! (`cost.rs`), speeds are measured in turns (`speed.rs`), quality comes from tasks that every model is
+//! asked alike, so that differences and retention have the standard errors of paired items
+//! (`quality.rs`, `estimate.rs`). Everything but the speeds is the same whenever it is computed.
+
+mod chart;
+mod cost;
+mod estimate;
+#[cfg(test)]
+mod example;
+mod labels;
+mod machine;
+mod placement;
+mod quality;
+mod speed;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use iiet_model::{Cost, LanguageModel, ModelConfig, model_hash};
+use iiet_ode::{SolverName, SolverOption};
+use serde::Serialize;
+
+pub use chart::draw;
+pub use cost::TokenCost;
+pub use estimate::Estimate;
+pub use machine::Machine;
+pub use quality::{Quality, TaskQuality};
+pub use speed::{Round, Speed, Workload};
+pub use table::table;
+
+use crate::error::EvalError;
+use crate::evaluation::{Evaluated, Prepared, Settings, prepare};
+use crate::model::ModelScorer;
+use crate::progress::TokenBar;
+use crate::tasks::task;
+use crate::text_tokenizer::TextTokenizer;
+use crate::token_scorer::TokenScorer;
+
+/// The tasks of a report unless others are asked for: those that need no data set.
+pub const REPORT_TASKS: [&str; 3] = ["heldout_bpb", "heldout_cloze", "heldout_choice"];
+
+/// What models are compared on.
+#[derive(Clone, Debug)]
+pub struct ReportSettings {
+    /// Names of tasks. The first that is about whole texts gives the bits per byte, all that have an
+    /// accuracy the mean accuracy.
+    pub tasks: Vec<String>,
+    /// Where their data comes from, and how much of it is used.
+    pub evaluation: Settings,
+    /// Whether the device's memory is the machine's own: then all models must fit into what is free.
+    pub host_memory: bool,
+}
+
+/// Models beside each other.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The first is the reference.
+    pub models: Vec<ModelReport>,
+    pub tasks: Vec<AskedTask>,
+    pub workload: Workload,
+    pub machine: Machine,
+    /// What a reader should know before comparing.
+    pub notes: Vec<String>,
+    /// Of this crate.
+    pub version: &'static str,
+}
+
+/// A task as it was asked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AskedTask {
+    pub name: &'static str,
+    pub version: f64,
+    /// Documents of its data, and how many of them were used.
+    pub documents: usize,
+    pub used: usize,
+    pub num_fewshot: usize,
+}
+
+/// A model's part of a report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelReport {
+    /// The shortest end of its path that no other model has.
+    pub name: String,
+    pub path: PathBuf,
+    /// [`model_hash`] of the directory.
+    pub model_hash: String,
+    pub solver: SolverName,
+    /// Corrections of each layer, for a solver that takes any.
+    pub iterations: Option<Vec<usize>>,
+    pub layers: usize,
+    pub d_model: usize,
+    pub d_ff: usize,
+    /// Tokens.
+    pub context: usize,
+    pub vocab_size: usize,
+    pub cost: TokenCost,
+    pub speed: Speed,
+    pub quality: Quality,
+}
+
+/// A model whose directory has been looked into.
+struct Candidate<'a> {
+    path: &'a Path,
+    config: ModelConfig,
+    tokenizer: TextTokenizer,
+    cost: Cost,
+}
+
+/// Compares models; the first is the reference.
+///
+/// Mistakes are found before the work: directories, tokenizers, tasks and their data are looked at
+/// first. All models are in memory at once, for their speeds are measured in turns.
+///
+/// # Errors
+/// [`EvalError::Nothing`] without models or tasks, [`EvalError::Twice`] for a task named twice,
+/// [`EvalError::Memory`] if the models do not fit, [`EvalError::Context`] for a model without room to
+/// decode in, and errors of models, tokenizers and data.
+pub fn report(
+    models: &[PathBuf],
+    settings: &ReportSettings,
+    device: &Device,
+) -> Result<Report, EvalError> {
+    let candidates = models
+        .iter()
+        .map(|path| Candidate::open(path, device))
+        .collect::<Result<Vec<_>, _>>()?;
+    let Some(reference) = candidates.first().map(|first| first.cost.clone()) else {
+        return Err(EvalError::Nothing { of: "model" });
+    };
+    let workload = workload(&candidates)?;
+    let tasks = prepare_all(settings)?;
+    if settings.host_memory {
+        check_memory(&candidates)?;
+    }
+    let notes = notes(&candidates, settings);
+
+    let mut scorers = Vec::new();
+    let mut costs = Vec::new();
+    for candidate in candidates {
+        let (model, _) = iiet_model::load(candidate.path, device)?;
+        let model = ModelScorer::new(model, device.clone());
+        scorers.push(TokenScorer::new(model, candidate.tokenizer));
+        costs.push(candidate.cost);
+    }
+    let language_models: Vec<&LanguageModel> = scorers
+        .iter()
+        .map(|scorer| scorer.model().language_model())
+        .collect();
+    let speeds = workload.measure(&language_models, device)?;
+    let names = labels::labels(models);
+    let answers = scorers
+        .iter()
+        .zip(&names)
+        .map(|(scorer, name)| answers(scorer, name, &tasks))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let mut reports = Vec::new();
+    for (at, (speed, name)) in speeds.into_iter().zip(names).enumerate() {
+        let config = language_models[at].config();
+        let options = &config.solver.options;
+        let iterated = config.solver.name.reads(SolverOption::Iterations);
+        reports.push(ModelReport {
+            name,
+            path: models[at].clone(),
+            model_hash: model_hash(&models[at])?,
+            solver: config.solver.name,
+            iterations: iterated.then(|| options.iterations.per_layer(config.n_layers)),
+            layers: config.n_layers,
+            d_model: config.d_model,
+            d_ff: config.d_ff,
+            context: config.seq_len,
+            vocab_size: config.vocab_size,
+            cost: TokenCost::new(&costs[at], &reference),
+            speed,
+            quality: Quality::new(&tasks, &answers[at], &answers[0]),
+        });
+    }
+    Ok(Report {
+        models: reports,
+        tasks: tasks.iter().map(AskedTask::new).collect(),
+        workload,
+        machine: Machine::this(),
+        notes,
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+impl<'a> Candidate<'a> {
+    fn open(path: &'a Path, device: &Device) -> Result<Self, EvalError> {
+        let config = iiet_model::load_config(path)?;
+        let tokenizer = TextTokenizer::open(path, config.vocab_size)?;
+        let cost = Cost::of(&LanguageModel::empty(&config, device)?);
+        Ok(Self {
+            path,
+            config,
+            tokenizer,
+            cost,
+        })
+    }
+}
+
+impl AskedTask {
+    fn new(prepared: &Prepared) -> Self {
+        Self {
+            name: prepared.task.name,
+            version: prepared.task.version,
+            documents: prepared.original,
+            used: prepared.documents.len(),
+            num_fewshot: prepared.num_fewshot,
+        }
+    }
+}
+
+/// A text that fits the smallest context.
+fn workload(candidates: &[Candidate<'_>]) -> Result<Workload, EvalError> {
+    let smallest = candidates.iter().min_by_key(|model| model.config.seq_len);
+    let smallest = smallest.ok_or(EvalError::Nothing { of: "model" })?;
+    let context = smallest.config.seq_len;
+    Workload::within(context).ok_or_else(|| EvalError::Context {
+        model: smallest.path.to_owned(),
+        context,
+    })
+}
+
+fn prepare_all(settings: &ReportSettings) -> Result<Vec<Prepared>, EvalError> {
+    let names = &settings.tasks;
+    if names.is_empty() {
+        return Err(EvalError::Nothing { of: "task" });
+    }
+    let twice = (1..names.len()).find(|at| names[..*at].contains(&names[*at]));
+    if let Some(at) = twice {
+        let name = names[at].clone();
+        return Err(EvalError::Twice { name });
+    }
+    // All names first: data may have to be made.
+    let tasks: Result<Vec<_>, _> = names.iter().map(|name| task(name)).collect();
+    let tasks = tasks?.into_iter();
+    tasks
+        .map(|task| prepare(task, &settings.evaluation))
+        .collect()
+}
+
+/// Weights in f32, and keys and values for a full context.
+fn check_memory(candidates: &[Candidate<'_>]) -> Result<(), EvalError> {
+    let needed = candidates.iter().map(|candidate| {
+        let cache = candidate.cost.cache_bytes_per_token * candidate.config.seq_len as u64;
+        size_of::<f32>() as u64 * candidate.cost.parameters + cache
+    });
+    let (needed, available) = (needed.sum::<u64>(), machine::available_memory());
+    match needed <= available {
+        true => Ok(()),
+        false => Err(EvalError::Memory {
+            models: candidates.len(),
+            needed,
+            available,
+        }),
+    }
+}
+
+/// One model's answers to all tasks.
+fn answers(
+    scorer: &TokenScorer<ModelScorer>,
+    name: &str,
+    tasks: &[Prepared],
+) -> Result<Vec<Evaluated>, EvalError> {
+    let ask = |prepared: &Prepared| {
+        let task = prepared.task.name;
+        let bar = TokenBar::new(format!("{name}: {task}"));
+        let evaluated = prepared.evaluate(scorer, &bar);
+        evaluated.map_err(|source| EvalError::Asking {
+            model: name.to_owned(),
+            task,
+            source: Box::new(source),
+        })
+    };
+    tasks.iter().map(ask).collect()
+}
+
+fn notes(candidates: &[Candidate<'_>], settings: &ReportSettings) -> Vec<String> {
+    let differ = |of: fn(&ModelConfig) -> usize| {
+        let mut values = candidates.iter().map(|candidate| of(&candidate.config));
+        let first = values.next();
+        values.any(|value| Some(value) != first)
+    };
+    let mut notes = Vec::new();
+    let mut tokenizers = candidates
+        .iter()
+        .map(|candidate| candidate.tokenizer.hash());
+    let first = tokenizers.next();
+    if tokenizers.any(|hash| Some(hash) != first) {
+        notes.push(
+            "The tokenizers differ: bits per byte and accuracies compare, figures by the token \
+             (costs, tokens/s) do not."
+                .to_owned(),
+        );
+    }
+    if differ(|config| config.seq_len) {
+        notes.push(
+            "The contexts differ: a model with a shorter one sees less of a long text, and FLOPs are \
+             at each model's own."
+                .to_owned(),
+        );
+    }
+    if let Some(limit) = settings.evaluation.limit {
+        notes.push(format!(
+            "The first {limit} documents of each task at most; its order may not be random."
+        ));
+    }
+    notes
+}
+
+/// Writes a report as JSON, and its chart beside it with the ending `.svg`; returns the chart's path.
+///
+/// # Errors
+/// [`EvalError::Io`] and [`EvalError::Drawing`].
+pub fn save(report: &Report, path: &Path) -> Result<PathBuf, EvalError> {
+    let json =
+        serde_json::to_string_pretty(report).map_err(|error| EvalError::io(path)(error.into()))?;
+    std::fs::write(path, json + "\n").map_err(EvalError::io(path))?;
+    let svg = path.with_extension("svg");
+    draw(report, &svg)?;
+    Ok(svg)
+}
