@@ -124,7 +124,7 @@ fn a_student_is_an_ordinary_model_and_run() {
     assert_eq!(models[1]["iterations"], config["iterations"]);
     assert_eq!(models[0]["quality"]["tasks"][0]["task"], "text");
     assert!(
-        said.contains("Cost and speed") && said.contains("0.67"),
+        said.contains("Cost and speed") && said.contains("66.7 %"),
         "{said}"
     );
     assert!(place.path("student/report.svg").is_file());
