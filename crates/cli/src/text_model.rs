@@ -1,13 +1,12 @@
 //! A model directory with its tokenizer: what text is read and written with.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use burn::tensor::Device;
 use iiet_data::Tokenizer;
+use iiet_eval::SpecialTokens;
 use iiet_model::{LanguageModel, ModelConfig, load};
-use serde_json::Value;
 
 /// A model, its tokenizer, and what starts and ends its texts.
 pub(crate) struct TextModel {
@@ -20,10 +19,10 @@ pub(crate) struct TextModel {
 
 impl TextModel {
     pub(crate) fn open(dir: &Path, device: &Device) -> anyhow::Result<Self> {
-        // The tokenizer first: reading the weights takes longer.
-        let config = iiet_model::load_config(dir)?;
+        // The small files first: reading the weights takes longer.
+        iiet_model::load_config(dir)?;
         let tokenizer = open_tokenizer(dir)?;
-        let start = start(dir, &tokenizer, &config)?;
+        let start = start(dir, &tokenizer)?;
         let (model, config) = load(dir, device)?;
         Ok(Self {
             model,
@@ -66,35 +65,8 @@ fn open_tokenizer(dir: &Path) -> anyhow::Result<Tokenizer> {
 }
 
 /// The tokens before a prompt, as `transformers` would put them.
-///
-/// The template in `tokenizer.json` says it, except that LLaMA's own tokenizer class makes its
-/// template from `add_bos_token` in `tokenizer_config.json`. Where there is neither a template nor
-/// that file, the configuration's beginning-of-text token is it.
-fn start(dir: &Path, tokenizer: &Tokenizer, config: &ModelConfig) -> anyhow::Result<Vec<u32>> {
-    let template = tokenizer.start();
-    let beginning = || match config.bos_token_id {
-        Some(id) => vec![id],
-        None => template.clone(),
-    };
-    let path = dir.join("tokenizer_config.json");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(if template.is_empty() {
-                beginning()
-            } else {
-                template
-            });
-        }
-        Err(error) => return Err(error).with_context(|| path.display().to_string()),
-    };
-    let json: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    let class = json["tokenizer_class"].as_str().unwrap_or_default();
-    if !class.starts_with("LlamaTokenizer") && !class.starts_with("CodeLlamaTokenizer") {
-        return Ok(template);
-    }
-    match json["add_bos_token"].as_bool() {
-        Some(false) => Ok(Vec::new()),
-        _ => Ok(beginning()),
-    }
+fn start(dir: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Vec<u32>> {
+    let special = SpecialTokens::read(dir, |token| tokenizer.id(token))?;
+    let template = special.template.map(|template| template.before);
+    Ok(template.unwrap_or_else(|| tokenizer.start()))
 }

@@ -1,26 +1,16 @@
 //! Text to tokens as `transformers` does it, for that is what the harness calls.
 //!
-//! A model directory's `tokenizer.json` says how text becomes tokens; `tokenizer_config.json` (and
-//! in older directories `special_tokens_map.json`) says which tokens begin and end a text, and for
-//! two tokenizer classes may override what the first says about adding them:
-//!
-//! - `LlamaTokenizer` adds BOS and EOS as `add_bos_token` and `add_eos_token` say, where one of them
-//!   is there. `transformers` 4 writes them and goes by them; 5 neither writes nor heeds them, and
-//!   writes a post-processor that says the same. Where neither is there the post-processor decides.
-//! - `GPTNeoXTokenizer` goes by them in any case and by default adds nothing.
-//! - With any other class the post-processor of `tokenizer.json` decides.
-//!
-//! A directory without `tokenizer_config.json` has LLaMA's `<s>` and `</s>` if they are in the
-//! vocabulary; else its `config.json` names BOS and EOS by id.
+//! A model directory's `tokenizer.json` says how text becomes tokens, the files beside it what begins and
+//! ends a text ([`SpecialTokens`]); where they name neither, `config.json` does, by id.
 
 use std::path::{Path, PathBuf};
 
 use iiet_data::{parse_tokenizer, untrusted};
-use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::EvalError;
 use crate::python_text::rstrip;
+use crate::special_tokens::{SpecialTokens, Template, read_object};
 
 /// A model directory's tokenizer with its special tokens.
 pub struct TextTokenizer {
@@ -34,11 +24,6 @@ pub struct TextTokenizer {
     /// BOS, else EOS: what stands before a text that has no context.
     prefix: u32,
     prefix_text: String,
-}
-
-struct Template {
-    before: Vec<u32>,
-    after: Vec<u32>,
 }
 
 /// A context and a continuation in tokens.
@@ -74,17 +59,11 @@ impl TextTokenizer {
             Some(_) => {}
             None => return Err(failed("the vocabulary is empty".into())),
         }
-        let special = Special::read(model, &inner)?;
-        let id = |token: &Option<String>| {
-            let Some(token) = token else { return Ok(None) };
-            let id = inner.token_to_id(token);
-            id.map(Some).ok_or_else(|| {
-                failed(format!(
-                    "the special token {token:?} is not in the vocabulary"
-                ))
-            })
-        };
-        let (mut bos, mut eos) = (id(&special.bos)?, id(&special.eos)?);
+        let SpecialTokens {
+            mut bos,
+            mut eos,
+            template,
+        } = SpecialTokens::read(model, |token| inner.token_to_id(token))?;
         if bos.is_none() && eos.is_none() {
             (bos, eos) = ids_of_config(model)?;
         }
@@ -102,10 +81,6 @@ impl TextTokenizer {
         }
         let prefix_text = untrusted(|| inner.decode(&[prefix], false))
             .map_err(|error| failed(error.to_string()))?;
-        let template = special.template.then(|| Template {
-            before: bos.filter(|_| special.add_bos).into_iter().collect(),
-            after: eos.filter(|_| special.add_eos).into_iter().collect(),
-        });
         Ok(Self {
             inner,
             hash: blake3::hash(&bytes),
@@ -211,83 +186,6 @@ impl TextTokenizer {
     }
 }
 
-/// What the files beside `tokenizer.json` say.
-#[derive(Default)]
-struct Special {
-    bos: Option<String>,
-    eos: Option<String>,
-    /// Whether `add_bos` and `add_eos` stand in for the post-processor.
-    template: bool,
-    add_bos: bool,
-    add_eos: bool,
-    is_llama: bool,
-}
-
-impl Special {
-    fn read(model: &Path, tokenizer: &Tokenizer) -> Result<Self, EvalError> {
-        let Some(config) = read_object(&model.join("tokenizer_config.json"))? else {
-            let llama = ["<s>", "</s>"].map(|token| tokenizer.token_to_id(token));
-            return Ok(match llama.iter().all(Option::is_some) {
-                true => Self::of_class("LlamaTokenizer"),
-                false => Self::default(),
-            });
-        };
-        // `transformers` turns to the older file where the newer list of tokens is missing.
-        let map = match config.get("added_tokens_decoder") {
-            Some(_) => None,
-            None => read_object(&model.join("special_tokens_map.json"))?,
-        };
-        let class = config.get("tokenizer_class").and_then(Value::as_str);
-        let defaults = Self::of_class(class.unwrap_or("LlamaTokenizer"));
-        let token = |name: &str, default: Option<String>| {
-            let value = map.as_ref().and_then(|map| map.get(name));
-            match value.or_else(|| config.get(name)) {
-                None => default,
-                Some(value) => spelling(value),
-            }
-        };
-        let [add_bos, add_eos] = ["add_bos_token", "add_eos_token"]
-            .map(|name| config.get(name).and_then(Value::as_bool));
-        let heeded = defaults.is_llama && (add_bos.is_some() || add_eos.is_some());
-        Ok(Self {
-            bos: token("bos_token", defaults.bos),
-            eos: token("eos_token", defaults.eos),
-            template: defaults.template || heeded,
-            add_bos: add_bos.unwrap_or(defaults.add_bos),
-            add_eos: add_eos.unwrap_or(false),
-            is_llama: defaults.is_llama,
-        })
-    }
-
-    /// What a class says where the file does not.
-    fn of_class(class: &str) -> Self {
-        let named = |bos: &str, eos: &str| Self {
-            bos: Some(bos.to_owned()),
-            eos: Some(eos.to_owned()),
-            ..Self::default()
-        };
-        match class.trim_end_matches("Fast") {
-            "LlamaTokenizer" | "CodeLlamaTokenizer" => Self {
-                add_bos: true,
-                is_llama: true,
-                ..named("<s>", "</s>")
-            },
-            "GPTNeoXTokenizer" => Self {
-                template: true,
-                ..named("<|endoftext|>", "<|endoftext|>")
-            },
-            "GPT2Tokenizer" => named("<|endoftext|>", "<|endoftext|>"),
-            _ => Self::default(),
-        }
-    }
-}
-
-/// A token in `tokenizer_config.json`: its spelling, or an object that has it.
-fn spelling(value: &Value) -> Option<String> {
-    let text = value.as_str().or_else(|| value.get("content")?.as_str());
-    text.map(str::to_owned)
-}
-
 /// BOS and EOS by id, from `config.json`.
 fn ids_of_config(model: &Path) -> Result<(Option<u32>, Option<u32>), EvalError> {
     let config = read_object(&model.join("config.json"))?.unwrap_or_default();
@@ -297,18 +195,4 @@ fn ids_of_config(model: &Path) -> Result<(Option<u32>, Option<u32>), EvalError> 
         first.unwrap_or(value).as_u64()?.try_into().ok()
     };
     Ok((id("bos_token_id"), id("eos_token_id")))
-}
-
-/// A JSON object, if the file is there.
-fn read_object(path: &Path) -> Result<Option<serde_json::Map<String, Value>>, EvalError> {
-    let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(EvalError::io(path))?,
-    };
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|error| EvalError::Tokenizer {
-            path: path.to_owned(),
-            message: format!("not a JSON object: {error}"),
-        })
 }

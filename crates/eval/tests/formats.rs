@@ -45,21 +45,66 @@ fn damaged_files_are_errors() {
     }
 }
 
-/// The `parquet` crate panics on some of these; here they are errors or rows.
+/// The `parquet` and `arrow-ipc` crates panic on some of these, or take the memory that a damaged
+/// length names and end the process; here they are errors or rows.
 #[test]
-fn a_flipped_bit_in_parquet_does_not_end_the_process() {
+fn a_flipped_bit_does_not_end_the_process() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("rows.parquet");
-    let bytes = std::fs::read(file("rows.parquet")).unwrap();
-    let mut errors = 0;
-    for bit in (0..8 * bytes.len()).step_by(5) {
-        let mut damaged = bytes.clone();
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        std::fs::write(&path, &damaged).unwrap();
-        if let Err(error) = read(&path) {
-            assert!(error.to_string().contains("rows.parquet"), "{error}");
-            errors += 1;
+    for (name, step) in [
+        ("rows.parquet", 5),
+        ("rows.stream.arrow", 3),
+        ("rows.file.arrow", 3),
+    ] {
+        let path = folder.path().join(name);
+        let bytes = std::fs::read(file(name)).unwrap();
+        let mut errors = 0;
+        for bit in (0..8 * bytes.len()).step_by(step) {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            // Overwriting would wait for the disk each time, on file systems that guard against crashes.
+            let _ = std::fs::remove_file(&path);
+            std::fs::write(&path, &damaged).unwrap();
+            if let Err(error) = read(&path) {
+                assert!(error.to_string().contains(name), "{error}");
+                errors += 1;
+            }
         }
+        assert!(errors > 0, "{name}");
     }
-    assert!(errors > 0);
+}
+
+#[test]
+fn absurd_lengths_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.arrow");
+    let bytes = std::fs::read(file("rows.file.arrow")).unwrap();
+    let error = |damaged: &[u8]| {
+        std::fs::write(&path, damaged).unwrap();
+        read(&path).unwrap_err().to_string()
+    };
+    // Eight bytes before a frame of LZ4 stands what it decompresses to.
+    let frame = bytes
+        .windows(4)
+        .position(|four| four == [4, 0x22, 0x4d, 0x18]);
+    let length = frame.unwrap() - 8;
+    let mut damaged = bytes.clone();
+    damaged[length..length + 8].copy_from_slice(&(1i64 << 60).to_le_bytes());
+    let found = error(&damaged);
+    let expected = "decompresses to 1152921504606846976, for which there is no memory";
+    assert!(found.contains(expected), "{found}");
+    // The footer's length stands before the last six bytes.
+    let mut damaged = bytes.clone();
+    let at = bytes.len() - 10;
+    damaged[at..at + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+    let found = error(&damaged);
+    assert!(found.contains("a footer of 2147483647 bytes"), "{found}");
+    // A stream's message longer than the stream.
+    let stream = std::fs::read(file("rows.stream.arrow")).unwrap();
+    let mut damaged = stream.clone();
+    damaged[4..8].copy_from_slice(&1_000_000i32.to_le_bytes());
+    let found = error(&damaged);
+    assert!(
+        found.contains("a part of 1000000 bytes from byte 0"),
+        "{found}"
+    );
 }

@@ -3,6 +3,7 @@
 //! Files carry the field names that the data set has on the Hugging Face hub. Where they lie and
 //! how they may be called is said in [`find`]; JSON Lines, Parquet and Arrow IPC are read.
 
+mod arrow_lengths;
 mod document;
 mod find;
 #[cfg(feature = "hub")]

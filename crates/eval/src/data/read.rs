@@ -4,7 +4,7 @@
 //! (dictionaries, large strings, lists of structs), a row is the object that JSON Lines would hold.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,11 +15,9 @@ use iiet_data::guarded;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 
-use super::Document;
+use super::{Document, arrow_lengths};
 use crate::error::EvalError;
 
-/// How the file format of Arrow IPC begins; the stream format begins otherwise.
-const ARROW_FILE: &[u8] = b"ARROW1";
 /// The formats in words.
 const PARQUET: &str = "Parquet";
 const ARROW: &str = "Arrow IPC";
@@ -111,21 +109,17 @@ fn parquet(path: &Arc<Path>, file: File) -> Result<Vec<Document>, EvalError> {
 }
 
 fn arrow(path: &Arc<Path>, mut file: File) -> Result<Vec<Document>, EvalError> {
-    let mut start = Vec::new();
-    file.by_ref()
-        .take(ARROW_FILE.len() as u64)
-        .read_to_end(&mut start)
-        .and_then(|_| file.rewind())
+    let failed = |error: &dyn std::fmt::Display| unreadable(path, ARROW, error);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
         .map_err(EvalError::io(path.as_ref()))?;
-    let file = BufReader::new(file);
-    if start == ARROW_FILE {
-        let reader =
-            FileReader::try_new(file, None).map_err(|error| unreadable(path, ARROW, &error))?;
-        batches(path, ARROW, reader)
+    arrow_lengths::check(&bytes).map_err(|error| failed(&error))?;
+    if bytes.starts_with(arrow_lengths::FILE) {
+        let reader = FileReader::try_new(Cursor::new(bytes), None);
+        batches(path, ARROW, reader.map_err(|error| failed(&error))?)
     } else {
-        let reader =
-            StreamReader::try_new(file, None).map_err(|error| unreadable(path, ARROW, &error))?;
-        batches(path, ARROW, reader)
+        let reader = StreamReader::try_new(Cursor::new(bytes), None);
+        batches(path, ARROW, reader.map_err(|error| failed(&error))?)
     }
 }
 

@@ -112,9 +112,10 @@ mod tests {
     fn a_lonely_name_stands_to_the_right() {
         let placed = place(&[(100.0, 100.0)], &[(50.0, 14.0)], &[], &BOUNDS);
         assert_eq!((placed[0].left, placed[0].top), (109.0, 93.0));
-        // At the right edge it goes to the other side.
+        // At the right edge it goes elsewhere, and does not cover its point.
         let placed = place(&[(790.0, 100.0)], &[(50.0, 14.0)], &[], &BOUNDS);
-        assert!(placed[0].right() < 790.0, "{placed:?}");
+        assert_eq!(placed[0].beyond(&BOUNDS), 0.0, "{placed:?}");
+        assert_ne!(placed[0].nearest((790.0, 100.0)), (790.0, 100.0));
     }
 
     #[test]

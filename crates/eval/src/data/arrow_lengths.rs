@@ -1,0 +1,126 @@
+//! The lengths in an Arrow IPC file, before memory is taken for them.
+//!
+//! `arrow-ipc` takes what a footer and a compressed buffer declare on trust, and where there is not so
+//! much memory the process ends. So a file is walked through first: every part that a length names must
+//! lie in the file, and what a buffer says that it decompresses to must be there to be had.
+//!
+//! A message is a length, metadata that tells the length of its body, and the body. The stream form is
+//! messages one after the other; the file form has a footer with the place of each
+//! (<https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc>).
+
+use std::hint::black_box;
+
+use arrow_ipc::reader::read_footer_length;
+use arrow_ipc::{Message, MessageHeader, RecordBatch, root_as_footer, root_as_message};
+
+/// How the file form begins; the stream form begins otherwise.
+pub(super) const FILE: &[u8] = b"ARROW1";
+/// What stands before a message's length, since version 0.15 of the format.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// Whether every length in a file can be true.
+///
+/// # Errors
+/// What is wrong, in words.
+pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+    match bytes.starts_with(FILE) {
+        true => check_file(bytes),
+        false => check_stream(bytes),
+    }
+}
+
+fn check_file(bytes: &[u8]) -> Result<(), String> {
+    let (before, tail) = bytes.split_last_chunk().ok_or("it has no footer")?;
+    let length = read_footer_length(*tail).map_err(|error| error.to_string())?;
+    let footer = before.len().checked_sub(length).map(|from| &before[from..]);
+    let footer =
+        footer.ok_or_else(|| format!("a footer of {length} bytes, {} are there", before.len()))?;
+    let footer = root_as_footer(footer).map_err(|error| format!("its footer: {error}"))?;
+    let dictionaries = footer.dictionaries().into_iter().flatten();
+    let batches = footer.recordBatches().into_iter().flatten();
+    for block in dictionaries.chain(batches) {
+        let metadata = i64::from(block.metaDataLength());
+        let start = block.offset().saturating_add(metadata);
+        let body = part(bytes, start, block.bodyLength())?;
+        let metadata = part(bytes, block.offset(), metadata)?;
+        // The length once more, after the continuation mark or without one.
+        let metadata = metadata.strip_prefix(&CONTINUATION).unwrap_or(metadata);
+        check_message(message(metadata.get(4..).unwrap_or_default())?, body)?;
+    }
+    Ok(())
+}
+
+fn check_stream(mut bytes: &[u8]) -> Result<(), String> {
+    loop {
+        bytes = bytes.strip_prefix(&CONTINUATION).unwrap_or(bytes);
+        let Some((length, rest)) = bytes.split_first_chunk() else {
+            return Ok(());
+        };
+        let length = i32::from_le_bytes(*length);
+        if length == 0 {
+            return Ok(());
+        }
+        let metadata = part(rest, 0, length.into())?;
+        let rest = &rest[metadata.len()..];
+        let message = message(metadata)?;
+        let body = part(rest, 0, message.bodyLength())?;
+        check_message(message, body)?;
+        bytes = &rest[body.len()..];
+    }
+}
+
+fn message(metadata: &[u8]) -> Result<Message<'_>, String> {
+    root_as_message(metadata).map_err(|error| format!("a message's metadata: {error}"))
+}
+
+fn check_message(message: Message<'_>, body: &[u8]) -> Result<(), String> {
+    let batch = match message.header_type() {
+        MessageHeader::RecordBatch => message.header_as_record_batch(),
+        MessageHeader::DictionaryBatch => message
+            .header_as_dictionary_batch()
+            .and_then(|dictionary| dictionary.data()),
+        _ => None,
+    };
+    batch.map_or(Ok(()), |batch| check_buffers(batch, body))
+}
+
+fn check_buffers(batch: RecordBatch<'_>, body: &[u8]) -> Result<(), String> {
+    for buffer in batch.buffers().into_iter().flatten() {
+        let buffer = part(body, buffer.offset(), buffer.length())?;
+        if batch.compression().is_none() || buffer.is_empty() {
+            continue;
+        }
+        let length = buffer
+            .first_chunk()
+            .ok_or("a compressed buffer without its length")?;
+        // -1 says that it is not compressed; other negative numbers are refused in reading.
+        let Ok(length) = usize::try_from(i64::from_le_bytes(*length)) else {
+            continue;
+        };
+        // Reading will ask for as much, and cannot be told no.
+        let mut memory: Vec<u8> = Vec::new();
+        let had = black_box(&mut memory).try_reserve_exact(length);
+        had.map_err(|_| {
+            format!(
+                "a buffer of {} bytes that decompresses to {length}, for which there is no memory",
+                buffer.len()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// A part of a file by what its lengths say.
+fn part(bytes: &[u8], start: i64, length: i64) -> Result<&[u8], String> {
+    let range = || {
+        let start = usize::try_from(start).ok()?;
+        let end = start.checked_add(usize::try_from(length).ok()?)?;
+        bytes.get(start..end)
+    };
+    range().ok_or_else(|| {
+        format!(
+            "a part of {length} bytes from byte {start}, {} are there",
+            bytes.len()
+        )
+    })
+}

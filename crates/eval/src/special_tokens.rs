@@ -1,0 +1,222 @@
+//! Which special tokens stand before and after a text, as `transformers` 4 decides it.
+//!
+//! `tokenizer.json` has a post-processor that adds them; `tokenizer_config.json` (and in older
+//! directories `special_tokens_map.json`) names BOS and EOS, and two tokenizer classes make a
+//! post-processor of their own:
+//!
+//! - `LlamaTokenizer` adds BOS unless `add_bos_token` is false, and EOS if `add_eos_token` is true.
+//! - `GPTNeoXTokenizer` goes by the same keys, and by default adds nothing.
+//! - With any other class the post-processor of `tokenizer.json` decides.
+//!
+//! A file that names no class is a `LlamaTokenizer`'s, as the `model_type` of `config.json` would have
+//! it; so is a directory without the file, if `<s>` and `</s>` are in the vocabulary. `transformers` 5
+//! neither writes nor heeds the two keys: there the post-processor decides always, and the two versions
+//! disagree about a `LlamaTokenizer` whose post-processor says otherwise.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::EvalError;
+
+/// The special tokens of a model directory, by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// What begins a text.
+    pub bos: Option<u32>,
+    /// What ends it.
+    pub eos: Option<u32>,
+    /// What is added to each text in place of the post-processor.
+    pub template: Option<Template>,
+}
+
+/// Tokens before and after each text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    pub before: Vec<u32>,
+    pub after: Vec<u32>,
+}
+
+impl SpecialTokens {
+    /// Reads the files beside a directory's `tokenizer.json`, whose vocabulary `id` knows.
+    ///
+    /// # Errors
+    /// [`EvalError::Tokenizer`] for a file that is no JSON object, and for a token that it names and
+    /// the vocabulary has not; [`EvalError::Io`].
+    pub fn read(model: &Path, id: impl Fn(&str) -> Option<u32>) -> Result<Self, EvalError> {
+        let path = model.join("tokenizer_config.json");
+        let file = read_object(&path)?;
+        let class = match &file {
+            Some(file) => {
+                let class = file.get("tokenizer_class").and_then(Value::as_str);
+                Class::named(class.unwrap_or(LLAMA))
+            }
+            None if ["<s>", "</s>"].iter().all(|token| id(token).is_some()) => Class::named(LLAMA),
+            None => Class::default(),
+        };
+        let file = file.unwrap_or_default();
+        // `transformers` turns to the older file where the newer list of tokens is missing.
+        let map = match file.is_empty() || file.contains_key("added_tokens_decoder") {
+            true => Map::new(),
+            false => read_object(&model.join("special_tokens_map.json"))?.unwrap_or_default(),
+        };
+        let token = |name: &str, default: Option<&str>| {
+            let Some(value) = map.get(name).or_else(|| file.get(name)) else {
+                return Ok(default.and_then(&id));
+            };
+            let Some(token) = spelling(value) else {
+                return Ok(None);
+            };
+            id(token).map(Some).ok_or_else(|| EvalError::Tokenizer {
+                path: path.clone(),
+                message: format!("the special token {token:?} is not in the vocabulary"),
+            })
+        };
+        let bos = token("bos_token", class.bos)?;
+        let eos = token("eos_token", class.eos)?;
+        let adds = |name: &str, default| file.get(name).and_then(Value::as_bool).unwrap_or(default);
+        let template = class.adds.then(|| Template {
+            before: bos
+                .filter(|_| adds("add_bos_token", class.adds_bos))
+                .into_iter()
+                .collect(),
+            after: eos
+                .filter(|_| adds("add_eos_token", false))
+                .into_iter()
+                .collect(),
+        });
+        Ok(Self { bos, eos, template })
+    }
+}
+
+const LLAMA: &str = "LlamaTokenizer";
+
+/// What a tokenizer class says where the files do not.
+#[derive(Default)]
+struct Class {
+    bos: Option<&'static str>,
+    eos: Option<&'static str>,
+    /// Whether it makes its own post-processor, and whether that adds BOS.
+    adds: bool,
+    adds_bos: bool,
+}
+
+impl Class {
+    fn named(name: &str) -> Self {
+        let (bos, eos) = match name.trim_end_matches("Fast") {
+            LLAMA | "CodeLlamaTokenizer" => ("<s>", "</s>"),
+            "GPTNeoXTokenizer" | "GPT2Tokenizer" => ("<|endoftext|>", "<|endoftext|>"),
+            _ => return Self::default(),
+        };
+        let adds_bos = bos == "<s>";
+        Self {
+            bos: Some(bos),
+            eos: Some(eos),
+            adds: adds_bos || name.starts_with("GPTNeoX"),
+            adds_bos,
+        }
+    }
+}
+
+/// A token in `tokenizer_config.json`: its spelling, or an object that has it.
+fn spelling(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+/// A JSON object, if the file is there.
+pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, EvalError> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(EvalError::io(path))?,
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| EvalError::Tokenizer {
+            path: path.to_owned(),
+            message: format!("not a JSON object: {error}"),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `transformers` 4.46.3 puts before and after a text, with a vocabulary where `<s>` is 1,
+    /// `</s>` 2 and `<|begin|>` 3; `None` where it leaves that to the post-processor.
+    #[test]
+    fn texts_begin_and_end_as_in_transformers() {
+        let vocabulary = |token: &str| match token {
+            "<s>" => Some(1),
+            "</s>" => Some(2),
+            "<|begin|>" => Some(3),
+            _ => None,
+        };
+        let bos: (&[u32], &[u32]) = (&[1], &[]);
+        for (config, expected) in [
+            (r#"{"tokenizer_class": "LlamaTokenizerFast"}"#, Some(bos)),
+            (
+                r#"{"tokenizer_class": "LlamaTokenizer", "add_bos_token": false}"#,
+                Some((&[], &[])),
+            ),
+            (
+                r#"{"tokenizer_class": "LlamaTokenizer", "add_eos_token": false}"#,
+                Some(bos),
+            ),
+            (
+                r#"{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true, "add_eos_token": true}"#,
+                Some((&[1], &[2])),
+            ),
+            (
+                r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": {"content": "<|begin|>"}}"#,
+                Some((&[3], &[])),
+            ),
+            (r#"{"tokenizer_class": null}"#, Some(bos)),
+            ("{}", Some(bos)),
+            (
+                r#"{"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "add_bos_token": true}"#,
+                None,
+            ),
+            (
+                r#"{"tokenizer_class": "GPTNeoXTokenizer", "bos_token": "<s>"}"#,
+                Some((&[], &[])),
+            ),
+            (
+                r#"{"tokenizer_class": "GPTNeoXTokenizer", "bos_token": "<s>", "add_bos_token": true}"#,
+                Some(bos),
+            ),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+            let found = SpecialTokens::read(folder.path(), vocabulary).unwrap();
+            let found = found.template.map(|t| (t.before, t.after));
+            let expected = expected.map(|(before, after)| (before.to_vec(), after.to_vec()));
+            assert_eq!(found, expected, "{config}");
+        }
+        // No file at all: LLaMA's tokens, if they are there.
+        let empty = tempfile::tempdir().unwrap();
+        let found = SpecialTokens::read(empty.path(), vocabulary).unwrap();
+        assert_eq!((found.bos, found.eos), (Some(1), Some(2)));
+        assert_eq!(found.template.unwrap().before, [1]);
+        let found = SpecialTokens::read(empty.path(), |_| None).unwrap();
+        assert_eq!(found, SpecialTokens::default());
+    }
+
+    #[test]
+    fn a_token_that_is_not_there_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer_config.json");
+        for (config, expected) in [
+            (
+                r#"{"bos_token": "<x>"}"#,
+                "the special token \"<x>\" is not",
+            ),
+            ("[]", "not a JSON object"),
+        ] {
+            std::fs::write(&path, config).unwrap();
+            let error = SpecialTokens::read(folder.path(), |_| None).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(error.contains("tokenizer_config.json"), "{error}");
+        }
+    }
+}
