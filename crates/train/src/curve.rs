@@ -8,10 +8,11 @@ use plotters::prelude::*;
 use crate::{CROSS_ENTROPY, Record, TrainError};
 
 const SIZE: (u32, u32) = (960, 540);
+/// The height of the panel of a further term.
+const TERM: u32 = 200;
 const TRAINING: RGBColor = RGBColor(120, 160, 210);
 const VALIDATION: RGBColor = RGBColor(200, 60, 40);
-/// Of further terms of the loss.
-const OTHERS: [RGBColor; 2] = [RGBColor(40, 140, 80), RGBColor(150, 90, 170)];
+const OTHER: RGBColor = RGBColor(40, 140, 80);
 const REFERENCE: RGBColor = RGBColor(110, 110, 110);
 
 /// Draws the curves of a log; `unigram` is the best loss without context, in nats per token.
@@ -27,43 +28,94 @@ pub(crate) fn draw(path: &Path, records: &[Record], unigram: f64) -> Result<(), 
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
 fn render(svg: &mut String, records: &[Record], unigram: f64) -> DrawResult {
-    let term = |name: &str| -> Vec<(f64, f64)> {
-        let known = |r: &Record| Some((r.step as f64, *r.terms.get(name)?));
-        records.iter().filter_map(known).collect()
+    let curve = |of: &dyn Fn(&Record) -> Option<f64>| -> Vec<(f64, f64)> {
+        let points = records.iter().map(|r| Some((r.step as f64, of(r)?)));
+        points.flatten().collect()
     };
+    let last = records.last().map_or(1, |r| r.step.max(1)) as f64;
     // What validation measures too; a loss of several terms is not drawn, they are.
-    let cross_entropy = |r: &Record| *r.terms.get(CROSS_ENTROPY).unwrap_or(&r.loss);
-    let training: Vec<(f64, f64)> = records
-        .iter()
-        .map(|r| (r.step as f64, cross_entropy(r)))
-        .collect();
+    let training = curve(&|r| Some(*r.terms.get(CROSS_ENTROPY).unwrap_or(&r.loss)));
+    let losses = [
+        Curve {
+            points: training,
+            ..Curve::new("training batch", TRAINING)
+        },
+        Curve {
+            points: curve(&|r| r.validation_loss),
+            marked: true,
+            ..Curve::new("validation", VALIDATION)
+        },
+        Curve {
+            points: vec![(0.0, unigram), (last, unigram)],
+            dashed: true,
+            ..Curve::new("unigram entropy of the validation text", REFERENCE)
+        },
+    ];
     let names: BTreeSet<&String> = records.iter().flat_map(|r| r.terms.keys()).collect();
-    let others: Vec<(&String, Vec<(f64, f64)>)> = names
+    let others: Vec<Curve> = names
         .into_iter()
         .filter(|name| *name != CROSS_ENTROPY)
-        .map(|name| (name, term(name)))
+        .map(|name| Curve {
+            points: curve(&|r| r.terms.get(name).copied()),
+            ..Curve::new(&name.replace('_', " "), OTHER)
+        })
         .collect();
-    let validation: Vec<(f64, f64)> = records
-        .iter()
-        .filter_map(|r| Some((r.step as f64, r.validation_loss?)))
-        .collect();
-    let drawn = || others.iter().flat_map(|(_, curve)| curve);
-    let losses = || {
-        training
-            .iter()
-            .chain(&validation)
-            .chain(drawn())
-            .map(|(_, loss)| *loss)
-    };
-    let highest = losses().fold(unigram, f64::max);
-    let lowest = losses().fold(unigram, f64::min);
-    let margin = 0.05 * (highest - lowest).max(0.1);
-    let last = training.last().map_or(1.0, |(step, _)| *step).max(1.0);
 
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    let (width, height) = SIZE;
+    let size = (width, height + TERM * others.len() as u32);
+    let area = SVGBackend::with_string(svg, size).into_drawing_area();
     area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption("Loss, nats per token", ("sans-serif", 20))
+    let (upper, lower) = area.split_vertically(height);
+    panel(&upper, "Loss, nats per token", &losses, last)?;
+    if !others.is_empty() {
+        let rows = lower.split_evenly((others.len(), 1));
+        for (area, term) in rows.iter().zip(&others) {
+            panel(area, "", std::slice::from_ref(term), last)?;
+        }
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// One quantity against the step.
+struct Curve {
+    label: String,
+    color: RGBColor,
+    points: Vec<(f64, f64)>,
+    /// Whether each point is to be seen.
+    marked: bool,
+    dashed: bool,
+}
+
+impl Curve {
+    fn new(label: &str, color: RGBColor) -> Self {
+        Self {
+            label: label.to_owned(),
+            color,
+            points: Vec::new(),
+            marked: false,
+            dashed: false,
+        }
+    }
+}
+
+/// Draws curves that share a scale, over steps up to `last`.
+fn panel(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    caption: &str,
+    curves: &[Curve],
+    last: f64,
+) -> DrawResult {
+    let values = || curves.iter().flat_map(|c| &c.points).map(|(_, y)| *y);
+    let highest = values().reduce(f64::max).unwrap_or(1.0);
+    let lowest = values().reduce(f64::min).unwrap_or(0.0);
+    let margin = (0.05 * (highest - lowest)).max(1e-3 * highest).max(1e-9);
+    let digits = if highest - lowest < 1.0 { 3 } else { 1 };
+    let mut builder = ChartBuilder::on(area);
+    if !caption.is_empty() {
+        builder.caption(caption, ("sans-serif", 20));
+    }
+    let mut chart = builder
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(50)
@@ -73,41 +125,30 @@ fn render(svg: &mut String, records: &[Record], unigram: f64) -> DrawResult {
         .light_line_style(TRANSPARENT)
         .x_desc("step")
         .x_label_formatter(&|step| format!("{step:.0}"))
-        .y_label_formatter(&|loss| format!("{loss:.1}"))
+        .y_label_formatter(&|loss| format!("{loss:.digits$}"))
         .draw()?;
-    let legend = |color: RGBColor| {
-        move |(x, y)| PathElement::new(vec![(x, y), (x + 20, y)], color.stroke_width(2))
-    };
-    chart
-        .draw_series(LineSeries::new(training, TRAINING.stroke_width(1)))?
-        .label("training batch")
-        .legend(legend(TRAINING));
-    for ((name, curve), color) in others.iter().zip(OTHERS.into_iter().cycle()) {
-        chart
-            .draw_series(LineSeries::new(curve.clone(), color.stroke_width(1)))?
-            .label(name.replace('_', " "))
-            .legend(legend(color));
+    for curve in curves {
+        let (points, color) = (curve.points.iter().copied(), curve.color);
+        let drawn = match (curve.dashed, curve.marked) {
+            (true, _) => {
+                chart.draw_series(DashedLineSeries::new(points, 6, 4, color.stroke_width(1)))?
+            }
+            (_, true) => {
+                let line = LineSeries::new(points, color.stroke_width(2));
+                chart.draw_series(line.point_size(2))?
+            }
+            _ => chart.draw_series(LineSeries::new(points, color.stroke_width(1)))?,
+        };
+        drawn.label(&curve.label).legend(move |(x, y)| {
+            PathElement::new(vec![(x, y), (x + 20, y)], color.stroke_width(2))
+        });
     }
-    chart
-        .draw_series(LineSeries::new(validation, VALIDATION.stroke_width(2)).point_size(2))?
-        .label("validation")
-        .legend(legend(VALIDATION));
-    chart
-        .draw_series(DashedLineSeries::new(
-            [(0.0, unigram), (last, unigram)],
-            6,
-            4,
-            REFERENCE.stroke_width(1),
-        ))?
-        .label("unigram entropy of the validation text")
-        .legend(legend(REFERENCE));
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .border_style(REFERENCE)
         .draw()?;
-    area.present()?;
     Ok(())
 }
 
@@ -155,8 +196,8 @@ mod tests {
         let mut svg = String::new();
         render(&mut svg, &[with_terms(1), with_terms(2)], 6.5).unwrap();
         assert!(svg.contains("divergence") && !svg.contains("cross entropy"));
-        // The axis ends near the terms and the unigram entropy.
-        assert!(svg.contains("6.0") && !svg.contains("1000000"));
+        // The axes end near the terms and the unigram entropy.
+        assert!(svg.contains("6.0") && svg.contains("0.500") && !svg.contains("1000000"));
     }
 
     #[test]
