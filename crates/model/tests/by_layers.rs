@@ -40,7 +40,7 @@ impl Objective for WithLayers {
     }
 
     fn of_layer(&mut self, n: usize, y: &Tensor<3>) -> Option<Tensor<1>> {
-        (n % 2 == 0).then(|| y.clone().square().sum())
+        n.is_multiple_of(2).then(|| y.clone().square().sum())
     }
 }
 
