@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     /// The corrections of each layer by hand, as in 3,1,0; or one number for all.
     #[arg(long, value_name = "R,..", conflicts_with = "resume")]
     schedule: Option<String>,
-    /// The configuration: [data], [train] and, if the loss is not to be the usual one, [distill];
+    /// The configuration: the sections data, train and, if the loss is not to be the usual one, distill;
     /// configs/distill.toml is one. A resumed run has its own.
     #[arg(
         long,
