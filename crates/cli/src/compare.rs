@@ -1,5 +1,6 @@
 //! `iiet compare`
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -63,10 +64,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         host_memory: backend.on_host,
     };
     let report = report(&arguments.model, &settings, &backend.device)?;
-    print!("{}", table(&report));
+    let mut text = table(&report);
     if let Some(out) = &arguments.out {
         let svg = save(&report, out)?;
-        println!("{}, {}", out.display(), svg.display());
+        text += &format!("{}, {}\n", out.display(), svg.display());
     }
-    Ok(())
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Who reads the beginning alone has read what it wanted.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing standard output"),
+    }
 }

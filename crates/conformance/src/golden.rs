@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_model::{LanguageModel, load, parse_safetensors};
+use burn::tensor::{Device, Int, Tensor};
+use iiet_model::{LanguageModel, load, parse_safetensors, token_ids};
 use safetensors::SafeTensors;
 
 use crate::ConformanceError;
@@ -156,9 +156,8 @@ impl Case {
 ///
 /// If the rows differ in length.
 pub(crate) fn on_device(rows: &[Vec<u32>], device: &Device) -> Tensor<2, Int> {
-    let ids: Vec<i64> = rows.concat().into_iter().map(i64::from).collect();
     let seq = rows.first().map_or(0, Vec::len);
-    Tensor::from_data(TensorData::new::<i64, _>(ids, [rows.len(), seq]), device)
+    token_ids(&rows.concat(), [rows.len(), seq], device)
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {

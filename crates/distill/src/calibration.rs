@@ -1,8 +1,8 @@
 //! The influence table of a model on a part of a corpus.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use iiet_data::{Batches, TokenFile, evaluation_windows};
-use iiet_model::LanguageModel;
+use iiet_model::{LanguageModel, token_ids};
 
 use crate::{DistillError, Influence, InfluenceMeter};
 
@@ -50,9 +50,8 @@ pub fn calibrate(
     for (batches, windows) in &parts {
         for windows in windows.chunks(batch) {
             let batch = batches.of_windows(windows)?;
-            let ids: Vec<i64> = batch.inputs.iter().map(|id| i64::from(*id)).collect();
-            let ids = TensorData::new::<i64, _>(ids, [batch.batch, batch.seq]);
-            meter.add(model, Tensor::<2, Int>::from_data(ids, device));
+            let ids = token_ids(&batch.inputs, [batch.batch, batch.seq], device);
+            meter.add(model, ids);
             done += windows.len() as u64;
             progress(done, total);
         }

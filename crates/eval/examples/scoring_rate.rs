@@ -9,11 +9,12 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use iiet_eval::{
     EvalError, ModelScorer, Row, Settings, TextTokenizer, TokenModel, TokenScore, TokenScorer,
     prepare, task,
 };
+use iiet_model::token_ids;
 
 /// Turns of which the fastest counts.
 const TURNS: usize = 3;
@@ -81,12 +82,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             let seq = rows.iter().map(Vec::len).max().unwrap_or(0);
             let mut ids = vec![0; rows.len() * seq];
             for (row, padded) in rows.iter().zip(ids.chunks_mut(seq)) {
-                for (id, token) in padded.iter_mut().zip(row) {
-                    *id = i64::from(*token);
-                }
+                padded[..row.len()].copy_from_slice(row);
             }
-            let data = TensorData::new::<i64, _>(ids, [rows.len(), seq]);
-            let logits = model.forward(Tensor::<2, Int>::from_data(data, &device));
+            let logits = model.forward(token_ids(&ids, [rows.len(), seq], &device));
             // Waits for devices that compute on their own.
             logits.slice([0..1, 0..1, 0..1]).into_data();
         }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_model::{CacheType, GenerateOptions, LanguageModel, Sampler, Sampling};
+use iiet_model::{CacheType, GenerateOptions, LanguageModel, Sampler, Sampling, token_ids};
 
 use crate::error::EvalError;
 use crate::token_scorer::{Row, TokenModel, TokenScore};
@@ -28,10 +28,6 @@ impl ModelScorer {
         &self.model
     }
 
-    fn ids<const D: usize>(&self, ids: Vec<i64>, shape: [usize; D]) -> Tensor<D, Int> {
-        Tensor::from_data(TensorData::new::<i64, _>(ids, shape), &self.device)
-    }
-
     /// Log-probabilities of tokens after hidden states, and the most likely tokens.
     ///
     /// # Shapes
@@ -45,8 +41,8 @@ impl ModelScorer {
             .model
             .logits(hidden.unsqueeze::<3>())
             .squeeze_dim::<2>(0);
-        let ids: Vec<i64> = tokens.iter().map(|(_, token)| i64::from(*token)).collect();
-        let ids = self.ids(ids, [tokens.len(), 1]);
+        let ids: Vec<u32> = tokens.iter().map(|(_, token)| *token).collect();
+        let ids = token_ids(&ids, [tokens.len(), 1], &self.device);
         let chosen = logits.clone().gather(1, ids);
         let best = logits.clone().argmax(1);
         // log softmax of the chosen alone: x - m - log sum exp(x - m), m the greatest logit.
@@ -83,10 +79,7 @@ impl TokenModel for ModelScorer {
         let mut ids = vec![0; batch * seq];
         let (mut places, mut tokens) = (Vec::new(), Vec::new());
         for (at, row) in rows.iter().enumerate() {
-            let padded = &mut ids[at * seq..][..row.inputs.len()];
-            for (id, input) in padded.iter_mut().zip(row.inputs) {
-                *id = i64::from(*input);
-            }
+            ids[at * seq..][..row.inputs.len()].copy_from_slice(row.inputs);
             places.extend(
                 row.wanted
                     .iter()
@@ -95,13 +88,16 @@ impl TokenModel for ModelScorer {
             tokens.extend_from_slice(row.wanted);
         }
         // What is left of a position does not see the padding on its right.
-        let hidden = self.model.hidden(self.ids(ids, [batch, seq]));
+        let hidden = self
+            .model
+            .hidden(token_ids(&ids, [batch, seq], &self.device));
         let [_, _, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch * seq, d_model]);
         let at_once = (LOGITS / self.model.config().vocab_size).max(1);
         let mut scores = Vec::with_capacity(tokens.len());
         for (places, tokens) in places.chunks(at_once).zip(tokens.chunks(at_once)) {
-            let places = self.ids(places.to_vec(), [places.len()]);
+            let places = TensorData::new::<i64, _>(places.to_vec(), [places.len()]);
+            let places = Tensor::<1, Int>::from_data(places, &self.device);
             scores.extend(self.score_hidden(hidden.clone().select(0, places), tokens)?);
         }
         let mut scores = scores.into_iter();

@@ -7,12 +7,12 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use iiet_blocks::{CacheRow, CacheType, CachedBlockField, Chunk, KeyValueCache, normalise};
 use iiet_kernels::on_workers;
 use iiet_ode::{Solver, Trajectory};
 
-use crate::{Backbone, LanguageModel};
+use crate::{Backbone, LanguageModel, token_ids};
 
 /// Tokens of a prompt that are read in one pass: enough to fill matrix products, few enough that
 /// what lies between them stays in cache.
@@ -172,10 +172,10 @@ impl LanguageModel {
         let batch = ids.len();
         let columns: Vec<Range<usize>> = ids.iter().map(|id| 0..id.iter().len()).collect();
         let ids: Vec<u32> = ids.iter().map(|id| id.unwrap_or(0)).collect();
-        let data = TensorData::new::<i64, _>(widened(&ids), [batch, 1]);
+        let ids = token_ids(&ids, [batch, 1], device);
         let vocab = self.config().vocab_size;
         on_workers(|| {
-            let hidden = self.extend(Tensor::from_data(data, device), &columns, cache);
+            let hidden = self.extend(ids, &columns, cache);
             self.logits(hidden).reshape([batch, vocab])
         })
     }
@@ -203,12 +203,11 @@ impl LanguageModel {
             let part = |text: &&[u32]| text.len().min(from)..text.len().min(from + seq);
             let mut ids = vec![0; texts.len() * seq];
             for (row, text) in ids.chunks_exact_mut(seq).zip(texts) {
-                let part = widened(&text[part(text)]);
-                row[..part.len()].copy_from_slice(&part);
+                let part = &text[part(text)];
+                row[..part.len()].copy_from_slice(part);
             }
-            let data = TensorData::new::<i64, _>(ids, [texts.len(), seq]);
             let columns: Vec<Range<usize>> = texts.iter().map(|text| 0..part(text).len()).collect();
-            let ids = Tensor::from_data(data, device);
+            let ids = token_ids(&ids, [texts.len(), seq], device);
             let hidden = on_workers(|| self.extend(ids, &columns, cache));
             for (b, text) in texts.iter().enumerate() {
                 if !part(text).is_empty() && part(text).end == text.len() {
@@ -221,8 +220,4 @@ impl LanguageModel {
         let logits = self.logits(Tensor::cat(last, 0));
         logits.reshape([texts.len(), self.config().vocab_size])
     }
-}
-
-fn widened(ids: &[u32]) -> Vec<i64> {
-    ids.iter().map(|id| i64::from(*id)).collect()
 }

@@ -28,6 +28,7 @@ mod language_model;
 mod names;
 mod objective;
 mod sampler;
+mod token_ids;
 
 pub use checkpoint::{
     FileRecord, MANIFEST, Manifest, SaveOptions, StoredType, durable, load, load_config,
@@ -43,3 +44,4 @@ pub use language_model::{Backbone, LanguageModel};
 pub use names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
 pub use objective::{CrossEntropy, Objective};
 pub use sampler::{Sampler, Sampling};
+pub use token_ids::token_ids;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_data::{Batch, Batches, Corpus, HeldOut, Tokenizer, evaluation_windows, statistics};
-use iiet_model::LanguageModel;
+use iiet_model::{LanguageModel, token_ids};
 
 use crate::TrainError;
 
@@ -79,10 +79,6 @@ pub struct BatchTensors {
 
 pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {
     let shape = [batch.batch, batch.seq];
-    let ids = |tokens: &[u32]| {
-        let ids: Vec<i64> = tokens.iter().map(|id| i64::from(*id)).collect();
-        Tensor::<2, Int>::from_data(TensorData::new::<i64, _>(ids, shape), device)
-    };
     let weights: Vec<f32> = batch
         .valid
         .iter()
@@ -91,8 +87,8 @@ pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {
     let weights = Tensor::from_data(TensorData::new::<f32, _>(weights, shape), device);
     let tokens = batch.valid.iter().filter(|valid| **valid).count() as u64;
     BatchTensors {
-        ids: ids(&batch.inputs),
-        targets: ids(&batch.targets),
+        ids: token_ids(&batch.inputs, shape, device),
+        targets: token_ids(&batch.targets, shape, device),
         weights,
         tokens,
     }

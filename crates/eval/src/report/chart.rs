@@ -180,7 +180,8 @@ impl Panel {
                 REFERENCE.mix(0.6).stroke_width(1),
             ))?;
         }
-        for point in &points {
+        // The reference last, above what lies in the same place.
+        for point in points.iter().rev() {
             let bar = vec![
                 (point.x, point.y - point.error),
                 (point.x, point.y + point.error),
