@@ -20,7 +20,8 @@ cargo xtask [--backend BACKEND] [--features FEATURE,..] COMMAND ARGS
 
 Builds iiet and runs `iiet COMMAND ARGS`; `cargo xtask help` lists the commands.
 
-  --backend BACKEND       flex (default), ndarray, wgpu, vulkan or cuda
+  --backend BACKEND       flex (default), ndarray, wgpu, vulkan or cuda, compiled in beside flex;
+                          `devices` lists what it finds, `conformance` checks that it computes right
   --features FEATURE,..   further features of iiet, such as hub
 
 `cargo xtask bench [kernels|step|decoding|peers|growth]` measures speed, on flex.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::path::PathBuf;
 
+use iiet_distill::DistillError;
 use iiet_model::ModelError;
 
 /// The errors of this crate.
@@ -11,6 +12,9 @@ pub enum ConformanceError {
     /// A model that cannot be read or written.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A teacher that cannot be asked.
+    #[error(transparent)]
+    Distill(#[from] DistillError),
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -8,6 +8,7 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use iiet_model::{LanguageModel, load, parse_safetensors, token_ids};
 use safetensors::SafeTensors;
+use tempfile::TempDir;
 
 use crate::ConformanceError;
 
@@ -81,6 +82,11 @@ impl Case {
 
     /// The model, from a directory as any model is.
     pub(crate) fn model(&self, device: &Device) -> Result<LanguageModel, ConformanceError> {
+        Ok(load(self.directory()?.path(), device)?.0)
+    }
+
+    /// The model's directory, which lasts as long as the value.
+    pub(crate) fn directory(&self) -> Result<TempDir, ConformanceError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             |source| ConformanceError::Io { path, source }
@@ -93,7 +99,7 @@ impl Case {
             let path = folder.path().join(name);
             fs::write(&path, bytes).map_err(io(&path))?;
         }
-        Ok(load(folder.path(), device)?.0)
+        Ok(folder)
     }
 
     /// The weights as they are in the file, by name.
@@ -160,7 +166,7 @@ pub(crate) fn on_device(rows: &[Vec<u32>], device: &Device) -> Tensor<2, Int> {
     token_ids(&rows.concat(), [rows.len(), seq], device)
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
     let (chunks, _) = bytes.as_chunks::<4>();
     chunks
         .iter()

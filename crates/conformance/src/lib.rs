@@ -17,6 +17,7 @@
 //! ```
 
 mod decoding;
+mod distillation;
 mod error;
 mod finding;
 mod golden;
@@ -43,10 +44,14 @@ pub struct Check {
 }
 
 /// All checks, the quick ones first.
-pub const CHECKS: [Check; 5] = [
+pub const CHECKS: [Check; 6] = [
     Check {
         name: "parity with PyTorch",
         run: |device| over_cases(device, parity::check),
+    },
+    Check {
+        name: "distillation",
+        run: distillation::check,
     },
     Check {
         name: "cached decoding",

@@ -84,7 +84,11 @@ impl<'a> Batch<'a> {
 }
 
 /// The largest deviation of any entry from PyTorch's, as a share of its parameter's largest.
-fn compare(case: &Case, found: &ByName, expected: &ByName) -> Result<f64, ConformanceError> {
+pub(crate) fn compare(
+    case: &Case,
+    found: &ByName,
+    expected: &ByName,
+) -> Result<f64, ConformanceError> {
     if !found.keys().eq(expected.keys()) {
         let names = |of: &ByName| of.keys().cloned().collect::<Vec<_>>().join(", ");
         return Err(case.refuse(format!(
