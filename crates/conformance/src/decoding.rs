@@ -18,8 +18,8 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
     // Halves have 11 and 8 bits of precision where f32 has 24.
     let stored = [
         ("logits, cache in f32", CacheType::F32, DType::F32, 2e-4),
-        ("logits, cache in f16", CacheType::F16, DType::F16, 1e-2),
-        ("logits, cache in bf16", CacheType::Bf16, DType::BF16, 1e-1),
+        ("logits, cache in f16", CacheType::F16, DType::F16, 2e-3),
+        ("logits, cache in bf16", CacheType::Bf16, DType::BF16, 3e-2),
     ];
     let mut findings = Vec::new();
     for (what, cache_type, dtype, tolerance) in stored {

@@ -33,7 +33,7 @@ pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
             case: "tiny".into(),
             what: "losses of 30 steps, relative",
             deviation: largest(shares),
-            tolerance: 1e-3,
+            tolerance: 1e-4,
         },
         Finding {
             case: "tiny".into(),
