@@ -11,7 +11,7 @@ use iiet_distill::{
 };
 use iiet_eval::Settings;
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, save, table};
-use iiet_model::{LanguageModel, load, model_hash};
+use iiet_model::{LanguageModel, load_config, model_hash};
 use iiet_ode::IterationSchedule;
 use iiet_train::{
     DataProgress, ModelSection, RunConfig, RunDirectory, RunOptions, TrainingObjective, train,
@@ -153,7 +153,7 @@ fn fresh(
     device: &Device,
 ) -> anyhow::Result<Ready> {
     let name = name_of(file);
-    let (model, teacher_config) = load(teacher, device)?;
+    let teacher_config = load_config(teacher)?;
     let section = ModelSection::of(&teacher_config);
     let hash = model_hash(teacher)?;
     let mut config = RunConfig::load_student(file, &section, (teacher, &hash), &arguments.set)?;
@@ -167,7 +167,7 @@ fn fresh(
     let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
     objective.check_tokenizer(&corpus.tokenizer)?;
 
-    let (schedule, influence) = schedule(arguments, &model, &corpus, device)?;
+    let (schedule, influence) = schedule(arguments, objective.teacher(), &corpus, device)?;
     let kept = schedule.per_layer(teacher_config.n_layers);
     let evaluations: usize = kept.iter().map(|r| r + 1).sum();
     println!(

@@ -68,6 +68,11 @@ impl Distillation {
         })
     }
 
+    /// The model to learn from.
+    pub fn teacher(&self) -> &LanguageModel {
+        &self.teacher
+    }
+
     /// Refuses a tokenizer that gives tokens other numbers than the teacher knows them by.
     ///
     /// # Errors
