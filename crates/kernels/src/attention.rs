@@ -21,6 +21,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, get_device_sett
 use burn::tensor::{Shape, Tensor};
 
 use crate::ops::{FusedOps, is_routed};
+use crate::precision::{rounded, widened};
 
 /// Attention of every token to itself and to those before it: `softmax(scale q k^T + mask) v`.
 ///
@@ -68,11 +69,11 @@ fn grouped<B: Backend>(x: FloatTensor<B>, n_kv_heads: usize) -> FloatTensor<B> {
     B::float_reshape(x, Shape::from(vec![batch, n_kv_heads, rows, columns]))
 }
 
-/// Scores by query head, `[batch, n_heads, seq, seq]`, with -inf above the diagonal.
+/// Scores by query head, `[batch, n_heads, seq, seq]`, with -inf above the diagonal; never halves.
 fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, scale: f64) -> FloatTensor<B> {
     let [batch, n_heads, seq, _] = q.shape().dims();
     let q = grouped::<B>(q, k.shape()[1]);
-    let s = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+    let s = widened::<B>(B::float_matmul(q, B::float_swap_dims(k, 2, 3)));
     let s = B::float_reshape(s, Shape::from(vec![batch, n_heads, seq, seq]));
     let s = B::float_mul_scalar(s, scale.into());
     let hidden = B::bool_expand(future::<B>(&s), s.shape());
@@ -102,7 +103,7 @@ pub(crate) fn forward<B: Backend>(
     let max = B::float_max_dim(B::float_detach(s.clone()), 3);
     let p = B::float_exp(B::float_sub(s, max.clone()));
     let sum = B::float_sum_dim(p.clone(), 3);
-    let p = B::float_div(p, sum.clone());
+    let p = rounded::<B>(B::float_div(p, sum.clone()), v.dtype());
     let y = B::float_matmul(grouped::<B>(p, v.shape()[1]), v);
     let lse = B::float_add(B::float_log(sum), max);
     (
@@ -120,17 +121,19 @@ pub(crate) fn backward<B: Backend>(
     dy: FloatTensor<B>,
     scale: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let shape = q.shape();
+    let (shape, dtype) = (q.shape(), q.dtype());
     let [batch, n_heads, seq, _] = shape.dims();
     let n_kv_heads = k.shape()[1];
     let lse = B::float_reshape(lse, Shape::from(vec![batch, n_heads, seq, 1]));
     let p = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), scale), lse));
-    let delta = B::float_sum_dim(B::float_mul(dy.clone(), out), 3);
+    let along = B::float_mul(widened::<B>(dy.clone()), widened::<B>(out));
+    let delta = B::float_sum_dim(along, 3);
     let dy = grouped::<B>(dy, n_kv_heads);
-    let dp = B::float_matmul(dy.clone(), B::float_swap_dims(v, 2, 3));
+    let dp = widened::<B>(B::float_matmul(dy.clone(), B::float_swap_dims(v, 2, 3)));
     let dp = B::float_reshape(dp, p.shape());
     let ds = B::float_mul(p.clone(), B::float_sub(dp, delta));
-    let ds = grouped::<B>(B::float_mul_scalar(ds, scale.into()), n_kv_heads);
+    let ds = rounded::<B>(B::float_mul_scalar(ds, scale.into()), dtype);
+    let (ds, p) = (grouped::<B>(ds, n_kv_heads), rounded::<B>(p, dtype));
     let dv = B::float_matmul(B::float_swap_dims(grouped::<B>(p, n_kv_heads), 2, 3), dy);
     let dq = B::float_reshape(B::float_matmul(ds.clone(), k), shape);
     let dk = B::float_matmul(B::float_swap_dims(ds, 2, 3), grouped::<B>(q, n_kv_heads));

@@ -5,6 +5,8 @@
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 
+use crate::precision::in_f32;
+
 /// Where one row of a batch stands in a pass: of its `seq` columns those from `from` on, `count` of
 /// them, are tokens, and `cached` tokens came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,7 @@ impl CacheRow {
 ///
 /// # Shapes
 ///
-/// - q and output: `[batch, n_heads, seq, head_dim]`; the output of padding is zero
+/// - q and output: `[batch, n_heads, seq, head_dim]` of any float type; the output of padding is zero
 /// - keys and values: `[batch, n_kv_heads, capacity, head_dim]` of any float type, with each row's
 ///   new tokens at `cached..cached + count`; what lies beyond is not read
 /// - rows: one for each of the batch
@@ -69,8 +71,9 @@ pub fn cached_attention(
     #[cfg(feature = "flex")]
     {
         use burn::backend::Flex;
+        let dtype = q.dtype();
         let operands = (
-            q.clone().try_into_primitive::<Flex>(),
+            in_f32(q.clone()).try_into_primitive::<Flex>(),
             keys.clone().try_into_primitive::<Flex>(),
             values.clone().try_into_primitive::<Flex>(),
         );
@@ -78,7 +81,8 @@ pub fn cached_attention(
             && let Some(y) =
                 crate::flex::cached_attention::forward(q, keys, values, rows, scale as f32)
         {
-            return Tensor::from_primitive::<Flex>(y);
+            let y: Tensor<4> = Tensor::from_primitive::<Flex>(y);
+            return y.cast(dtype);
         }
     }
     composed(q, keys, values, rows, scale)
@@ -140,9 +144,10 @@ fn attend(
     let grouped = [batch, n_kv_heads, n_heads / n_kv_heads * count, head_dim];
     let by_head = [batch, n_heads, count, total];
     let hidden = future(row, &q.device()).expand(by_head);
-    let scores = q.reshape(grouped).matmul(keys.swap_dims(2, 3)) * scale;
+    let dtype = q.dtype();
+    let scores = in_f32(q.reshape(grouped).matmul(keys.swap_dims(2, 3))) * scale;
     let scores = scores.reshape(by_head).mask_fill(hidden, f64::NEG_INFINITY);
-    let weights = activation::softmax(scores, 3).reshape([
+    let weights = activation::softmax(scores, 3).cast(dtype).reshape([
         batch,
         n_kv_heads,
         n_heads / n_kv_heads * count,

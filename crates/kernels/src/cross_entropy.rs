@@ -20,6 +20,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Int, Shape, Tensor};
 
 use crate::ops::{FusedOps, is_routed};
+use crate::precision::{rounded, widened};
 use crate::rows::leading;
 
 /// `sum_t token_weights[t] * -log softmax(hidden[t] projection)[targets[t]]`, in nats.
@@ -99,12 +100,14 @@ pub(crate) fn with_gradients<B: Backend>(
     let mut sums: Option<(FloatTensor<B>, FloatTensor<B>)> = None;
     for (from, to) in chunks(tokens, projection.shape()[1]) {
         let chunk = Chunk::<B>::new(&hidden, &projection, &targets, &weights, from, to);
-        let (loss, dz) = (chunk.loss(), chunk.gradient());
+        let loss = chunk.loss();
+        let dz = rounded::<B>(chunk.gradient(), projection.dtype());
         d_hidden.push(B::float_matmul(
             dz.clone(),
             B::float_swap_dims(projection.clone(), 0, 1),
         ));
-        let d_projection = B::float_matmul(B::float_swap_dims(chunk.hidden, 0, 1), dz);
+        let back = B::float_swap_dims(chunk.hidden, 0, 1);
+        let d_projection = widened::<B>(B::float_matmul(back, dz));
         sums = Some(match sums {
             None => (loss, d_projection),
             Some((l, d)) => (B::float_add(l, loss), B::float_add(d, d_projection)),
@@ -119,8 +122,9 @@ pub(crate) fn with_gradients<B: Backend>(
 }
 
 pub(crate) fn scaled<B: Backend>(x: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTensor<B> {
-    let rank = x.shape().num_dims();
-    B::float_mul(x, B::float_reshape(factor, Shape::from(vec![1; rank])))
+    let (rank, dtype) = (x.shape().num_dims(), x.dtype());
+    let factor = B::float_reshape(factor, Shape::from(vec![1; rank]));
+    rounded::<B>(B::float_mul(widened::<B>(x), factor), dtype)
 }
 
 /// Ranges of tokens.
@@ -161,7 +165,7 @@ impl<B: Backend> Chunk<B> {
         let hidden = B::float_slice(hidden.clone(), &range);
         let targets = B::int_slice(targets.clone(), &range);
         let weights = B::float_slice(weights.clone(), &range);
-        let z = B::float_matmul(hidden.clone(), projection.clone());
+        let z = widened::<B>(B::float_matmul(hidden.clone(), projection.clone()));
         let max = B::float_max_dim(B::float_detach(z.clone()), 1);
         let z = B::float_sub(z, max);
         let exp = B::float_exp(z.clone());

@@ -23,6 +23,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Shape, Tensor};
 
 use crate::cross_entropy::{LossBackward, chunks};
 use crate::ops::{FusedOps, is_routed};
+use crate::precision::{rounded, widened};
 use crate::rows::leading;
 
 /// How the parts of a distillation loss are mixed.
@@ -161,9 +162,11 @@ pub(crate) fn with_gradients<B: Backend>(
         let dz = B::float_mul(B::float_add(softmax, apart), weights.clone());
         let taken = times(weights, -mix.cross_entropy);
         let dz = B::float_scatter(1, dz, targets, taken, IndexingUpdateOp::Add);
+        let dz = rounded::<B>(dz, projection.dtype());
         let back = B::float_swap_dims(projection.clone(), 0, 1);
         d_hidden.push(B::float_matmul(dz.clone(), back));
-        let d_projection = B::float_matmul(B::float_swap_dims(student.hidden, 0, 1), dz);
+        let back = B::float_swap_dims(student.hidden, 0, 1);
+        let d_projection = widened::<B>(B::float_matmul(back, dz));
         sums = Some(match sums {
             None => [parts, d_projection],
             Some([a, b]) => [B::float_add(a, parts), B::float_add(b, d_projection)],
@@ -198,7 +201,7 @@ impl<B: Backend> Logits<B> {
         (from, to): (usize, usize),
     ) -> Self {
         let hidden = B::float_slice(hidden.clone(), &[leading(from, to)]);
-        let z = B::float_matmul(hidden.clone(), projection.clone());
+        let z = widened::<B>(B::float_matmul(hidden.clone(), projection.clone()));
         Self { hidden, z }
     }
 

@@ -23,6 +23,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
 use burn::tensor::Tensor;
 
 use crate::ops::{FusedOps, is_routed};
+use crate::precision::{rounded, widened};
 use crate::rows::{as_row, as_rows, sum_of_rows};
 
 /// `gamma * (x - mean(x)) / sqrt(var(x) + eps) + beta` over the last axis, with the biased variance.
@@ -67,10 +68,11 @@ pub(crate) fn forward<B: Backend>(
     beta: FloatTensor<B>,
     eps: f64,
 ) -> FloatTensor<B> {
-    let shape = x.shape();
-    let (n, _) = normalised::<B>(as_rows::<B>(x), eps);
+    let (shape, dtype) = (x.shape(), x.dtype());
+    let [x, gamma, beta] = [as_rows::<B>(x), gamma, beta].map(widened::<B>);
+    let (n, _) = normalised::<B>(x, eps);
     let y = B::float_add(B::float_mul(n, as_row::<B>(gamma)), as_row::<B>(beta));
-    B::float_reshape(y, shape)
+    rounded::<B>(B::float_reshape(y, shape), dtype)
 }
 
 pub(crate) fn backward<B: Backend>(
@@ -79,9 +81,9 @@ pub(crate) fn backward<B: Backend>(
     dy: FloatTensor<B>,
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let shape = x.shape();
-    let dy = as_rows::<B>(dy);
-    let (n, r) = normalised::<B>(as_rows::<B>(x), eps);
+    let (shape, dtype) = (x.shape(), x.dtype());
+    let [x, dy, gamma] = [as_rows::<B>(x), as_rows::<B>(dy), gamma].map(widened::<B>);
+    let (n, r) = normalised::<B>(x, eps);
     let d_beta = sum_of_rows::<B>(dy.clone());
     let d_gamma = sum_of_rows::<B>(B::float_mul(dy.clone(), n.clone()));
     let g = B::float_mul(dy, as_row::<B>(gamma));
@@ -89,7 +91,8 @@ pub(crate) fn backward<B: Backend>(
     let along = B::float_mean_dim(B::float_mul(g.clone(), n.clone()), 1);
     let centred = B::float_sub(B::float_sub(g, mean), B::float_mul(n, along));
     let dx = B::float_mul(centred, r);
-    (B::float_reshape(dx, shape), d_gamma, d_beta)
+    let dx = rounded::<B>(B::float_reshape(dx, shape), dtype);
+    (dx, d_gamma, d_beta)
 }
 
 /// `n` `[rows, d]` and `r` `[rows, 1]`.

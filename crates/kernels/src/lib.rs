@@ -9,6 +9,7 @@
 //! | [`linear_cross_entropy`] | `sum_t c_t (-log softmax(h_t W)[target_t])` | the gradients themselves |
 //! | [`linear_distillation`] | the same mixed with `T^2 KL(teacher, student)` | the gradients themselves |
 //! | [`rms_norm`], [`layer_norm`] | `x / rms(x) gamma`; `(x - mean) / sd gamma + beta` | inputs |
+//! | [`embedding`] | `E[ids]`, gradients summed in f32 | the ids |
 //! | [`linear`] | `x W`, gradients added in place | inputs |
 //! | [`rotate`] | half-split rotary embedding | the tables |
 //! | [`swiglu`] | `silu(gate) up` | inputs |
@@ -20,7 +21,8 @@
 //! They take and return Burn tensors, on autodiff devices and on plain ones. There are two bodies
 //! of each. Burn's flex backend runs f32 tensors through multithreaded kernels written for the
 //! compiler's vectoriser, whose results do not depend on the number of threads. Every other
-//! backend and dtype runs a body of Burn primitives, with the same backward formulas.
+//! backend and dtype runs a body of Burn primitives, with the same backward formulas; of half
+//! precisions it makes the use that [`Precision`] tells.
 //!
 //! # Features
 //!
@@ -35,11 +37,13 @@ mod backward_from;
 mod cached_attention;
 mod cross_entropy;
 mod distillation;
+mod embedding;
 #[cfg(feature = "flex")]
 mod flex;
 mod layer_norm;
 mod linear;
 mod ops;
+mod precision;
 mod rms_norm;
 mod rope;
 mod rows;
@@ -52,8 +56,10 @@ pub use backward_from::backward_from;
 pub use cached_attention::{CacheRow, cached_attention};
 pub use cross_entropy::linear_cross_entropy;
 pub use distillation::{DistillationLoss, DistillationMix, linear_distillation};
+pub use embedding::embedding;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use precision::{Precision, UnknownPrecision, in_f32};
 pub use rms_norm::rms_norm;
 pub use rope::rotate;
 pub use swiglu::swiglu;

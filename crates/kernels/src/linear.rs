@@ -23,6 +23,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
 use burn::tensor::{Shape, Tensor};
 
 use crate::ops::{FusedOps, is_routed};
+use crate::precision::widened;
 use crate::rows::as_rows;
 
 /// `x W` along the last axis.
@@ -64,10 +65,10 @@ pub(crate) fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> 
     B::float_reshape(B::float_matmul(as_rows::<B>(x), weight), shape)
 }
 
-/// `dW`.
+/// `dW`, in f32 also where `x` is a half: it will be added to others.
 pub(crate) fn weight_gradient<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>) -> FloatTensor<B> {
     let x = B::float_swap_dims(as_rows::<B>(x), 0, 1);
-    B::float_matmul(x, as_rows::<B>(dy))
+    widened::<B>(B::float_matmul(x, as_rows::<B>(dy)))
 }
 
 pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(

@@ -28,8 +28,8 @@ use crate::adamw::{self, AdamWStep};
 use crate::distillation::DistillationMix;
 use crate::weighted_sum::States;
 use crate::{
-    attention, backward_from, cross_entropy, distillation, layer_norm, linear, rms_norm, rope,
-    swiglu, weighted_sum,
+    attention, backward_from, cross_entropy, distillation, embedding, layer_norm, linear, rms_norm,
+    rope, swiglu, weighted_sum,
 };
 
 /// The fused operations over a backend's own tensors; their public faces say what they compute.
@@ -40,6 +40,10 @@ use crate::{
     Autodiff
 )]
 pub trait FusedOps: Backend {
+    fn embed(weight: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        embedding::forward::<Self>(weight, ids)
+    }
+
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         linear::forward::<Self>(x, weight)
     }
@@ -248,6 +252,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         gradient: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         backward_from::tracked::<B, C>(last, x, gradient)
+    }
+
+    fn embed(weight: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        embedding::tracked::<B, C>(weight, ids)
     }
 
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {

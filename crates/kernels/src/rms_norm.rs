@@ -24,6 +24,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
 use burn::tensor::Tensor;
 
 use crate::ops::{FusedOps, is_routed};
+use crate::precision::{rounded, widened};
 use crate::rows::{as_row, as_rows, sum_of_rows};
 
 /// `gamma * x / sqrt(mean(x^2) + eps)` over the last axis.
@@ -55,11 +56,11 @@ pub(crate) fn forward<B: Backend>(
     gamma: FloatTensor<B>,
     eps: f64,
 ) -> FloatTensor<B> {
-    let shape = x.shape();
-    let x = as_rows::<B>(x);
+    let (shape, dtype) = (x.shape(), x.dtype());
+    let (x, gamma) = (widened::<B>(as_rows::<B>(x)), widened::<B>(gamma));
     let r = inverse_rms::<B>(x.clone(), eps);
     let y = B::float_mul(B::float_mul(x, r), as_row::<B>(gamma));
-    B::float_reshape(y, shape)
+    rounded::<B>(B::float_reshape(y, shape), dtype)
 }
 
 pub(crate) fn backward<B: Backend>(
@@ -68,15 +69,16 @@ pub(crate) fn backward<B: Backend>(
     dy: FloatTensor<B>,
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let shape = x.shape();
-    let (x, dy) = (as_rows::<B>(x), as_rows::<B>(dy));
+    let (shape, dtype) = (x.shape(), x.dtype());
+    let [x, dy, gamma] = [as_rows::<B>(x), as_rows::<B>(dy), gamma].map(widened::<B>);
     let r = inverse_rms::<B>(x.clone(), eps);
     let n = B::float_mul(x, r.clone());
     let d_gamma = sum_of_rows::<B>(B::float_mul(dy.clone(), n.clone()));
     let g = B::float_mul(dy, as_row::<B>(gamma));
     let along = B::float_mean_dim(B::float_mul(g.clone(), n.clone()), 1);
     let dx = B::float_mul(B::float_sub(g, B::float_mul(n, along)), r);
-    (B::float_reshape(dx, shape), d_gamma)
+    let dx = rounded::<B>(B::float_reshape(dx, shape), dtype);
+    (dx, d_gamma)
 }
 
 /// `1 / sqrt(mean(x^2) + eps)`, `[rows, 1]`.

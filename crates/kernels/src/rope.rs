@@ -23,6 +23,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
 use burn::tensor::{Shape, Slice, Tensor};
 
 use crate::ops::{FusedOps, is_routed};
+use crate::precision::{rounded, widened};
 use crate::rows::leading;
 
 /// Rotates every head's vectors by their positions' angles.
@@ -62,6 +63,8 @@ pub(crate) fn forward<B: Backend>(
     sin: FloatTensor<B>,
     inverse: bool,
 ) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let [x, cos, sin] = [x, cos, sin].map(widened::<B>);
     let [seq, half] = cos.shape().dims();
     let table = |t| B::float_reshape(t, Shape::from(vec![1, 1, seq, half]));
     let (cos, sin) = (table(cos), table(sin));
@@ -76,7 +79,7 @@ pub(crate) fn forward<B: Backend>(
         B::float_mul(b.clone(), sin.clone()),
     );
     let turned_b = B::float_add(B::float_mul(b, cos), B::float_mul(a, sin));
-    B::float_cat(vec![turned_a, turned_b], 3)
+    rounded::<B>(B::float_cat(vec![turned_a, turned_b], 3), dtype)
 }
 
 pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(

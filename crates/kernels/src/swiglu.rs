@@ -17,10 +17,11 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
 use burn::tensor::Tensor;
 
 use crate::ops::{FusedOps, is_routed};
+use crate::precision::{rounded, widened};
 
 /// `silu(gate) * up`, element by element.
 ///
@@ -46,8 +47,10 @@ pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
 }
 
 pub(crate) fn forward<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = gate.dtype();
+    let [gate, up] = [gate, up].map(widened::<B>);
     let s = B::sigmoid(gate.clone());
-    B::float_mul(B::float_mul(gate, s), up)
+    rounded::<B>(B::float_mul(B::float_mul(gate, s), up), dtype)
 }
 
 pub(crate) fn backward<B: Backend>(
@@ -55,6 +58,8 @@ pub(crate) fn backward<B: Backend>(
     up: FloatTensor<B>,
     dy: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
+    let dtype = gate.dtype();
+    let [gate, up, dy] = [gate, up, dy].map(widened::<B>);
     let s = B::sigmoid(gate.clone());
     let silu = B::float_mul(gate.clone(), s.clone());
     let d_up = B::float_mul(dy.clone(), silu.clone());
@@ -63,7 +68,8 @@ pub(crate) fn backward<B: Backend>(
         s,
         B::float_add_scalar(B::float_sub(gate, silu), 1.0f64.into()),
     );
-    (B::float_mul(B::float_mul(dy, up), slope), d_up)
+    let d_gate = B::float_mul(B::float_mul(dy, up), slope);
+    (rounded::<B>(d_gate, dtype), rounded::<B>(d_up, dtype))
 }
 
 pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(

@@ -21,6 +21,7 @@ use burn::backend::{
 use burn::tensor::{Shape, Tensor};
 
 use crate::ops::{FusedOps, is_routed};
+use crate::precision::{rounded, widened};
 use crate::rows::leading;
 
 /// `sum_k weights[k] * states[k]`.
@@ -96,13 +97,15 @@ impl<B: Backend> ExtensionType<B> for States<B> {
 }
 
 pub(crate) fn forward<B: Backend>(states: States<B>, weights: FloatTensor<B>) -> FloatTensor<B> {
+    let weights = widened::<B>(weights);
+    let dtype = states.0.first().map(TensorMetadata::dtype);
     let terms = states.0.into_iter().enumerate().map(|(k, state)| {
         let weight = entry::<B>(&weights, k, state.shape().num_dims());
-        B::float_mul(state, weight)
+        B::float_mul(widened::<B>(state), weight)
     });
-    terms
-        .reduce(B::float_add)
-        .expect("invariant: the public function refuses an empty sum")
+    let sum = terms.reduce(B::float_add);
+    let sum = sum.zip(dtype).map(|(sum, dtype)| rounded::<B>(sum, dtype));
+    sum.expect("invariant: the public function refuses an empty sum")
 }
 
 pub(crate) fn backward<B: Backend>(
@@ -110,16 +113,17 @@ pub(crate) fn backward<B: Backend>(
     weights: FloatTensor<B>,
     dy: FloatTensor<B>,
 ) -> (States<B>, FloatTensor<B>) {
-    let rank = dy.shape().num_dims();
+    let (rank, dtype) = (dy.shape().num_dims(), dy.dtype());
+    let (weights, dy) = (widened::<B>(weights), widened::<B>(dy));
     let (d_states, d_weights) = states
         .0
         .into_iter()
         .enumerate()
         .map(|(k, state)| {
-            let along = B::float_sum(B::float_mul(state, dy.clone()));
+            let along = B::float_sum(B::float_mul(widened::<B>(state), dy.clone()));
             let d_weight = B::float_reshape(along, Shape::from(vec![1]));
             let d_state = B::float_mul(dy.clone(), entry::<B>(&weights, k, rank));
-            (d_state, d_weight)
+            (rounded::<B>(d_state, dtype), d_weight)
         })
         .unzip();
     (States(d_states), B::float_cat(d_weights, 0))

@@ -7,8 +7,7 @@
 //! its segment, and the segments are put together in order.
 
 use burn::backend::TensorMetadata;
-use burn::tensor::{DType, Shape, bf16, f16};
-use half::slice::HalfFloatSliceExt;
+use burn::tensor::{DType, Shape};
 use rayon::prelude::*;
 
 use super::Primitive;
@@ -17,6 +16,7 @@ use super::buffer::{dense, tensor};
 use super::exp::exp;
 use super::few_rows::{add_product, dots};
 use super::gemm::{Then, Threads, View, ViewMut, gemm};
+use super::halves::Floats;
 use crate::CacheRow;
 
 /// Query rows in a block.
@@ -29,41 +29,6 @@ const SEGMENT: usize = 4 * KEYS;
 const FEW: usize = 8;
 /// Multiplications below which waking another thread costs more than it saves.
 const SMALL: usize = 1 << 16;
-
-/// Keys or values, `[batch, n_kv_heads, capacity, head_dim]`.
-enum Cache<'a> {
-    F32(&'a [f32]),
-    F16(&'a [f16]),
-    Bf16(&'a [bf16]),
-}
-
-impl<'a> Cache<'a> {
-    /// `None` for a type that is no cache's.
-    fn new(x: &'a Primitive) -> Option<Self> {
-        Some(match x.dtype() {
-            DType::F32 => Self::F32(x.as_slice()?),
-            DType::F16 => Self::F16(x.as_slice()?),
-            DType::BF16 => Self::Bf16(x.as_slice()?),
-            _ => return None,
-        })
-    }
-
-    /// The elements from `at` on, in f32; `scratch` is as long as what is wanted.
-    fn read<'s>(&'s self, at: usize, scratch: &'s mut [f32]) -> &'s [f32] {
-        let range = at..at + scratch.len();
-        match self {
-            Self::F32(x) => &x[range],
-            Self::F16(x) => {
-                x[range].convert_to_f32_slice(scratch);
-                scratch
-            }
-            Self::Bf16(x) => {
-                x[range].convert_to_f32_slice(scratch);
-                scratch
-            }
-        }
-    }
-}
 
 /// Queries, `[batch, n_heads, seq, head_dim]` in any order of the first three axes.
 struct Queries<'a> {
@@ -122,7 +87,7 @@ pub(crate) fn forward(
         strides: [stride(0), stride(1), stride(2)],
     };
     let (keys, values) = (dense(keys), dense(values));
-    let (keys, values) = (Cache::new(&keys)?, Cache::new(&values)?);
+    let (keys, values) = (Floats::of(&keys)?, Floats::of(&values)?);
 
     let tasks = tasks(rows, group, n_kv_heads);
     let run = |scratch: &mut Scratch, task: Task| {
@@ -218,7 +183,7 @@ struct Scratch {
 fn attend(
     task: Task,
     row: &CacheRow,
-    (keys, values): (&Cache, &Cache),
+    (keys, values): (&Floats, &Floats),
     (base, head_dim): (usize, usize),
     scratch: &mut Scratch,
 ) -> Partial {

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::Primitive;
 use super::buffer::{dense, tensor, values};
+use super::halves::Floats;
 use super::simd::{sum2, vectorised};
 use crate::linear::with_width;
 
@@ -75,39 +76,48 @@ pub(super) fn are(x: &Primitive) -> bool {
     (1..=FEW_ROWS * d_in).contains(&shape.num_elements())
 }
 
-/// `x W` for x `[.., d_in]` and W `[d_in, d_out]`.
+fn floats(weight: &Primitive) -> Floats<'_> {
+    Floats::of(weight).expect("invariant: dense, and of a type that is checked before")
+}
+
+/// `x W` for x `[.., d_in]` in f32 and W `[d_in, d_out]` in f32 or halves.
 pub(super) fn product(x: Primitive, weight: Primitive) -> Primitive {
     let [d_in, d_out] = weight.shape().dims();
     let shape = with_width(x.shape(), d_out);
     let x = dense(x);
     let turned = weight.transpose(0, 1);
     let y = if turned.is_contiguous() && !weight.is_contiguous() {
-        by_dots(values(&x), values(&turned), d_in, d_out)
+        by_dots(values(&x), floats(&turned), d_in, d_out)
     } else {
-        by_sums(values(&x), values(&dense(weight)), d_in, d_out)
+        by_sums(values(&x), floats(&dense(weight)), d_in, d_out)
     };
     tensor(y, shape)
 }
 
 /// `W` by its rows, `[d_in, d_out]`.
-fn by_sums(x: &[f32], w: &[f32], d_in: usize, d_out: usize) -> Vec<f32> {
+fn by_sums(x: &[f32], w: Floats<'_>, d_in: usize, d_out: usize) -> Vec<f32> {
     let rows = x.len() / d_in;
     // Whole groups, so that the blocks do not end in slower single rows.
     let block = (BLOCK / d_out.max(1))
         .next_multiple_of(AT_ONCE)
         .max(AT_ONCE);
+    // The matrix comes from memory once: a group of its rows serves all rows of x.
+    let at_once = match rows {
+        1 => w.rows_at_once(d_out).min(block),
+        _ => AT_ONCE,
+    };
     let part = |(i, sums): (usize, &mut [f32])| {
+        let mut scratch = Vec::new();
         let (from, to) = (i * block, ((i + 1) * block).min(d_in));
-        let w = &w[from * d_out..to * d_out];
-        if rows == 1 {
-            return add_streamed_product(sums, &x[from..to], w);
-        }
-        // The matrix comes from memory once: a group of its rows serves all rows of x.
-        for at in (0..to - from).step_by(AT_ONCE) {
-            let group = at..(at + AT_ONCE).min(to - from);
-            let w = &w[group.start * d_out..group.end * d_out];
+        for at in (from..to).step_by(at_once) {
+            let group = at..(at + at_once).min(to);
+            let w = w.part(group.start * d_out..group.end * d_out, &mut scratch);
+            if rows == 1 {
+                add_streamed_product(sums, &x[group], w);
+                continue;
+            }
             for (sum, x) in sums.chunks_exact_mut(d_out).zip(x.chunks_exact(d_in)) {
-                add_product(sum, &x[from..to][group.clone()], w);
+                add_product(sum, &x[group.clone()], w);
             }
         }
     };
@@ -129,18 +139,24 @@ fn by_sums(x: &[f32], w: &[f32], d_in: usize, d_out: usize) -> Vec<f32> {
 }
 
 /// `W` by its columns, `w` being `[d_out, d_in]`.
-fn by_dots(x: &[f32], w: &[f32], d_in: usize, d_out: usize) -> Vec<f32> {
+fn by_dots(x: &[f32], w: Floats<'_>, d_in: usize, d_out: usize) -> Vec<f32> {
     let rows = x.len() / d_in;
     let block = (BLOCK / d_in.max(1)).max(1);
     // By column, then turned: a thread writes what is its own.
     let mut turned = vec![0.0; rows * d_out];
+    let at_once = w.rows_at_once(d_in).min(block);
     let part = |(i, out): (usize, &mut [f32])| {
-        let w = &w[i * block * d_in..];
-        if rows == 1 {
-            return dots(out, x, w);
-        }
-        for (out, w) in out.chunks_exact_mut(rows).zip(w.chunks_exact(d_in)) {
-            dots(out, w, x);
+        let mut scratch = Vec::new();
+        for (k, out) in out.chunks_mut(at_once * rows).enumerate() {
+            let from = (i * block + k * at_once) * d_in;
+            let w = w.part(from..from + out.len() / rows * d_in, &mut scratch);
+            if rows == 1 {
+                dots(out, x, w);
+                continue;
+            }
+            for (out, w) in out.chunks_exact_mut(rows).zip(w.chunks_exact(d_in)) {
+                dots(out, w, x);
+            }
         }
     };
     if d_out <= block {

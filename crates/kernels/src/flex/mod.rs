@@ -1,4 +1,5 @@
-//! The flex backend's kernels: f32, multithreaded, vectorised.
+//! The flex backend's kernels: f32, multithreaded, vectorised; halves pass through them where a
+//! decoder meets them, and are otherwise left to the composed bodies.
 //!
 //! All work is cut into blocks whose size depends on the shapes alone, and sums over blocks are
 //! taken in the blocks' order, so a result is the same whatever the number of threads.
@@ -12,6 +13,7 @@ mod distillation;
 mod exp;
 mod few_rows;
 mod gemm;
+mod halves;
 mod layer_norm;
 mod linear;
 mod rms_norm;
@@ -30,6 +32,7 @@ use crate::ops::FusedOps;
 use crate::weighted_sum::States;
 use buffer::all_f32;
 use distillation::Pair;
+use halves::{at_most_f32, in_f32};
 
 type Primitive = FloatTensor<Flex>;
 
@@ -40,6 +43,12 @@ impl FusedOps for Flex {
                 true => few_rows::product(x, weight),
                 false => linear::forward(x, weight),
             }
+        } else if at_most_f32(&[&x, &weight]) {
+            in_f32([x], |[x]| match few_rows::are(&x) {
+                // These are read where they lie: a decoder's time is that of fetching them.
+                true => few_rows::product(x, weight),
+                false => linear::forward(x, halves::widened(weight)),
+            })
         } else {
             crate::linear::forward::<Self>(x, weight)
         }
@@ -64,6 +73,8 @@ impl FusedOps for Flex {
     fn swiglu(gate: Primitive, up: Primitive) -> Primitive {
         if all_f32(&[&gate, &up]) {
             swiglu::forward(gate, up)
+        } else if at_most_f32(&[&gate, &up]) {
+            in_f32([gate, up], |[gate, up]| swiglu::forward(gate, up))
         } else {
             crate::swiglu::forward::<Self>(gate, up)
         }
@@ -80,6 +91,10 @@ impl FusedOps for Flex {
     fn rms_norm(x: Primitive, gamma: Primitive, eps: f64) -> Primitive {
         if all_f32(&[&x, &gamma]) {
             rms_norm::forward(x, gamma, eps as f32)
+        } else if at_most_f32(&[&x, &gamma]) {
+            in_f32([x, gamma], |[x, gamma]| {
+                rms_norm::forward(x, gamma, eps as f32)
+            })
         } else {
             crate::rms_norm::forward::<Self>(x, gamma, eps)
         }
@@ -122,6 +137,10 @@ impl FusedOps for Flex {
     fn rotate(x: Primitive, cos: Primitive, sin: Primitive, inverse: bool) -> Primitive {
         if all_f32(&[&x, &cos, &sin]) {
             rope::rotate(x, cos, sin, inverse)
+        } else if at_most_f32(&[&x, &cos, &sin]) {
+            in_f32([x, cos, sin], |[x, cos, sin]| {
+                rope::rotate(x, cos, sin, inverse)
+            })
         } else {
             crate::rope::forward::<Self>(x, cos, sin, inverse)
         }

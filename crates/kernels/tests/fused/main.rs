@@ -11,6 +11,7 @@ mod cross_entropy;
 mod determinism;
 mod distillation;
 mod elementwise;
+mod halves;
 mod linear;
 mod non_finite;
 mod norms;

@@ -1,0 +1,130 @@
+//! The float types that weights, activations, caches and files come in, and what is never rounded
+//! to the shorter ones.
+//!
+//! Halves save memory, and GPUs multiply them several times as fast. They are too coarse to add up
+//! in: 1 + 2^-9 is 1 in bf16. So the composed bodies of this crate compute everything but matrix
+//! products in f32 and round the result: norms, softmax, gates, rotations, weighted sums; losses, and
+//! gradients to parameters, stay in f32 altogether (Micikevicius et al., *Mixed Precision Training*,
+//! arXiv 1710.03740, section 3).
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+
+/// A float type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Precision {
+    /// Four bytes, 24 bits of precision.
+    #[default]
+    F32,
+    /// Two bytes, 8 bits of precision, the range of f32.
+    Bf16,
+    /// Two bytes, 11 bits of precision, up to 65504.
+    F16,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
+
+    /// What configurations and command lines call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+
+    /// The type of Burn's tensors.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+
+    /// Whether a device computes with it; some store what they do not compute with.
+    pub fn works_on(self, device: &Device) -> bool {
+        device.supports_dtype(self.dtype())
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no [`Precision`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownPrecision(String);
+
+impl fmt::Display for UnknownPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let allowed = Precision::ALL.map(Precision::name).join(", ");
+        write!(f, "{:?} is no precision; allowed: {allowed}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownPrecision {}
+
+impl FromStr for Precision {
+    type Err = UnknownPrecision;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPrecision> {
+        let found = Self::ALL.into_iter().find(|of| of.name() == text);
+        found.ok_or_else(|| UnknownPrecision(text.to_owned()))
+    }
+}
+
+/// Halves as f32, for sums; any other tensor as it is.
+pub fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => x.cast(FloatDType::F32),
+        _ => x,
+    }
+}
+
+/// [`in_f32`] of a backend's own tensor.
+pub(crate) fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => B::float_cast(x, FloatDType::F32),
+        _ => x,
+    }
+}
+
+/// `x` in a type, rounded if need be.
+pub(crate) fn rounded<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype {
+        x
+    } else {
+        B::float_cast(x, dtype.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_others_refused() {
+        for precision in Precision::ALL {
+            assert_eq!(precision.name().parse(), Ok(precision));
+        }
+        let error = "fp16".parse::<Precision>().unwrap_err().to_string();
+        assert_eq!(error, "\"fp16\" is no precision; allowed: f32, bf16, f16");
+    }
+}
