@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use iiet_model::{Cache, CacheType, Cost, LanguageModel, ModelConfig};
+use iiet_model::{Cache, Cost, LanguageModel, ModelConfig, Precision};
 use iiet_ode::{IterationSchedule, SolverName};
 use iiet_train::RunConfig;
 
@@ -47,7 +47,7 @@ fn tokens(n: usize) -> Vec<u32> {
 }
 
 fn prefilled(model: &LanguageModel, tokens: &[u32], device: &Device) -> Cache {
-    let mut cache = model.cache(1, CacheType::F32);
+    let mut cache = model.cache(1, Precision::F32);
     black_box(model.prefill(&[tokens], &mut cache, device).into_data());
     cache
 }

@@ -4,43 +4,13 @@
 //! the earlier positions. A solver that evaluates a layer four times therefore needs four caches
 //! there, and with them gives token by token what the full pass gives.
 
-use burn::tensor::{DType, Device, Tensor};
-use iiet_kernels::{CacheRow, cached_attention};
+use burn::tensor::{Device, Tensor};
+use iiet_kernels::{CacheRow, Precision, cached_attention};
 
 use crate::{Frequencies, Positions};
 
 /// The slots that a cache grows by at least.
 const BLOCK: usize = 64;
-
-/// The element type of cached keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CacheType {
-    /// Four bytes: decoding equals the full pass up to rounding.
-    #[default]
-    F32,
-    /// Two bytes, rounded to 11 bits.
-    F16,
-    /// Two bytes, rounded to 8 bits.
-    Bf16,
-}
-
-impl CacheType {
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-
-    fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
-            Self::Bf16 => DType::BF16,
-        }
-    }
-}
 
 /// The tokens that a pass adds to the caches: what all layers must know about where they stand.
 #[derive(Debug, Clone)]
@@ -95,14 +65,14 @@ impl Chunk {
 /// The keys and values of one evaluation of one layer, for a batch.
 #[derive(Debug, Clone)]
 pub struct KeyValueCache {
-    stored: CacheType,
+    stored: Precision,
     /// `[batch, n_kv_heads, capacity, head_dim]`, once there are any.
     keys_and_values: Option<[Tensor<4>; 2]>,
 }
 
 impl KeyValueCache {
     /// An empty cache.
-    pub fn new(stored: CacheType) -> Self {
+    pub fn new(stored: Precision) -> Self {
         let keys_and_values = None;
         Self {
             stored,

@@ -32,7 +32,7 @@ mod swiglu;
 
 pub use attention::Attention;
 pub use block::{Block, BlockConfig, BlockField, CachedBlockField, normalise};
-pub use cache::{CacheType, Chunk, KeyValueCache};
-pub use iiet_kernels::CacheRow;
+pub use cache::{Chunk, KeyValueCache};
+pub use iiet_kernels::{CacheRow, Precision};
 pub use rope::{Frequencies, Llama3Scaling, Positions};
 pub use swiglu::SwiGlu;

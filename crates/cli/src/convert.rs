@@ -4,11 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
-use iiet_model::{SaveOptions, StoredType, load, save};
+use iiet_model::{Precision, SaveOptions, load, save};
 use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption};
 use serde_json::Value;
 
-use crate::backend;
+use crate::{backend, precision};
 
 /// Files that belong to a model and have nothing to do with its solver.
 const ALONG: [&str; 5] = [
@@ -34,18 +34,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ORDER")]
     predictor_order: Option<usize>,
     /// How weights are stored.
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    dtype: Stored,
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = precision::parser())]
+    dtype: Precision,
     /// The directory to write; it must not have a model yet.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Stored {
-    F32,
-    Bf16,
-    F16,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -64,13 +57,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (model, _) = load(&arguments.model, &device)?;
     // Every new parameter has a neutral default: there is nothing to draw.
     let model = model.with_config(&config, 0, &device)?;
-    let stored = match arguments.dtype {
-        Stored::F32 => StoredType::F32,
-        Stored::Bf16 => StoredType::Bf16,
-        Stored::F16 => StoredType::F16,
-    };
     let options = SaveOptions {
-        stored,
+        stored: arguments.dtype,
         ..SaveOptions::default()
     };
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;

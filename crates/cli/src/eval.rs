@@ -12,10 +12,11 @@ use iiet_eval::{
     Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS, TextTokenizer,
     TokenBar, TokenScorer, compare, comparison_table, prepare, results, samples, table, task,
 };
-use iiet_model::model_hash;
+use iiet_model::{Precision, load_in, model_hash};
 use serde_json::{Value, json};
 
 use crate::backend::DeviceArgument;
+use crate::precision::PrecisionArgument;
 
 #[derive(clap::Args)]
 #[command(after_help = tasks_help())]
@@ -44,6 +45,8 @@ pub(crate) struct Arguments {
     /// Where the items of the heldout tasks are kept.
     #[arg(long, value_name = "DIR", default_value = "data")]
     cache: PathBuf,
+    #[command(flatten)]
+    precision: PrecisionArgument,
     #[command(flatten)]
     device: DeviceArgument,
 }
@@ -84,10 +87,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .iter()
         .map(|name| Ok(prepare(task(name)?, &settings)?))
         .collect::<anyhow::Result<_>>()?;
-    let device = arguments.device.open()?.device;
+    let chosen = arguments.device.open()?;
+    let precision = arguments.precision.on(&chosen)?;
     let mut all = Vec::new();
     for (number, model) in arguments.model.iter().enumerate() {
-        let evaluated = evaluate(model, &prepared, &device)?;
+        let evaluated = evaluate(model, &prepared, precision, &chosen.device)?;
         let outcomes: Vec<Outcome<'_>> = prepared.iter().zip(&evaluated).collect();
         println!("{}\n{}", model.display(), table(&outcomes));
         if arguments.log_samples
@@ -99,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             };
             write_samples(out, &suffix, &outcomes)?;
         }
-        let json = results(&outcomes, &provenance(model, arguments)?);
+        let json = results(&outcomes, &provenance(model, arguments, precision)?);
         all.push((evaluated, json));
     }
     let json = match &mut all[..] {
@@ -121,11 +125,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn evaluate(
     model: &Path,
     prepared: &[Prepared],
+    precision: Precision,
     device: &Device,
 ) -> anyhow::Result<Vec<Evaluated>> {
     let vocab_size = iiet_model::load_config(model)?.vocab_size;
     let tokenizer = TextTokenizer::open(model, vocab_size)?;
-    let (language_model, _) = iiet_model::load(model, device)?;
+    let (language_model, _) = load_in(precision, model, device)?;
     let scorer = TokenScorer::new(ModelScorer::new(language_model, device.clone()), tokenizer);
     prepared
         .iter()
@@ -168,11 +173,16 @@ fn write_samples(out: &Path, suffix: &str, outcomes: &[Outcome<'_>]) -> anyhow::
     Ok(())
 }
 
-fn provenance(model: &Path, arguments: &Arguments) -> anyhow::Result<Provenance> {
+fn provenance(
+    model: &Path,
+    arguments: &Arguments,
+    precision: Precision,
+) -> anyhow::Result<Provenance> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Ok(Provenance {
         model: model.display().to_string(),
         model_hash: model_hash(model)?,
+        precision: precision.to_string(),
         git_revision: git_revision(),
         limit: arguments.limit.map(|limit| limit as usize),
         date: since.map_or(0.0, |since| since.as_secs_f64()),

@@ -6,13 +6,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, ensure};
-use burn::tensor::DType;
-use clap::ValueEnum;
+use anyhow::{Context, anyhow};
 use iiet_data::TextStream;
-use iiet_model::{CacheType, End, GenerateOptions, ModelError, Sampler, Sampling, Speed, generate};
+use iiet_model::{End, GenerateOptions, ModelError, Precision, Sampler, Sampling, Speed, generate};
 
 use crate::backend::{Chosen, DeviceArgument};
+use crate::precision::{self, PrecisionArgument};
 use crate::stop::Stops;
 use crate::text_model::TextModel;
 
@@ -61,47 +60,16 @@ pub(crate) struct Arguments {
     /// Of the draws; the same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// How keys and values are kept.
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    cache: Stored,
+    #[command(flatten)]
+    precision: PrecisionArgument,
+    /// The type that keys and values are kept in [default: that of --precision]
+    #[arg(long, value_name = "TYPE", value_parser = precision::parser())]
+    cache: Option<Precision>,
     /// Go on when the context is full, without the oldest half of the text.
     #[arg(long)]
     sliding: bool,
     #[command(flatten)]
     device: DeviceArgument,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Stored {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl Stored {
-    fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
-            Self::Bf16 => DType::BF16,
-        }
-    }
-
-    /// Refuses a type that the device cannot compute with.
-    fn check(self, chosen: &Chosen) -> anyhow::Result<()> {
-        let works = |stored: &Self| chosen.device.supports_dtype(stored.dtype());
-        let name = |stored: &Self| format!("{stored:?}").to_lowercase();
-        let allowed = Self::value_variants().iter().copied().filter(works);
-        let allowed: Vec<String> = allowed.map(|stored| name(&stored)).collect();
-        ensure!(
-            works(&self),
-            "--cache {}: {} does not compute with it; allowed there: {}",
-            name(&self),
-            chosen.name,
-            allowed.join(", ")
-        );
-        Ok(())
-    }
 }
 
 impl Arguments {
@@ -118,35 +86,34 @@ impl Arguments {
         Ok(sampling)
     }
 
-    fn options(&self, text_model: &TextModel) -> GenerateOptions {
-        GenerateOptions {
+    /// The model, and how its texts are continued.
+    fn open(&self, chosen: &Chosen) -> anyhow::Result<(TextModel, GenerateOptions)> {
+        let precision = self.precision.on(chosen)?;
+        let cache = self.cache.unwrap_or(precision);
+        let cache = precision::check("--cache", cache, chosen)?;
+        let text_model = TextModel::open(precision, &self.model, &chosen.device)?;
+        let options = GenerateOptions {
             max_tokens: self.max_tokens,
             end: text_model.config.eos_token_ids.clone(),
-            cache: match self.cache {
-                Stored::F32 => CacheType::F32,
-                Stored::F16 => CacheType::F16,
-                Stored::Bf16 => CacheType::Bf16,
-            },
+            cache,
             sliding: self.sliding,
-        }
+        };
+        Ok((text_model, options))
     }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let sampling = arguments.sampling()?;
     let chosen = arguments.device.open()?;
-    arguments.cache.check(&chosen)?;
-    let device = chosen.device;
     if let Some(file) = &arguments.batch {
-        return batch::run(file, arguments, &sampling, &device);
+        return batch::run(file, arguments, &sampling, &chosen);
     }
     let prompt = match arguments.prompt.as_deref() {
         Some("-") => read_standard_input()?,
         Some(prompt) => prompt.to_owned(),
         None => String::new(),
     };
-    let text_model = TextModel::open(&arguments.model, &device)?;
-    let options = arguments.options(&text_model);
+    let (text_model, options) = arguments.open(&chosen)?;
     let ids = text_model.encode(&prompt)?;
 
     let mut writer = Writer::new(&text_model, &ids, &arguments.stop)?;
@@ -158,7 +125,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         &ids,
         &options,
         &mut sampler,
-        &device,
+        &chosen.device,
         |id| {
             let prompt = if shown { "" } else { prompt.as_str() };
             shown = true;

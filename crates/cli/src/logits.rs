@@ -7,6 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 use crate::backend::DeviceArgument;
+use crate::precision::PrecisionArgument;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -20,6 +21,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
+    precision: PrecisionArgument,
+    #[command(flatten)]
     device: DeviceArgument,
 }
 
@@ -27,8 +30,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = iiet_model::load_config(&arguments.model)?;
     let rows = parse_ids(&arguments.ids, config.vocab_size)?;
     let shape = [rows.len(), rows[0].len()];
-    let device = arguments.device.open()?.device;
-    let (model, _) = iiet_model::load(&arguments.model, &device)?;
+    let chosen = arguments.device.open()?;
+    let precision = arguments.precision.on(&chosen)?;
+    let device = chosen.device;
+    let (model, _) = iiet_model::load_in(precision, &arguments.model, &device)?;
 
     let ids: Vec<i64> = rows.concat();
     let data = TensorData::new::<i64, _>(ids.clone(), shape);

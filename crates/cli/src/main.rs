@@ -12,6 +12,7 @@ mod generate;
 mod influence;
 mod info;
 mod logits;
+mod precision;
 mod stop;
 mod text_model;
 mod train;

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use burn::tensor::Device;
 use iiet_data::Tokenizer;
 use iiet_eval::SpecialTokens;
-use iiet_model::{LanguageModel, ModelConfig, load};
+use iiet_model::{LanguageModel, ModelConfig, Precision, load_in};
 
 /// A model, its tokenizer, and what starts and ends its texts.
 pub(crate) struct TextModel {
@@ -18,12 +18,12 @@ pub(crate) struct TextModel {
 }
 
 impl TextModel {
-    pub(crate) fn open(dir: &Path, device: &Device) -> anyhow::Result<Self> {
+    pub(crate) fn open(precision: Precision, dir: &Path, device: &Device) -> anyhow::Result<Self> {
         // The small files first: reading the weights takes longer.
         iiet_model::load_config(dir)?;
         let tokenizer = open_tokenizer(dir)?;
         let start = start(dir, &tokenizer)?;
-        let (model, config) = load(dir, device)?;
+        let (model, config) = load_in(precision, dir, device)?;
         Ok(Self {
             model,
             config,

@@ -1,7 +1,7 @@
 //! Token by token, with a cache of keys and values, the logits are PyTorch's of the whole text.
 
-use burn::tensor::{DType, Device, Tensor};
-use iiet_model::CacheType;
+use burn::tensor::{Device, Tensor};
+use iiet_model::Precision;
 
 use crate::finding::{difference, largest, values};
 use crate::{Case, ConformanceError, Finding};
@@ -17,16 +17,16 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
     };
     // Halves have 11 and 8 bits of precision where f32 has 24.
     let stored = [
-        ("logits, cache in f32", CacheType::F32, DType::F32, 2e-4),
-        ("logits, cache in f16", CacheType::F16, DType::F16, 2e-3),
-        ("logits, cache in bf16", CacheType::Bf16, DType::BF16, 3e-2),
+        ("logits, cache in f32", Precision::F32, 2e-4),
+        ("logits, cache in f16", Precision::F16, 2e-3),
+        ("logits, cache in bf16", Precision::Bf16, 3e-2),
     ];
     let mut findings = Vec::new();
-    for (what, cache_type, dtype, tolerance) in stored {
-        if !device.supports_dtype(dtype) {
+    for (what, precision, tolerance) in stored {
+        if !precision.works_on(device) {
             continue;
         }
-        let mut cache = model.cache(batch, cache_type);
+        let mut cache = model.cache(batch, precision);
         // Each row begins with a prompt of its own length, so that rows stand at other places.
         let prompt = |row: usize| 2 + row;
         let prompts: Vec<&[u32]> = (0..batch)

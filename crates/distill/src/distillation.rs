@@ -15,7 +15,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 use iiet_data::Tokenizer;
-use iiet_kernels::{DistillationMix, linear_distillation};
+use iiet_kernels::{DistillationMix, in_f32, linear_distillation};
 use iiet_model::{Cost, LanguageModel, Objective, load, model_hash};
 use iiet_train::{
     BatchObjective, BatchTensors, CROSS_ENTROPY, DistillSection, Footprint, NextToken, RunConfig,
@@ -228,7 +228,7 @@ impl BatchObjective for OfBatch {
 /// - weights: `[batch, seq]`
 /// - output: `[1]`
 fn smooth_l1(a: Tensor<3>, b: Tensor<3>, weights: Tensor<2>) -> Tensor<1> {
-    let apart = (a - Tensor::from_inner(b)).abs();
+    let apart = (in_f32(a) - Tensor::from_inner(in_f32(b))).abs();
     // m^2 / 2 + (|d| - m) with m = min(|d|, 1) is both branches.
     let near = apart.clone().clamp_max(1.0);
     let distance = near.clone().square() * 0.5 + (apart - near);

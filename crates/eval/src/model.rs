@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_model::{CacheType, GenerateOptions, LanguageModel, Sampler, Sampling, token_ids};
+use iiet_model::{GenerateOptions, LanguageModel, Precision, Sampler, Sampling, token_ids};
 
 use crate::error::EvalError;
 use crate::token_scorer::{Row, TokenModel, TokenScore};
@@ -37,10 +37,8 @@ impl ModelScorer {
         hidden: Tensor<2>,
         tokens: &[(usize, u32)],
     ) -> Result<Vec<TokenScore>, EvalError> {
-        let logits = self
-            .model
-            .logits(hidden.unsqueeze::<3>())
-            .squeeze_dim::<2>(0);
+        let logits = self.model.logits(hidden.unsqueeze::<3>());
+        let logits = logits.squeeze_dim::<2>(0);
         let ids: Vec<u32> = tokens.iter().map(|(_, token)| *token).collect();
         let ids = token_ids(&ids, [tokens.len(), 1], &self.device);
         let chosen = logits.clone().gather(1, ids);
@@ -115,7 +113,7 @@ impl TokenModel for ModelScorer {
         let options = GenerateOptions {
             max_tokens,
             end: eos.into_iter().collect(),
-            cache: CacheType::F32,
+            cache: Precision::F32,
             sliding: false,
         };
         let mut greedy = Sampler::new(&Sampling::default());

@@ -18,6 +18,8 @@ pub struct Provenance {
     pub model: String,
     /// A hash of its files.
     pub model_hash: String,
+    /// What the model was computed in.
+    pub precision: String,
     /// The git revision of the working directory, if it is in a repository.
     pub git_revision: Option<String>,
     /// `--limit`.
@@ -56,6 +58,7 @@ pub fn results(outcomes: &[Outcome<'_>], of: &Provenance) -> Value {
             "model": "iiet",
             "model_args": of.model,
             "model_hash": of.model_hash,
+            "model_dtype": of.precision,
             "limit": of.limit,
             "bootstrap_iters": 100_000,
             "fewshot_seed": EXAMPLES_SEED,

@@ -123,6 +123,7 @@ fn provenance() -> iiet_eval::Provenance {
     iiet_eval::Provenance {
         model: "hash".to_owned(),
         model_hash: String::new(),
+        precision: "f32".to_owned(),
         git_revision: None,
         limit: None,
         date: 0.0,

@@ -4,7 +4,7 @@ use std::{error::Error, io::Write, ops::ControlFlow, path::Path};
 
 use burn::tensor::Device;
 use iiet_data::{TextStream, Tokenizer};
-use iiet_model::{CacheType, GenerateOptions, Sampler, Sampling, generate, load};
+use iiet_model::{GenerateOptions, Precision, Sampler, Sampling, generate, load};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = GenerateOptions {
         max_tokens: 100,
         end: config.eos_token_ids,
-        cache: CacheType::F32,
+        cache: Precision::F32,
         sliding: false,
     };
     let mut sampler = Sampler::new(&Sampling::default());

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor};
-use iiet_blocks::{CacheRow, CacheType, CachedBlockField, Chunk, KeyValueCache, normalise};
+use iiet_blocks::{CacheRow, CachedBlockField, Chunk, KeyValueCache, Precision, normalise};
 use iiet_kernels::on_workers;
 use iiet_ode::{Solver, Trajectory};
 
@@ -25,7 +25,7 @@ pub struct Cache {
     layers: Vec<Vec<KeyValueCache>>,
     /// Tokens of each row.
     lengths: Vec<usize>,
-    stored: CacheType,
+    stored: Precision,
 }
 
 impl Cache {
@@ -35,7 +35,7 @@ impl Cache {
     }
 
     /// The element type of the keys and values.
-    pub fn stored(&self) -> CacheType {
+    pub fn stored(&self) -> Precision {
         self.stored
     }
 
@@ -78,7 +78,7 @@ impl Cache {
 
 impl LanguageModel {
     /// An empty cache for a batch of texts.
-    pub fn cache(&self, batch: usize, stored: CacheType) -> Cache {
+    pub fn cache(&self, batch: usize, stored: Precision) -> Cache {
         let layer = |n| {
             let evaluations = self.model.solver.evaluations(n);
             vec![KeyValueCache::new(stored); evaluations]
@@ -131,13 +131,13 @@ impl LanguageModel {
         let device = ids.device();
         let chunk = Chunk::new(rows, seq, config.seq_len, &config.frequencies(), &device);
         let Backbone {
-            embed_tokens,
             layers,
             solver,
             norm,
+            ..
         } = &self.model;
 
-        let mut at = Trajectory::start(embed_tokens.forward(ids));
+        let mut at = Trajectory::start(self.embed(ids));
         for (block, caches) in layers.iter().zip(&mut cache.layers) {
             let mut field = CachedBlockField::new(block, &chunk, caches);
             at = solver.step(&mut field, at, 1.0);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use iiet_blocks::Precision;
 use iiet_ode::OdeError;
 
 /// The errors of this crate.
@@ -48,6 +49,12 @@ pub enum ModelError {
         path: PathBuf,
         /// The reason.
         source: std::io::Error,
+    },
+    /// A precision that the device does not compute with.
+    #[error("the device does not compute with {precision}")]
+    Precision {
+        /// What was asked for.
+        precision: Precision,
     },
     /// No weights where a model directory should have them.
     #[error(

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{CacheType, LanguageModel, ModelError, Sampler};
+use crate::{LanguageModel, ModelError, Precision, Sampler};
 
 /// When to stop, and what to do about memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct GenerateOptions {
     /// Tokens that end a text; they are not part of it.
     pub end: Vec<u32>,
     /// The element type of the caches.
-    pub cache: CacheType,
+    pub cache: Precision,
     /// Whether texts go on when the context is full, without their oldest tokens.
     pub sliding: bool,
 }

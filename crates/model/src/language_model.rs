@@ -12,7 +12,7 @@ use burn::nn::{
 };
 use burn::tensor::{Device, Int, Tensor};
 use iiet_blocks::{Block, BlockField, Positions, normalise};
-use iiet_kernels::linear;
+use iiet_kernels::{embedding, in_f32, linear};
 use iiet_ode::{AnySolver, Solver, Trajectory};
 
 use crate::{ModelConfig, ModelError};
@@ -131,7 +131,7 @@ impl LanguageModel {
     /// - input: `[batch, seq]`, ids below `vocab_size`
     /// - output: `[batch, seq, d_model]`
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.model.embed_tokens.forward(ids)
+        embedding(self.model.embed_tokens.weight.val(), ids)
     }
 
     /// One step of the solver through layer `n`, counted from 0.
@@ -157,14 +157,14 @@ impl LanguageModel {
         }
     }
 
-    /// Projects hidden states on the vocabulary.
+    /// Projects hidden states on the vocabulary. Logits are never halves.
     ///
     /// # Shapes
     ///
     /// - input: `[batch, seq, d_model]`
     /// - output: `[batch, seq, vocab]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        linear(hidden, self.projection())
+        in_f32(linear(hidden, self.projection()))
     }
 
     /// `W^T`, `[d_model, vocab]`: what hidden states are projected with.

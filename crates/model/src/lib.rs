@@ -27,19 +27,20 @@ mod init;
 mod language_model;
 mod names;
 mod objective;
+mod precision;
 mod sampler;
 mod token_ids;
 
 pub use checkpoint::{
-    FileRecord, MANIFEST, Manifest, SaveOptions, StoredType, durable, load, load_config,
-    model_hash, parse_safetensors, save, write_safetensors,
+    FileRecord, MANIFEST, Manifest, SaveOptions, durable, load, load_config, load_in, model_hash,
+    parse_safetensors, save, write_safetensors,
 };
 pub use config::ModelConfig;
 pub use cost::{Cost, TrainingMemory};
 pub use decoder::Cache;
 pub use error::{ModelError, TensorFault};
 pub use generate::{Continuation, End, GenerateOptions, Speed, generate, generate_batch};
-pub use iiet_blocks::{CacheType, Llama3Scaling};
+pub use iiet_blocks::{Llama3Scaling, Precision};
 pub use language_model::{Backbone, LanguageModel};
 pub use names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
 pub use objective::{CrossEntropy, Objective};

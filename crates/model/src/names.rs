@@ -62,7 +62,8 @@ pub(crate) fn with_value<const D: usize>(
     device: &Device,
 ) -> Param<Tensor<D>> {
     let id = parameter.id;
-    parameter.transform_for_load(Tensor::from_data(data, device), id)
+    let dtype = data.dtype();
+    parameter.transform_for_load(Tensor::from_data(data, (device, dtype)), id)
 }
 
 /// The module path on the way to a parameter.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
-use iiet_model::{LanguageModel, ModelConfig, ModelError, SaveOptions, StoredType, load, save};
+use iiet_model::{LanguageModel, ModelConfig, ModelError, Precision, SaveOptions, load, save};
 
 fn golden(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -79,7 +79,7 @@ fn half_precision_rounds_once() {
     let device = Device::default();
     let (model, _) = load(&golden("iiet-r3-gqa-untied"), &device).unwrap();
     let exact = logits(&model);
-    for (stored, tolerance) in [(StoredType::Bf16, 0.1), (StoredType::F16, 0.02)] {
+    for (stored, tolerance) in [(Precision::Bf16, 0.1), (Precision::F16, 0.02)] {
         let dir = tempfile::tempdir().unwrap();
         let options = SaveOptions {
             stored,

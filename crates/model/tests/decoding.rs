@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_model::{
-    CacheType, End, GenerateOptions, LanguageModel, ModelConfig, ParameterMapper, Role, Sampler,
+    End, GenerateOptions, LanguageModel, ModelConfig, ParameterMapper, Precision, Role, Sampler,
     Sampling, generate, generate_batch, map_parameters,
 };
 use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption, SolverOptions};
@@ -134,7 +134,7 @@ fn cuts() -> impl Strategy<Value = Cut> {
 
 /// Passes the pieces through a cache and compares every position with the full pass.
 fn check(model: &LanguageModel, cut: &Cut, what: &str) {
-    let mut cache = model.cache(cut.texts.len(), CacheType::F32);
+    let mut cache = model.cache(cut.texts.len(), Precision::F32);
     let mut found: Vec<Vec<Vec<f32>>> = vec![Vec::new(); cut.texts.len()];
     for (pass, left) in cut.left.iter().enumerate() {
         let pieces: Vec<&Vec<u32>> = cut.texts.iter().map(|text| &text[pass]).collect();
@@ -229,7 +229,7 @@ fn long_prompts_are_read_in_chunks() {
     let text = |n: u32, k: u32| -> Vec<u32> { (0..n).map(|i| i * k % VOCAB as u32).collect() };
     let texts = [text(700, 11), text(90, 5), text(512, 3)];
     let refs: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    let mut cache = model.cache(3, CacheType::F32);
+    let mut cache = model.cache(3, Precision::F32);
     let device = Device::default();
     let after = values(model.prefill(&refs, &mut cache, &device));
     let next = values(model.decode(&[4, 5, 6], &mut cache, &device));
@@ -253,9 +253,9 @@ fn rows_of_a_cache_are_kept_and_replaced() {
         let model = model(&solver, 2);
         let device = Device::default();
         let texts: [&[u32]; 3] = [&[1, 2, 3], &[4, 5, 6, 7, 8], &[9]];
-        let mut cache = model.cache(3, CacheType::F32);
+        let mut cache = model.cache(3, Precision::F32);
         model.prefill(&texts, &mut cache, &device);
-        let mut other = model.cache(1, CacheType::F32);
+        let mut other = model.cache(1, Precision::F32);
         model.prefill(&[&[10, 11]], &mut other, &device);
         cache.keep_rows(&[2, 0]);
         cache.put_row(0, other);
@@ -270,7 +270,7 @@ fn rows_of_a_cache_are_kept_and_replaced() {
 
 #[test]
 fn halves_are_close() {
-    for (stored, tolerance) in [(CacheType::F16, 2e-2), (CacheType::Bf16, 2e-1)] {
+    for (stored, tolerance) in [(Precision::F16, 2e-2), (Precision::Bf16, 2e-1)] {
         let model = model(&solvers()[0], 2);
         let text: Vec<u32> = (0..24).map(|i| i * 5 % VOCAB as u32).collect();
         let mut cache = model.cache(1, stored);
@@ -295,7 +295,7 @@ fn options(max_tokens: usize, sliding: bool) -> GenerateOptions {
     GenerateOptions {
         max_tokens,
         end: vec![],
-        cache: CacheType::F32,
+        cache: Precision::F32,
         sliding,
     }
 }

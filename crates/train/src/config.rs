@@ -1,5 +1,6 @@
 //! The configuration file: `[model]`, `[data]`, `[train]`.
 
+mod by_name;
 mod differences;
 mod distill_section;
 mod model_section;

@@ -77,6 +77,16 @@ pub struct BatchTensors {
     pub tokens: u64,
 }
 
+impl BatchTensors {
+    /// The batch with its weights, and so the loss, multiplied by a factor.
+    pub(crate) fn scaled(mut self, factor: f64) -> Self {
+        if factor != 1.0 {
+            self.weights = self.weights * factor;
+        }
+        self
+    }
+}
+
 pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {
     let shape = [batch.batch, batch.seq];
     let weights: Vec<f32> = batch

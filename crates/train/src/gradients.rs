@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::module::Param;
 use burn::tensor::{Gradients, Int, Tensor};
-use iiet_kernels::sum_of_squares;
+use iiet_kernels::{in_f32, sum_of_squares};
 use iiet_model::{LanguageModel, Objective, ParameterVisitor, Role, visit_parameters};
 
 use crate::config::Recompute;
 
-/// The sum of the gradients of several micro-batches, each flattened.
+/// The sum of the gradients of several micro-batches, each flattened, in f32 or more.
 #[derive(Debug, Default)]
 pub struct AccumulatedGradients {
     by_name: BTreeMap<String, Tensor<1>>,
@@ -44,6 +44,16 @@ impl AccumulatedGradients {
             }
         };
         f64::from(sum.into_scalar::<f32>())
+    }
+
+    /// Undoes the scale of the loss, a power of two.
+    pub(crate) fn divide_by(&mut self, scale: f64) {
+        if scale != 1.0 {
+            let by_name = std::mem::take(&mut self.by_name).into_iter();
+            self.by_name = by_name
+                .map(|(name, gradient)| (name, gradient / scale))
+                .collect();
+        }
     }
 
     /// The Euclidean norm of all entries together.
@@ -82,7 +92,8 @@ impl ParameterVisitor for Collect<'_> {
             return;
         };
         let elements = gradient.shape().num_elements();
-        let gradient = gradient.reshape([elements]);
+        // Not every gradient to a half is f32 already.
+        let gradient = in_f32(gradient.reshape([elements]));
         let sum = match self.into.remove(name) {
             Some(before) => before + gradient,
             None => gradient,

@@ -14,6 +14,7 @@ mod curve;
 mod error;
 mod evaluate;
 mod gradients;
+mod loss_scale;
 mod memory;
 mod metrics;
 mod objective;

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::Device;
 use iiet_data::{Corpus, MixedBatches, prepare_corpus};
-use iiet_model::{LanguageModel, ModelConfig, TrainingMemory};
+use iiet_model::{Cost, LanguageModel, ModelConfig, Precision, TrainingMemory};
 
 use self::initial::initial_model;
 use crate::checkpoint::{self, Contents, Identity, State};
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
+use crate::loss_scale::LossScale;
 use crate::metrics::MetricsLog;
 use crate::optimizer::ModelAdamW;
 use crate::peak::matrix_product_peak;
@@ -81,6 +82,7 @@ pub fn train(
     device: &Device,
 ) -> Result<Summary, TrainError> {
     config.validate()?;
+    refuse_precision(config.train.precision, device)?;
     refuse_another_objective(config, options.objective)?;
     // Before any text is read: the sizes are known but for the vocabulary of a given tokenizer.
     refuse_what_does_not_fit(config, config.data.vocab_size, options, device)?;
@@ -134,6 +136,23 @@ fn refuse_another_objective(
     }
 }
 
+fn refuse_precision(precision: Precision, device: &Device) -> Result<(), TrainError> {
+    let works = |precision: &Precision| precision.works_on(device);
+    let allowed: Vec<&str> = Precision::ALL
+        .into_iter()
+        .filter(works)
+        .map(Precision::name)
+        .collect();
+    match works(&precision) {
+        true => Ok(()),
+        false => Err(TrainError::Value {
+            key: "train.precision",
+            found: precision.to_string(),
+            allowed: format!("the device computes with: {}", allowed.join(", ")),
+        }),
+    }
+}
+
 fn refuse_what_does_not_fit(
     config: &RunConfig,
     vocab_size: usize,
@@ -149,6 +168,11 @@ fn refuse_what_does_not_fit(
             Recompute::Layer => TrainingMemory::of_one_layer(&model, batch, seq),
         };
         memory.parameters += options.objective.footprint().bytes;
+        if config.train.precision != Precision::F32 {
+            // The rounded copy. Activations are taken to be f32: most operations pass through it.
+            memory.parameters +=
+                Cost::of(&model).parameters * config.train.precision.bytes() as u64;
+        }
         memory::check_host(&memory)?;
     }
     Ok(())
@@ -181,6 +205,8 @@ struct Trainer<'a> {
     optimizer: ModelAdamW,
     step: u64,
     tokens: u64,
+    /// Of the next step, where the precision needs one.
+    loss_scale: Option<LossScale>,
     /// FLOP/s that utilisation is a share of.
     peak: Option<f64>,
     checkpoint: Option<LastCheckpoint>,
@@ -221,6 +247,7 @@ struct Standing {
     optimizer: ModelAdamW,
     step: u64,
     tokens: u64,
+    loss_scale: Option<LossScale>,
 }
 
 impl<'a> Trainer<'a> {
@@ -239,6 +266,7 @@ impl<'a> Trainer<'a> {
             optimizer,
             step: 0,
             tokens: 0,
+            loss_scale: LossScale::of(config.train.precision),
         };
         let data = Data::new(config, corpus)?;
         let trainer = Self::assemble(plan, run, lock, data, standing)?;
@@ -270,6 +298,7 @@ impl<'a> Trainer<'a> {
             optimizer,
             step,
             tokens,
+            loss_scale,
         } = standing;
         let text = TextBytes::new(&corpus);
         let held_out = corpus.held_out();
@@ -293,6 +322,7 @@ impl<'a> Trainer<'a> {
             optimizer,
             step,
             tokens,
+            loss_scale,
             peak: matrix_product_peak(device),
             checkpoint: None,
             run,
@@ -343,11 +373,9 @@ impl<'a> Trainer<'a> {
         };
         let mut validation = None;
         if self.step == train.steps {
-            let model = self.model.valid();
             // A run that was complete when it was resumed has taken no step here.
-            let evaluate = || self.validation.evaluate(&model, self.device);
-            validation = Some(last.unwrap_or_else(evaluate));
-            checkpoint::export(&self.run, &model, &self.corpus.tokenizer)?;
+            validation = Some(last.unwrap_or_else(|| self.evaluate()));
+            checkpoint::export(&self.run, &self.model.valid(), &self.corpus.tokenizer)?;
         }
         curve::draw(
             &self.run.curve(),
@@ -399,6 +427,7 @@ impl<'a> Trainer<'a> {
             &self.identity,
         );
         state.validation_loss = evaluation.map(|evaluation| evaluation.loss);
+        state.loss_scale = self.loss_scale;
         let contents = Contents {
             state,
             model: &self.model.valid(),

@@ -4,22 +4,21 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
-use burn::tensor::Device;
 use iiet_model::{Sampler, Sampling, Speed, generate_batch};
 use serde_json::{Value, json};
 
 use super::{Arguments, Writer, explain, report};
-use crate::text_model::TextModel;
+use crate::backend::Chosen;
 
 pub(super) fn run(
     file: &Path,
     arguments: &Arguments,
     sampling: &Sampling,
-    device: &Device,
+    chosen: &Chosen,
 ) -> anyhow::Result<()> {
     let prompts = read(file)?;
-    let text_model = TextModel::open(&arguments.model, device)?;
-    let options = arguments.options(&text_model);
+    let (text_model, options) = arguments.open(chosen)?;
+    let device = &chosen.device;
     let mut ids = Vec::with_capacity(prompts.len());
     for (line, prompt) in &prompts {
         let place = || format!("{}: line {line}", file.display());

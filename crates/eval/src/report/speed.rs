@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use iiet_model::{CacheType, GenerateOptions, LanguageModel, Sampler, Sampling, generate};
+use iiet_model::{GenerateOptions, LanguageModel, Precision, Sampler, Sampling, generate};
 use serde::Serialize;
 
 use crate::error::EvalError;
@@ -112,7 +112,7 @@ impl Workload {
             // The first comes of reading the prompt.
             max_tokens: self.decoded_tokens + 1,
             end: Vec::new(),
-            cache: CacheType::F32,
+            cache: Precision::F32,
             sliding: false,
         };
         let mut greedy = Sampler::new(&Sampling::default());

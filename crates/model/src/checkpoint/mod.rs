@@ -11,8 +11,8 @@ mod write;
 pub use hash::model_hash;
 pub use header::parse_safetensors;
 pub use manifest::{FileRecord, MANIFEST, Manifest};
-pub use read::{load, load_config};
-pub use write::{SaveOptions, StoredType, save, write_safetensors};
+pub use read::{load, load_config, load_in};
+pub use write::{SaveOptions, save, write_safetensors};
 
 /// The configuration.
 const CONFIG: &str = "config.json";

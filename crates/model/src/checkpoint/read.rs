@@ -16,7 +16,7 @@ use super::{CONFIG, GENERATION_CONFIG, INDEX, Manifest, WEIGHTS, parse_safetenso
 use crate::names::{
     ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
 };
-use crate::{LanguageModel, ModelConfig, ModelError, TensorFault};
+use crate::{LanguageModel, ModelConfig, ModelError, Precision, TensorFault};
 
 /// Reads a model directory, in f32 whatever the type on disk.
 ///
@@ -29,6 +29,23 @@ use crate::{LanguageModel, ModelConfig, ModelError, TensorFault};
 /// the manifest does not record, or one error that lists every missing, surplus and misshapen
 /// tensor by name.
 pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig), ModelError> {
+    load_in(Precision::F32, dir, device)
+}
+
+/// Reads a model directory as [`load`] does, with the matrices in a precision, whatever the type on
+/// disk; at no time are there more than one of them in f32.
+///
+/// # Errors
+///
+/// As [`load`]; [`ModelError::Precision`] if the device does not compute with it.
+pub fn load_in(
+    precision: Precision,
+    dir: &Path,
+    device: &Device,
+) -> Result<(LanguageModel, ModelConfig), ModelError> {
+    if !precision.works_on(device) {
+        return Err(ModelError::Precision { precision });
+    }
     let dir = Directory::open(dir)?;
     let config = dir.config()?;
     let files = dir.weights()?;
@@ -61,8 +78,12 @@ pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig),
     if !faults.is_empty() {
         return Err(ModelError::Tensors { path, faults });
     }
-    let device = device.clone();
-    let model = map_parameters(model, &mut Fill { weights, device });
+    let mut fill = Fill {
+        weights,
+        precision,
+        device: device.clone(),
+    };
+    let model = map_parameters(model, &mut fill);
     Ok((model, config))
 }
 
@@ -247,6 +268,7 @@ pub(super) fn stored_shape(role: Role, shape: &[usize]) -> Vec<usize> {
 
 struct Fill<'a> {
     weights: BTreeMap<&'a str, TensorView<'a>>,
+    precision: Precision,
     device: Device,
 }
 
@@ -264,7 +286,8 @@ impl ParameterMapper for Fill<'_> {
             values = transposed(&values, *rows, *columns);
         }
         let data = TensorData::new::<f32, _>(values, shape);
-        with_value(parameter, data, &self.device)
+        let dtype = role.precision(self.precision).dtype();
+        with_value(parameter, data.convert_dtype(dtype), &self.device)
     }
 }
 

@@ -20,24 +20,13 @@ use super::durable::write_file;
 use super::read::{stored_shape, transposed};
 use super::{CONFIG, FileRecord, INDEX, Manifest, WEIGHTS};
 use crate::names::{ParameterVisitor, Role, visit_parameters};
-use crate::{LanguageModel, ModelError};
-
-/// The element type on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoredType {
-    /// Four bytes, exact.
-    F32,
-    /// Two bytes, rounded to the nearest.
-    Bf16,
-    /// Two bytes, rounded to the nearest; beyond 65504 infinite.
-    F16,
-}
+use crate::{LanguageModel, ModelError, Precision};
 
 /// How to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SaveOptions {
-    /// Element type of all tensors.
-    pub stored: StoredType,
+    /// The type of all tensors, to which they are rounded; what f16 cannot hold is infinite.
+    pub stored: Precision,
     /// Weights beyond this many bytes are split into several files.
     pub max_shard_bytes: u64,
 }
@@ -46,7 +35,7 @@ impl Default for SaveOptions {
     /// f32 in files of at most 5 GB, as other tools do.
     fn default() -> Self {
         Self {
-            stored: StoredType::F32,
+            stored: Precision::F32,
             max_shard_bytes: 5_000_000_000,
         }
     }
@@ -99,15 +88,15 @@ struct Stored {
     name: String,
     shape: Vec<usize>,
     values: Vec<f32>,
-    stored: StoredType,
+    stored: Precision,
 }
 
 impl View for &Stored {
     fn dtype(&self) -> Dtype {
         match self.stored {
-            StoredType::F32 => Dtype::F32,
-            StoredType::Bf16 => Dtype::BF16,
-            StoredType::F16 => Dtype::F16,
+            Precision::F32 => Dtype::F32,
+            Precision::Bf16 => Dtype::BF16,
+            Precision::F16 => Dtype::F16,
         }
     }
 
@@ -118,11 +107,11 @@ impl View for &Stored {
     fn data(&self) -> Cow<'_, [u8]> {
         let values = self.values.iter();
         Cow::Owned(match self.stored {
-            StoredType::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
-            StoredType::Bf16 => values
+            Precision::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
+            Precision::Bf16 => values
                 .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
                 .collect(),
-            StoredType::F16 => values
+            Precision::F16 => values
                 .flat_map(|x| f16::from_f32(*x).to_le_bytes())
                 .collect(),
         })
@@ -133,17 +122,8 @@ impl View for &Stored {
     }
 }
 
-impl StoredType {
-    fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 | Self::F16 => 2,
-        }
-    }
-}
-
 struct Collect {
-    stored: StoredType,
+    stored: Precision,
     tensors: Vec<Stored>,
     /// The first parameter with a value that is not finite.
     not_finite: Option<String>,

@@ -11,6 +11,7 @@ use iiet_model::ModelConfig;
 use iiet_ode::SolverName;
 use serde::{Deserialize, Serialize};
 
+use crate::loss_scale::LossScale;
 use crate::{LearningRate, RunConfig, ScheduleKind};
 
 /// The version of the layout.
@@ -33,6 +34,9 @@ pub(crate) struct State {
     /// The stage of the last update; none if the run has no stages or no update was made.
     pub(crate) stage: Option<StageState>,
     pub(crate) identity: Identity,
+    /// The scale of the next step's loss, where the precision needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loss_scale: Option<LossScale>,
     /// Updates that each parameter's moments have seen.
     pub(crate) updates: BTreeMap<String, usize>,
 }
@@ -119,7 +123,7 @@ impl std::fmt::Display for Difference {
 }
 
 impl State {
-    /// The state after `step`; `updates` and the validation loss are the caller's.
+    /// The state after `step`; `updates`, the validation loss and the loss scale are the caller's.
     pub(crate) fn after(
         step: u64,
         tokens: u64,
@@ -147,6 +151,7 @@ impl State {
             },
             stage,
             identity: identity.clone(),
+            loss_scale: None,
             updates: BTreeMap::new(),
         }
     }

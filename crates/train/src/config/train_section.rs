@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use iiet_model::Precision;
 use iiet_ode::{IterationSchedule, SolverName};
 use serde::{Deserialize, Serialize};
 
+use super::by_name;
 use crate::TrainError;
 use crate::schedule::ScheduleKind;
 
@@ -45,6 +47,10 @@ pub struct TrainSection {
     /// The largest global norm of a gradient; 0 turns clipping off.
     #[serde(default = "default_clip")]
     pub clip: f64,
+    /// The type of matrices and activations in the passes through the model. The weights that are
+    /// updated, the optimiser's state, gradients of parameters and the loss are f32 in any case.
+    #[serde(default, with = "by_name")]
+    pub precision: Precision,
     /// What the backward pass computes again instead of keeping it.
     #[serde(default)]
     pub recompute: Recompute,

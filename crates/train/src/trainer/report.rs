@@ -6,7 +6,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use burn::module::Module;
-use iiet_model::{CacheType, Cost, GenerateOptions, Sampler, Sampling, generate};
+use iiet_model::{Cost, GenerateOptions, Precision, Sampler, Sampling, generate};
 
 use super::Trainer;
 use super::step::Step;
@@ -62,14 +62,20 @@ impl Trainer<'_> {
         lines.collect::<Vec<_>>().join(", ")
     }
 
+    /// The loss on held-out text, in the precision of the training.
+    pub(super) fn evaluate(&self) -> Evaluation {
+        let model = self.model.valid();
+        let model = model.in_precision(self.config.train.precision);
+        self.validation.evaluate(&model, self.device)
+    }
+
     pub(super) fn log_step(
         &mut self,
         update: &Step,
         tokens_per_second: f64,
         validate: bool,
     ) -> Result<Option<Evaluation>, TrainError> {
-        let evaluation =
-            validate.then(|| self.validation.evaluate(&self.model.valid(), self.device));
+        let evaluation = validate.then(|| self.evaluate());
         let cost = Cost::of(&self.model);
         // The backward pass takes two products for each of the forward pass.
         let per_token =
@@ -121,7 +127,7 @@ impl Trainer<'_> {
         let options = GenerateOptions {
             max_tokens: SAMPLE_TOKENS,
             end: end.into_iter().collect(),
-            cache: CacheType::F32,
+            cache: Precision::F32,
             sliding: true,
         };
         let model = self.model.valid();

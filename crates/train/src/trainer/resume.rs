@@ -8,6 +8,7 @@ use iiet_data::Corpus;
 use super::{Data, LastCheckpoint, Plan, Standing, Trainer};
 use crate::checkpoint::{self, Checkpoint, DataPosition, RandomState};
 use crate::config::differences;
+use crate::loss_scale::LossScale;
 use crate::optimizer::ModelAdamW;
 use crate::run_directory::Resume;
 use crate::{Difference, RunConfig, RunDirectory, TrainError};
@@ -158,6 +159,11 @@ impl<'a> Trainer<'a> {
             optimizer,
             step: state.step,
             tokens: state.tokens,
+            loss_scale: match LossScale::of(config.train.precision) {
+                // The precision may have changed since.
+                Some(first) => Some(state.loss_scale.unwrap_or(first)),
+                None => None,
+            },
         };
         let mut trainer = Self::assemble(plan, run, lock, data, standing)?;
         trainer.run.log_resume(&Resume {

@@ -1,0 +1,50 @@
+//! Models whose matrices are halves.
+//!
+//! The embedding and all projections take the precision, and with them the hidden states. Norms and
+//! solver coefficients, a few thousand numbers, stay f32: they scale everything.
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+
+use crate::names::{ParameterMapper, Role, map_parameters};
+use crate::{LanguageModel, Precision};
+
+impl LanguageModel {
+    /// The model with its matrices in a precision.
+    ///
+    /// A parameter that is trained is one of the new model too: gradients are taken with respect to
+    /// the rounded values and are f32, to be applied to those they were rounded from.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        map_parameters(self, &mut Round { precision })
+    }
+}
+
+impl Role {
+    /// The type of such a parameter in a model of the precision.
+    pub(crate) fn precision(self, of_model: Precision) -> Precision {
+        match self {
+            Self::Projection | Self::Embedding => of_model,
+            Self::Coefficient => Precision::F32,
+        }
+    }
+}
+
+struct Round {
+    precision: Precision,
+}
+
+impl ParameterMapper for Round {
+    fn map<const D: usize>(
+        &mut self,
+        _name: &str,
+        role: Role,
+        parameter: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        let dtype = role.precision(self.precision).dtype();
+        parameter.map(|tensor| match tensor.is_require_grad() {
+            _ if tensor.dtype() == dtype => tensor,
+            true => tensor.inner().cast(dtype).autodiff().require_grad(),
+            false => tensor.cast(dtype),
+        })
+    }
+}
