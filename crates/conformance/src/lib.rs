@@ -21,6 +21,7 @@ mod distillation;
 mod error;
 mod finding;
 mod golden;
+mod half_precision;
 mod optimizer;
 mod parity;
 mod storage;
@@ -44,7 +45,7 @@ pub struct Check {
 }
 
 /// All checks, the quick ones first.
-pub const CHECKS: [Check; 6] = [
+pub const CHECKS: [Check; 7] = [
     Check {
         name: "parity with PyTorch",
         run: |device| over_cases(device, parity::check),
@@ -56,6 +57,10 @@ pub const CHECKS: [Check; 6] = [
     Check {
         name: "cached decoding",
         run: |device| over_cases(device, decoding::check),
+    },
+    Check {
+        name: "half precision",
+        run: |device| over_cases(device, half_precision::check),
     },
     Check {
         name: "optimiser steps",

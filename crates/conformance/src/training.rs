@@ -5,7 +5,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use iiet_model::LanguageModel;
+use iiet_model::{LanguageModel, Precision};
 use iiet_train::{AccumulatedGradients, LearningRate, ModelAdamW, RunConfig};
 
 use crate::finding::{difference, largest, values};
@@ -22,26 +22,38 @@ const OF_PYTORCH: &str = include_str!("../golden/training.json");
 pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
     let expected: Vec<f32> =
         serde_json::from_str(OF_PYTORCH).expect("invariant: a list of numbers, tested below");
-    let losses = losses(STEPS, device)?;
-    let shares = losses
-        .iter()
-        .zip(&expected)
-        .map(|(found, expected)| f64::from((found - expected).abs() / expected));
-    let again = self::losses(REPEATED as u64, device)?;
-    Ok(vec![
-        Finding {
-            case: "tiny".into(),
-            what: "losses of 30 steps, relative",
-            deviation: largest(shares),
-            tolerance: 1e-4,
-        },
-        Finding {
-            case: "tiny".into(),
-            what: "losses of 3 steps taken twice",
-            deviation: difference(&again, &losses[..REPEATED]),
-            tolerance: 0.0,
-        },
-    ])
+    let finding = |what, deviation, tolerance| Finding {
+        case: "tiny".into(),
+        what,
+        deviation,
+        tolerance,
+    };
+    let mut findings = Vec::new();
+    for (precision, what, tolerance) in [
+        (Precision::F32, "losses of 30 steps, relative", 1e-4),
+        (Precision::F16, "losses of 30 steps in f16, relative", 1e-3),
+        (
+            Precision::Bf16,
+            "losses of 30 steps in bf16, relative",
+            5e-3,
+        ),
+    ] {
+        if !precision.works_on(device) {
+            continue;
+        }
+        let losses = losses(STEPS, precision, device)?;
+        let shares = losses
+            .iter()
+            .zip(&expected)
+            .map(|(found, expected)| f64::from((found - expected).abs() / expected));
+        findings.push(finding(what, largest(shares), tolerance));
+        if precision == Precision::F32 {
+            let again = self::losses(REPEATED as u64, precision, device)?;
+            let differ = difference(&again, &losses[..REPEATED]);
+            findings.push(finding("losses of 3 steps taken twice", differ, 0.0));
+        }
+    }
+    Ok(findings)
 }
 
 pub(crate) fn tiny_config() -> RunConfig {
@@ -60,8 +72,8 @@ pub fn tiny_model(device: &Device) -> Result<LanguageModel, ConformanceError> {
     Ok(LanguageModel::init(&model, config.train.seed, device)?)
 }
 
-/// Mean nats a token in each of the first steps.
-fn losses(steps: u64, device: &Device) -> Result<Vec<f32>, ConformanceError> {
+/// Mean nats a token in each of the first steps, whose passes through the model are in a precision.
+fn losses(steps: u64, precision: Precision, device: &Device) -> Result<Vec<f32>, ConformanceError> {
     let config = tiny_config();
     let (batch, seq) = (config.train.batch, config.model.seq_len);
     let schedule = LearningRate::new(&config.train);
@@ -74,13 +86,15 @@ fn losses(steps: u64, device: &Device) -> Result<Vec<f32>, ConformanceError> {
         let inputs: Vec<Vec<u32>> = rows.clone().map(|row| row[..seq].to_vec()).collect();
         let targets: Vec<Vec<u32>> = rows.map(|row| row[1..].to_vec()).collect();
         let weights = Tensor::ones([batch, seq], device);
-        let sum = model.loss(
+        let rounded = model.clone().in_precision(precision);
+        let sum = rounded.loss(
             on_device(&inputs, device),
             on_device(&targets, device),
             weights,
         );
         let mut gradients = AccumulatedGradients::default();
-        gradients.add(&model, sum.backward());
+        gradients.add(&rounded, sum.backward());
+        drop(rounded);
         let tokens = (batch * seq) as f64;
         let clip = (config.train.clip / (gradients.norm() / tokens)).min(1.0);
         model = optimizer.step(model, gradients, clip / tokens, schedule.at(step));
