@@ -31,25 +31,6 @@ pub fn unigram_entropy(counts: &[u64]) -> f64 {
         .sum()
 }
 
-/// The mean loss, in nats per token, on tokens counted in `counts` of a model that knows the
-/// frequencies in `train` alone (one is added to each, so that no token has probability 0).
-/// 0 if `counts` has no tokens.
-pub fn unigram_cross_entropy(train: &[u64], counts: &[u64]) -> f64 {
-    let vocab = train.len().max(counts.len());
-    let seen = train.iter().sum::<u64>() as f64 + vocab as f64;
-    let total = counts.iter().sum::<u64>();
-    let nats: f64 = counts
-        .iter()
-        .enumerate()
-        .filter(|&(_, &count)| count > 0)
-        .map(|(token, &count)| {
-            let p = (train.get(token).copied().unwrap_or(0) as f64 + 1.0) / seen;
-            -p.ln() * count as f64
-        })
-        .sum();
-    if total == 0 { 0.0 } else { nats / total as f64 }
-}
-
 /// The entropy of the tokens' frequencies in bits per byte of the text they stand for.
 pub fn unigram_bits_per_byte(counts: &[u64], text_bytes: u64) -> f64 {
     bits_per_byte(
@@ -96,10 +77,6 @@ mod tests {
         assert!((unigram_bits_per_byte(&counts, 40) - 1.0).abs() < 1e-12);
         assert_eq!(unigram_entropy(&[0, 9]), 0.0);
         assert_eq!(unigram_entropy(&[]), 0.0);
-        // 3 of 4 seen, plus one each: p = 4/6 and 2/6.
-        let expected = -(2.0 * (4.0_f64 / 6.0).ln() + (2.0_f64 / 6.0).ln()) / 3.0;
-        assert!((unigram_cross_entropy(&[3, 1], &[2, 1]) - expected).abs() < 1e-12);
-        assert_eq!(unigram_cross_entropy(&[3, 1], &[0, 0]), 0.0);
     }
 
     #[test]
