@@ -9,6 +9,8 @@ use std::str::FromStr;
 use anyhow::{bail, ensure};
 use burn::tensor::Device;
 
+use crate::precision;
+
 #[cfg(not(any(
     feature = "flex",
     feature = "ndarray",
@@ -216,7 +218,7 @@ fn open(name: DeviceName) -> anyhow::Result<Chosen> {
         bail!("--device {name}: there is none; the last is {last} (`iiet devices` lists them)");
     };
     if let Err(reason) = found::ready(device) {
-        bail!("--device {name}: the driver refuses to compute: {reason}");
+        bail!("--device {name} cannot compute: {reason}");
     }
     Ok(Chosen {
         name: DeviceName::Of(backend, number),
@@ -225,12 +227,17 @@ fn open(name: DeviceName) -> anyhow::Result<Chosen> {
     })
 }
 
-/// A line about each device of a backend that is compiled in: its name and what it is.
+/// A line about each device of a backend that is compiled in: its name, what it is, and the
+/// precisions it computes with.
 pub(crate) fn described(backend: Backend) -> Vec<(DeviceName, String)> {
     let devices = found::devices(backend);
     let describe = |(number, device): (usize, &Device)| {
         let about = match found::ready(device) {
-            Ok(()) => found::description(device),
+            Ok(()) => format!(
+                "{}; {}",
+                found::description(device),
+                precision::names_on(device)
+            ),
             Err(reason) => format!("unusable: {reason}"),
         };
         (DeviceName::Of(backend, number), about)

@@ -1,6 +1,7 @@
 //! `--precision` and other arguments that name a float type, checked against the device.
 
 use anyhow::ensure;
+use burn::tensor::Device;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use iiet_model::Precision;
 
@@ -33,14 +34,19 @@ pub(crate) fn check(
     precision: Precision,
     chosen: &Chosen,
 ) -> anyhow::Result<Precision> {
-    let works = |precision: &Precision| precision.works_on(&chosen.device);
-    let allowed = Precision::ALL.into_iter().filter(works);
-    let allowed: Vec<&str> = allowed.map(Precision::name).collect();
     ensure!(
-        works(&precision),
+        precision.works_on(&chosen.device),
         "{argument} {precision}: {} does not compute with it; allowed there: {}",
         chosen.name,
-        allowed.join(", ")
+        names_on(&chosen.device)
     );
     Ok(precision)
+}
+
+/// The precisions that a device computes with.
+pub(crate) fn names_on(device: &Device) -> String {
+    let works = |precision: &Precision| precision.works_on(device);
+    let names = Precision::ALL.into_iter().filter(works);
+    let names: Vec<&str> = names.map(Precision::name).collect();
+    names.join(", ")
 }

@@ -33,6 +33,8 @@ pub(super) fn devices(backend: Backend) -> Vec<Device> {
 
 /// Brings the device up and runs an operation on it; or says why that cannot be done.
 pub(super) fn ready(device: &Device) -> Result<(), String> {
+    #[cfg(feature = "vulkan")]
+    adapters::refuse_spirv_in_software(device)?;
     #[cfg(any(feature = "wgpu", feature = "vulkan"))]
     adapters::bring_up(device)?;
     let sum = || {
@@ -90,6 +92,20 @@ mod adapters {
             _ => 3,
         });
         devices
+    }
+
+    /// Burn hands SPIR-V to every Vulkan driver once the feature `vulkan` is compiled in, and its
+    /// matrix products crash Mesa's software renderer (docs/backends.md).
+    #[cfg(feature = "vulkan")]
+    pub(super) fn refuse_spirv_in_software(device: &Device) -> Result<(), String> {
+        match adapter(device) {
+            Some(adapter) if adapter.kind == WgpuDeviceKind::Cpu => Err(
+                "it is a software renderer, and Burn 0.22.1 writes SPIR-V that those crash on \
+                 (docs/backends.md); iiet built with wgpu but without vulkan computes on it"
+                    .to_owned(),
+            ),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn bring_up(device: &Device) -> Result<(), String> {
