@@ -6,11 +6,12 @@
 //! a block gives some entries of the result, each a dot product.
 
 use burn::backend::TensorMetadata;
+use burn::tensor::{bf16, f16};
 use rayon::prelude::*;
 
 use super::Primitive;
 use super::buffer::{dense, tensor, values};
-use super::halves::Floats;
+use super::halves::{Floats, wide_bf16, wide_f16};
 use super::simd::{sum2, vectorised};
 use crate::linear::with_width;
 
@@ -21,50 +22,113 @@ const BLOCK: usize = 1 << 16;
 /// Rows of the matrix that serve all rows of x before the next are read.
 const AT_ONCE: usize = 8;
 
-vectorised! {
+/// A number of the matrix, and the products of rows with a matrix of such numbers.
+trait Weight: Copy + Sync {
     /// `sum += x W`, for the rows of `w` that belong to the entries of `x`: several rows in one pass
     /// over the sum, for a matrix that is in cache.
-    fn add_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
-        let n = sum.len();
-        let (groups, rest) = x.as_chunks::<AT_ONCE>();
-        for (x, w) in groups.iter().zip(w.chunks_exact(AT_ONCE * n)) {
-            let rows: [&[f32]; AT_ONCE] = std::array::from_fn(|r| &w[r * n..][..n]);
-            for j in 0..n {
-                let mut s = sum[j];
-                for r in 0..AT_ONCE {
-                    s += x[r] * rows[r][j];
-                }
-                sum[j] = s;
-            }
-        }
-        let tail = &w[groups.len() * AT_ONCE * n..];
-        for (x, w) in rest.iter().zip(tail.chunks_exact(n)) {
-            for (s, w) in sum.iter_mut().zip(w) {
-                *s += x * w;
-            }
-        }
-    }
+    fn add_product(sum: &mut [f32], x: &[f32], w: &[Self]);
 
     /// The same sums in the same order, from a matrix that comes from memory: one stream from its
     /// first byte to its last, which processors fetch ahead better than several.
-    fn add_streamed_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
-        for (x, w) in x.iter().zip(w.chunks_exact(sum.len())) {
-            for (s, w) in sum.iter_mut().zip(w) {
-                *s += x * w;
+    fn add_streamed_product(sum: &mut [f32], x: &[f32], w: &[Self]);
+
+    /// `out[i] = x . w_i`, `w_i` being the rows of `w`.
+    fn dots(out: &mut [f32], x: &[f32], w: &[Self]);
+
+    /// `out[i] = x_i . w`, `x_i` being the rows of `x`.
+    fn dots_with(out: &mut [f32], x: &[f32], w: &[Self]);
+}
+
+/// The products of one type, whose numbers `$wide` makes f32 in registers.
+macro_rules! weight {
+    ($type:ty, $wide:path) => {
+        impl Weight for $type {
+            fn add_product(sum: &mut [f32], x: &[f32], w: &[Self]) {
+                vectorised! {
+                    fn product(sum: &mut [f32], x: &[f32], w: &[$type]) {
+                        let n = sum.len();
+                        let (groups, rest) = x.as_chunks::<AT_ONCE>();
+                        for (x, w) in groups.iter().zip(w.chunks_exact(AT_ONCE * n)) {
+                            let rows: [&[$type]; AT_ONCE] =
+                                std::array::from_fn(|r| &w[r * n..][..n]);
+                            for j in 0..n {
+                                let mut s = sum[j];
+                                for r in 0..AT_ONCE {
+                                    s += x[r] * $wide(rows[r][j]);
+                                }
+                                sum[j] = s;
+                            }
+                        }
+                        let tail = &w[groups.len() * AT_ONCE * n..];
+                        for (x, w) in rest.iter().zip(tail.chunks_exact(n)) {
+                            for (s, w) in sum.iter_mut().zip(w) {
+                                *s += x * $wide(*w);
+                            }
+                        }
+                    }
+                }
+                product(sum, x, w);
+            }
+
+            fn add_streamed_product(sum: &mut [f32], x: &[f32], w: &[Self]) {
+                vectorised! {
+                    fn product(sum: &mut [f32], x: &[f32], w: &[$type]) {
+                        for (x, w) in x.iter().zip(w.chunks_exact(sum.len())) {
+                            for (s, w) in sum.iter_mut().zip(w) {
+                                *s += x * $wide(*w);
+                            }
+                        }
+                    }
+                }
+                product(sum, x, w);
+            }
+
+            fn dots(out: &mut [f32], x: &[f32], w: &[Self]) {
+                vectorised! {
+                    fn product(out: &mut [f32], x: &[f32], w: &[$type]) {
+                        for (y, w) in out.iter_mut().zip(w.chunks_exact(x.len())) {
+                            *y = sum2(x, w, |x, w| x * $wide(w));
+                        }
+                    }
+                }
+                product(out, x, w);
+            }
+
+            fn dots_with(out: &mut [f32], x: &[f32], w: &[Self]) {
+                vectorised! {
+                    fn product(out: &mut [f32], x: &[f32], w: &[$type]) {
+                        for (y, x) in out.iter_mut().zip(x.chunks_exact(w.len())) {
+                            *y = sum2(x, w, |x, w| x * $wide(w));
+                        }
+                    }
+                }
+                product(out, x, w);
             }
         }
-    }
+    };
+}
 
+weight!(f32, as_it_is);
+weight!(bf16, wide_bf16);
+weight!(f16, wide_f16);
+
+#[inline(always)]
+fn as_it_is(x: f32) -> f32 {
+    x
+}
+
+pub(super) fn add_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
+    f32::add_product(sum, x, w);
+}
+
+pub(super) fn dots(out: &mut [f32], x: &[f32], w: &[f32]) {
+    f32::dots(out, x, w);
+}
+
+vectorised! {
     fn add(sum: &mut [f32], part: &[f32]) {
         for (s, p) in sum.iter_mut().zip(part) {
             *s += p;
-        }
-    }
-
-    /// `out[i] = x . w_i`, `w_i` being the rows of `w`.
-    fn dots(out: &mut [f32], x: &[f32], w: &[f32]) {
-        for (y, w) in out.iter_mut().zip(w.chunks_exact(x.len())) {
-            *y = sum2(x, w, |x, w| x * w);
         }
     }
 }
@@ -76,48 +140,49 @@ pub(super) fn are(x: &Primitive) -> bool {
     (1..=FEW_ROWS * d_in).contains(&shape.num_elements())
 }
 
-fn floats(weight: &Primitive) -> Floats<'_> {
-    Floats::of(weight).expect("invariant: dense, and of a type that is checked before")
-}
-
 /// `x W` for x `[.., d_in]` in f32 and W `[d_in, d_out]` in f32 or halves.
 pub(super) fn product(x: Primitive, weight: Primitive) -> Primitive {
-    let [d_in, d_out] = weight.shape().dims();
+    let [_, d_out] = weight.shape().dims();
     let shape = with_width(x.shape(), d_out);
     let x = dense(x);
     let turned = weight.transpose(0, 1);
-    let y = if turned.is_contiguous() && !weight.is_contiguous() {
-        by_dots(values(&x), floats(&turned), d_in, d_out)
-    } else {
-        by_sums(values(&x), floats(&dense(weight)), d_in, d_out)
+    let by_columns = turned.is_contiguous() && !weight.is_contiguous();
+    let weight = if by_columns { turned } else { dense(weight) };
+    let y = match Floats::of(&weight).expect("invariant: dense, of a type checked before") {
+        Floats::F32(w) => values_of(values(&x), w, d_out, by_columns),
+        Floats::Bf16(w) => values_of(values(&x), w, d_out, by_columns),
+        Floats::F16(w) => values_of(values(&x), w, d_out, by_columns),
     };
     tensor(y, shape)
 }
 
+fn values_of<W: Weight>(x: &[f32], w: &[W], d_out: usize, by_columns: bool) -> Vec<f32> {
+    let d_in = w.len() / d_out.max(1);
+    match by_columns {
+        true => by_dots(x, w, d_in, d_out),
+        false => by_sums(x, w, d_in, d_out),
+    }
+}
+
 /// `W` by its rows, `[d_in, d_out]`.
-fn by_sums(x: &[f32], w: Floats<'_>, d_in: usize, d_out: usize) -> Vec<f32> {
+fn by_sums<W: Weight>(x: &[f32], w: &[W], d_in: usize, d_out: usize) -> Vec<f32> {
     let rows = x.len() / d_in;
     // Whole groups, so that the blocks do not end in slower single rows.
     let block = (BLOCK / d_out.max(1))
         .next_multiple_of(AT_ONCE)
         .max(AT_ONCE);
-    // The matrix comes from memory once: a group of its rows serves all rows of x.
-    let at_once = match rows {
-        1 => w.rows_at_once(d_out).min(block),
-        _ => AT_ONCE,
-    };
     let part = |(i, sums): (usize, &mut [f32])| {
-        let mut scratch = Vec::new();
         let (from, to) = (i * block, ((i + 1) * block).min(d_in));
-        for at in (from..to).step_by(at_once) {
-            let group = at..(at + at_once).min(to);
-            let w = w.part(group.start * d_out..group.end * d_out, &mut scratch);
-            if rows == 1 {
-                add_streamed_product(sums, &x[group], w);
-                continue;
-            }
+        let w = &w[from * d_out..to * d_out];
+        if rows == 1 {
+            return W::add_streamed_product(sums, &x[from..to], w);
+        }
+        // The matrix comes from memory once: a group of its rows serves all rows of x.
+        for at in (0..to - from).step_by(AT_ONCE) {
+            let group = at..(at + AT_ONCE).min(to - from);
+            let w = &w[group.start * d_out..group.end * d_out];
             for (sum, x) in sums.chunks_exact_mut(d_out).zip(x.chunks_exact(d_in)) {
-                add_product(sum, &x[group.clone()], w);
+                W::add_product(sum, &x[from..to][group.clone()], w);
             }
         }
     };
@@ -139,24 +204,18 @@ fn by_sums(x: &[f32], w: Floats<'_>, d_in: usize, d_out: usize) -> Vec<f32> {
 }
 
 /// `W` by its columns, `w` being `[d_out, d_in]`.
-fn by_dots(x: &[f32], w: Floats<'_>, d_in: usize, d_out: usize) -> Vec<f32> {
+fn by_dots<W: Weight>(x: &[f32], w: &[W], d_in: usize, d_out: usize) -> Vec<f32> {
     let rows = x.len() / d_in;
     let block = (BLOCK / d_in.max(1)).max(1);
     // By column, then turned: a thread writes what is its own.
     let mut turned = vec![0.0; rows * d_out];
-    let at_once = w.rows_at_once(d_in).min(block);
     let part = |(i, out): (usize, &mut [f32])| {
-        let mut scratch = Vec::new();
-        for (k, out) in out.chunks_mut(at_once * rows).enumerate() {
-            let from = (i * block + k * at_once) * d_in;
-            let w = w.part(from..from + out.len() / rows * d_in, &mut scratch);
-            if rows == 1 {
-                dots(out, x, w);
-                continue;
-            }
-            for (out, w) in out.chunks_exact_mut(rows).zip(w.chunks_exact(d_in)) {
-                dots(out, w, x);
-            }
+        let w = &w[i * block * d_in..];
+        if rows == 1 {
+            return W::dots(out, x, w);
+        }
+        for (out, w) in out.chunks_exact_mut(rows).zip(w.chunks_exact(d_in)) {
+            W::dots_with(out, x, w);
         }
     };
     if d_out <= block {

@@ -2,8 +2,6 @@
 //!
 //! A processor adds up in f32 whatever its memory holds; halves are half as much to fetch.
 
-use std::ops::Range;
-
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, bf16, f16};
@@ -42,25 +40,6 @@ impl<'a> Floats<'a> {
         }
     }
 
-    /// Some elements in f32: where they lie, or converted into `scratch`.
-    pub(super) fn part<'s>(&'s self, range: Range<usize>, scratch: &'s mut Vec<f32>) -> &'s [f32] {
-        if let Self::F32(x) = self {
-            return &x[range];
-        }
-        scratch.resize(range.len(), 0.0);
-        self.read(range.start, scratch)
-    }
-
-    /// Rows of `width` elements that are read at once: halves few enough that their f32 values stay
-    /// in the first-level cache.
-    pub(super) fn rows_at_once(self, width: usize) -> usize {
-        const HALVES: usize = 1 << 12;
-        match self {
-            Self::F32(_) => usize::MAX,
-            Self::F16(_) | Self::Bf16(_) => (HALVES / width.max(1)).max(1),
-        }
-    }
-
     /// The elements from `at` on, in f32; `scratch` is as long as what is wanted.
     pub(super) fn read<'s>(&'s self, at: usize, scratch: &'s mut [f32]) -> &'s [f32] {
         let range = at..at + scratch.len();
@@ -76,6 +55,29 @@ impl<'a> Floats<'a> {
             }
         }
     }
+}
+
+/// The same number in f32; written for loops that are made wide, which [`bf16::to_f32`] is not.
+#[inline(always)]
+pub(super) fn wide_bf16(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+/// The same number in f32.
+///
+/// The bits of an f16, moved to where an f32 has its, stand for a number 2^112 times smaller, also where
+/// they are subnormal.
+#[inline(always)]
+pub(super) fn wide_f16(x: f16) -> f32 {
+    let bits = u32::from(x.to_bits());
+    let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
+    let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
+    let special = if magnitude >= 0x7c00 << 13 {
+        0xff << 23
+    } else {
+        0
+    };
+    f32::from_bits(sign | finite | special)
 }
 
 /// A tensor of halves in f32, in the same memory order where that is dense or a transposed matrix; any
@@ -111,4 +113,22 @@ pub(super) fn in_f32<const N: usize>(
 pub(super) fn at_most_f32(tensors: &[&Primitive]) -> bool {
     let narrow = |dtype| matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
     tensors.iter().all(|t| narrow(t.dtype()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_the_same_number() {
+        for bits in 0..=u16::MAX {
+            let (b, f) = (bf16::from_bits(bits), f16::from_bits(bits));
+            for (found, expected) in [(wide_bf16(b), b.to_f32()), (wide_f16(f), f.to_f32())] {
+                assert!(
+                    found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()),
+                    "{bits:#06x}: {found} for {expected}"
+                );
+            }
+        }
+    }
 }

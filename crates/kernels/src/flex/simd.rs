@@ -62,7 +62,7 @@ pub(super) fn reduce(
 
 /// `sum f(x, y)`.
 #[inline(always)]
-pub(super) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn sum2<Y: Copy>(x: &[f32], y: &[Y], f: impl Fn(f32, Y) -> f32) -> f32 {
     let mut parts = [0.0; LANES];
     let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     for (x, y) in xs.iter().zip(ys) {
