@@ -46,15 +46,20 @@ fn tokens(n: usize) -> Vec<u32> {
     (0..n).map(|i| (i * 7919 % VOCAB) as u32).collect()
 }
 
-fn prefilled(model: &LanguageModel, tokens: &[u32], device: &Device) -> Cache {
-    let mut cache = model.cache(1, Precision::F32);
+fn prefilled(
+    model: &LanguageModel,
+    precision: Precision,
+    tokens: &[u32],
+    device: &Device,
+) -> Cache {
+    let mut cache = model.cache(1, precision);
     black_box(model.prefill(&[tokens], &mut cache, device).into_data());
     cache
 }
 
 /// The time of `n` tokens after a prompt, greedily but for the choice itself.
-fn decode(model: &LanguageModel, n: usize, device: &Device) -> Duration {
-    let mut cache = prefilled(model, &tokens(PROMPT), device);
+fn decode(model: &LanguageModel, precision: Precision, n: usize, device: &Device) -> Duration {
+    let mut cache = prefilled(model, precision, &tokens(PROMPT), device);
     let started = Instant::now();
     for i in 0..n {
         let logits = model.decode(&[(i * 31 % VOCAB) as u32], &mut cache, device);
@@ -93,23 +98,29 @@ fn threads() -> usize {
     named.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Bandwidth, euler and IIET in turns, medians.
+/// Bandwidth and models in turns, medians.
 fn table(device: &Device) {
     let threads = threads();
     // Many times the caches of any processor this is likely to run on.
     let buffer: Vec<u64> = (0..1u64 << 27).collect();
-    let solvers = [
+    let (euler, iiet) = (
         SolverName::ExplicitEuler,
         SolverName::IterativeImplicitEuler,
-    ];
-    let models = solvers.map(|solver| model(solver, device));
+    );
+    let models = [
+        (euler, Precision::F32),
+        (iiet, Precision::F32),
+        (euler, Precision::Bf16),
+        (euler, Precision::F16),
+    ]
+    .map(|(solver, precision)| (model(solver, device).in_precision(precision), precision));
     let mut bandwidths = Vec::new();
-    let mut rates: [Vec<f64>; 2] = Default::default();
+    let mut rates: [Vec<f64>; 4] = Default::default();
     for round in 0..=ROUNDS {
         let bytes = bandwidth(&buffer, threads);
-        let of_models = models
-            .each_ref()
-            .map(|model| DECODED as f64 / decode(model, DECODED, device).as_secs_f64());
+        let of_models = models.each_ref().map(|(model, precision)| {
+            DECODED as f64 / decode(model, *precision, DECODED, device).as_secs_f64()
+        });
         // The first round touches memory for the first time.
         if round > 0 {
             bandwidths.push(bytes);
@@ -120,9 +131,9 @@ fn table(device: &Device) {
         }
     }
     let bandwidth = median(bandwidths);
-    let [euler, iiet] = rates.map(median);
+    let [euler, iiet, bf16, f16] = rates.map(median);
     // Of the embedding a token reads one row; tied, all of it is the output projection.
-    let bytes = 4.0 * Cost::of(&models[0]).parameters as f64;
+    let bytes = 4.0 * Cost::of(&models[0].0).parameters as f64;
     println!("threads                        {threads}");
     println!("memory bandwidth               {:.2} GB/s", bandwidth / 1e9);
     println!("weights of euler               {:.1} MB", bytes / 1e6);
@@ -134,6 +145,10 @@ fn table(device: &Device) {
     );
     println!("IIET, r = 3                    {iiet:.1} tokens/s");
     println!("IIET to a quarter of euler     {:.2}", iiet / (euler / 4.0));
+    for (name, rate) in [("bf16", bf16), ("f16", f16)] {
+        let ratio = rate / euler;
+        println!("euler in {name:<22}{rate:.1} tokens/s, {ratio:.2} of f32");
+    }
 }
 
 fn main() {
@@ -156,7 +171,12 @@ fn main() {
                 // The context stays short: no more tokens at a time than in the table.
                 let times = (0..n.div_ceil(DECODED as u64)).map(|i| {
                     let left = n - i * DECODED as u64;
-                    decode(model, left.min(DECODED as u64) as usize, &device)
+                    decode(
+                        model,
+                        Precision::F32,
+                        left.min(DECODED as u64) as usize,
+                        &device,
+                    )
                 });
                 times.sum()
             });
@@ -168,7 +188,7 @@ fn main() {
     for (name, model) in &all {
         let tokens = tokens(LONG_PROMPT);
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
-            bencher.iter(|| prefilled(model, &tokens, &device));
+            bencher.iter(|| prefilled(model, Precision::F32, &tokens, &device));
         });
     }
     group.finish();
