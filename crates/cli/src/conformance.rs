@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let chosen = arguments.device.open()?;
     let line = |cells: [&str; 6]| {
         let [check, of, deviation, allowed, verdict, worst] = cells;
-        println!("{check:<20} {of:<35} {deviation:>9} {allowed:>7}  {verdict:<5}  {worst}");
+        println!("{check:<20} {of:<37} {deviation:>9} {allowed:>7}  {verdict:<5}  {worst}");
     };
     line(["check", "of", "deviation", "allowed", "", "worst on"]);
     let mut broken = Vec::new();
