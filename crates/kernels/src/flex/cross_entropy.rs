@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::Primitive;
 use super::buffer::{block_of_rows, dense, for_blocks, owned, tensor, values, values_mut};
 use super::exp::exp;
-use super::gemm::{Then, Threads, View, ViewMut, gemm};
+use super::gemm::{Then, Threads, View, ViewMut, gemm, product};
 use super::simd::{larger, map_sum, reduce, vectorised};
 use crate::cross_entropy::chunk_of;
 
@@ -85,52 +85,40 @@ impl Inputs {
     /// Calls `f` with the first token of each chunk, its hidden states and its logits.
     pub(super) fn for_chunks(&self, mut f: impl FnMut(usize, View, &mut [f32])) {
         let chunk = chunk_of(self.tokens, self.vocab);
-        let mut logits = vec![0.0; chunk.min(self.tokens) * self.vocab];
         let chunks = values(&self.hidden).chunks(chunk * self.d_model);
         for (i, hidden) in chunks.enumerate() {
             let n = hidden.len() / self.d_model;
             let hidden = View::rows(hidden, n, self.d_model);
-            let logits = &mut logits[..n * self.vocab];
-            let z = ViewMut::rows(logits, n, self.vocab);
-            let projection = self.projection();
-            gemm(z, Then::Replace, 1.0, hidden, projection, Threads::All);
-            f(i * chunk, hidden, logits);
+            let mut logits = product(1.0, hidden, self.projection());
+            f(i * chunk, hidden, &mut logits);
         }
     }
 
-    /// The strides of the projection's gradient: it lies in memory as the projection does, so that a
-    /// tied embedding gets one it can add to its own.
-    fn gradient_strides(&self) -> [usize; 2] {
+    /// Whether the projection lies in memory as its transpose. Then its gradient does, so that a tied
+    /// embedding gets one it can add to its own.
+    fn lies_transposed(&self) -> bool {
         let strides = self.projection.layout().strides();
-        match strides[0] < strides[1] {
-            true => [1, self.d_model],
-            false => [self.vocab, 1],
-        }
-    }
-
-    /// Room for the gradient to the projection.
-    pub(super) fn projection_gradient(&self) -> Vec<f32> {
-        vec![0.0; self.d_model * self.vocab]
+        strides[0] < strides[1]
     }
 
     /// The gradient to the projection as a tensor.
     pub(super) fn projection_tensor(&self, values: Vec<f32>) -> Primitive {
-        if self.gradient_strides()[0] == 1 {
+        if self.lies_transposed() {
             tensor(values, Shape::from(vec![self.vocab, self.d_model])).transpose(0, 1)
         } else {
             tensor(values, Shape::from(vec![self.d_model, self.vocab]))
         }
     }
 
-    /// What the gradients to a chunk's logits are to its hidden states and to the projection; the
-    /// latter is replaced by the first chunk's and added to by the others.
+    /// What the gradients to a chunk's logits are to its hidden states and to the projection, to
+    /// whose gradient so far, empty before the first chunk, they are added.
     pub(super) fn add_gradients(
         &self,
         first: usize,
         hidden: View,
         dz: &[f32],
         d_hidden: &mut [f32],
-        d_projection: &mut [f32],
+        d_projection: &mut Vec<f32>,
     ) {
         let Self { d_model, vocab, .. } = *self;
         let n = dz.len() / vocab;
@@ -139,9 +127,16 @@ impl Inputs {
         let part = ViewMut::rows(part, n, d_model);
         let back = self.projection().transposed();
         gemm(part, Then::Replace, 1.0, dz, back, Threads::All);
-        let then = if first > 0 { Then::Add } else { Then::Replace };
-        let sum = ViewMut::new(d_projection, [d_model, vocab], self.gradient_strides());
-        gemm(sum, then, 1.0, hidden.transposed(), dz, Threads::All);
+        let (x, y) = match self.lies_transposed() {
+            true => (dz.transposed(), hidden),
+            false => (hidden.transposed(), dz),
+        };
+        if d_projection.is_empty() {
+            *d_projection = product(1.0, x, y);
+        } else {
+            let sum = ViewMut::rows(d_projection, x.shape()[0], y.shape()[1]);
+            gemm(sum, Then::Add, 1.0, x, y, Threads::All);
+        }
     }
 
     /// The chunk's rows with their target and weight, in parallel, and what `f` makes of them in
@@ -222,7 +217,7 @@ pub(super) fn with_gradients(
     let (tokens, d_model) = (inputs.tokens, inputs.d_model);
     let mut loss = 0.0;
     let mut d_hidden = vec![0.0; tokens * d_model];
-    let mut d_projection = inputs.projection_gradient();
+    let mut d_projection = Vec::new();
     inputs.for_chunks(|first, hidden, logits| {
         let losses = inputs.losses(first, logits, |z, target, weight| {
             let picked = z[target];

@@ -10,7 +10,7 @@ use super::Primitive;
 use super::buffer::{tensor, values};
 use super::cross_entropy::{Inputs, scalar, total};
 use super::exp::exp;
-use super::gemm::{Then, Threads, View, ViewMut, gemm};
+use super::gemm::{View, product};
 use super::simd::{larger, reduce, vectorised};
 use crate::DistillationMix;
 
@@ -82,20 +82,12 @@ impl Pair {
         } = self;
         let (square, beta) = (mix.temperature.powi(2), mix.temperature.recip() as f32);
         let (vocab, d_teacher) = (student.vocab, teacher.d_model);
-        let mut teacher_logits = Vec::new();
         let (mut cross_entropy, mut divergence) = (0.0, 0.0);
         student.for_chunks(|first, hidden, logits| {
             let n = logits.len() / vocab;
-            teacher_logits.resize(logits.len(), 0.0);
             let states = &values(&teacher.hidden)[first * d_teacher..(first + n) * d_teacher];
-            gemm(
-                ViewMut::rows(&mut teacher_logits, n, vocab),
-                Then::Replace,
-                1.0,
-                View::rows(states, n, d_teacher),
-                teacher.projection(),
-                Threads::All,
-            );
+            let states = View::rows(states, n, d_teacher);
+            let teacher_logits = product(1.0, states, teacher.projection());
             let weights = &values(&student.weights)[first..];
             let terms: Vec<[f32; 2]> = logits
                 .par_chunks_exact_mut(vocab)
@@ -142,7 +134,7 @@ pub(super) fn with_gradients(pair: &Pair) -> (Primitive, Primitive, Primitive, P
     let student = &pair.student;
     let (tokens, d_model) = (student.tokens, student.d_model);
     let mut d_hidden = vec![0.0; tokens * d_model];
-    let mut d_projection = student.projection_gradient();
+    let mut d_projection = Vec::new();
     let sums = pair.for_chunks(|first, hidden, dz| {
         student.add_gradients(first, hidden, dz, &mut d_hidden, &mut d_projection);
     });

@@ -1,4 +1,9 @@
 //! Matrix products on strided views of slices, checked once so that the kernels stay safe.
+//!
+//! They are the gemm crate's, but for the large ones on processors with AVX-512 ([`avx512`]).
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 /// A matrix to read: entry (i, j) is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
@@ -172,6 +177,20 @@ unsafe fn gemm_to(
     if m == 0 || n == 0 {
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    {
+        // Columns in a row's place, if that is how the result lies: its transpose is a product too.
+        let (a, b, row) = match strides[1] {
+            1 => (a, b, strides[0]),
+            _ => (b.transposed(), a.transposed(), strides[1]),
+        };
+        let one = strides.contains(&1) && row >= b.shape[1];
+        if one && avx512::serves(a, b) {
+            // SAFETY: `serves` has seen the processor; the rest is the caller's promise.
+            unsafe { avx512::product(avx512::Out { data: out, row }, then, scale, a, b, threads) };
+            return;
+        }
+    }
     let stride = |s: usize| s as isize;
     let parallelism = match threads {
         Threads::Caller => gemm::Parallelism::None,
@@ -240,6 +259,76 @@ mod tests {
             Threads::Caller,
         );
         assert_eq!(out, [4.0, 9.0, 10.0, 9.0, 5.0, 9.0, 11.0, 9.0]);
+    }
+
+    /// Every path that a product may take, against the gemm crate, which sums in the same order:
+    /// equal to the last bit, whatever the number of threads.
+    #[test]
+    fn large_products_are_the_gemm_crates() {
+        let value = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 1999) as f32 * 1e-3 - 1.0;
+        for (m, n, k) in [
+            (64, 32, 16),
+            (271, 33, 517),
+            (256, 100, 1030),
+            (300, 2100, 40),
+            (257, 64, 1024),
+        ] {
+            for case in 0..16 {
+                let [a_flip, b_flip, out_flip, add] = [1, 2, 4, 8].map(|bit| case & bit > 0);
+                let (a, b) = (filled(m * k, value), filled(k * n, |i| value(i + 7)));
+                let strides = |flip, rows, columns| match flip {
+                    true => [1, rows],
+                    false => [columns, 1],
+                };
+                let a = View::new(&a, [m, k], strides(a_flip, m, k));
+                let b = View::new(&b, [k, n], strides(b_flip, k, n));
+                let then = if add { Then::Add } else { Then::Replace };
+                let mut expected = filled(m * n, value);
+                let [row, column] = strides(out_flip, m, n).map(|s| s as isize);
+                let ([a_row, a_column], [b_row, b_column]) =
+                    (a.strides.map(|s| s as isize), b.strides.map(|s| s as isize));
+                // SAFETY: three matrices of these shapes and strides.
+                unsafe {
+                    gemm::gemm(
+                        m,
+                        n,
+                        k,
+                        expected.as_mut_ptr(),
+                        column,
+                        row,
+                        add,
+                        a.data.as_ptr(),
+                        a_column,
+                        a_row,
+                        b.data.as_ptr(),
+                        b_column,
+                        b_row,
+                        1.0,
+                        0.7,
+                        false,
+                        false,
+                        false,
+                        gemm::Parallelism::None,
+                    );
+                }
+                for threads in [1, 3] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                    let mut out = filled(m * n, value);
+                    pool.expect("threads").install(|| {
+                        let to = ViewMut::new(&mut out, [m, n], strides(out_flip, m, n));
+                        gemm(to, then, 0.7, a, b, Threads::All);
+                    });
+                    assert!(
+                        out == expected,
+                        "{m} x {k} x {n}, case {case}, {threads} threads"
+                    );
+                }
+            }
+        }
+    }
+
+    fn filled(length: usize, value: impl Fn(usize) -> f32) -> Vec<f32> {
+        (0..length).map(value).collect()
     }
 
     #[test]

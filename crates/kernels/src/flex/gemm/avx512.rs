@@ -1,0 +1,398 @@
+//! Products of large f32 matrices on processors with AVX-512.
+//!
+//! The scheme is that of Goto and van de Geijn (*Anatomy of High-Performance Matrix Multiplication*,
+//! 2008): a block of b is copied into panels of 32 columns, as the innermost loop reads it, and every
+//! tile of 14 x 32 entries of the result is summed up in registers.
+//!
+//! Why not the gemm crate here: it copies a transposed operand entry by entry and, below some thousand
+//! rows, with one thread while the others wait. Half of the products of a backward pass have such
+//! an operand. Here all threads copy, a transposed b by blocks of 16 x 16 in registers, and a is read
+//! where it lies. The sums are the same to the last bit: over at most 512 products at a time,
+//! fused, in the order of k.
+
+use std::arch::x86_64::*;
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{Then, Threads, View};
+
+/// Rows of a tile: with two registers to each row, 28 of 32 registers hold sums.
+const ROWS: usize = 14;
+/// Columns of a tile, two registers.
+const COLUMNS: usize = 32;
+/// The most products that are summed up before the sum goes to memory, as in the gemm crate.
+const DEPTH: usize = 512;
+/// The most columns of b that are copied at a time: 4 MiB with the depth above, for the last cache.
+const COPIED_COLUMNS: usize = 2048;
+/// Tiles of rows that a thread computes at a time, at most.
+const GROUP: usize = 6;
+/// Rows of b that a thread copies at a time.
+const COPIED_ROWS: usize = 16;
+
+/// Fewer multiplications than this are left to one thread.
+const WORTH_A_THREAD: usize = 1 << 20;
+
+/// Whether [`product`] may be called, and is worth it: copying b has to pay, which the gemm crate
+/// does not do where b's rows lie as they are read.
+pub(super) fn serves(a: View, b: View) -> bool {
+    let ([m, k], [_, n]) = (a.shape, b.shape);
+    let rows = if b.strides[1] == 1 { 256 } else { 64 };
+    m >= rows && n >= COLUMNS && k >= 16 && is_x86_feature_detected!("avx512f")
+}
+
+/// The result's first entry; rows are `row` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Out {
+    pub(super) data: *mut f32,
+    pub(super) row: usize,
+}
+
+// SAFETY: the threads write entries of their own (see `product`).
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+/// `out = scale a b`, or `out += scale a b`.
+///
+/// # Safety
+///
+/// The processor has AVX-512. The rows of a matrix of a's height and b's width at `out` may be
+/// written, and with [`Then::Add`] read; they do not overlap, and none is a part of a or b.
+pub(super) unsafe fn product(out: Out, then: Then, scale: f32, a: View, b: View, threads: Threads) {
+    let ([m, k], [_, n]) = (a.shape, b.shape);
+    let threads = match m * n * k < WORTH_A_THREAD {
+        true => Threads::Caller,
+        false => threads,
+    };
+    let (depth, columns) = (even_part(k, DEPTH), even_part(n, COPIED_COLUMNS));
+    let columns = columns.next_multiple_of(COLUMNS);
+    let mut buffer = COPY_OF_B.take();
+    let panels = room(&mut buffer, depth * columns);
+    let group = group_of(m, threads) * ROWS;
+    for c in (0..n).step_by(columns) {
+        for p in (0..k).step_by(depth) {
+            let copy = Panels {
+                data: panels,
+                depth: p..(p + depth).min(k),
+                columns: c..(c + columns).min(n),
+            };
+            copy.fill(b, threads);
+            let then = if p > 0 { Then::Add } else { then };
+            each(m.div_ceil(group), threads, |i| {
+                let rows = i * group..((i + 1) * group).min(m);
+                // SAFETY: the processor and the entries at `out` are the caller's promise. Calls
+                // with different i write different rows.
+                unsafe { rows_of_tiles(out, then, scale, a, rows, &copy) };
+            });
+        }
+    }
+    COPY_OF_B.set(buffer);
+}
+
+/// The length of the parts when `length` is cut into as few as possible of at most `most`, evenly.
+fn even_part(length: usize, most: usize) -> usize {
+    length.div_ceil(length.div_ceil(most))
+}
+
+/// How many tiles of rows a thread computes at a time: few enough that all threads end together.
+fn group_of(m: usize, threads: Threads) -> usize {
+    let threads = match threads {
+        Threads::Caller => 1,
+        Threads::All => rayon::current_num_threads(),
+    };
+    (m.div_ceil(ROWS) / (16 * threads)).clamp(1, GROUP)
+}
+
+fn each(n: usize, threads: Threads, f: impl Fn(usize) + Send + Sync) {
+    match threads {
+        Threads::Caller => (0..n).for_each(f),
+        Threads::All => (0..n).into_par_iter().for_each(f),
+    }
+}
+
+/// A cache line, so that loads of whole registers never straddle two.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+type Buffer = Vec<MaybeUninit<Line>>;
+
+thread_local! {
+    // Taken while in use: a thread that waits may be given another product to compute.
+    static COPY_OF_B: Cell<Buffer> = const { Cell::new(Vec::new()) };
+    static COPY_OF_A: Cell<Buffer> = const { Cell::new(Vec::new()) };
+}
+
+/// Room for so many values, as the buffer's own.
+fn room(buffer: &mut Buffer, values: usize) -> Out {
+    let lines = values.div_ceil(size_of::<Line>() / size_of::<f32>());
+    if buffer.capacity() < lines {
+        *buffer = Vec::with_capacity(lines);
+    }
+    let data = buffer.as_mut_ptr().cast();
+    Out { data, row: 1 }
+}
+
+impl Out {
+    fn at(self, entry: usize) -> *mut f32 {
+        self.data.wrapping_add(entry)
+    }
+}
+
+impl View<'_> {
+    fn at(&self, row: usize, column: usize) -> *const f32 {
+        let [r, c] = self.strides;
+        self.data.as_ptr().wrapping_add(row * r + column * c)
+    }
+}
+
+/// A part of b as panels of [`COLUMNS`] columns, one after the other, each row by row; the last is
+/// filled up with zeros.
+struct Panels {
+    data: Out,
+    depth: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl Panels {
+    fn count(&self) -> usize {
+        self.columns.len().div_ceil(COLUMNS)
+    }
+
+    /// Columns of a panel that are b's.
+    fn width(&self, panel: usize) -> usize {
+        COLUMNS.min(self.columns.len() - panel * COLUMNS)
+    }
+
+    /// Where a row of a panel stands.
+    fn at(&self, panel: usize, row: usize) -> *mut f32 {
+        self.data.at((panel * self.depth.len() + row) * COLUMNS)
+    }
+
+    fn fill(&self, b: View, threads: Threads) {
+        if b.strides[1] == 1 {
+            each(self.depth.len().div_ceil(COPIED_ROWS), threads, |i| {
+                let rows = i * COPIED_ROWS..((i + 1) * COPIED_ROWS).min(self.depth.len());
+                for row in rows {
+                    for panel in 0..self.count() {
+                        self.copy_entries(b, panel, row);
+                    }
+                }
+            });
+        } else {
+            each(self.count(), threads, |panel| {
+                let mut row = 0;
+                if b.strides[0] == 1 && self.width(panel) == COLUMNS {
+                    while row + 16 <= self.depth.len() {
+                        for half in [0, 16] {
+                            let column = self.columns.start + panel * COLUMNS + half;
+                            let from = b.at(self.depth.start + row, column);
+                            let to = self.at(panel, row).wrapping_add(half);
+                            // SAFETY: the processor is `product`'s promise. Of b these are 16 rows
+                            // and 16 columns, each column's entries next to each other; of the
+                            // panel, half of 16 rows, which start on cache lines.
+                            unsafe { transpose(from, b.strides[1], to) };
+                        }
+                        row += 16;
+                    }
+                }
+                for row in row..self.depth.len() {
+                    self.copy_entries(b, panel, row);
+                }
+            });
+        }
+    }
+
+    /// One row of a panel.
+    fn copy_entries(&self, b: View, panel: usize, row: usize) {
+        let width = self.width(panel);
+        let column = self.columns.start + panel * COLUMNS;
+        let (from, to) = (b.at(self.depth.start + row, column), self.at(panel, row));
+        // SAFETY: of b these are entries of one row, of the panel one row.
+        unsafe {
+            if width == COLUMNS && b.strides[1] == 1 {
+                std::ptr::copy_nonoverlapping(from, to, COLUMNS);
+            } else {
+                for i in 0..COLUMNS {
+                    *to.add(i) = match i < width {
+                        true => *from.add(i * b.strides[1]),
+                        false => 0.0,
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// 16 runs of 16 values, `stride` apart, become the columns of 16 half rows of a panel.
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+    // SAFETY: the runs may be read and the half rows written, says the caller.
+    let rows: [__m512; 16] =
+        std::array::from_fn(|i| unsafe { _mm512_loadu_ps(from.add(i * stride)) });
+    // Pairs of rows, then fours: entry l of quad[4 i + j] holds, in its lth quarter, column 4 l + j
+    // of rows 4 i to 4 i + 3.
+    let mut pair = rows;
+    for i in 0..8 {
+        let (x, y) = (rows[2 * i], rows[2 * i + 1]);
+        pair[2 * i] = _mm512_unpacklo_ps(x, y);
+        pair[2 * i + 1] = _mm512_unpackhi_ps(x, y);
+    }
+    let mut quad = pair;
+    for i in 0..4 {
+        for h in 0..2 {
+            let x = _mm512_castps_pd(pair[4 * i + h]);
+            let y = _mm512_castps_pd(pair[4 * i + h + 2]);
+            quad[4 * i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+            quad[4 * i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+        }
+    }
+    for j in 0..4 {
+        let [x, y, z, w] = [0, 4, 8, 12].map(|i| quad[i + j]);
+        // Quarters 0 and 2 of each, then 1 and 3.
+        let (even, even_below) = (
+            _mm512_shuffle_f32x4::<0x88>(x, y),
+            _mm512_shuffle_f32x4::<0x88>(z, w),
+        );
+        let (odd, odd_below) = (
+            _mm512_shuffle_f32x4::<0xdd>(x, y),
+            _mm512_shuffle_f32x4::<0xdd>(z, w),
+        );
+        let columns = [
+            _mm512_shuffle_f32x4::<0x88>(even, even_below),
+            _mm512_shuffle_f32x4::<0x88>(odd, odd_below),
+            _mm512_shuffle_f32x4::<0xdd>(even, even_below),
+            _mm512_shuffle_f32x4::<0xdd>(odd, odd_below),
+        ];
+        for (l, column) in columns.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { _mm512_store_ps(to.add((4 * l + j) * COLUMNS), column) };
+        }
+    }
+}
+
+/// Some rows of the result: their tiles with all panels.
+///
+/// # Safety
+///
+/// That of [`product`], for these rows; the panels are filled.
+unsafe fn rows_of_tiles(out: Out, then: Then, scale: f32, a: View, rows: Range<usize>, b: &Panels) {
+    let depth = b.depth.len();
+    let mut buffer = COPY_OF_A.take();
+    let copy = crowded(a).then(|| copy_rows(&mut buffer, a, rows.clone(), b.depth.clone()));
+    for first in rows.clone().step_by(ROWS) {
+        let height = ROWS.min(rows.end - first);
+        let a = match copy {
+            Some(copy) => (
+                copy.at((first - rows.start) * copy.row).cast_const(),
+                [copy.row, 1],
+            ),
+            None => (a.at(first, b.depth.start), a.strides),
+        };
+        for panel in 0..b.count() {
+            let to = out.at(first * out.row + b.columns.start + panel * COLUMNS);
+            let to = Out { data: to, ..out };
+            // SAFETY: the caller's promise, of which this is one tile; a's rows and the panel have
+            // `depth` entries.
+            unsafe {
+                let panel = (b.at(panel, 0).cast_const(), b.width(panel));
+                TILES[height - 1](to, then, scale, a, panel, depth);
+            }
+        }
+    }
+    COPY_OF_A.set(buffer);
+}
+
+/// Whether the rows of a tile would drive each other out of the first cache: those a multiple of
+/// 4 KiB apart share its sets, which have fewer places than a tile has rows.
+fn crowded(a: View) -> bool {
+    a.strides[1] == 1 && a.strides[0].is_multiple_of(1024)
+}
+
+/// Rows of a, apart by a cache line more than they are long.
+fn copy_rows(buffer: &mut Buffer, a: View, rows: Range<usize>, depth: Range<usize>) -> Out {
+    let row = depth.len().next_multiple_of(16) + 16;
+    let copy = Out {
+        row,
+        ..room(buffer, rows.len() * row)
+    };
+    for (i, r) in rows.enumerate() {
+        let (from, to) = (a.at(r, depth.start), copy.at(i * row));
+        // SAFETY: entries of one row of a, next to each other, as `crowded` saw; the copy has room
+        // for them.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, depth.len()) };
+    }
+    copy
+}
+
+/// Where a tile goes, what happens there, by what it is multiplied; a's first entry and its strides;
+/// the panel and its width; the depth.
+type Tile = unsafe fn(Out, Then, f32, (*const f32, [usize; 2]), (*const f32, usize), usize);
+
+macro_rules! tiles {
+    ($($height:literal)*) => { [$(tile::<$height> as Tile),*] };
+}
+/// By height, from one row on.
+static TILES: [Tile; ROWS] = tiles!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+
+/// A tile of the result.
+///
+/// Steps wrap and a's entries are loaded instead of dereferenced, so that no profile checks anything
+/// between the products.
+///
+/// # Safety
+///
+/// The processor has AVX-512. The tile may be written, and read if it is added to; a has `HEIGHT`
+/// rows of `depth` entries, the panel `depth` rows.
+#[target_feature(enable = "avx512f")]
+unsafe fn tile<const HEIGHT: usize>(
+    out: Out,
+    then: Then,
+    scale: f32,
+    (a, strides): (*const f32, [usize; 2]),
+    (mut b, width): (*const f32, usize),
+    depth: usize,
+) {
+    let out_rows: [_; HEIGHT] = std::array::from_fn(|r| out.at(r.wrapping_mul(out.row)));
+    for row in out_rows {
+        for half in [0, 16] {
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(half).cast());
+        }
+    }
+    let rows: [_; HEIGHT] = std::array::from_fn(|r| a.wrapping_add(r.wrapping_mul(strides[0])));
+    let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
+    let mut entry = 0usize;
+    for _ in 0..depth {
+        // SAFETY: a row of the panel, on a cache line, and an entry of each row of a.
+        unsafe {
+            let columns = [_mm512_load_ps(b), _mm512_load_ps(b.wrapping_add(16))];
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let a = _mm512_broadcastss_ps(_mm_load_ss(row.wrapping_add(entry)));
+                sums[0] = _mm512_fmadd_ps(a, columns[0], sums[0]);
+                sums[1] = _mm512_fmadd_ps(a, columns[1], sums[1]);
+            }
+        }
+        entry = entry.wrapping_add(strides[1]);
+        b = b.wrapping_add(COLUMNS);
+    }
+    let scale = _mm512_set1_ps(scale);
+    for (half, columns) in [(0, width.min(16)), (1, width.saturating_sub(16))] {
+        let mask = ((1u32 << columns) - 1) as __mmask16;
+        for (sums, row) in sums.iter().zip(out_rows) {
+            let to = row.wrapping_add(16 * half);
+            // SAFETY: entries of the tile; the mask leaves out those beyond it.
+            unsafe {
+                let value = match then {
+                    Then::Replace => _mm512_mul_ps(scale, sums[half]),
+                    Then::Add => {
+                        _mm512_fmadd_ps(scale, sums[half], _mm512_maskz_loadu_ps(mask, to))
+                    }
+                };
+                _mm512_mask_storeu_ps(to, mask, value);
+            }
+        }
+    }
+}
