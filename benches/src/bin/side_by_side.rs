@@ -257,7 +257,8 @@ fn work(model: &Path, size: &Size, set: &[String]) -> anyhow::Result<()> {
     for line in std::io::stdin().lines() {
         line?;
         let start = Instant::now();
-        let loss = step.take();
+        // As the trainer does.
+        let loss = rayon::scope(|_| step.take());
         writeln!(out, "{} {loss}", start.elapsed().as_secs_f64())?;
     }
     writeln!(out, "{}", peak_kib()?)?;

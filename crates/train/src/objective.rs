@@ -11,7 +11,7 @@ use crate::evaluate::BatchTensors;
 pub const CROSS_ENTROPY: &str = "cross_entropy";
 
 /// The loss of a run.
-pub trait TrainingObjective: Debug {
+pub trait TrainingObjective: Debug + Send + Sync {
     /// The loss of a micro-batch: a sum over its tokens.
     fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective>;
 

@@ -341,7 +341,9 @@ impl<'a> Trainer<'a> {
         while self.step < train.steps && !interrupt.load(Ordering::Relaxed) {
             self.enter_stage()?;
             let (begun, tokens_before) = (Instant::now(), self.tokens);
-            let update = self.take_step()?;
+            // On one of rayon's threads: one from outside would hand over each of the step's
+            // thousands of parallel loops, and sleep until it is done.
+            let update = rayon::scope(|_| self.take_step())?;
             busy += begun.elapsed();
             busy_tokens += self.tokens - tokens_before;
             self.progress.step();
