@@ -258,7 +258,7 @@ fn work(model: &Path, size: &Size, set: &[String]) -> anyhow::Result<()> {
         line?;
         let start = Instant::now();
         // As the trainer does.
-        let loss = rayon::scope(|_| step.take());
+        let loss = iiet_kernels::on_workers(|| step.take());
         writeln!(out, "{} {loss}", start.elapsed().as_secs_f64())?;
     }
     writeln!(out, "{}", peak_kib()?)?;

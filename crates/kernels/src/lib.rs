@@ -67,12 +67,16 @@ pub use weighted_sum::weighted_sum;
 
 /// Runs a function on one of the threads that the kernels use.
 ///
-/// Worth its while for a chain of small operations, such as a decoded token: called from elsewhere
-/// every operation that is shared between threads wakes one of them and waits to be woken itself.
-/// Without kernels it just calls the function.
+/// Worth its while for a chain of operations, such as a decoded token or a training step: called from
+/// elsewhere every operation that is shared between threads wakes one of them and waits to be woken
+/// itself. Without kernels it just calls the function. What the function does on a GPU goes to the
+/// caller's queue there, as if the caller had run it.
 pub fn on_workers<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     #[cfg(feature = "flex")]
-    return rayon::scope(|_| f());
+    {
+        let queue = burn::tensor::StreamId::current();
+        return rayon::scope(|_| queue.executes(f));
+    }
     #[cfg(not(feature = "flex"))]
     f()
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::Device;
 use iiet_data::{Corpus, MixedBatches, prepare_corpus};
+use iiet_kernels::on_workers;
 use iiet_model::{Cost, LanguageModel, ModelConfig, Precision, TrainingMemory};
 
 use self::initial::initial_model;
@@ -341,9 +342,8 @@ impl<'a> Trainer<'a> {
         while self.step < train.steps && !interrupt.load(Ordering::Relaxed) {
             self.enter_stage()?;
             let (begun, tokens_before) = (Instant::now(), self.tokens);
-            // On one of rayon's threads: one from outside would hand over each of the step's
-            // thousands of parallel loops, and sleep until it is done.
-            let update = rayon::scope(|_| self.take_step())?;
+            // A step is thousands of parallel loops.
+            let update = on_workers(|| self.take_step())?;
             busy += begun.elapsed();
             busy_tokens += self.tokens - tokens_before;
             self.progress.step();

@@ -7,8 +7,8 @@
 //! Why not the gemm crate here: it copies a transposed operand entry by entry and, below some thousand
 //! rows, with one thread while the others wait. Half of the products of a backward pass have such
 //! an operand. Here all threads copy, a transposed b by blocks of 16 x 16 in registers, and a is read
-//! where it lies. The sums are the same to the last bit: over at most 512 products at a time,
-//! fused, in the order of k.
+//! where it lies. Sums are taken in the same order: over at most 512 products at a time, fused, in the
+//! order of k. So where the gemm crate cuts as many at a time the bits are the same.
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
