@@ -2,6 +2,7 @@
 //! that names a backend.
 
 mod found;
+mod several;
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +10,7 @@ use std::str::FromStr;
 use anyhow::{bail, ensure};
 use burn::tensor::Device;
 
+pub(crate) use self::several::DevicesArgument;
 use crate::precision;
 
 #[cfg(not(any(
@@ -113,6 +115,9 @@ impl FromStr for DeviceName {
     fn from_str(text: &str) -> anyhow::Result<Self> {
         const ALLOWED: &str =
             "allowed: cpu, flex, ndarray, wgpu:0, vulkan:0, cuda:0, or another number";
+        if text.contains(',') {
+            bail!("one device is needed here; train and distill alone take several");
+        }
         if text == "cpu" {
             return Ok(Self::Cpu);
         }
@@ -274,6 +279,10 @@ mod tests {
             ("cuda:", "\"\" is no device number"),
             ("cuda:-1", "\"-1\" is no device number"),
             ("wgpu:0:1", "\"0:1\" is no device number"),
+            (
+                "cuda:0,cuda:1",
+                "one device is needed here; train and distill",
+            ),
             ("vulkan:99999999999999999999", "is no device number"),
         ] {
             let error = text.parse::<DeviceName>().unwrap_err().to_string();

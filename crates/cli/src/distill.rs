@@ -14,10 +14,11 @@ use iiet_eval::report::{REPORT_TASKS, ReportSettings, save, table};
 use iiet_model::{LanguageModel, load_config, model_hash};
 use iiet_ode::IterationSchedule;
 use iiet_train::{
-    DataProgress, ModelSection, RunConfig, RunDirectory, RunOptions, TrainingObjective, train,
+    DataProgress, Devices, ModelSection, RunConfig, RunDirectory, RunOptions, TrainingObjective,
+    train,
 };
 
-use crate::backend::{Chosen, DeviceArgument};
+use crate::backend::{Chosen, DevicesArgument};
 use crate::convert::iterations;
 use crate::influence;
 use crate::train::{interrupt, name_of, report, to_resume};
@@ -69,7 +70,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
-    device: DeviceArgument,
+    devices: DevicesArgument,
 }
 
 /// A run that is ready to be trained.
@@ -81,12 +82,9 @@ struct Ready {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let chosen = arguments.device.open()?;
-    if !chosen.on_host {
-        eprintln!("computing on {}", chosen.name);
-    }
+    let (chosen, devices) = arguments.devices.open()?;
     let ready = match (&arguments.teacher, &arguments.config) {
-        (Some(teacher), Some(config)) => fresh(arguments, teacher, config, &chosen.device)?,
+        (Some(teacher), Some(config)) => fresh(arguments, teacher, config, &devices)?,
         _ => resumed(arguments, &chosen.device)?,
     };
     let options = RunOptions {
@@ -97,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         objective: &*ready.objective,
         interrupt: interrupt()?,
     };
-    let summary = train(&ready.config, &options, &chosen.device)?;
+    let summary = train(&ready.config, &options, &devices)?;
     report(&summary);
     match summary.validation {
         Some(_) => compare(&ready.config, &summary.run, &chosen),
@@ -150,14 +148,16 @@ fn fresh(
     arguments: &Arguments,
     teacher: &Path,
     file: &Path,
-    device: &Device,
+    devices: &Devices,
 ) -> anyhow::Result<Ready> {
+    let device = devices.first();
     let name = name_of(file);
     let teacher_config = load_config(teacher)?;
     let section = ModelSection::of(&teacher_config);
     let hash = model_hash(teacher)?;
     let mut config = RunConfig::load_student(file, &section, (teacher, &hash), &arguments.set)?;
     // Found out before the work, not after it.
+    devices.refuse_uneven(&config.train)?;
     let run = RunDirectory::fresh(arguments.run.as_deref(), &name)?
         .path()
         .to_owned();

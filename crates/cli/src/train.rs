@@ -7,7 +7,7 @@ use anyhow::Context;
 use iiet_distill::objective_of;
 use iiet_train::{Difference, RunConfig, RunDirectory, RunOptions, Summary, train};
 
-use crate::backend::DeviceArgument;
+use crate::backend::DevicesArgument;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
-    device: DeviceArgument,
+    devices: DevicesArgument,
 }
 
 /// Set by Ctrl-C.
@@ -38,10 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         (None, None) => to_resume(&RunDirectory::last()?),
     };
     let config = RunConfig::load(&path, &arguments.set)?;
-    let chosen = arguments.device.open()?;
-    if !chosen.on_host {
-        eprintln!("computing on {}", chosen.name);
-    }
+    let (chosen, devices) = arguments.devices.open()?;
     let objective = objective_of(&config, &chosen.device)?;
     let options = RunOptions {
         run,
@@ -51,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         objective: &*objective,
         interrupt: interrupt()?,
     };
-    let summary = train(&config, &options, &chosen.device)?;
+    let summary = train(&config, &options, &devices)?;
     report(&summary);
     Ok(())
 }

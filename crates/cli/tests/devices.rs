@@ -57,6 +57,11 @@ fn a_device_that_is_not_there_is_one_sentence() {
             "error: invalid value 'gpu' for '--device <DEVICE>': allowed: cpu, flex",
         ),
         ("flex:1", "flex is one device and takes no number"),
+        (
+            "cuda:0,cuda:1",
+            "error: invalid value 'cuda:0,cuda:1' for '--device <DEVICE>': one device is needed here; \
+             train and distill alone take several",
+        ),
     ] {
         let output = logits(&["--device", device], &out);
         let message = String::from_utf8(output.stderr).unwrap();
@@ -64,6 +69,65 @@ fn a_device_that_is_not_there_is_one_sentence() {
         assert!(message.contains(expected), "{message}");
         assert!(!message.contains("panicked"), "{message}");
         assert!(!out.exists());
+    }
+}
+
+#[test]
+fn several_devices_that_cannot_train_together_are_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(
+        path("config.toml"),
+        "[model]\nd_model = 16\nd_ff = 32\nn_layers = 1\nn_heads = 2\nseq_len = 16\n\
+         solver = 'explicit_euler'\n[train]\nsteps = 1\nbatch = 1\nlr = 1e-3\n",
+    )
+    .unwrap();
+    let (config, run, teacher) = (path("config.toml"), path("run"), path("teacher"));
+    let train = ["train", "--config", &config, "--run", &run, "--device"];
+    let distil = [
+        "distill",
+        "--teacher",
+        &teacher,
+        "--config",
+        &config,
+        "--threshold",
+        "0.1",
+        "--run",
+        &run,
+        "--device",
+    ];
+    for command in [&train[..], &distil] {
+        for (devices, expected) in [
+            (
+                "flex,flex",
+                "error: --device flex,flex: several devices train together on cuda alone, and flex is \
+                 another; name one\n",
+            ),
+            (
+                "cuda:0,wgpu:1",
+                "error: --device cuda:0,wgpu:1: several devices train together on cuda alone, and \
+                 wgpu:1 is another; name one\n",
+            ),
+            (
+                "cuda:1,cuda:1",
+                "error: --device cuda:1,cuda:1: cuda:1 is named twice\n",
+            ),
+            (
+                "cuda:0,cuda:1",
+                "error: --device cuda:0: this iiet was built with flex; `cargo xtask --backend cuda ..` \
+                 builds one with cuda (with cargo alone: `--features cuda`)\n",
+            ),
+            (
+                "cuda:0,",
+                "invalid value '' for '--device <DEVICE,..>': allowed: cpu",
+            ),
+        ] {
+            let output = iiet(&[command, &[devices]].concat());
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert!(!output.status.success(), "{devices}");
+            assert!(message.contains(expected), "{message}");
+            assert!(!Path::new(&run).exists());
+        }
     }
 }
 

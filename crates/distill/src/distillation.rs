@@ -93,6 +93,13 @@ impl Distillation {
 }
 
 impl TrainingObjective for Distillation {
+    fn on(&self, device: &Device) -> Box<dyn TrainingObjective> {
+        Box::new(Self {
+            teacher: self.teacher.on(device),
+            section: self.section.clone(),
+        })
+    }
+
     fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective> {
         if !self.asks() {
             return NextToken.of_batch(batch);

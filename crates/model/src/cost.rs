@@ -124,6 +124,6 @@ impl TrainingMemory {
 
     /// The sum.
     pub fn total(&self) -> u64 {
-        self.parameters + self.activations
+        self.parameters.saturating_add(self.activations)
     }
 }

@@ -19,6 +19,7 @@ mod by_layers;
 mod checkpoint;
 mod config;
 mod convert;
+mod copy;
 mod cost;
 mod decoder;
 mod error;

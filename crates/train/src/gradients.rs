@@ -1,12 +1,13 @@
 //! Gradients by parameter name: accumulated over micro-batches, measured, scaled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::Param;
 use burn::tensor::{Gradients, Int, Tensor};
 use iiet_kernels::{in_f32, sum_of_squares};
 use iiet_model::{LanguageModel, Objective, ParameterVisitor, Role, visit_parameters};
 
+use crate::AllReduce;
 use crate::config::Recompute;
 
 /// The sum of the gradients of several micro-batches, each flattened, in f32 or more.
@@ -72,6 +73,24 @@ impl AccumulatedGradients {
             .as_slice::<f64>()
             .expect("invariant: converted to f64 above");
         squares.iter().sum::<f64>().sqrt()
+    }
+
+    /// The sum over several devices, `of_each` from one device, on every one of them.
+    pub(crate) fn sums(mut of_each: Vec<Self>, all_reduce: &dyn AllReduce) -> Vec<Self> {
+        let names = of_each
+            .iter()
+            .flat_map(|gradients| gradients.by_name.keys());
+        let names: BTreeSet<String> = names.cloned().collect();
+        for name in names {
+            let taken = of_each.iter_mut().map(|gradients| gradients.take(&name));
+            let parts: Option<Vec<Tensor<1>>> = taken.collect();
+            let parts =
+                parts.expect("invariant: the same graph gives the same parameters gradients");
+            for (gradients, sum) in of_each.iter_mut().zip(all_reduce.sum(parts)) {
+                gradients.by_name.insert(name.clone(), sum);
+            }
+        }
+        of_each
     }
 
     /// Takes one parameter's gradient out.

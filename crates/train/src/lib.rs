@@ -11,6 +11,7 @@
 mod checkpoint;
 mod config;
 mod curve;
+mod devices;
 mod error;
 mod evaluate;
 mod gradients;
@@ -27,6 +28,9 @@ mod trainer;
 
 pub use checkpoint::Difference;
 pub use config::{DistillSection, ModelSection, Recompute, RunConfig, Stage, TrainSection};
+#[cfg(feature = "cuda")]
+pub use devices::Collective;
+pub use devices::{AllReduce, Devices};
 pub use error::TrainError;
 pub use evaluate::{Baselines, BatchTensors, Evaluation, Validation};
 pub use gradients::AccumulatedGradients;

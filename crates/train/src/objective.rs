@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use burn::tensor::Device;
 use iiet_model::{CrossEntropy, Objective};
 
 use crate::DistillSection;
@@ -12,6 +13,9 @@ pub const CROSS_ENTROPY: &str = "cross_entropy";
 
 /// The loss of a run.
 pub trait TrainingObjective: Debug + Send + Sync {
+    /// The same loss, with whatever it asks, such as a teacher, on a device.
+    fn on(&self, device: &Device) -> Box<dyn TrainingObjective>;
+
     /// The loss of a micro-batch: a sum over its tokens.
     fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective>;
 
@@ -47,6 +51,10 @@ pub struct Footprint {
 pub struct NextToken;
 
 impl TrainingObjective for NextToken {
+    fn on(&self, _: &Device) -> Box<dyn TrainingObjective> {
+        Box::new(Self)
+    }
+
     fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective> {
         Box::new(CrossEntropy {
             targets: batch.targets.clone(),

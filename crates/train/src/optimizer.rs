@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Param;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use iiet_kernels::{AdamWStep, WithMoments, adamw};
 use iiet_model::{LanguageModel, ParameterMapper, Role, map_parameters};
 
@@ -39,6 +39,23 @@ impl ModelAdamW {
             beta_2: train.beta_2,
             weight_decay: train.weight_decay,
             moments: BTreeMap::new(),
+        }
+    }
+
+    /// The same with a state of its own on a device, copied through the host's memory.
+    pub(crate) fn on(&self, device: &Device) -> Self {
+        let copy = |tensor: &Tensor<1>| Tensor::from_data(tensor.to_data(), device);
+        let moments = self.moments.iter().map(|(name, moments)| {
+            let moments = Moments {
+                updates: moments.updates,
+                first: copy(&moments.first),
+                second: copy(&moments.second),
+            };
+            (name.clone(), moments)
+        });
+        Self {
+            moments: moments.collect(),
+            ..*self
         }
     }
 

@@ -1,8 +1,13 @@
 //! The training loop.
 
+#[cfg(test)]
+mod equal_replicas;
 mod initial;
+mod keep;
 #[cfg(test)]
 mod non_finite;
+mod refuse;
+mod replicas;
 mod report;
 mod resume;
 mod step;
@@ -16,10 +21,13 @@ use burn::module::Module;
 use burn::tensor::Device;
 use iiet_data::{Corpus, MixedBatches, prepare_corpus};
 use iiet_kernels::on_workers;
-use iiet_model::{Cost, LanguageModel, ModelConfig, Precision, TrainingMemory};
+use iiet_model::{LanguageModel, ModelConfig};
 
 use self::initial::initial_model;
-use crate::checkpoint::{self, Contents, Identity, State};
+use self::keep::LastCheckpoint;
+use self::refuse::{refuse_another_objective, refuse_precision, refuse_what_does_not_fit};
+use self::replicas::Replicas;
+use crate::checkpoint::{self, Identity};
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::loss_scale::LossScale;
 use crate::metrics::MetricsLog;
@@ -27,10 +35,7 @@ use crate::optimizer::ModelAdamW;
 use crate::peak::matrix_product_peak;
 use crate::progress::{DataProgress, StepProgress};
 use crate::run_directory::config_text;
-use crate::{
-    DistillSection, LearningRate, Recompute, RunConfig, RunDirectory, TrainError,
-    TrainingObjective, curve, memory,
-};
+use crate::{Devices, LearningRate, RunConfig, RunDirectory, TrainError, TrainingObjective, curve};
 
 /// What a run is told besides its configuration.
 #[derive(Debug)]
@@ -80,29 +85,30 @@ pub struct Summary {
 pub fn train(
     config: &RunConfig,
     options: &RunOptions<'_>,
-    device: &Device,
+    devices: &Devices,
 ) -> Result<Summary, TrainError> {
     config.validate()?;
-    refuse_precision(config.train.precision, device)?;
+    devices.refuse_uneven(&config.train)?;
+    refuse_precision(config.train.precision, devices)?;
     refuse_another_objective(config, options.objective)?;
     // Before any text is read: the sizes are known but for the vocabulary of a given tokenizer.
-    refuse_what_does_not_fit(config, config.data.vocab_size, options, device)?;
+    refuse_what_does_not_fit(config, config.data.vocab_size, options, devices)?;
     let given = options.run.as_deref();
     let (run, found) = match options.resume {
         true => {
             let run = RunDirectory::existing(given, &options.name)?;
             let lock = run.lock()?;
-            let found = resume::find(config, &run, device)?;
+            let found = resume::find(config, &run, devices.first())?;
             (run, Some((found, lock)))
         }
         false => (RunDirectory::fresh(given, &options.name)?, None),
     };
     let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
-    refuse_what_does_not_fit(config, corpus.tokenizer.vocab_size(), options, device)?;
+    refuse_what_does_not_fit(config, corpus.tokenizer.vocab_size(), options, devices)?;
     let plan = Plan {
         config,
         objective: options.objective,
-        device,
+        devices,
     };
     let mut trainer = match found {
         Some((Some(found), lock)) => Trainer::resume(plan, run, lock, corpus, found)?,
@@ -118,73 +124,12 @@ pub fn train(
     result
 }
 
-/// A configuration with a teacher needs the objective that has it, and no other has.
-fn refuse_another_objective(
-    config: &RunConfig,
-    objective: &dyn TrainingObjective,
-) -> Result<(), TrainError> {
-    let name = |section: Option<&DistillSection>| match section {
-        Some(section) => format!("{section:?}"),
-        None => "not there".to_owned(),
-    };
-    match objective.section() == config.distill.as_ref() {
-        true => Ok(()),
-        false => Err(TrainError::Value {
-            key: "distill",
-            found: name(config.distill.as_ref()),
-            allowed: format!("the objective's is {}", name(objective.section())),
-        }),
-    }
-}
-
-fn refuse_precision(precision: Precision, device: &Device) -> Result<(), TrainError> {
-    let works = |precision: &Precision| precision.works_on(device);
-    let allowed: Vec<&str> = Precision::ALL
-        .into_iter()
-        .filter(works)
-        .map(Precision::name)
-        .collect();
-    match works(&precision) {
-        true => Ok(()),
-        false => Err(TrainError::Value {
-            key: "train.precision",
-            found: precision.to_string(),
-            allowed: format!("the device computes with: {}", allowed.join(", ")),
-        }),
-    }
-}
-
-fn refuse_what_does_not_fit(
-    config: &RunConfig,
-    vocab_size: usize,
-    options: &RunOptions<'_>,
-    device: &Device,
-) -> Result<(), TrainError> {
-    if options.on_host {
-        // The final solver is the most expensive one, or the stages would be pointless.
-        let model = LanguageModel::empty(&config.model.config(vocab_size, None), device)?;
-        let (batch, seq) = (config.train.batch, config.model.seq_len);
-        let mut memory = match config.train.recompute {
-            Recompute::None => TrainingMemory::of(&model, batch, seq),
-            Recompute::Layer => TrainingMemory::of_one_layer(&model, batch, seq),
-        };
-        memory.parameters += options.objective.footprint().bytes;
-        if config.train.precision != Precision::F32 {
-            // The rounded copy. Activations are taken to be f32: most operations pass through it.
-            memory.parameters +=
-                Cost::of(&model).parameters * config.train.precision.bytes() as u64;
-        }
-        memory::check_host(&memory)?;
-    }
-    Ok(())
-}
-
 /// What a run is to do, and where.
 #[derive(Clone, Copy)]
 struct Plan<'a> {
     config: &'a RunConfig,
     objective: &'a dyn TrainingObjective,
-    device: &'a Device,
+    devices: &'a Devices,
 }
 
 struct Trainer<'a> {
@@ -192,6 +137,7 @@ struct Trainer<'a> {
     objective: &'a dyn TrainingObjective,
     config_text: String,
     run: RunDirectory,
+    /// The first one.
     device: &'a Device,
     corpus: Corpus,
     identity: Identity,
@@ -202,23 +148,16 @@ struct Trainer<'a> {
     schedule: LearningRate,
     log: MetricsLog,
     progress: StepProgress,
-    model: LanguageModel,
-    optimizer: ModelAdamW,
+    replicas: Replicas<'a>,
     step: u64,
     tokens: u64,
     /// Of the next step, where the precision needs one.
     loss_scale: Option<LossScale>,
-    /// FLOP/s that utilisation is a share of.
+    /// FLOP/s that utilisation is a share of, of all devices together.
     peak: Option<f64>,
     checkpoint: Option<LastCheckpoint>,
     /// Held as long as this process works on the run.
     _lock: File,
-}
-
-/// The newest checkpoint and the step it stands after.
-struct LastCheckpoint {
-    step: u64,
-    path: PathBuf,
 }
 
 /// What a run is trained on.
@@ -258,7 +197,7 @@ impl<'a> Trainer<'a> {
         lock: File,
         corpus: Corpus,
     ) -> Result<Self, TrainError> {
-        let Plan { config, device, .. } = plan;
+        let (config, device) = (plan.config, plan.devices.first());
         let model_config = stage_config(config, &corpus, 0);
         let model = initial_model(&config.train, &model_config, &corpus.tokenizer, device)?;
         let optimizer = ModelAdamW::new(&config.train);
@@ -285,7 +224,7 @@ impl<'a> Trainer<'a> {
         let Plan {
             config,
             objective,
-            device,
+            devices,
         } = plan;
         let train = &config.train;
         let (batch, seq) = (train.batch, config.model.seq_len);
@@ -310,7 +249,7 @@ impl<'a> Trainer<'a> {
             config,
             objective,
             config_text: config_text(config),
-            device,
+            device: devices.first(),
             identity,
             batches,
             text,
@@ -319,12 +258,11 @@ impl<'a> Trainer<'a> {
             schedule: LearningRate::new(train),
             log,
             progress: StepProgress::new(step, train.steps),
-            model: model.train(),
-            optimizer,
+            replicas: Replicas::new(&model, optimizer, objective, devices),
             step,
             tokens,
             loss_scale,
-            peak: matrix_product_peak(device),
+            peak: devices.all().map(matrix_product_peak).sum(),
             checkpoint: None,
             run,
             corpus,
@@ -375,9 +313,10 @@ impl<'a> Trainer<'a> {
         };
         let mut validation = None;
         if self.step == train.steps {
+            let model = self.replicas.first.model.valid();
             // A run that was complete when it was resumed has taken no step here.
             validation = Some(last.unwrap_or_else(|| self.evaluate()));
-            checkpoint::export(&self.run, &self.model.valid(), &self.corpus.tokenizer)?;
+            checkpoint::export(&self.run, &model, &self.corpus.tokenizer)?;
         }
         curve::draw(
             &self.run.curve(),
@@ -402,69 +341,13 @@ impl<'a> Trainer<'a> {
         let wanted = stage_config(self.config, &self.corpus, self.step);
         // Compared as they are written: there `3` and `[3, 3]` are the same schedule, and options
         // that the solver does not read are left out.
-        if wanted.to_json() == self.model.config().to_json() {
+        if wanted.to_json() == self.replicas.first.model.config().to_json() {
             return Ok(());
         }
         let solver = wanted.solver.name;
         self.progress
             .say(&format!("step {}: switching to {solver:?}", self.step));
-        let model = self.model.valid();
-        self.model = model
-            .with_config(&wanted, self.config.train.seed, self.device)?
-            .train();
-        Ok(())
-    }
-
-    fn write_checkpoint(&mut self, evaluation: Option<&Evaluation>) -> Result<PathBuf, TrainError> {
-        if let Some(Evaluation { loss, .. }) = evaluation
-            && !loss.is_finite()
-        {
-            return Err(self.broken(format!("the validation loss is {loss}")));
-        }
-        let mut state = State::after(
-            self.step,
-            self.tokens,
-            self.config,
-            &self.batches,
-            &self.identity,
-        );
-        state.validation_loss = evaluation.map(|evaluation| evaluation.loss);
-        state.loss_scale = self.loss_scale;
-        let contents = Contents {
-            state,
-            model: &self.model.valid(),
-            optimizer: &self.optimizer,
-            tokenizer: &self.corpus.tokenizer,
-            config: &self.config_text,
-        };
-        let path =
-            checkpoint::write(&self.run, contents, self.config.train.keep).map_err(|error| {
-                match checkpoint::not_finite(&error) {
-                    Some(name) => self.broken(format!("{name} holds a value that is not finite")),
-                    None => error,
-                }
-            })?;
-        self.checkpoint = Some(LastCheckpoint {
-            step: self.step,
-            path: path.clone(),
-        });
-        Ok(path)
-    }
-
-    fn broken(&self, what: String) -> TrainError {
-        TrainError::Broken {
-            step: self.step,
-            what,
-            checkpoint: self.last_checkpoint(),
-        }
-    }
-
-    /// Where the last good state is, as a sentence.
-    fn last_checkpoint(&self) -> String {
-        match &self.checkpoint {
-            Some(last) => format!("The last checkpoint is {}.", last.path.display()),
-            None => "There is no checkpoint yet.".to_owned(),
-        }
+        self.replicas.switch(&wanted, self.config.train.seed)
     }
 }
 

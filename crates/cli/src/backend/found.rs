@@ -3,6 +3,7 @@
 //! Burn's devices are lazy: what is missing, an adapter, a driver, CUDA's run-time compiler, is noticed
 //! by the first operation, which panics. So a device is looked for first, and computes once here.
 
+use std::fmt::Display;
 use std::panic::{self, AssertUnwindSafe};
 
 use burn::tensor::{Device, Tensor};
@@ -37,19 +38,43 @@ pub(super) fn ready(device: &Device) -> Result<(), String> {
     adapters::refuse_spirv_in_software(device)?;
     #[cfg(any(feature = "wgpu", feature = "vulkan"))]
     adapters::bring_up(device)?;
-    let sum = || {
+    let sum = quietly(|| {
         let sum = Tensor::<1>::ones([2], device) + 1.0;
         sum.try_into_vec_as::<f32>()
-    };
+    })?;
+    match sum == [2.0, 2.0] {
+        true => Ok(()),
+        false => Err(format!("1 + 1 is {sum:?} there")),
+    }
+}
+
+/// Adds up a one from each device; or says why that cannot be done. Each must be [`ready`].
+#[cfg(feature = "cuda")]
+pub(super) fn add_up(devices: &[Device]) -> Result<(), String> {
+    use iiet_train::{AllReduce, Collective};
+
+    let sums = quietly(|| {
+        let ones = devices.iter().map(|device| Tensor::ones([2], device));
+        let sums = Collective.sum(ones.collect()).into_iter();
+        sums.map(Tensor::try_into_vec_as::<f32>)
+            .collect::<Result<Vec<_>, _>>()
+    })?;
+    let expected = devices.len() as f32;
+    match sums.iter().flatten().all(|sum| *sum == expected) {
+        true => Ok(()),
+        false => Err(format!("a one from each is {sums:?} in all")),
+    }
+}
+
+/// What a computation results in, or the sentence of its error or panic.
+fn quietly<T, E: Display>(compute: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     // The reason goes into our sentence and not, as a panic's, on standard error before it.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
-    let result = panic::catch_unwind(AssertUnwindSafe(sum));
+    let result = panic::catch_unwind(AssertUnwindSafe(compute));
     panic::set_hook(hook);
     match result {
-        Ok(Ok(sum)) if sum == [2.0, 2.0] => Ok(()),
-        Ok(Ok(sum)) => Err(format!("1 + 1 is {sum:?} there")),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(result) => result.map_err(|error| error.to_string()),
         Err(payload) => Err(match payload.downcast::<String>() {
             Ok(message) => *message,
             Err(payload) => payload

@@ -7,11 +7,12 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 use iiet_model::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
 
+use super::replicas::Replica;
 use super::*;
 use crate::NextToken;
 
 /// A trainer after two good steps, on a corpus of its own.
-fn trainer<'a>(config: &'a RunConfig, device: &'a Device) -> Trainer<'a> {
+pub(super) fn trainer<'a>(config: &'a RunConfig, devices: &'a Devices) -> Trainer<'a> {
     let run = RunDirectory::fresh(Some(&config.data.cache.join("run")), "").unwrap();
     let lock = run.lock().unwrap();
     let corpus = prepare_corpus(&config.data, &()).unwrap();
@@ -20,7 +21,7 @@ fn trainer<'a>(config: &'a RunConfig, device: &'a Device) -> Trainer<'a> {
         let plan = Plan {
             config,
             objective,
-            device,
+            devices,
         };
         Trainer::start(plan, run, lock, corpus).unwrap()
     };
@@ -30,7 +31,7 @@ fn trainer<'a>(config: &'a RunConfig, device: &'a Device) -> Trainer<'a> {
     trainer
 }
 
-fn config(folder: &std::path::Path, log_every: u64) -> RunConfig {
+pub(super) fn config(folder: &std::path::Path, log_every: u64) -> RunConfig {
     let text = folder.join("text.txt");
     let lines = (0..200).map(|i| format!("line {i} of a text, twice {}\n", 2 * i));
     std::fs::write(&text, lines.collect::<String>()).unwrap();
@@ -49,7 +50,7 @@ fn config(folder: &std::path::Path, log_every: u64) -> RunConfig {
 
 /// The bits of every parameter.
 #[derive(Default, PartialEq)]
-struct Bits(Vec<(String, Vec<u32>)>);
+pub(super) struct Bits(Vec<(String, Vec<u32>)>);
 
 impl ParameterVisitor for Bits {
     fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
@@ -59,14 +60,19 @@ impl ParameterVisitor for Bits {
     }
 }
 
-fn bits(trainer: &Trainer<'_>) -> (Bits, Vec<u32>, u64, u64) {
+/// Of the model and of its moments.
+pub(super) fn replica_bits(replica: &Replica) -> (Bits, Vec<u32>) {
     let mut bits = Bits::default();
-    visit_parameters(&trainer.model, &mut bits);
-    let moments = trainer.optimizer.moments.values();
+    visit_parameters(&replica.model, &mut bits);
+    let moments = replica.optimizer.moments.values();
     let moments = moments.flat_map(|m| [m.first.clone(), m.second.clone()]);
     let moments = moments.flat_map(|m| m.try_into_vec_as::<f32>().unwrap());
-    let moments = moments.map(f32::to_bits).collect();
-    (bits, moments, trainer.step, trainer.tokens)
+    (bits, moments.map(f32::to_bits).collect())
+}
+
+fn bits(trainer: &Trainer<'_>) -> ((Bits, Vec<u32>), u64, u64) {
+    let bits = replica_bits(&trainer.replicas.first);
+    (bits, trainer.step, trainer.tokens)
 }
 
 /// Sets every value of the parameters whose name ends so.
@@ -91,7 +97,7 @@ impl ParameterMapper for Set {
 
 #[test]
 fn nothing_is_updated_by_what_is_no_number() {
-    let device = Device::default();
+    let devices = Devices::one(Device::default());
     for log_every in [1, 1000] {
         for (sets, expected) in [
             (vec![Set("0.mlp.up_proj.weight", f32::NAN)], "loss"),
@@ -108,9 +114,10 @@ fn nothing_is_updated_by_what_is_no_number() {
         ] {
             let folder = tempfile::tempdir().unwrap();
             let config = config(folder.path(), log_every);
-            let mut trainer = trainer(&config, &device);
+            let mut trainer = trainer(&config, &devices);
             for mut set in sets {
-                trainer.model = map_parameters(trainer.model.clone(), &mut set);
+                trainer.replicas.first.model =
+                    map_parameters(trainer.replicas.first.model.clone(), &mut set);
             }
             let before = bits(&trainer);
             let error = trainer.run(&AtomicBool::new(false)).unwrap_err();

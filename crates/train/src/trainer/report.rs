@@ -21,7 +21,7 @@ const SAMPLE_TEMPERATURE: f64 = 0.8;
 
 impl Trainer<'_> {
     pub(super) fn announce(&self) {
-        let cost = Cost::of(&self.model);
+        let cost = Cost::of(&self.replicas.first.model);
         let train = &self.config.train;
         let per_step = train.batch * train.accumulation * self.config.model.seq_len;
         self.progress.say(&format!(
@@ -64,7 +64,7 @@ impl Trainer<'_> {
 
     /// The loss on held-out text, in the precision of the training.
     pub(super) fn evaluate(&self) -> Evaluation {
-        let model = self.model.valid();
+        let model = self.replicas.first.model.valid();
         let model = model.in_precision(self.config.train.precision);
         self.validation.evaluate(&model, self.device)
     }
@@ -76,7 +76,7 @@ impl Trainer<'_> {
         validate: bool,
     ) -> Result<Option<Evaluation>, TrainError> {
         let evaluation = validate.then(|| self.evaluate());
-        let cost = Cost::of(&self.model);
+        let cost = Cost::of(&self.replicas.first.model);
         // The backward pass takes two products for each of the forward pass.
         let per_token =
             3.0 * cost.forward_flops_per_token + self.objective.footprint().flops_per_token;
@@ -130,7 +130,7 @@ impl Trainer<'_> {
             cache: Precision::F32,
             sliding: true,
         };
-        let model = self.model.valid();
+        let model = self.replicas.first.model.valid();
         let go_on = |_| ControlFlow::Continue(());
         let device = self.device;
         let (sample, _) = generate(&model, &prompt, &options, &mut sampler, device, go_on)?;

@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use iiet_data::statistics;
-use iiet_model::LanguageModel;
+use iiet_data::{Batch, statistics};
 
 use super::Trainer;
-use crate::evaluate::batch_tensors;
+use super::replicas::{Losses, Passes};
 use crate::gradients::AccumulatedGradients;
 use crate::loss_scale::LossScale;
 use crate::{CROSS_ENTROPY, TrainError};
@@ -28,14 +27,11 @@ pub(super) struct Step {
 
 /// Sums over the micro-batches of a step.
 struct Sums {
-    gradients: AccumulatedGradients,
+    /// The same on every device.
+    gradients: Vec<AccumulatedGradients>,
     /// Of the gradients.
     norm: f64,
-    /// What is minimised.
-    loss: f64,
-    terms: BTreeMap<&'static str, f64>,
-    /// Predicted, without padding.
-    tokens: u64,
+    losses: Losses,
     /// Of text.
     bytes: f64,
 }
@@ -45,7 +41,7 @@ impl Trainer<'_> {
         let step = self.step + 1;
         let sums = loop {
             let sums = self.sums()?;
-            let [loss, norm] = [("loss", sums.loss), ("gradient norm", sums.norm)];
+            let [loss, norm] = [("loss", sums.losses.nats), ("gradient norm", sums.norm)];
             match [loss, norm]
                 .into_iter()
                 .find(|(_, value)| !value.is_finite())
@@ -58,29 +54,27 @@ impl Trainer<'_> {
         if let Some(scale) = &mut self.loss_scale {
             scale.held();
         }
-        let of_token = |sum: f64| sum / sums.tokens as f64;
-        let (loss, grad_norm) = (of_token(sums.loss), of_token(sums.norm));
+        let Losses {
+            nats,
+            terms,
+            tokens,
+        } = sums.losses;
+        let of_token = |sum: f64| sum / tokens as f64;
+        let (loss, grad_norm) = (of_token(nats), of_token(sums.norm));
         let clip = match self.config.train.clip {
             0.0 => 1.0,
             limit => (limit / grad_norm).min(1.0),
         };
         let lr = self.schedule.at(step);
-        // The optimizer takes the model apart and updates it in place: a clone left here would make
-        // it copy every parameter. Nothing can fail before the model is whole again.
-        let hollow = LanguageModel::empty(self.model.config(), self.device)?;
-        let model = std::mem::replace(&mut self.model, hollow);
-        self.model = self
-            .optimizer
-            .step(model, sums.gradients, of_token(clip), lr);
+        self.replicas.update(sums.gradients, of_token(clip), lr)?;
         self.step = step;
-        self.tokens += sums.tokens;
-        let terms: BTreeMap<String, f64> = sums
-            .terms
+        self.tokens += tokens;
+        let terms: BTreeMap<String, f64> = terms
             .into_iter()
             .map(|(name, sum)| (name.to_owned(), of_token(sum)))
             .collect();
         let cross_entropy = *terms.get(CROSS_ENTROPY).unwrap_or(&loss);
-        let bits_per_byte = statistics::bits_per_byte(cross_entropy, sums.tokens, sums.bytes);
+        let bits_per_byte = statistics::bits_per_byte(cross_entropy, tokens, sums.bytes);
         Ok(Step {
             loss,
             terms,
@@ -91,35 +85,25 @@ impl Trainer<'_> {
     }
 
     /// The next step's losses and their gradients.
-    fn sums(&self) -> Result<Sums, TrainError> {
+    fn sums(&mut self) -> Result<Sums, TrainError> {
         let train = &self.config.train;
-        let scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
-        // In f32 these are the parameters themselves.
-        let model = self.model.clone().in_precision(train.precision);
-        let mut gradients = AccumulatedGradients::default();
-        let (mut loss, mut tokens, mut bytes) = (0.0, 0, 0.0);
-        let mut terms: BTreeMap<&'static str, f64> = BTreeMap::new();
-        for micro in 0..train.accumulation as u64 {
-            let batch = self
-                .batches
-                .get(self.step * train.accumulation as u64 + micro)?;
-            bytes += self.text.of(&batch);
-            let batch = batch_tensors(&batch, self.device).scaled(scale);
-            tokens += batch.tokens;
-            let mut objective = self.objective.of_batch(&batch);
-            loss += gradients.add_loss(&model, batch.ids, &mut *objective, train.recompute);
-            for (name, nats) in objective.terms() {
-                *terms.entry(name).or_default() += nats;
-            }
-        }
-        gradients.divide_by(scale);
-        terms.values_mut().for_each(|sum| *sum /= scale);
+        let accumulation = train.accumulation as u64;
+        let indices = self.step * accumulation..(self.step + 1) * accumulation;
+        let batches: Vec<Batch> = indices
+            .map(|index| self.batches.get(index))
+            .collect::<Result<_, _>>()?;
+        let bytes = batches.iter().map(|batch| self.text.of(batch)).sum();
+        let passes = Passes {
+            precision: train.precision,
+            recompute: train.recompute,
+            scale: self.loss_scale.map_or(1.0, |scale| scale.scale),
+        };
+        let (losses, gradients) = self.replicas.gradients(batches, passes);
         Ok(Sums {
-            norm: gradients.norm(),
+            // They are the same on every device.
+            norm: gradients.first().map_or(0.0, AccumulatedGradients::norm),
             gradients,
-            loss: loss / scale,
-            terms,
-            tokens,
+            losses,
             bytes,
         })
     }

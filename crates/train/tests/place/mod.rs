@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use iiet_train::{NextToken, Record, RunConfig, RunOptions, Summary, TrainError, train};
+use iiet_train::{Devices, NextToken, Record, RunConfig, RunOptions, Summary, TrainError, train};
 use tempfile::TempDir;
 
 pub static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -90,6 +90,18 @@ impl Place {
         resume: bool,
         interrupt: &AtomicBool,
     ) -> Result<Summary, TrainError> {
+        let devices = Devices::one(Device::default());
+        self.go_on(&devices, name, sets, resume, interrupt)
+    }
+
+    pub fn go_on(
+        &self,
+        devices: &Devices,
+        name: &str,
+        sets: &[&str],
+        resume: bool,
+        interrupt: &AtomicBool,
+    ) -> Result<Summary, TrainError> {
         let options = RunOptions {
             run: Some(self.path(name)),
             name: name.into(),
@@ -98,7 +110,7 @@ impl Place {
             objective: &NextToken,
             interrupt,
         };
-        train(&self.config(sets)?, &options, &Device::default())
+        train(&self.config(sets)?, &options, devices)
     }
 
     pub fn records(&self, name: &str) -> Vec<Record> {

@@ -1,0 +1,118 @@
+//! Where a run computes, and how several devices add up.
+
+use std::fmt::Debug;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::{TrainError, TrainSection};
+
+/// The sum over devices.
+pub trait AllReduce: Debug {
+    /// The sum of `of_each`, one tensor on each device, on every one of these devices in their order.
+    ///
+    /// # Shapes
+    ///
+    /// - input and output: `[n]` each
+    fn sum(&self, of_each: Vec<Tensor<1>>) -> Vec<Tensor<1>>;
+}
+
+/// One device, or several that share the micro-batches of each step.
+#[derive(Debug)]
+pub struct Devices {
+    first: Device,
+    others: Vec<Device>,
+    all_reduce: Box<dyn AllReduce>,
+}
+
+impl Devices {
+    /// A single device.
+    pub fn one(device: Device) -> Self {
+        Self::several(device, Vec::new(), Alone)
+    }
+
+    /// Several. The first also validates, samples and writes checkpoints.
+    pub fn several(
+        first: Device,
+        others: Vec<Device>,
+        all_reduce: impl AllReduce + 'static,
+    ) -> Self {
+        Self {
+            first,
+            others,
+            all_reduce: Box::new(all_reduce),
+        }
+    }
+
+    /// The device that also validates, samples and writes checkpoints.
+    pub fn first(&self) -> &Device {
+        &self.first
+    }
+
+    /// The devices beside the first.
+    pub(crate) fn others(&self) -> &[Device] {
+        &self.others
+    }
+
+    /// All of them, the first one first.
+    pub(crate) fn all(&self) -> impl ExactSizeIterator<Item = &Device> {
+        let count = 1 + self.others.len();
+        (0..count).map(|i| match i {
+            0 => &self.first,
+            i => &self.others[i - 1],
+        })
+    }
+
+    /// How they add up.
+    pub(crate) fn all_reduce(&self) -> &dyn AllReduce {
+        &*self.all_reduce
+    }
+
+    /// Refuses micro-batches that cannot be dealt evenly: the others would wait for the last device.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Value`].
+    pub fn refuse_uneven(&self, train: &TrainSection) -> Result<(), TrainError> {
+        let count = self.all().len();
+        match train.accumulation.is_multiple_of(count) {
+            true => Ok(()),
+            false => Err(TrainError::Value {
+                key: "train.accumulation",
+                found: train.accumulation.to_string(),
+                allowed: format!("allowed: a multiple of {count}, the number of devices"),
+            }),
+        }
+    }
+}
+
+/// A device's sum with no other.
+#[derive(Debug)]
+struct Alone;
+
+impl AllReduce for Alone {
+    fn sum(&self, of_each: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
+        of_each
+    }
+}
+
+/// Burn's collective operations: NCCL, between CUDA devices of one machine.
+///
+/// The devices must differ; on any other backend the operation panics.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone, Copy)]
+pub struct Collective;
+
+#[cfg(feature = "cuda")]
+impl AllReduce for Collective {
+    fn sum(&self, of_each: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
+        use burn::tensor::distributed::{CollectiveTensor, ReduceOperation, all_reduce};
+
+        let devices: Vec<Device> = of_each.iter().map(Tensor::device).collect();
+        // Queued on every device before any is waited for: none ends before all have begun.
+        let queued: Vec<CollectiveTensor<1>> = of_each
+            .into_iter()
+            .map(|part| all_reduce(part, ReduceOperation::Sum, devices.clone()))
+            .collect();
+        queued.into_iter().map(CollectiveTensor::resolve).collect()
+    }
+}

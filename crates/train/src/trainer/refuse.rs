@@ -1,0 +1,72 @@
+//! What is refused before anything is read or written.
+
+use iiet_model::{Cost, LanguageModel, Precision, TrainingMemory};
+
+use super::RunOptions;
+use crate::{Devices, DistillSection, Recompute, RunConfig, TrainError, TrainingObjective, memory};
+
+/// A configuration with a teacher needs the objective that has it, and no other has.
+pub(super) fn refuse_another_objective(
+    config: &RunConfig,
+    objective: &dyn TrainingObjective,
+) -> Result<(), TrainError> {
+    let name = |section: Option<&DistillSection>| match section {
+        Some(section) => format!("{section:?}"),
+        None => "not there".to_owned(),
+    };
+    match objective.section() == config.distill.as_ref() {
+        true => Ok(()),
+        false => Err(TrainError::Value {
+            key: "distill",
+            found: name(config.distill.as_ref()),
+            allowed: format!("the objective's is {}", name(objective.section())),
+        }),
+    }
+}
+
+pub(super) fn refuse_precision(precision: Precision, devices: &Devices) -> Result<(), TrainError> {
+    let works = |precision: &Precision| devices.all().all(|device| precision.works_on(device));
+    let allowed: Vec<&str> = Precision::ALL
+        .into_iter()
+        .filter(works)
+        .map(Precision::name)
+        .collect();
+    match works(&precision) {
+        true => Ok(()),
+        false => Err(TrainError::Value {
+            key: "train.precision",
+            found: precision.to_string(),
+            allowed: format!("the device computes with: {}", allowed.join(", ")),
+        }),
+    }
+}
+
+pub(super) fn refuse_what_does_not_fit(
+    config: &RunConfig,
+    vocab_size: usize,
+    options: &RunOptions<'_>,
+    devices: &Devices,
+) -> Result<(), TrainError> {
+    if options.on_host {
+        // The final solver is the most expensive one, or the stages would be pointless.
+        let wanted = config.model.config(vocab_size, None);
+        let model = LanguageModel::empty(&wanted, devices.first())?;
+        let (batch, seq) = (config.train.batch, config.model.seq_len);
+        let mut memory = match config.train.recompute {
+            Recompute::None => TrainingMemory::of(&model, batch, seq),
+            Recompute::Layer => TrainingMemory::of_one_layer(&model, batch, seq),
+        };
+        memory.parameters += options.objective.footprint().bytes;
+        if config.train.precision != Precision::F32 {
+            // The rounded copy. Activations are taken to be f32: most operations pass through it.
+            memory.parameters +=
+                Cost::of(&model).parameters * config.train.precision.bytes() as u64;
+        }
+        // Each of several devices on a host has a copy of everything in the same memory.
+        let copies = devices.all().len() as u64;
+        memory.parameters = memory.parameters.saturating_mul(copies);
+        memory.activations = memory.activations.saturating_mul(copies);
+        memory::check_host(&memory)?;
+    }
+    Ok(())
+}
