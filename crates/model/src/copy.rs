@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 
 use crate::LanguageModel;
-use crate::names::{ParameterMapper, Role, map_parameters, with_value};
+use crate::names::{ParameterMapper, Role, map_parameters};
 
 impl LanguageModel {
     /// This model on a device, to the last bit.
@@ -27,10 +27,10 @@ impl ParameterMapper for On<'_> {
         _role: Role,
         parameter: Param<Tensor<D>>,
     ) -> Param<Tensor<D>> {
-        let value = parameter.val();
-        match value.device() == *self.device {
-            true => parameter,
-            false => with_value(parameter, value.into_data(), self.device),
-        }
+        // Not `transform_for_load`: that brings a value to the parameter's own device.
+        parameter.map(|value| match value.device() == *self.device {
+            true => value,
+            false => Tensor::from_data(value.into_data(), self.device),
+        })
     }
 }

@@ -54,12 +54,8 @@ impl Devices {
     }
 
     /// All of them, the first one first.
-    pub(crate) fn all(&self) -> impl ExactSizeIterator<Item = &Device> {
-        let count = 1 + self.others.len();
-        (0..count).map(|i| match i {
-            0 => &self.first,
-            i => &self.others[i - 1],
-        })
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Device> {
+        [&self.first].into_iter().chain(&self.others)
     }
 
     /// How they add up.
@@ -73,7 +69,7 @@ impl Devices {
     ///
     /// [`TrainError::Value`].
     pub fn refuse_uneven(&self, train: &TrainSection) -> Result<(), TrainError> {
-        let count = self.all().len();
+        let count = self.all().count();
         match train.accumulation.is_multiple_of(count) {
             true => Ok(()),
             false => Err(TrainError::Value {

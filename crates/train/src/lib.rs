@@ -5,8 +5,8 @@
 //! object for each logged step, a picture of the curves, checkpoints, and the model. What is minimised
 //! is a [`TrainingObjective`], [`NextToken`] unless a teacher comes in.
 //!
-//! A run is a pure function of its configuration, its data and the number of threads: batches and
-//! initial weights follow from the seed and the step alone.
+//! A run is a pure function of its configuration, its data and the numbers of threads and devices:
+//! batches and initial weights follow from the seed and the step alone. [`Devices`] may be several.
 
 mod checkpoint;
 mod config;

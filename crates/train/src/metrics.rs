@@ -31,8 +31,8 @@ pub struct Record {
     /// Tokens trained on per second since the last record, validation and samples left out.
     pub tokens_per_second: f64,
     /// Model FLOPs utilisation: the floating-point operations of a forward and a backward pass
-    /// times `tokens_per_second`, as a share of what large matrix products reached on this device
-    /// when the run was started. Recomputed layers count once.
+    /// times `tokens_per_second`, as a share of what large matrix products reached on the run's
+    /// devices, one after the other and added up, when it was started. Recomputed layers count once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_utilisation: Option<f64>,
     /// Evaluations of blocks for one token, all layers together.

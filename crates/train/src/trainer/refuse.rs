@@ -63,7 +63,7 @@ pub(super) fn refuse_what_does_not_fit(
                 Cost::of(&model).parameters * config.train.precision.bytes() as u64;
         }
         // Each of several devices on a host has a copy of everything in the same memory.
-        let copies = devices.all().len() as u64;
+        let copies = devices.all().count() as u64;
         memory.parameters = memory.parameters.saturating_mul(copies);
         memory.activations = memory.activations.saturating_mul(copies);
         memory::check_host(&memory)?;
