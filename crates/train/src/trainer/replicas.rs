@@ -157,12 +157,9 @@ impl<'a> Replicas<'a> {
                 })
                 .collect();
             let mut outputs = vec![work(first, input)];
-            let join = |thread: thread::ScopedJoinHandle<'_, O>| thread.join();
-            outputs.extend(
-                others
-                    .into_iter()
-                    .map(|other| join(other).unwrap_or_else(|panic| resume_unwind(panic))),
-            );
+            for other in others {
+                outputs.push(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
             outputs
         })
     }
