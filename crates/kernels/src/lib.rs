@@ -75,7 +75,7 @@ pub fn on_workers<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     #[cfg(feature = "flex")]
     {
         let queue = burn::tensor::StreamId::current();
-        return rayon::scope(|_| queue.executes(f));
+        rayon::scope(|_| queue.executes(f))
     }
     #[cfg(not(feature = "flex"))]
     f()

@@ -12,7 +12,7 @@ use crate::evaluate::BatchTensors;
 pub const CROSS_ENTROPY: &str = "cross_entropy";
 
 /// The loss of a run.
-pub trait TrainingObjective: Debug + Send + Sync {
+pub trait TrainingObjective: Debug + Send {
     /// The same loss, with whatever it asks, such as a teacher, on a device.
     fn on(&self, device: &Device) -> Box<dyn TrainingObjective>;
 

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::Device;
 use iiet_data::{Corpus, MixedBatches, prepare_corpus};
-use iiet_kernels::on_workers;
 use iiet_model::{LanguageModel, ModelConfig};
 
 use self::initial::initial_model;
@@ -280,8 +279,7 @@ impl<'a> Trainer<'a> {
         while self.step < train.steps && !interrupt.load(Ordering::Relaxed) {
             self.enter_stage()?;
             let (begun, tokens_before) = (Instant::now(), self.tokens);
-            // A step is thousands of parallel loops.
-            let update = on_workers(|| self.take_step())?;
+            let update = self.take_step()?;
             busy += begun.elapsed();
             busy_tokens += self.tokens - tokens_before;
             self.progress.step();

@@ -16,6 +16,7 @@ use std::thread;
 use burn::module::Module;
 use burn::tensor::{Device, StreamId};
 use iiet_data::Batch;
+use iiet_kernels::on_workers;
 use iiet_model::{LanguageModel, ModelConfig, ModelError, Precision};
 
 use crate::devices::{AllReduce, Devices};
@@ -134,20 +135,25 @@ impl<'a> Replicas<'a> {
         [&self.first].into_iter().chain(&self.others)
     }
 
-    /// Does the same on each device at once: the first's part on this thread, so that one device
-    /// needs no other.
+    /// Does the same on each device at once.
+    ///
+    /// One device's part is done by the kernels' threads, for it is thousands of parallel loops. With
+    /// several each has a thread of its own, and none of the kernels': those must not wait for others.
     fn on_each<I: Send, O: Send>(
         &mut self,
         inputs: Vec<I>,
         work: impl Fn(&mut Replica, I) -> O + Sync,
     ) -> Vec<O> {
+        let (first, others, work) = (&mut self.first, &mut self.others, &work);
+        let mut inputs = inputs.into_iter();
+        let input = inputs.next().expect("invariant: one input a device");
+        if others.is_empty() {
+            return vec![on_workers(|| work(first, input))];
+        }
         // A GPU's backend keeps a queue for each thread and orders two of them by where a buffer was
         // allocated, not by who wrote to it last. So all work on a device goes to one queue, this
         // thread's, whichever thread hands it in.
         let queue = StreamId::current();
-        let (first, others, work) = (&mut self.first, &mut self.others, &work);
-        let mut inputs = inputs.into_iter();
-        let input = inputs.next().expect("invariant: one input a device");
         thread::scope(|scope| {
             let others: Vec<_> = others
                 .iter_mut()
