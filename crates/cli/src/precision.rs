@@ -45,8 +45,5 @@ pub(crate) fn check(
 
 /// The precisions that a device computes with.
 pub(crate) fn names_on(device: &Device) -> String {
-    let works = |precision: &Precision| precision.works_on(device);
-    let names = Precision::ALL.into_iter().filter(works);
-    let names: Vec<&str> = names.map(Precision::name).collect();
-    names.join(", ")
+    Precision::names(|precision| precision.works_on(device))
 }

@@ -10,7 +10,7 @@ use iiet_model::{ModelError, Precision, load_in};
 
 use crate::finding::{difference, largest, values};
 use crate::golden::on_device;
-use crate::parity::{Batch, ByName, CollectGradients};
+use crate::parity::{Batch, ByName, loss_and_gradients};
 use crate::{Case, ConformanceError, Finding};
 
 const IN_BF16: [&str; 3] = [
@@ -68,12 +68,8 @@ fn deviations(
         / largest(expected.logits.iter().map(|x| f64::from(x.abs())));
 
     let batch = Batch::of(&expected, device);
-    let model = model.train();
-    let loss = model.loss(batch.ids(), batch.targets(), batch.weights());
-    let found = values("loss", loss.clone().inner())?;
-    let mut gradients = CollectGradients::default();
-    gradients.add(&model, loss.backward());
-    let gradients = apart(&gradients.finish()?, &expected.gradients);
+    let (found, gradients) = loss_and_gradients(&model.train(), &batch)?;
+    let gradients = apart(&gradients, &expected.gradients);
     let loss = difference(&found, &[expected.loss]) / f64::from(expected.loss);
     Ok([logits, loss, gradients])
 }

@@ -21,11 +21,8 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
 
     let batch = Batch::of(&expected, device);
     let model = model.train();
-    let loss = model.loss(batch.ids(), batch.targets(), batch.weights());
-    let found = values("loss", loss.clone().inner())?;
-    let mut gradients = CollectGradients::default();
-    gradients.add(&model, loss.backward());
-    let at_once = compare(case, &gradients.finish()?, &expected.gradients)?;
+    let (found, gradients) = loss_and_gradients(&model, &batch)?;
+    let at_once = compare(case, &gradients, &expected.gradients)?;
 
     let mut parts = CollectGradients::default();
     let mut objective = CrossEntropy {
@@ -47,6 +44,18 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
         finding("gradients", at_once, 1e-4),
         finding("gradients, layers recomputed", by_layers, 1e-4),
     ])
+}
+
+/// The mean loss, and its gradients in one backward pass.
+pub(crate) fn loss_and_gradients(
+    model: &LanguageModel,
+    batch: &Batch<'_>,
+) -> Result<(Vec<f32>, ByName), ConformanceError> {
+    let loss = model.loss(batch.ids(), batch.targets(), batch.weights());
+    let found = values("loss", loss.clone().inner())?;
+    let mut gradients = CollectGradients::default();
+    gradients.add(model, loss.backward());
+    Ok((found, gradients.finish()?))
 }
 
 /// The case's tokens as a training batch whose loss is a mean over all predictions.

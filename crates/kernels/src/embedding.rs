@@ -12,12 +12,11 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
-use burn::tensor::{IndexingUpdateOp, Int, Shape, Tensor};
+use burn::backend::{Autodiff, Backend, Dispatch};
+use burn::tensor::{Int, Tensor};
 
 use crate::ops::{FusedOps, is_routed};
 use crate::precision::widened;
-use crate::rows::as_rows;
 
 /// `weight[ids]`.
 ///
@@ -36,23 +35,7 @@ pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
 }
 
 pub(crate) fn forward<B: Backend>(weight: FloatTensor<B>, ids: IntTensor<B>) -> FloatTensor<B> {
-    let [batch, seq] = ids.shape().dims();
-    let [_, d_model] = weight.shape().dims();
-    let rows = B::float_select(weight, 0, in_a_row::<B>(ids));
-    B::float_reshape(rows, Shape::from(vec![batch, seq, d_model]))
-}
-
-/// `dE` of a vocabulary of so many tokens.
-fn gradient<B: Backend>(vocab: usize, ids: IntTensor<B>, dy: FloatTensor<B>) -> FloatTensor<B> {
-    let dy = widened::<B>(as_rows::<B>(dy));
-    let shape = Shape::from(vec![vocab, dy.shape()[1]]);
-    let zeros = B::float_zeros(shape, &dy.device(), dy.dtype().into());
-    B::float_select_assign(zeros, 0, in_a_row::<B>(ids), dy, IndexingUpdateOp::Add)
-}
-
-fn in_a_row<B: Backend>(ids: IntTensor<B>) -> IntTensor<B> {
-    let tokens = ids.shape().num_elements();
-    B::int_reshape(ids, Shape::from(vec![tokens]))
+    B::embedding(weight, ids)
 }
 
 pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
@@ -62,12 +45,13 @@ pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
     let prepared = Backward::<B, 1>::prepare::<C>(EmbeddingBackward, [weight.node()])
         .compute_bound()
         .stateful();
+    let weight = weight.into_primitive();
     match prepared {
         OpsKind::Tracked(prepared) => {
-            let state = (ids.clone(), weight.shape()[0]);
-            prepared.finish(state, B::embed(weight.into_primitive(), ids))
+            let state = (ids.clone(), weight.clone());
+            prepared.finish(state, B::embed(weight, ids))
         }
-        OpsKind::UnTracked(prepared) => prepared.finish(B::embed(weight.into_primitive(), ids)),
+        OpsKind::UnTracked(prepared) => prepared.finish(B::embed(weight, ids)),
     }
 }
 
@@ -75,14 +59,15 @@ pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
 struct EmbeddingBackward;
 
 impl<B: FusedOps> Backward<B, 1> for EmbeddingBackward {
-    /// The ids and the size of the vocabulary.
-    type State = (IntTensor<B>, usize);
+    /// The ids, and the weight for its shape.
+    type State = (IntTensor<B>, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
-        let (ids, vocab) = ops.state;
+        let (ids, weight) = ops.state;
         if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, gradient::<B>(vocab, ids, dy));
+            let d_weight = B::embedding_backward(weight, widened::<B>(dy), ids);
+            grads.register::<B>(node.id, d_weight);
         }
     }
 }

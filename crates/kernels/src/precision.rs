@@ -56,6 +56,12 @@ impl Precision {
         }
     }
 
+    /// The names of those that something works with, for a sentence.
+    pub fn names(works: impl Fn(Self) -> bool) -> String {
+        let of = Self::ALL.into_iter().filter(|precision| works(*precision));
+        of.map(Self::name).collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether a device computes with it; some store what they do not compute with.
     pub fn works_on(self, device: &Device) -> bool {
         device.supports_dtype(self.dtype())
@@ -74,7 +80,7 @@ pub struct UnknownPrecision(String);
 
 impl fmt::Display for UnknownPrecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let allowed = Precision::ALL.map(Precision::name).join(", ");
+        let allowed = Precision::names(|_| true);
         write!(f, "{:?} is no precision; allowed: {allowed}", self.0)
     }
 }

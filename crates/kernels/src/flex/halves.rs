@@ -100,7 +100,7 @@ pub(super) fn widened(x: Primitive) -> Primitive {
     tensor(values, x.shape())
 }
 
-/// Runs a kernel that takes f32 on halves, and rounds its result to the type of the first.
+/// Runs a kernel that takes f32 on f32 and halves, and rounds its result to the type of the first.
 pub(super) fn in_f32<const N: usize>(
     tensors: [Primitive; N],
     kernel: impl FnOnce([Primitive; N]) -> Primitive,

@@ -38,14 +38,9 @@ type Primitive = FloatTensor<Flex>;
 
 impl FusedOps for Flex {
     fn project(x: Primitive, weight: Primitive) -> Primitive {
-        if all_f32(&[&x, &weight]) {
-            match few_rows::are(&x) {
-                true => few_rows::product(x, weight),
-                false => linear::forward(x, weight),
-            }
-        } else if at_most_f32(&[&x, &weight]) {
+        if at_most_f32(&[&x, &weight]) {
             in_f32([x], |[x]| match few_rows::are(&x) {
-                // These are read where they lie: a decoder's time is that of fetching them.
+                // Halves too are read where they lie: a decoder's time is that of fetching them.
                 true => few_rows::product(x, weight),
                 false => linear::forward(x, halves::widened(weight)),
             })
@@ -71,9 +66,7 @@ impl FusedOps for Flex {
     }
 
     fn swiglu(gate: Primitive, up: Primitive) -> Primitive {
-        if all_f32(&[&gate, &up]) {
-            swiglu::forward(gate, up)
-        } else if at_most_f32(&[&gate, &up]) {
+        if at_most_f32(&[&gate, &up]) {
             in_f32([gate, up], |[gate, up]| swiglu::forward(gate, up))
         } else {
             crate::swiglu::forward::<Self>(gate, up)
@@ -89,9 +82,7 @@ impl FusedOps for Flex {
     }
 
     fn rms_norm(x: Primitive, gamma: Primitive, eps: f64) -> Primitive {
-        if all_f32(&[&x, &gamma]) {
-            rms_norm::forward(x, gamma, eps as f32)
-        } else if at_most_f32(&[&x, &gamma]) {
+        if at_most_f32(&[&x, &gamma]) {
             in_f32([x, gamma], |[x, gamma]| {
                 rms_norm::forward(x, gamma, eps as f32)
             })
@@ -135,9 +126,7 @@ impl FusedOps for Flex {
     }
 
     fn rotate(x: Primitive, cos: Primitive, sin: Primitive, inverse: bool) -> Primitive {
-        if all_f32(&[&x, &cos, &sin]) {
-            rope::rotate(x, cos, sin, inverse)
-        } else if at_most_f32(&[&x, &cos, &sin]) {
+        if at_most_f32(&[&x, &cos, &sin]) {
             in_f32([x, cos, sin], |[x, cos, sin]| {
                 rope::rotate(x, cos, sin, inverse)
             })

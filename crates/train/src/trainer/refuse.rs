@@ -25,18 +25,13 @@ pub(super) fn refuse_another_objective(
 }
 
 pub(super) fn refuse_precision(precision: Precision, devices: &Devices) -> Result<(), TrainError> {
-    let works = |precision: &Precision| devices.all().all(|device| precision.works_on(device));
-    let allowed: Vec<&str> = Precision::ALL
-        .into_iter()
-        .filter(works)
-        .map(Precision::name)
-        .collect();
-    match works(&precision) {
+    let works = |precision: Precision| devices.all().all(|device| precision.works_on(device));
+    match works(precision) {
         true => Ok(()),
         false => Err(TrainError::Value {
             key: "train.precision",
             found: precision.to_string(),
-            allowed: format!("the device computes with: {}", allowed.join(", ")),
+            allowed: format!("the device computes with: {}", Precision::names(works)),
         }),
     }
 }
