@@ -47,6 +47,9 @@ pub fn keep_freed_memory() {
         (libc::M_TRIM_THRESHOLD, -1),
         // The heap grows in steps of 64 MiB.
         (libc::M_TOP_PAD, 64 << 20),
+        // One heap for all threads: a thread's own is made of pieces of 64 MiB, too small for a
+        // model's larger tensors, and what one thread freed another could not have again.
+        (libc::M_ARENA_MAX, 1),
     ] {
         // SAFETY: mallopt takes two numbers and says with its result whether it knew the first; it
         // locks the allocator while it changes it.
