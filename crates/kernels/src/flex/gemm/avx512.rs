@@ -29,6 +29,8 @@ const DEPTH: usize = 512;
 const COPIED_COLUMNS: usize = 2048;
 /// Tiles of rows that a thread computes at a time, at most.
 const GROUP: usize = 6;
+/// How many products ahead the entries of a transposed a are fetched.
+const AHEAD: usize = 24;
 /// Rows of b that a thread copies at a time.
 const COPIED_ROWS: usize = 16;
 
@@ -366,6 +368,11 @@ unsafe fn tile<const HEIGHT: usize>(
     let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
     let mut entry = 0usize;
     for _ in 0..depth {
+        // Of a transposed a each product takes entries of one row, and rows are too far apart for the
+        // processor to guess the next. Where there is none nothing is fetched.
+        let ahead = rows[0].wrapping_add(entry.wrapping_add(AHEAD.wrapping_mul(strides[1])));
+        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
         // SAFETY: a row of the panel, on a cache line, and an entry of each row of a.
         unsafe {
             let columns = [_mm512_load_ps(b), _mm512_load_ps(b.wrapping_add(16))];
