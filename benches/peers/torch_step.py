@@ -5,7 +5,7 @@ The peer of `src/bin/side_by_side.rs`, which starts it, sends it a line for each
 speed on a CPU: scaled_dot_product_attention, the earlier states' sum taken once a layer, the fused
 AdamW, gradients set to None. When its input ends it prints its peak resident memory in KiB.
 
-    python torch_step.py --model DIR --batch 4 --seq 256 --threads 2 [--compile]
+    python torch_step.py --model DIR --batch 4 --seq 256 --threads 2 [--compile] [--bf16]
 
 Needs: torch 2.4 or later, numpy, safetensors.
 """
@@ -210,7 +210,8 @@ def main():
     p.add_argument("--batch", type=int, required=True)
     p.add_argument("--seq", type=int, required=True)
     p.add_argument("--threads", type=int, required=True)
-    p.add_argument("--compile", action="store_true", help="torch.compile the whole forward pass")
+    p.add_argument("--compile", action="store_true", help="torch.compile every layer's field")
+    p.add_argument("--bf16", action="store_true", help="forward pass under autocast")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     c = json.loads((a.model / "config.json").read_text())
@@ -225,7 +226,10 @@ def main():
     others = [p for n, p in model.named_parameters() if not ("proj" in n or "embed" in n or "head" in n)]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=1e-8, fused=True)
-    loss_of = torch.compile(model) if a.compile else model
+    if a.compile:
+        # One graph, compiled once: unrolled over layers and corrections it does not end.
+        for block in model.model.layers:
+            block.compile()
 
     text = [token(i, c["vocab_size"]) for i in range(a.batch * (a.seq + 1))]
     windows = torch.tensor(text).view(a.batch, a.seq + 1)
@@ -233,7 +237,8 @@ def main():
 
     def step():
         start = time.perf_counter()
-        loss = loss_of(ids, targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
+            loss = model(ids, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()

@@ -4,7 +4,7 @@ pub mod ratios;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_model::{CrossEntropy, LanguageModel};
+use iiet_model::{CrossEntropy, LanguageModel, Precision};
 use iiet_train::{AccumulatedGradients, ModelAdamW, Recompute, TrainSection};
 
 /// The learning rate of every step; small, so that the first losses stay comparable.
@@ -20,6 +20,7 @@ pub struct TrainingStep {
     model: Option<LanguageModel>,
     optimizer: ModelAdamW,
     clip: f64,
+    precision: Precision,
     recompute: Recompute,
     ids: Tensor<2, Int>,
     targets: Tensor<2, Int>,
@@ -42,6 +43,7 @@ impl TrainingStep {
             model: Some(model.train()),
             optimizer: ModelAdamW::new(train),
             clip: train.clip,
+            precision: train.precision,
             recompute: train.recompute,
             ids: part(0),
             targets: part(1),
@@ -51,7 +53,8 @@ impl TrainingStep {
     /// Forward pass, backward pass, clipping and update; returns the mean loss before the update,
     /// in nats per token.
     pub fn take(&mut self) -> f64 {
-        let model = self.model.take().expect("invariant: put back below");
+        let masters = self.model.take().expect("invariant: put back below");
+        let model = masters.clone().in_precision(self.precision);
         let [batch, seq] = self.ids.dims();
         let tokens = (batch * seq) as f64;
         let weights = Tensor::ones([batch, seq], &self.ids.device());
@@ -72,8 +75,9 @@ impl TrainingStep {
         };
         let loss = f64::from(sum.into_scalar::<f32>()) / tokens;
         let clip = (self.clip * tokens / gradients.norm()).min(1.0);
-        let model = self.optimizer.step(model, gradients, clip / tokens, LR);
-        self.model = Some(model);
+        drop(model);
+        let updated = self.optimizer.step(masters, gradients, clip / tokens, LR);
+        self.model = Some(updated);
         loss
     }
 }

@@ -5,7 +5,7 @@
 //! For every size and solver both sides load the same weights and train on the same tokens, each in
 //! a process of its own with the same number of threads. They take their steps in turn, so that a
 //! machine that slows down slows both; printed are medians, their ratio, both losses and both peaks
-//! of resident memory.
+//! of resident memory. With `--set train.precision=bf16` PyTorch's side runs under its autocast.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use anyhow::{Context, bail};
 use burn::tensor::Device;
 use clap::Parser;
 use iiet_benches::TrainingStep;
-use iiet_model::{Cost, LanguageModel, SaveOptions, load, save};
+use iiet_model::{Cost, LanguageModel, Precision, SaveOptions, load, save};
 use iiet_train::RunConfig;
 
 /// Steps of each side before the first that counts: compilation, caches, the optimiser's state.
@@ -137,6 +137,11 @@ fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<(
             .args(["--threads", &threads]);
         if arguments.compile {
             torch.arg("--compile");
+        }
+        match config.train.precision {
+            Precision::F32 => (),
+            Precision::Bf16 => drop(torch.arg("--bf16")),
+            Precision::F16 => bail!("train.precision=f16: PyTorch's side has f32 and bf16"),
         }
         sides.push(Side::start(&mut torch)?);
     }

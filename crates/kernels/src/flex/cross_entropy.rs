@@ -1,6 +1,8 @@
 //! Linear cross-entropy, a chunk of tokens at a time: logits are written by one matrix product,
 //! turned into their own gradients a row at a time, and read by two more products.
 
+use std::marker::PhantomData;
+
 use burn::backend::tensor::IntTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, Shape};
@@ -9,7 +11,9 @@ use rayon::prelude::*;
 use super::Primitive;
 use super::buffer::{block_of_rows, dense, for_blocks, owned, tensor, values, values_mut};
 use super::exp::exp;
-use super::gemm::{Then, Threads, View, ViewMut, gemm, product};
+use super::gemm::{Entry, Then, Threads, View, ViewMut, gemm, product};
+use super::halves::rounded;
+use super::linear::{matrix, upright};
 use super::simd::{larger, map_sum, reduce, vectorised};
 use crate::cross_entropy::chunk_of;
 
@@ -39,8 +43,8 @@ vectorised! {
     }
 }
 
-/// The operation's inputs as slices and views.
-pub(super) struct Inputs {
+/// The operation's inputs as slices and views; hidden states and projection are of type `T`.
+pub(super) struct Inputs<T = f32> {
     pub(super) hidden: Primitive,
     projection: Primitive,
     pub(super) targets: Vec<usize>,
@@ -48,9 +52,10 @@ pub(super) struct Inputs {
     pub(super) tokens: usize,
     pub(super) d_model: usize,
     pub(super) vocab: usize,
+    of: PhantomData<T>,
 }
 
-impl Inputs {
+impl<T: Entry> Inputs<T> {
     pub(super) fn new(
         hidden: Primitive,
         projection: Primitive,
@@ -59,33 +64,27 @@ impl Inputs {
     ) -> Self {
         let [tokens, d_model] = hidden.shape().dims();
         let vocab = projection.shape()[1];
-        let upright = projection.layout().strides().iter().all(|&s| s >= 0);
         Self {
             hidden: dense(hidden),
-            projection: if upright {
-                projection
-            } else {
-                dense(projection)
-            },
+            projection: upright(projection),
             targets: ids(targets, vocab),
             weights: dense(weights),
             tokens,
             d_model,
             vocab,
+            of: PhantomData,
         }
     }
 
-    pub(super) fn projection(&self) -> View<'_> {
-        let layout = self.projection.layout();
-        let data = &self.projection.storage::<f32>()[layout.start_offset()..];
-        let stride = |axis: usize| layout.strides()[axis].unsigned_abs();
-        View::new(data, [self.d_model, self.vocab], [stride(0), stride(1)])
+    pub(super) fn projection(&self) -> View<'_, T> {
+        matrix(&self.projection)
     }
 
     /// Calls `f` with the first token of each chunk, its hidden states and its logits.
-    pub(super) fn for_chunks(&self, mut f: impl FnMut(usize, View, &mut [f32])) {
+    pub(super) fn for_chunks(&self, mut f: impl FnMut(usize, View<T>, &mut [f32])) {
         let chunk = chunk_of(self.tokens, self.vocab);
-        let chunks = values(&self.hidden).chunks(chunk * self.d_model);
+        let hidden = &T::storage(&self.hidden)[self.hidden.layout().start_offset()..];
+        let chunks = hidden[..self.tokens * self.d_model].chunks(chunk * self.d_model);
         for (i, hidden) in chunks.enumerate() {
             let n = hidden.len() / self.d_model;
             let hidden = View::rows(hidden, n, self.d_model);
@@ -115,8 +114,8 @@ impl Inputs {
     pub(super) fn add_gradients(
         &self,
         first: usize,
-        hidden: View,
-        dz: &[f32],
+        hidden: View<T>,
+        dz: &[T],
         d_hidden: &mut [f32],
         d_projection: &mut Vec<f32>,
     ) {
@@ -190,13 +189,13 @@ pub(super) fn scalar(loss: f64) -> Primitive {
     tensor(vec![loss as f32], Shape::from(vec![1]))
 }
 
-pub(super) fn forward(
+pub(super) fn forward<T: Entry>(
     hidden: Primitive,
     projection: Primitive,
     targets: IntTensor<Flex>,
     weights: Primitive,
 ) -> Primitive {
-    let inputs = Inputs::new(hidden, projection, targets, weights);
+    let inputs = Inputs::<T>::new(hidden, projection, targets, weights);
     let mut loss = 0.0;
     inputs.for_chunks(|first, _, logits| {
         let losses = inputs.losses(first, logits, |z, target, weight| {
@@ -207,13 +206,13 @@ pub(super) fn forward(
     scalar(loss)
 }
 
-pub(super) fn with_gradients(
+pub(super) fn with_gradients<T: Entry>(
     hidden: Primitive,
     projection: Primitive,
     targets: IntTensor<Flex>,
     weights: Primitive,
 ) -> (Primitive, Primitive, Primitive) {
-    let inputs = Inputs::new(hidden, projection, targets, weights);
+    let inputs = Inputs::<T>::new(hidden, projection, targets, weights);
     let (tokens, d_model) = (inputs.tokens, inputs.d_model);
     let mut loss = 0.0;
     let mut d_hidden = vec![0.0; tokens * d_model];
@@ -226,10 +225,13 @@ pub(super) fn with_gradients(
             weight * (lse - picked)
         });
         loss += total(&losses);
-        inputs.add_gradients(first, hidden, logits, &mut d_hidden, &mut d_projection);
+        T::rounded(logits, |dz| {
+            inputs.add_gradients(first, hidden, dz, &mut d_hidden, &mut d_projection);
+        });
     });
     let d_projection = inputs.projection_tensor(d_projection);
     let d_hidden = tensor(d_hidden, Shape::from(vec![tokens, d_model]));
+    let d_hidden = rounded(d_hidden, inputs.hidden.dtype());
     (scalar(loss), d_hidden, d_projection)
 }
 

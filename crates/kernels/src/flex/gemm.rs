@@ -1,14 +1,68 @@
 //! Matrix products on strided views of slices, checked once so that the kernels stay safe.
 //!
-//! They are the gemm crate's, but for the large ones on processors with AVX-512 ([`avx512`]).
+//! They are the gemm crate's, but for the large ones on processors with AVX-512 ([`avx512`]), and for those
+//! of bf16 where the processor multiplies pairs of them.
+
+use burn::tensor::bf16;
+
+use super::Primitive;
+use super::halves::{Floats, in_bf16};
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+/// Entries that can be multiplied.
+pub(super) trait Entry: Factor {
+    /// What a tensor of them lies in.
+    fn storage(x: &Primitive) -> &[Self];
+
+    /// Calls `f` with the same numbers in f32.
+    fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R;
+
+    /// Calls `f` with the numbers nearest to these.
+    fn rounded<R>(x: &[f32], f: impl FnOnce(&[Self]) -> R) -> R;
+}
+
+impl Entry for f32 {
+    fn storage(x: &Primitive) -> &[Self] {
+        x.storage()
+    }
+
+    fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {
+        f(x)
+    }
+
+    fn rounded<R>(x: &[f32], f: impl FnOnce(&[Self]) -> R) -> R {
+        f(x)
+    }
+}
+
+impl Entry for bf16 {
+    fn storage(x: &Primitive) -> &[Self] {
+        x.storage()
+    }
+
+    fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {
+        f(&Floats::Bf16(x).wide())
+    }
+
+    fn rounded<R>(x: &[f32], f: impl FnOnce(&[Self]) -> R) -> R {
+        f(&in_bf16(x))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+use avx512::Factor;
+/// What a processor of another kind asks of them.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) trait Factor: Copy + Sync + 'static {}
+#[cfg(not(target_arch = "x86_64"))]
+impl<T: Copy + Sync + 'static> Factor for T {}
+
 /// A matrix to read: entry (i, j) is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a> {
-    data: &'a [f32],
+pub(super) struct View<'a, T = f32> {
+    data: &'a [T],
     shape: [usize; 2],
     strides: [usize; 2],
 }
@@ -29,30 +83,36 @@ fn extent([rows, columns]: [usize; 2], [row, column]: [usize; 2]) -> usize {
     }
 }
 
-impl<'a> View<'a> {
+impl<'a, T> View<'a, T> {
     /// # Panics
     ///
     /// If an entry lies beyond the data.
-    pub(super) fn new(data: &'a [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
-        assert!(extent(shape, strides) <= data.len(), "view beyond its data");
+    pub(super) fn new(data: &'a [T], shape: [usize; 2], strides: [usize; 2]) -> Self {
+        let extent = extent(shape, strides);
+        assert!(extent <= data.len(), "view beyond its data");
         Self {
-            data,
+            data: &data[..extent],
             shape,
             strides,
         }
     }
 
     /// Rows one after the other.
-    pub(super) fn rows(data: &'a [f32], rows: usize, columns: usize) -> Self {
+    pub(super) fn rows(data: &'a [T], rows: usize, columns: usize) -> Self {
         Self::new(data, [rows, columns], [columns, 1])
     }
 
+    /// The same layout on as many other values.
+    fn with_data<'b, U>(&self, data: &'b [U]) -> View<'b, U> {
+        View::new(data, self.shape, self.strides)
+    }
+
     /// Rows and columns.
-    pub(super) fn shape(self) -> [usize; 2] {
+    pub(super) fn shape(&self) -> [usize; 2] {
         self.shape
     }
 
-    pub(super) fn transposed(self) -> Self {
+    pub(super) fn transposed(&self) -> Self {
         let ([rows, columns], [row, column]) = (self.shape, self.strides);
         Self {
             data: self.data,
@@ -105,7 +165,14 @@ pub(super) enum Threads {
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub(super) fn gemm(out: ViewMut, then: Then, scale: f32, a: View, b: View, threads: Threads) {
+pub(super) fn gemm<T: Entry>(
+    out: ViewMut,
+    then: Then,
+    scale: f32,
+    a: View<T>,
+    b: View<T>,
+    threads: Threads,
+) {
     let ViewMut {
         data,
         shape,
@@ -132,7 +199,7 @@ pub(super) fn gemm(out: ViewMut, then: Then, scale: f32, a: View, b: View, threa
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub(super) fn product(scale: f32, a: View, b: View) -> Vec<f32> {
+pub(super) fn product<T: Entry>(scale: f32, a: View<T>, b: View<T>) -> Vec<f32> {
     let shape = [a.shape[0], b.shape[1]];
     let [rows, columns] = shape;
     if a.shape[1] == 0 {
@@ -157,14 +224,14 @@ pub(super) fn product(scale: f32, a: View, b: View) -> Vec<f32> {
 /// The entries of a matrix of this shape and these strides at `out` may be written, and with
 /// [`Then::Add`] read; no two are the same, and none is an entry of a or b.
 #[allow(clippy::too_many_arguments, reason = "the two faces above have fewer")]
-unsafe fn gemm_to(
+unsafe fn gemm_to<T: Entry>(
     out: *mut f32,
     shape: [usize; 2],
     strides: [usize; 2],
     then: Then,
     scale: f32,
-    a: View,
-    b: View,
+    a: View<T>,
+    b: View<T>,
     threads: Threads,
 ) {
     let ([m, k], [_, n]) = (a.shape, b.shape);
@@ -185,12 +252,36 @@ unsafe fn gemm_to(
             _ => (b.transposed(), a.transposed(), strides[1]),
         };
         let one = strides.contains(&1) && row >= b.shape[1];
-        if one && avx512::serves(a, b) {
-            // SAFETY: `serves` has seen the processor; the rest is the caller's promise.
+        if one && T::are_served(a, b) {
+            // SAFETY: the processor has been seen; the rest is the caller's promise.
             unsafe { avx512::product(avx512::Out { data: out, row }, then, scale, a, b, threads) };
             return;
         }
     }
+    T::with_f32(a.data, |a_data| {
+        T::with_f32(b.data, |b_data| {
+            let (a, b) = (a.with_data(a_data), b.with_data(b_data));
+            // SAFETY: the caller's promise.
+            unsafe { gemm_of_others(out, strides, then, scale, a, b, threads) };
+        });
+    });
+}
+
+/// The gemm crate's product, of shapes that fit.
+///
+/// # Safety
+///
+/// That of [`gemm_to`].
+unsafe fn gemm_of_others(
+    out: *mut f32,
+    strides: [usize; 2],
+    then: Then,
+    scale: f32,
+    a: View,
+    b: View,
+    threads: Threads,
+) {
+    let ([m, k], [_, n]) = (a.shape, b.shape);
     let stride = |s: usize| s as isize;
     let parallelism = match threads {
         Threads::Caller => gemm::Parallelism::None,
@@ -261,21 +352,28 @@ mod tests {
         assert_eq!(out, [4.0, 9.0, 10.0, 9.0, 5.0, 9.0, 11.0, 9.0]);
     }
 
-    /// Every path that a product may take, against sums in f64; equal to the last bit whatever the
-    /// number of threads.
     #[test]
     fn large_products_are_what_they_should_be() {
+        check::<f32>(|x| x, f64::from);
+        check::<bf16>(bf16::from_f32, f64::from);
+    }
+
+    /// Every path that a product may take, against sums in f64; equal to the last bit whatever the
+    /// number of threads.
+    fn check<T: Entry>(of: fn(f32) -> T, to: fn(T) -> f64) {
         let value = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 1999) as f32 * 1e-3 - 1.0;
         for (m, n, k) in [
+            (20, 40, 18),
             (64, 32, 16),
             (271, 33, 517),
             (256, 100, 1030),
             (300, 2100, 40),
-            (257, 64, 1024),
+            (257, 64, 2048),
         ] {
             for case in 0..16 {
                 let [a_flip, b_flip, out_flip, add] = [1, 2, 4, 8].map(|bit| case & bit > 0);
-                let (a, b) = (filled(m * k, value), filled(k * n, |i| value(i + 7)));
+                let a = filled(m * k, |i| of(value(i)));
+                let b = filled(k * n, |i| of(value(i + 7)));
                 let strides = |flip, rows, columns| match flip {
                     true => [1, rows],
                     false => [columns, 1],
@@ -283,8 +381,8 @@ mod tests {
                 let a = View::new(&a, [m, k], strides(a_flip, m, k));
                 let b = View::new(&b, [k, n], strides(b_flip, k, n));
                 let then = if add { Then::Add } else { Then::Replace };
-                let at = |v: &View, i: usize, j: usize| {
-                    f64::from(v.data[i * v.strides[0] + j * v.strides[1]])
+                let at = |v: &View<T>, i: usize, j: usize| {
+                    to(v.data[i * v.strides[0] + j * v.strides[1]])
                 };
                 let of_entry = |i: usize, j: usize| {
                     let terms = (0..k).map(|l| at(&a, i, l) * at(&b, l, j));
@@ -320,7 +418,7 @@ mod tests {
         }
     }
 
-    fn filled(length: usize, value: impl Fn(usize) -> f32) -> Vec<f32> {
+    fn filled<T>(length: usize, value: impl Fn(usize) -> T) -> Vec<T> {
         (0..length).map(value).collect()
     }
 

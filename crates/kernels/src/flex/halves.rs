@@ -2,13 +2,13 @@
 //!
 //! A processor adds up in f32 whatever its memory holds; halves are half as much to fetch.
 
-use burn::backend::ops::FloatTensorOps;
-use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{DType, bf16, f16};
+use burn::backend::TensorMetadata;
+use burn::tensor::{DType, TensorData, bf16, f16};
 use half::slice::HalfFloatSliceExt;
 
 use super::Primitive;
-use super::buffer::{dense, filled, tensor};
+use super::buffer::{dense, filled, for_blocks, nth_block, tensor, values};
+use super::simd::vectorised;
 
 /// Elements converted by a thread at a time.
 const BLOCK: usize = 1 << 14;
@@ -38,6 +38,13 @@ impl<'a> Floats<'a> {
             Self::F16(x) => x.len(),
             Self::Bf16(x) => x.len(),
         }
+    }
+
+    /// All of them in f32.
+    pub(super) fn wide(self) -> Vec<f32> {
+        filled(self.len(), BLOCK, |i, part| {
+            self.read(i * BLOCK, part);
+        })
     }
 
     /// The elements from `at` on, in f32; `scratch` is as long as what is wanted.
@@ -80,24 +87,78 @@ pub(super) fn wide_f16(x: f16) -> f32 {
     f32::from_bits(sign | finite | special)
 }
 
-/// A tensor of halves in f32, in the same memory order where that is dense or a transposed matrix; any
-/// other tensor as it is.
+/// A tensor of halves in f32; any other tensor as it is.
 pub(super) fn widened(x: Primitive) -> Primitive {
-    if !matches!(x.dtype(), DType::F16 | DType::BF16) {
-        return x;
+    match x.dtype() {
+        DType::F16 | DType::BF16 => as_it_lies(x, |x| {
+            let values = Floats::of(&x).expect("invariant: dense, and a half").wide();
+            tensor(values, x.shape())
+        }),
+        _ => x,
     }
-    if x.shape().num_dims() == 2 && !x.is_contiguous() {
-        let turned = x.transpose(0, 1);
+}
+
+/// An f32 tensor rounded to a half, to the nearest and to even ones; to f32, as it is.
+pub(super) fn rounded(x: Primitive, dtype: DType) -> Primitive {
+    match dtype {
+        DType::F32 => x,
+        DType::BF16 => as_it_lies(x, |x| {
+            Primitive::from_data(TensorData::new::<bf16, _>(in_bf16(values(&x)), x.shape()))
+        }),
+        DType::F16 => as_it_lies(x, |x| {
+            let round = |from: &[f32], to: &mut [f16]| to.convert_from_f32_slice(from);
+            let values = each_rounded(values(&x), round);
+            Primitive::from_data(TensorData::new::<f16, _>(values, x.shape()))
+        }),
+        _ => unreachable!("invariant: f32 or a half"),
+    }
+}
+
+/// Applies `f`, which takes dense tensors, in memory order: a transposed matrix, and heads that are a view
+/// of `[batch, seq, heads, head_dim]`, stay so.
+fn as_it_lies(x: Primitive, f: impl FnOnce(Primitive) -> Primitive) -> Primitive {
+    let axes = match x.shape().num_dims() {
+        2 => (0, 1),
+        4 => (1, 2),
+        _ => return f(dense(x)),
+    };
+    if !x.is_contiguous() {
+        let turned = x.transpose(axes.0, axes.1);
         if turned.is_contiguous() {
-            return widened(turned).transpose(0, 1);
+            return f(turned).transpose(axes.0, axes.1);
         }
     }
-    let x = dense(x);
-    let from = Floats::of(&x).expect("invariant: dense, and a half");
-    let values = filled(from.len(), BLOCK, |i, part| {
-        from.read(i * BLOCK, part);
+    f(dense(x))
+}
+
+fn each_rounded<T: Clone + Default + Send>(
+    from: &[f32],
+    round: impl Fn(&[f32], &mut [T]) + Sync,
+) -> Vec<T> {
+    let mut to = vec![T::default(); from.len()];
+    for_blocks(&mut to, BLOCK, |i, part| {
+        round(nth_block(from, i, BLOCK), part);
     });
-    tensor(values, x.shape())
+    to
+}
+
+/// Values as bf16.
+pub(super) fn in_bf16(x: &[f32]) -> Vec<bf16> {
+    each_rounded(x, round_to_bf16)
+}
+
+vectorised! {
+    /// As [`bf16::from_f32`], written for loops that are made wide.
+    fn round_to_bf16(from: &[f32], to: &mut [bf16]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            let bits = from.to_bits();
+            let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            // Not to infinity, nor around: a quiet NaN.
+            let nan = bits >> 16 | 0x40;
+            let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
+            *to = bf16::from_bits(if is_nan { nan } else { nearest } as u16);
+        }
+    }
 }
 
 /// Runs a kernel that takes f32 on f32 and halves, and rounds its result to the type of the first.
@@ -106,7 +167,12 @@ pub(super) fn in_f32<const N: usize>(
     kernel: impl FnOnce([Primitive; N]) -> Primitive,
 ) -> Primitive {
     let dtype = tensors[0].dtype();
-    Flex::float_cast(kernel(tensors.map(widened)), dtype.into())
+    rounded(kernel(tensors.map(widened)), dtype)
+}
+
+/// Whether all tensors are bf16.
+pub(super) fn all_bf16(tensors: &[&Primitive]) -> bool {
+    tensors.iter().all(|t| t.dtype() == DType::BF16)
 }
 
 /// Whether all tensors are f32 or halves.
@@ -118,6 +184,21 @@ pub(super) fn at_most_f32(tensors: &[&Primitive]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounding_is_to_nearest_even() {
+        // Every half, what lies beside it and half way to the next, and the specials.
+        let around = |bits: u16| {
+            let bits = u32::from(bits) << 16;
+            [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|more| f32::from_bits(bits + more))
+        };
+        let x: Vec<f32> = (0..=u16::MAX).flat_map(around).collect();
+        let mut found = vec![bf16::ZERO; x.len()];
+        round_to_bf16(&x, &mut found);
+        for (x, found) in x.into_iter().zip(found) {
+            assert_eq!(found.to_bits(), bf16::from_f32(x).to_bits(), "{x:e}");
+        }
+    }
 
     #[test]
     fn every_half_is_the_same_number() {

@@ -1,32 +1,35 @@
 //! Projections: one matrix product over all rows, into memory that nobody clears first.
+//!
+//! Products of bf16 are taken as they are; other halves are read as f32.
 
 use burn::backend::TensorMetadata;
-use burn::tensor::Shape;
+use burn::tensor::{Shape, bf16};
 
 use super::Primitive;
-use super::buffer::{dense, owned, tensor, values, values_mut};
-use super::gemm::{Then, Threads, View, ViewMut, gemm, product};
+use super::buffer::{dense, owned, tensor, values_mut};
+use super::gemm::{Entry, Then, Threads, View, ViewMut, gemm, product};
+use super::halves::{all_bf16, rounded, widened};
 use crate::linear::with_width;
 
 /// A matrix as it lies in memory.
-fn matrix(x: &Primitive) -> View<'_> {
+pub(super) fn matrix<T: Entry>(x: &Primitive) -> View<'_, T> {
     let [rows, columns] = x.shape().dims();
     let layout = x.layout();
-    let data = &x.storage::<f32>()[layout.start_offset()..];
+    let data = &T::storage(x)[layout.start_offset()..];
     let stride = |axis: usize| layout.strides()[axis].unsigned_abs();
     View::new(data, [rows, columns], [stride(0), stride(1)])
 }
 
 /// `[.., d]` as `[rows, d]`.
-fn rows(x: &Primitive) -> View<'_> {
+fn rows<T: Entry>(x: &Primitive) -> View<'_, T> {
     let shape = x.shape();
     let d = shape[shape.num_dims() - 1];
-    let x = values(x);
-    View::rows(x, x.len() / d.max(1), d)
+    let rows = shape.num_elements() / d.max(1);
+    View::rows(&T::storage(x)[x.layout().start_offset()..], rows, d)
 }
 
 /// The tensor with no axis running backwards.
-fn upright(x: Primitive) -> Primitive {
+pub(super) fn upright(x: Primitive) -> Primitive {
     match x.layout().strides().iter().all(|&s| s >= 0) {
         true => x,
         false => dense(x),
@@ -35,21 +38,44 @@ fn upright(x: Primitive) -> Primitive {
 
 pub(super) fn forward(x: Primitive, weight: Primitive) -> Primitive {
     let (x, weight) = (dense(x), upright(weight));
-    let shape = with_width(x.shape(), weight.shape()[1]);
-    tensor(product(1.0, rows(&x), matrix(&weight)), shape)
+    let (dtype, shape) = (x.dtype(), with_width(x.shape(), weight.shape()[1]));
+    let y = if all_bf16(&[&x, &weight]) {
+        product(1.0, rows::<bf16>(&x), matrix(&weight))
+    } else {
+        let (x, weight) = (widened(x), widened(weight));
+        product(1.0, rows::<f32>(&x), matrix(&weight))
+    };
+    rounded(tensor(y, shape), dtype)
 }
 
 pub(super) fn weight_gradient(x: Primitive, dy: Primitive) -> Primitive {
     let (x, dy) = (dense(x), dense(dy));
-    let (x, dy) = (rows(&x).transposed(), rows(&dy));
-    let shape = Shape::from(vec![x.shape()[0], dy.shape()[1]]);
-    tensor(product(1.0, x, dy), shape)
+    if all_bf16(&[&x, &dy]) {
+        turned_product(rows::<bf16>(&x), rows(&dy))
+    } else {
+        let (x, dy) = (widened(x), widened(dy));
+        turned_product(rows::<f32>(&x), rows(&dy))
+    }
+}
+
+/// `x^T dy`.
+fn turned_product<T: Entry>(x: View<T>, dy: View<T>) -> Primitive {
+    let shape = Shape::from(vec![x.shape()[1], dy.shape()[1]]);
+    tensor(product(1.0, x.transposed(), dy), shape)
 }
 
 pub(super) fn add_weight_gradient(sum: Primitive, x: Primitive, dy: Primitive) -> Primitive {
     let (mut sum, x, dy) = (owned(sum), dense(x), dense(dy));
-    let (x, dy) = (rows(&x).transposed(), rows(&dy));
-    let to = ViewMut::rows(values_mut(&mut sum), x.shape()[0], dy.shape()[1]);
-    gemm(to, Then::Add, 1.0, x, dy, Threads::All);
+    if all_bf16(&[&x, &dy]) {
+        add_turned_product(values_mut(&mut sum), rows::<bf16>(&x), rows(&dy));
+    } else {
+        let (x, dy) = (widened(x), widened(dy));
+        add_turned_product(values_mut(&mut sum), rows::<f32>(&x), rows(&dy));
+    }
     sum
+}
+
+fn add_turned_product<T: Entry>(sum: &mut [f32], x: View<T>, dy: View<T>) {
+    let to = ViewMut::rows(sum, x.shape()[1], dy.shape()[1]);
+    gemm(to, Then::Add, 1.0, x.transposed(), dy, Threads::All);
 }

@@ -1,5 +1,5 @@
-//! The flex backend's kernels: f32, multithreaded, vectorised; halves pass through them where a
-//! decoder meets them, and are otherwise left to the composed bodies.
+//! The flex backend's kernels: f32, multithreaded, vectorised. Halves are read as f32 and results rounded;
+//! products of bf16 are the processor's own where it has them.
 //!
 //! All work is cut into blocks whose size depends on the shapes alone, and sums over blocks are
 //! taken in the blocks' order, so a result is the same whatever the number of threads.
@@ -25,6 +25,7 @@ mod weighted_sum;
 use burn::backend::Flex;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::bf16;
 
 use crate::DistillationMix;
 use crate::adamw::AdamWStep;
@@ -32,25 +33,25 @@ use crate::ops::FusedOps;
 use crate::weighted_sum::States;
 use buffer::all_f32;
 use distillation::Pair;
-use halves::{at_most_f32, in_f32};
+use halves::{all_bf16, at_most_f32, in_f32, rounded, widened};
 
 type Primitive = FloatTensor<Flex>;
 
 impl FusedOps for Flex {
     fn project(x: Primitive, weight: Primitive) -> Primitive {
         if at_most_f32(&[&x, &weight]) {
-            in_f32([x], |[x]| match few_rows::are(&x) {
+            match few_rows::are(&x) {
                 // Halves too are read where they lie: a decoder's time is that of fetching them.
-                true => few_rows::product(x, weight),
-                false => linear::forward(x, halves::widened(weight)),
-            })
+                true => in_f32([x], |[x]| few_rows::product(x, weight)),
+                false => linear::forward(x, weight),
+            }
         } else {
             crate::linear::forward::<Self>(x, weight)
         }
     }
 
     fn weight_gradient(x: Primitive, dy: Primitive) -> Primitive {
-        if all_f32(&[&x, &dy]) {
+        if at_most_f32(&[&x, &dy]) {
             linear::weight_gradient(x, dy)
         } else {
             crate::linear::weight_gradient::<Self>(x, dy)
@@ -58,7 +59,7 @@ impl FusedOps for Flex {
     }
 
     fn add_weight_gradient(sum: Primitive, x: Primitive, dy: Primitive) -> Primitive {
-        if all_f32(&[&sum, &x, &dy]) {
+        if all_f32(&[&sum]) && at_most_f32(&[&x, &dy]) {
             linear::add_weight_gradient(sum, x, dy)
         } else {
             Self::float_add(sum, crate::linear::weight_gradient::<Self>(x, dy))
@@ -74,8 +75,10 @@ impl FusedOps for Flex {
     }
 
     fn swiglu_backward(gate: Primitive, up: Primitive, dy: Primitive) -> (Primitive, Primitive) {
-        if all_f32(&[&gate, &up, &dy]) {
-            swiglu::backward(gate, up, dy)
+        if at_most_f32(&[&gate, &up, &dy]) {
+            let dtype = gate.dtype();
+            let (d_gate, d_up) = swiglu::backward(widened(gate), widened(up), widened(dy));
+            (rounded(d_gate, dtype), rounded(d_up, dtype))
         } else {
             crate::swiglu::backward::<Self>(gate, up, dy)
         }
@@ -97,16 +100,21 @@ impl FusedOps for Flex {
         dy: Primitive,
         eps: f64,
     ) -> (Primitive, Primitive) {
-        if all_f32(&[&x, &gamma, &dy]) {
-            rms_norm::backward(x, gamma, dy, eps as f32)
+        if at_most_f32(&[&x, &gamma, &dy]) {
+            let dtype = x.dtype();
+            let (x, gamma, dy) = (widened(x), widened(gamma), widened(dy));
+            let (dx, d_gamma) = rms_norm::backward(x, gamma, dy, eps as f32);
+            (rounded(dx, dtype), d_gamma)
         } else {
             crate::rms_norm::backward::<Self>(x, gamma, dy, eps)
         }
     }
 
     fn layer_norm(x: Primitive, gamma: Primitive, beta: Primitive, eps: f64) -> Primitive {
-        if all_f32(&[&x, &gamma, &beta]) {
-            layer_norm::forward(x, gamma, beta, eps as f32)
+        if at_most_f32(&[&x, &gamma, &beta]) {
+            in_f32([x, gamma, beta], |[x, gamma, beta]| {
+                layer_norm::forward(x, gamma, beta, eps as f32)
+            })
         } else {
             crate::layer_norm::forward::<Self>(x, gamma, beta, eps)
         }
@@ -118,8 +126,11 @@ impl FusedOps for Flex {
         dy: Primitive,
         eps: f64,
     ) -> (Primitive, Primitive, Primitive) {
-        if all_f32(&[&x, &gamma, &dy]) {
-            layer_norm::backward(x, gamma, dy, eps as f32)
+        if at_most_f32(&[&x, &gamma, &dy]) {
+            let dtype = x.dtype();
+            let (x, gamma, dy) = (widened(x), widened(gamma), widened(dy));
+            let (dx, d_gamma, d_beta) = layer_norm::backward(x, gamma, dy, eps as f32);
+            (rounded(dx, dtype), d_gamma, d_beta)
         } else {
             crate::layer_norm::backward::<Self>(x, gamma, dy, eps)
         }
@@ -136,8 +147,10 @@ impl FusedOps for Flex {
     }
 
     fn weighted_sum(states: States<Self>, weights: Primitive) -> Primitive {
-        if all_f32(&[&weights]) && states.0.iter().all(|s| all_f32(&[s])) {
-            weighted_sum::forward(states.0, weights)
+        if at_most_f32(&[&weights]) && states.0.iter().all(|s| at_most_f32(&[s])) {
+            let dtype = states.0[0].dtype();
+            let states = states.0.into_iter().map(widened).collect();
+            rounded(weighted_sum::forward(states, widened(weights)), dtype)
         } else {
             crate::weighted_sum::forward::<Self>(states, weights)
         }
@@ -148,8 +161,13 @@ impl FusedOps for Flex {
         weights: Primitive,
         dy: Primitive,
     ) -> (States<Self>, Primitive) {
-        if all_f32(&[&weights, &dy]) && states.0.iter().all(|s| all_f32(&[s])) {
-            let (d_states, d_weights) = weighted_sum::backward(states.0, weights, dy);
+        if at_most_f32(&[&weights, &dy]) && states.0.iter().all(|s| at_most_f32(&[s])) {
+            let dtypes: Vec<_> = states.0.iter().map(|s| s.dtype()).collect();
+            let states = states.0.into_iter().map(widened).collect();
+            let (d_states, d_weights) =
+                weighted_sum::backward(states, widened(weights), widened(dy));
+            let d_states = d_states.into_iter().zip(dtypes);
+            let d_states = d_states.map(|(d, dtype)| rounded(d, dtype)).collect();
             (States(d_states), d_weights)
         } else {
             crate::weighted_sum::backward::<Self>(states, weights, dy)
@@ -162,8 +180,11 @@ impl FusedOps for Flex {
         v: Primitive,
         scale: f64,
     ) -> (Primitive, Primitive) {
-        if all_f32(&[&q, &k, &v]) {
-            attention::forward(q, k, v, scale as f32)
+        if at_most_f32(&[&q, &k, &v]) {
+            let dtype = q.dtype();
+            let (q, k, v) = (widened(q), widened(k), widened(v));
+            let (y, lse) = attention::forward(q, k, v, scale as f32);
+            (rounded(y, dtype), lse)
         } else {
             crate::attention::forward::<Self>(q, k, v, scale)
         }
@@ -178,8 +199,11 @@ impl FusedOps for Flex {
         dy: Primitive,
         scale: f64,
     ) -> (Primitive, Primitive, Primitive) {
-        if all_f32(&[&q, &k, &v, &out, &lse, &dy]) {
-            attention::backward([q, k, v, out, dy], lse, scale as f32)
+        if all_f32(&[&lse]) && at_most_f32(&[&q, &k, &v, &out, &dy]) {
+            let dtype = q.dtype();
+            let tensors = [q, k, v, out, dy].map(widened);
+            let (dq, dk, dv) = attention::backward(tensors, lse, scale as f32);
+            (rounded(dq, dtype), rounded(dk, dtype), rounded(dv, dtype))
         } else {
             crate::attention::backward::<Self>(q, k, v, out, lse, dy, scale)
         }
@@ -192,7 +216,9 @@ impl FusedOps for Flex {
         weights: Primitive,
     ) -> Primitive {
         if all_f32(&[&hidden, &projection, &weights]) {
-            cross_entropy::forward(hidden, projection, targets, weights)
+            cross_entropy::forward::<f32>(hidden, projection, targets, weights)
+        } else if all_bf16(&[&hidden, &projection]) && all_f32(&[&weights]) {
+            cross_entropy::forward::<bf16>(hidden, projection, targets, weights)
         } else {
             crate::cross_entropy::forward::<Self>(hidden, projection, targets, weights)
         }
@@ -205,7 +231,9 @@ impl FusedOps for Flex {
         weights: Primitive,
     ) -> (Primitive, Primitive, Primitive) {
         if all_f32(&[&hidden, &projection, &weights]) {
-            cross_entropy::with_gradients(hidden, projection, targets, weights)
+            cross_entropy::with_gradients::<f32>(hidden, projection, targets, weights)
+        } else if all_bf16(&[&hidden, &projection]) && all_f32(&[&weights]) {
+            cross_entropy::with_gradients::<bf16>(hidden, projection, targets, weights)
         } else {
             crate::cross_entropy::with_gradients::<Self>(hidden, projection, targets, weights)
         }

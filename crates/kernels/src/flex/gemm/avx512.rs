@@ -1,4 +1,4 @@
-//! Products of large f32 matrices on processors with AVX-512.
+//! Products of large matrices on processors with AVX-512: of f32, and of bf16 with sums in f32.
 //!
 //! The scheme is that of Goto and van de Geijn (*Anatomy of High-Performance Matrix Multiplication*,
 //! 2008): a block of b is copied into panels of 32 columns, as the innermost loop reads it, and every
@@ -9,12 +9,18 @@
 //! an operand. Here all threads copy, a transposed b by blocks of 16 x 16 in registers, and a is read
 //! where it lies. Sums are taken in the same order: over at most 512 products at a time, fused, in the
 //! order of k. So where the gemm crate cuts as many at a time the bits are the same.
+//!
+//! Of bf16 one instruction (VDPBF16PS) multiplies pairs, entries that follow each other in k, twice as
+//! many as f32. So everything here counts in *words* of 32 bits: an f32, or such a pair. Where k runs
+//! along memory pairs are there already; where it runs across they are put together as they are copied,
+//! a's too.
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, transmute};
 use std::ops::Range;
 
+use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use super::{Then, Threads, View};
@@ -23,7 +29,7 @@ use super::{Then, Threads, View};
 const ROWS: usize = 14;
 /// Columns of a tile, two registers.
 const COLUMNS: usize = 32;
-/// The most products that are summed up before the sum goes to memory, as in the gemm crate.
+/// The most words that are multiplied before the sum goes to memory, as in the gemm crate.
 const DEPTH: usize = 512;
 /// The most columns of b that are copied at a time: 4 MiB with the depth above, for the last cache.
 const COPIED_COLUMNS: usize = 2048;
@@ -37,17 +43,86 @@ const COPIED_ROWS: usize = 16;
 /// Fewer multiplications than this are left to one thread.
 const WORTH_A_THREAD: usize = 1 << 20;
 
-/// Whether [`product`] may be called, and is worth it: copying b has to pay, which the gemm crate
-/// does not do where b's rows lie as they are read.
-pub(super) fn serves(a: View, b: View) -> bool {
-    let ([m, k], [_, n]) = (a.shape, b.shape);
-    let rows = if b.strides[1] == 1 { 256 } else { 64 };
-    m >= rows && n >= COLUMNS && k >= 16 && is_x86_feature_detected!("avx512f")
+/// What is multiplied.
+pub(in super::super) trait Factor: Copy + Sync + 'static {
+    /// Entries that follow each other in k, to a word.
+    const IN_A_WORD: usize;
+    /// By height, from one row on.
+    const TILES: [Tile; ROWS];
+
+    /// Whether [`product`] may be called, and is worth it.
+    fn are_served(a: View<Self>, b: View<Self>) -> bool;
+
+    /// A word of one row: its entries from the given one on, with zeros past the last.
+    fn word(row: &[Self]) -> f32;
+
+    /// 16 words, of as many rows that lie side by side: their entries of one place in k, and of the next.
+    ///
+    /// # Safety
+    ///
+    /// The processor has AVX-512; 16 entries may be read at each pointer, and 16 words written.
+    unsafe fn words(entries: *const Self, next: *const Self, to: *mut f32);
+}
+
+impl Factor for f32 {
+    const IN_A_WORD: usize = 1;
+    const TILES: [Tile; ROWS] = tiles!(f32_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+
+    /// Copying b has to pay, which the gemm crate does not do where b's rows lie as they are read.
+    fn are_served(a: View, b: View) -> bool {
+        let ([m, k], [_, n]) = (a.shape, b.shape);
+        let rows = if b.strides[1] == 1 { 256 } else { 64 };
+        m >= rows && n >= COLUMNS && k >= 16 && is_x86_feature_detected!("avx512f")
+    }
+
+    fn word(row: &[Self]) -> f32 {
+        row[0]
+    }
+
+    unsafe fn words(entries: *const Self, _: *const Self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(entries, to, 16) };
+    }
+}
+
+impl Factor for bf16 {
+    const IN_A_WORD: usize = 2;
+    const TILES: [Tile; ROWS] = tiles!(bf16_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+
+    /// The other way reads both operands as f32 first.
+    fn are_served(a: View<Self>, b: View<Self>) -> bool {
+        let ([m, k], [_, n]) = (a.shape, b.shape);
+        m >= ROWS
+            && n >= COLUMNS
+            && k >= 16
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bf16")
+    }
+
+    fn word(row: &[Self]) -> f32 {
+        let bits = |i: usize| row.get(i).map_or(0, |x| u32::from(x.to_bits()));
+        f32::from_bits(bits(0) | bits(1) << 16)
+    }
+
+    unsafe fn words(entries: *const Self, next: *const Self, to: *mut f32) {
+        #[target_feature(enable = "avx512f")]
+        unsafe fn words(entries: *const bf16, next: *const bf16, to: *mut f32) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(entries.cast()));
+                let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(next.cast()));
+                let words = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+                _mm512_storeu_si512(to.cast(), words);
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { words(entries, next, to) };
+    }
 }
 
 /// The result's first entry; rows are `row` apart.
 #[derive(Clone, Copy)]
-pub(super) struct Out {
+pub(in super::super) struct Out {
     pub(super) data: *mut f32,
     pub(super) row: usize,
 }
@@ -61,24 +136,34 @@ unsafe impl Sync for Out {}
 ///
 /// # Safety
 ///
-/// The processor has AVX-512. The rows of a matrix of a's height and b's width at `out` may be
+/// [`Factor::are_served`] said yes. The rows of a matrix of a's height and b's width at `out` may be
 /// written, and with [`Then::Add`] read; they do not overlap, and none is a part of a or b.
-pub(super) unsafe fn product(out: Out, then: Then, scale: f32, a: View, b: View, threads: Threads) {
+pub(super) unsafe fn product<E: Factor>(
+    out: Out,
+    then: Then,
+    scale: f32,
+    a: View<E>,
+    b: View<E>,
+    threads: Threads,
+) {
     let ([m, k], [_, n]) = (a.shape, b.shape);
     let threads = match m * n * k < WORTH_A_THREAD {
         true => Threads::Caller,
         false => threads,
     };
-    let (depth, columns) = (even_part(k, DEPTH), even_part(n, COPIED_COLUMNS));
+    // Both operands as rows along k.
+    let b = b.transposed();
+    let words = k.div_ceil(E::IN_A_WORD);
+    let (depth, columns) = (even_part(words, DEPTH), even_part(n, COPIED_COLUMNS));
     let columns = columns.next_multiple_of(COLUMNS);
     let mut buffer = COPY_OF_B.take();
     let panels = room(&mut buffer, depth * columns);
     let group = group_of(m, threads) * ROWS;
     for c in (0..n).step_by(columns) {
-        for p in (0..k).step_by(depth) {
+        for p in (0..words).step_by(depth) {
             let copy = Panels {
                 data: panels,
-                depth: p..(p + depth).min(k),
+                depth: p..(p + depth).min(words),
                 columns: c..(c + columns).min(n),
             };
             copy.fill(b, threads);
@@ -144,17 +229,82 @@ impl Out {
     }
 }
 
-impl View<'_> {
-    fn at(&self, row: usize, column: usize) -> *const f32 {
-        let [r, c] = self.strides;
-        self.data.as_ptr().wrapping_add(row * r + column * c)
+/// Rows of words that lie in memory: the first, and the steps to the next row and the next word.
+#[derive(Clone, Copy)]
+struct Words {
+    data: *const f32,
+    strides: [usize; 2],
+}
+
+impl Words {
+    fn at(self, row: usize, word: usize) -> *const f32 {
+        let [r, w] = self.strides;
+        self.data.wrapping_add(row * r + word * w)
     }
 }
 
-/// A part of b as panels of [`COLUMNS`] columns, one after the other, each row by row; the last is
-/// filled up with zeros.
+/// Rows along k.
+impl<E: Factor> View<'_, E> {
+    fn at(&self, row: usize, entry: usize) -> *const E {
+        let [r, e] = self.strides;
+        self.data.as_ptr().wrapping_add(row * r + entry * e)
+    }
+
+    /// Its words, if they are there.
+    fn in_words(&self) -> Option<Words> {
+        let ([_, k], [row, entry]) = (self.shape, self.strides);
+        let whole = |n: usize| n.is_multiple_of(E::IN_A_WORD);
+        let there = E::IN_A_WORD == 1 || entry == 1 && whole(row) && whole(k);
+        there.then(|| Words {
+            data: self.data.as_ptr().cast(),
+            strides: [row / E::IN_A_WORD, entry],
+        })
+    }
+
+    /// A word, put together.
+    fn word(&self, row: usize, word: usize) -> f32 {
+        let first = word * E::IN_A_WORD;
+        let last = (first + E::IN_A_WORD).min(self.shape[1]) - 1;
+        // SAFETY: entries of the view, which its constructor checked.
+        let entries = [first, last].map(|k| unsafe { *self.at(row, k) });
+        E::word(&entries[..=last - first])
+    }
+
+    /// A word of each of 16 rows from the given one on, one after the other; zeros for those past the last.
+    ///
+    /// # Safety
+    ///
+    /// The processor has AVX-512; 16 words may be written.
+    unsafe fn put_together(&self, row: usize, word: usize, to: *mut f32) {
+        let [rows, k] = self.shape;
+        let first = word * E::IN_A_WORD;
+        if self.strides[0] == 1 && row + 16 <= rows {
+            let next = match first + 1 < k {
+                true => self.at(row, first + 1),
+                false => ZEROS.0.as_ptr().cast(),
+            };
+            // SAFETY: 16 entries next to each other, and as many zeros; the rest says the caller.
+            unsafe { E::words(self.at(row, first), next, to) };
+        } else {
+            for i in 0..16 {
+                let word = match row + i < rows {
+                    true => self.word(row + i, word),
+                    false => 0.0,
+                };
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(i) = word };
+            }
+        }
+    }
+}
+
+static ZEROS: Line = Line([0.0; 16]);
+
+/// A part of b as panels of [`COLUMNS`] columns, one after the other, each a word of all columns after
+/// the other; the last is filled up with zeros.
 struct Panels {
     data: Out,
+    /// Words.
     depth: Range<usize>,
     columns: Range<usize>,
 }
@@ -174,57 +324,53 @@ impl Panels {
         self.data.at((panel * self.depth.len() + row) * COLUMNS)
     }
 
-    fn fill(&self, b: View, threads: Threads) {
-        if b.strides[1] == 1 {
-            each(self.depth.len().div_ceil(COPIED_ROWS), threads, |i| {
+    /// Copies from b, whose columns are the rows here.
+    fn fill<E: Factor>(&self, b: View<E>, threads: Threads) {
+        match b.in_words() {
+            Some(words) if words.strides[1] == 1 => each(self.count(), threads, |panel| {
+                self.turn(b, panel);
+            }),
+            _ => each(self.depth.len().div_ceil(COPIED_ROWS), threads, |i| {
                 let rows = i * COPIED_ROWS..((i + 1) * COPIED_ROWS).min(self.depth.len());
                 for row in rows {
                     for panel in 0..self.count() {
-                        self.copy_entries(b, panel, row);
+                        self.copy_row(b, panel, row);
                     }
                 }
-            });
-        } else {
-            each(self.count(), threads, |panel| {
-                let mut row = 0;
-                if b.strides[0] == 1 && self.width(panel) == COLUMNS {
-                    while row + 16 <= self.depth.len() {
-                        for half in [0, 16] {
-                            let column = self.columns.start + panel * COLUMNS + half;
-                            let from = b.at(self.depth.start + row, column);
-                            let to = self.at(panel, row).wrapping_add(half);
-                            // SAFETY: the processor is `product`'s promise. Of b these are 16 rows
-                            // and 16 columns, each column's entries next to each other; of the
-                            // panel, half of 16 rows, which start on cache lines.
-                            unsafe { transpose(from, b.strides[1], to) };
-                        }
-                        row += 16;
-                    }
+            }),
+        }
+    }
+
+    /// A panel from columns that run along memory.
+    fn turn<E: Factor>(&self, b: View<E>, panel: usize) {
+        let words = b.in_words().expect("invariant: seen by fill");
+        let mut row = 0;
+        if self.width(panel) == COLUMNS {
+            while row + 16 <= self.depth.len() {
+                for half in [0, 16] {
+                    let column = self.columns.start + panel * COLUMNS + half;
+                    let from = words.at(column, self.depth.start + row);
+                    let to = self.at(panel, row).wrapping_add(half);
+                    // SAFETY: the processor is `product`'s promise. Of b these are 16 words of each of
+                    // 16 columns, each column's next to each other; of the panel, half of 16 rows,
+                    // which start on cache lines.
+                    unsafe { transpose(from, words.strides[0], to) };
                 }
-                for row in row..self.depth.len() {
-                    self.copy_entries(b, panel, row);
-                }
-            });
+                row += 16;
+            }
+        }
+        for row in row..self.depth.len() {
+            self.copy_row(b, panel, row);
         }
     }
 
     /// One row of a panel.
-    fn copy_entries(&self, b: View, panel: usize, row: usize) {
-        let width = self.width(panel);
-        let column = self.columns.start + panel * COLUMNS;
-        let (from, to) = (b.at(self.depth.start + row, column), self.at(panel, row));
-        // SAFETY: of b these are entries of one row, of the panel one row.
-        unsafe {
-            if width == COLUMNS && b.strides[1] == 1 {
-                std::ptr::copy_nonoverlapping(from, to, COLUMNS);
-            } else {
-                for i in 0..COLUMNS {
-                    *to.add(i) = match i < width {
-                        true => *from.add(i * b.strides[1]),
-                        false => 0.0,
-                    };
-                }
-            }
+    fn copy_row<E: Factor>(&self, b: View<E>, panel: usize, row: usize) {
+        for half in [0, 16] {
+            let column = self.columns.start + panel * COLUMNS + half;
+            let to = self.at(panel, row).wrapping_add(half);
+            // SAFETY: the processor is `product`'s promise; this is half a row of the panel.
+            unsafe { b.put_together(column, self.depth.start + row, to) };
         }
     }
 }
@@ -281,125 +427,185 @@ unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
 /// # Safety
 ///
 /// That of [`product`], for these rows; the panels are filled.
-unsafe fn rows_of_tiles(out: Out, then: Then, scale: f32, a: View, rows: Range<usize>, b: &Panels) {
+unsafe fn rows_of_tiles<E: Factor>(
+    out: Out,
+    then: Then,
+    scale: f32,
+    a: View<E>,
+    rows: Range<usize>,
+    b: &Panels,
+) {
     let depth = b.depth.len();
     let mut buffer = COPY_OF_A.take();
-    let copy = crowded(a).then(|| copy_rows(&mut buffer, a, rows.clone(), b.depth.clone()));
-    for first in rows.clone().step_by(ROWS) {
+    let tiles = match a.in_words() {
+        Some(words) if crowded(words) => {
+            copy_rows(&mut buffer, words, rows.clone(), b.depth.clone())
+        }
+        Some(words) => Tiles {
+            data: words.at(rows.start, b.depth.start),
+            tile: ROWS * words.strides[0],
+            strides: words.strides,
+        },
+        None => put_together(&mut buffer, a, rows.clone(), b.depth.clone()),
+    };
+    for (i, first) in rows.clone().step_by(ROWS).enumerate() {
         let height = ROWS.min(rows.end - first);
-        let a = match copy {
-            Some(copy) => (
-                copy.at((first - rows.start) * copy.row).cast_const(),
-                [copy.row, 1],
-            ),
-            None => (a.at(first, b.depth.start), a.strides),
-        };
+        let a = (tiles.data.wrapping_add(i * tiles.tile), tiles.strides);
         for panel in 0..b.count() {
             let to = out.at(first * out.row + b.columns.start + panel * COLUMNS);
             let to = Out { data: to, ..out };
             // SAFETY: the caller's promise, of which this is one tile; a's rows and the panel have
-            // `depth` entries.
+            // `depth` words.
             unsafe {
                 let panel = (b.at(panel, 0).cast_const(), b.width(panel));
-                TILES[height - 1](to, then, scale, a, panel, depth);
+                E::TILES[height - 1](to, then, scale, a, panel, depth);
             }
         }
     }
     COPY_OF_A.set(buffer);
 }
 
+/// Rows of a for some tiles: the first word, the step to the next tile, and those within one.
+struct Tiles {
+    data: *const f32,
+    tile: usize,
+    strides: [usize; 2],
+}
+
 /// Whether the rows of a tile would drive each other out of the first cache: those a multiple of
 /// 4 KiB apart share its sets, which have fewer places than a tile has rows.
-fn crowded(a: View) -> bool {
+fn crowded(a: Words) -> bool {
     a.strides[1] == 1 && a.strides[0].is_multiple_of(1024)
 }
 
 /// Rows of a, apart by a cache line more than they are long.
-fn copy_rows(buffer: &mut Buffer, a: View, rows: Range<usize>, depth: Range<usize>) -> Out {
+fn copy_rows(buffer: &mut Buffer, a: Words, rows: Range<usize>, depth: Range<usize>) -> Tiles {
     let row = depth.len().next_multiple_of(16) + 16;
-    let copy = Out {
-        row,
-        ..room(buffer, rows.len() * row)
-    };
+    let copy = room(buffer, rows.len() * row);
     for (i, r) in rows.enumerate() {
         let (from, to) = (a.at(r, depth.start), copy.at(i * row));
-        // SAFETY: entries of one row of a, next to each other, as `crowded` saw; the copy has room
+        // SAFETY: words of one row of a, next to each other, as `crowded` saw; the copy has room
         // for them.
         unsafe { std::ptr::copy_nonoverlapping(from, to, depth.len()) };
     }
-    copy
+    Tiles {
+        data: copy.data,
+        tile: ROWS * row,
+        strides: [row, 1],
+    }
 }
 
-/// Where a tile goes, what happens there, by what it is multiplied; a's first entry and its strides;
+/// Rows of a whose words are not there: for each tile the words of its rows, and of two more, by depth.
+fn put_together<E: Factor>(
+    buffer: &mut Buffer,
+    a: View<E>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+) -> Tiles {
+    let tile = 16 * depth.len();
+    let copy = room(buffer, rows.len().div_ceil(ROWS) * tile);
+    for (w, word) in depth.enumerate() {
+        for (i, row) in rows.clone().step_by(ROWS).enumerate() {
+            // SAFETY: the processor is `product`'s promise; the copy has room for them.
+            unsafe { a.put_together(row, word, copy.at(i * tile + 16 * w)) };
+        }
+    }
+    Tiles {
+        data: copy.data,
+        tile,
+        strides: [1, 16],
+    }
+}
+
+/// Where a tile goes, what happens there, by what it is multiplied; a's first word and its strides;
 /// the panel and its width; the depth.
-type Tile = unsafe fn(Out, Then, f32, (*const f32, [usize; 2]), (*const f32, usize), usize);
+pub(in super::super) type Tile =
+    unsafe fn(Out, Then, f32, (*const f32, [usize; 2]), (*const f32, usize), usize);
 
 macro_rules! tiles {
-    ($($height:literal)*) => { [$(tile::<$height> as Tile),*] };
+    ($tile:ident $($height:literal)*) => { [$($tile::<$height> as Tile),*] };
 }
-/// By height, from one row on.
-static TILES: [Tile; ROWS] = tiles!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+use tiles;
 
-/// A tile of the result.
-///
-/// Steps wrap and a's entries are loaded instead of dereferenced, so that no profile checks anything
-/// between the products.
-///
-/// # Safety
-///
-/// The processor has AVX-512. The tile may be written, and read if it is added to; a has `HEIGHT`
-/// rows of `depth` entries, the panel `depth` rows.
-#[target_feature(enable = "avx512f")]
-unsafe fn tile<const HEIGHT: usize>(
-    out: Out,
-    then: Then,
-    scale: f32,
-    (a, strides): (*const f32, [usize; 2]),
-    (mut b, width): (*const f32, usize),
-    depth: usize,
-) {
-    let out_rows: [_; HEIGHT] = std::array::from_fn(|r| out.at(r.wrapping_mul(out.row)));
-    for row in out_rows {
-        for half in [0, 16] {
-            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(half).cast());
-        }
-    }
-    let rows: [_; HEIGHT] = std::array::from_fn(|r| a.wrapping_add(r.wrapping_mul(strides[0])));
-    let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
-    let mut entry = 0usize;
-    for _ in 0..depth {
-        // Of a transposed a each product takes entries of one row, and rows are too far apart for the
-        // processor to guess the next. Where there is none nothing is fetched.
-        let ahead = rows[0].wrapping_add(entry.wrapping_add(AHEAD.wrapping_mul(strides[1])));
-        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
-        // SAFETY: a row of the panel, on a cache line, and an entry of each row of a.
-        unsafe {
-            let columns = [_mm512_load_ps(b), _mm512_load_ps(b.wrapping_add(16))];
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let a = _mm512_broadcastss_ps(_mm_load_ss(row.wrapping_add(entry)));
-                sums[0] = _mm512_fmadd_ps(a, columns[0], sums[0]);
-                sums[1] = _mm512_fmadd_ps(a, columns[1], sums[1]);
+/// The tiles of one type, `$sum` being a sum and the products of a word of `$a` and of `$b` for it.
+macro_rules! tile {
+    ($name:ident, $features:literal, |$a:ident, $b:ident, $sum:ident| $more:expr) => {
+        /// A tile of the result.
+        ///
+        /// Steps wrap and a's words are loaded instead of dereferenced, so that no profile checks
+        /// anything between the products.
+        ///
+        /// # Safety
+        ///
+        /// The processor has the features. The tile may be written, and read if it is added to; a has
+        /// `HEIGHT` rows of `depth` words, the panel `depth` rows.
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const HEIGHT: usize>(
+            out: Out,
+            then: Then,
+            scale: f32,
+            (a, strides): (*const f32, [usize; 2]),
+            (mut b, width): (*const f32, usize),
+            depth: usize,
+        ) {
+            let out_rows: [_; HEIGHT] = std::array::from_fn(|r| out.at(r.wrapping_mul(out.row)));
+            for row in out_rows {
+                for half in [0, 16] {
+                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(half).cast());
+                }
             }
-        }
-        entry = entry.wrapping_add(strides[1]);
-        b = b.wrapping_add(COLUMNS);
-    }
-    let scale = _mm512_set1_ps(scale);
-    for (half, columns) in [(0, width.min(16)), (1, width.saturating_sub(16))] {
-        let mask = ((1u32 << columns) - 1) as __mmask16;
-        for (sums, row) in sums.iter().zip(out_rows) {
-            let to = row.wrapping_add(16 * half);
-            // SAFETY: entries of the tile; the mask leaves out those beyond it.
-            unsafe {
-                let value = match then {
-                    Then::Replace => _mm512_mul_ps(scale, sums[half]),
-                    Then::Add => {
-                        _mm512_fmadd_ps(scale, sums[half], _mm512_maskz_loadu_ps(mask, to))
+            let rows: [_; HEIGHT] =
+                std::array::from_fn(|r| a.wrapping_add(r.wrapping_mul(strides[0])));
+            let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
+            let mut entry = 0usize;
+            for _ in 0..depth {
+                // Of a transposed a each product takes entries of one row, and rows are too far apart for the
+                // processor to guess the next. Where there is none nothing is fetched.
+                let ahead =
+                    rows[0].wrapping_add(entry.wrapping_add(AHEAD.wrapping_mul(strides[1])));
+                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
+                // SAFETY: a row of the panel, on a cache line, and an entry of each row of a.
+                unsafe {
+                    let columns = [_mm512_load_ps(b), _mm512_load_ps(b.wrapping_add(16))];
+                    for (sums, row) in sums.iter_mut().zip(rows) {
+                        let a = _mm512_broadcastss_ps(_mm_load_ss(row.wrapping_add(entry)));
+                        for (sum, b) in sums.iter_mut().zip(columns) {
+                            let ($a, $b, $sum) = (a, b, *sum);
+                            *sum = $more;
+                        }
                     }
-                };
-                _mm512_mask_storeu_ps(to, mask, value);
+                }
+                entry = entry.wrapping_add(strides[1]);
+                b = b.wrapping_add(COLUMNS);
+            }
+            let scale = _mm512_set1_ps(scale);
+            for (half, columns) in [(0, width.min(16)), (1, width.saturating_sub(16))] {
+                let mask = ((1u32 << columns) - 1) as __mmask16;
+                for (sums, row) in sums.iter().zip(out_rows) {
+                    let to = row.wrapping_add(16 * half);
+                    // SAFETY: entries of the tile; the mask leaves out those beyond it.
+                    unsafe {
+                        let value = match then {
+                            Then::Replace => _mm512_mul_ps(scale, sums[half]),
+                            Then::Add => {
+                                _mm512_fmadd_ps(scale, sums[half], _mm512_maskz_loadu_ps(mask, to))
+                            }
+                        };
+                        _mm512_mask_storeu_ps(to, mask, value);
+                    }
+                }
             }
         }
-    }
+    };
 }
+
+tile!(f32_tile, "avx512f", |a, b, sum| _mm512_fmadd_ps(a, b, sum));
+tile!(bf16_tile, "avx512f,avx512bf16", |a, b, sum| {
+    // Registers of the same size, in which every pattern of bits stands for numbers.
+    _mm512_dpbf16_ps(
+        sum,
+        transmute::<__m512, __m512bh>(a),
+        transmute::<__m512, __m512bh>(b),
+    )
+});
