@@ -40,7 +40,7 @@ pub(super) fn owned(x: Primitive) -> Primitive {
         x
     } else {
         let from = values(&x);
-        let copy = filled(from.len(), BLOCK, |i, part| {
+        let copy = filled(from.len(), BLOCK, |i, part: &mut [f32]| {
             part.copy_from_slice(nth_block(from, i, BLOCK));
         });
         tensor(copy, x.shape())
@@ -80,10 +80,14 @@ pub(super) fn for_blocks<T: Send>(out: &mut [T], block: usize, f: impl Fn(usize,
 ///
 /// Unlike `vec![0.0; len]` followed by that, each thread clears its own blocks, which are then in
 /// its cache; one thread clearing everything takes as long as many a kernel.
-pub(super) fn filled(len: usize, block: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+pub(super) fn filled<T: Copy + Default + Send>(
+    len: usize,
+    block: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) -> Vec<T> {
     let mut values = Vec::with_capacity(len);
     for_blocks(&mut values.spare_capacity_mut()[..len], block, |i, part| {
-        part.fill(MaybeUninit::new(0.0));
+        part.fill(MaybeUninit::new(T::default()));
         // SAFETY: all of `part` was written in the line before.
         f(i, unsafe { part.assume_init_mut() });
     });
@@ -122,7 +126,7 @@ mod tests {
     #[test]
     fn every_block_is_filled_once() {
         for len in [0, 1, 7, 8, 9, 1000] {
-            let values = filled(len, 8, |i, part| {
+            let values = filled(len, 8, |i, part: &mut [f32]| {
                 for (j, x) in part.iter_mut().enumerate() {
                     *x += (8 * i + j) as f32;
                 }

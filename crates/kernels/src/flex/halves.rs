@@ -7,7 +7,7 @@ use burn::tensor::{DType, TensorData, bf16, f16};
 use half::slice::HalfFloatSliceExt;
 
 use super::Primitive;
-use super::buffer::{dense, filled, for_blocks, nth_block, tensor, values};
+use super::buffer::{dense, filled, nth_block, tensor, values};
 use super::simd::vectorised;
 
 /// Elements converted by a thread at a time.
@@ -57,7 +57,7 @@ impl<'a> Floats<'a> {
                 scratch
             }
             Self::Bf16(x) => {
-                x[range].convert_to_f32_slice(scratch);
+                widen_bf16(&x[range], scratch);
                 scratch
             }
         }
@@ -131,15 +131,13 @@ fn as_it_lies(x: Primitive, f: impl FnOnce(Primitive) -> Primitive) -> Primitive
     f(dense(x))
 }
 
-fn each_rounded<T: Clone + Default + Send>(
+fn each_rounded<T: Copy + Default + Send>(
     from: &[f32],
     round: impl Fn(&[f32], &mut [T]) + Sync,
 ) -> Vec<T> {
-    let mut to = vec![T::default(); from.len()];
-    for_blocks(&mut to, BLOCK, |i, part| {
+    filled(from.len(), BLOCK, |i, part| {
         round(nth_block(from, i, BLOCK), part);
-    });
-    to
+    })
 }
 
 /// Values as bf16.
@@ -148,6 +146,12 @@ pub(super) fn in_bf16(x: &[f32]) -> Vec<bf16> {
 }
 
 vectorised! {
+    fn widen_bf16(from: &[bf16], to: &mut [f32]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = wide_bf16(from);
+        }
+    }
+
     /// As [`bf16::from_f32`], written for loops that are made wide.
     fn round_to_bf16(from: &[f32], to: &mut [bf16]) {
         for (to, from) in to.iter_mut().zip(from) {
@@ -183,20 +187,27 @@ pub(super) fn at_most_f32(tensors: &[&Primitive]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Shape;
+
     use super::*;
 
     #[test]
     fn rounding_is_to_nearest_even() {
-        // Every half, what lies beside it and half way to the next, and the specials.
+        // Every bf16, what lies beside it and half way to the next, and the specials.
         let around = |bits: u16| {
             let bits = u32::from(bits) << 16;
             [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|more| f32::from_bits(bits + more))
         };
         let x: Vec<f32> = (0..=u16::MAX).flat_map(around).collect();
-        let mut found = vec![bf16::ZERO; x.len()];
-        round_to_bf16(&x, &mut found);
-        for (x, found) in x.into_iter().zip(found) {
-            assert_eq!(found.to_bits(), bf16::from_f32(x).to_bits(), "{x:e}");
+        let shape = Shape::from(vec![x.len()]);
+        let wide = tensor(x.clone(), shape);
+        let bf16s = rounded(wide.clone(), DType::BF16);
+        let f16s = rounded(wide, DType::F16);
+        let bf16s = bf16s.as_slice::<bf16>().unwrap();
+        let f16s = f16s.as_slice::<f16>().unwrap();
+        for ((x, b), f) in x.into_iter().zip(bf16s).zip(f16s) {
+            assert_eq!(b.to_bits(), bf16::from_f32(x).to_bits(), "{x:e}");
+            assert!(*f == f16::from_f32(x) || x.is_nan() && f.is_nan(), "{x:e}");
         }
     }
 
