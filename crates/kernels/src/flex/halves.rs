@@ -10,8 +10,8 @@ use super::Primitive;
 use super::buffer::{dense, filled, nth_block, tensor, values};
 use super::simd::vectorised;
 
-/// Elements converted by a thread at a time.
-const BLOCK: usize = 1 << 14;
+/// Elements converted by a thread at a time, in its first cache.
+const BLOCK: usize = 1 << 12;
 
 /// The values of a dense tensor of any float type but f64.
 #[derive(Clone, Copy)]
