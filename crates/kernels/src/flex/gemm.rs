@@ -363,6 +363,7 @@ mod tests {
     fn check<T: Entry>(of: fn(f32) -> T, to: fn(T) -> f64) {
         let value = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 1999) as f32 * 1e-3 - 1.0;
         for (m, n, k) in [
+            (13, 31, 15),
             (20, 40, 18),
             (64, 32, 16),
             (271, 33, 517),
