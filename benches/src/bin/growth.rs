@@ -11,7 +11,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use clap::Parser;
 use iiet_benches::TrainingStep;
-use iiet_model::{Cost, LanguageModel};
+use iiet_model::{Cost, LanguageModel, Precision};
 use iiet_train::{RunConfig, matrix_product_peak};
 use plotters::prelude::*;
 
@@ -54,7 +54,7 @@ fn main() -> anyhow::Result<()> {
         arguments.tokens > 0 && arguments.tokens.is_multiple_of(longest) && arguments.steps > 0,
         "--tokens must be a multiple of {longest}, --steps at least 1"
     );
-    let peak = matrix_product_peak(&Device::default()).unwrap_or(f64::NAN);
+    let peak = matrix_product_peak(&Device::default(), Precision::F32).unwrap_or(f64::NAN);
     println!("matrix products reach {:.0} GFLOP/s", peak / 1e9);
     let by_sequence = SEQUENCES
         .iter()

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
+use iiet_kernels::{Precision, linear};
 
 /// Rows and columns: 7 GFLOP a product, so that starting it costs nothing, and some 30 MB, so that
 /// any device can hold it.
@@ -11,20 +12,20 @@ const SIZE: usize = 1536;
 /// Products timed after the first, which may compile its kernel.
 const PRODUCTS: usize = 3;
 
-/// Floating-point operations a second of the fastest of a few products of large square f32
-/// matrices, in the precision and with the library that training uses: about a seventh of a second on
+/// Floating-point operations a second of the fastest of a few products of large square
+/// matrices, in the precision and by the operation that training uses: about a seventh of a second on
 /// two CPU cores. `None` if the device reports a failure.
 ///
 /// The fastest, because whatever else the machine does can only make it slower.
-pub fn matrix_product_peak(device: &Device) -> Option<f64> {
+pub fn matrix_product_peak(device: &Device, precision: Precision) -> Option<f64> {
     let device = device.clone().inner();
-    let matrix = || Tensor::<2>::ones([SIZE, SIZE], &device);
+    let matrix = || Tensor::<2>::ones([SIZE, SIZE], &device).cast(precision.dtype());
     let (a, b) = (matrix(), matrix());
     let mut fastest = f64::INFINITY;
     for run in 0..=PRODUCTS {
         device.sync().ok()?;
         let start = Instant::now();
-        let product = a.clone().matmul(b.clone());
+        let product = linear(a.clone(), b.clone());
         device.sync().ok()?;
         let seconds = start.elapsed().as_secs_f64();
         drop(product);
@@ -42,7 +43,9 @@ mod tests {
     #[test]
     fn is_a_speed() {
         // Anything that runs this test does a million operations a second.
-        let peak = matrix_product_peak(&Device::default()).unwrap();
-        assert!(peak.is_finite() && peak > 1e6, "{peak}");
+        for precision in Precision::ALL {
+            let peak = matrix_product_peak(&Device::default(), precision).unwrap();
+            assert!(peak.is_finite() && peak > 1e6, "{precision}: {peak}");
+        }
     }
 }

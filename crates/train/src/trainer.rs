@@ -261,7 +261,10 @@ impl<'a> Trainer<'a> {
             step,
             tokens,
             loss_scale,
-            peak: devices.all().map(matrix_product_peak).sum(),
+            peak: devices
+                .all()
+                .map(|device| matrix_product_peak(device, train.precision))
+                .sum(),
             checkpoint: None,
             run,
             corpus,
