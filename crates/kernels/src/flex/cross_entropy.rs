@@ -83,8 +83,8 @@ impl<T: Entry> Inputs<T> {
     /// Calls `f` with the first token of each chunk, its hidden states and its logits.
     pub(super) fn for_chunks(&self, mut f: impl FnMut(usize, View<T>, &mut [f32])) {
         let chunk = chunk_of(self.tokens, self.vocab);
-        let hidden = &T::storage(&self.hidden)[self.hidden.layout().start_offset()..];
-        let chunks = hidden[..self.tokens * self.d_model].chunks(chunk * self.d_model);
+        let hidden = &T::memory(&self.hidden)[..self.tokens * self.d_model];
+        let chunks = hidden.chunks(chunk * self.d_model);
         for (i, hidden) in chunks.enumerate() {
             let n = hidden.len() / self.d_model;
             let hidden = View::rows(hidden, n, self.d_model);

@@ -13,8 +13,8 @@ mod avx512;
 
 /// Entries that can be multiplied.
 pub(super) trait Entry: Factor {
-    /// What a tensor of them lies in.
-    fn storage(x: &Primitive) -> &[Self];
+    /// The memory of a tensor of them, from its first entry on.
+    fn memory(x: &Primitive) -> &[Self];
 
     /// Calls `f` with the same numbers in f32.
     fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R;
@@ -24,8 +24,8 @@ pub(super) trait Entry: Factor {
 }
 
 impl Entry for f32 {
-    fn storage(x: &Primitive) -> &[Self] {
-        x.storage()
+    fn memory(x: &Primitive) -> &[Self] {
+        &x.storage()[x.layout().start_offset()..]
     }
 
     fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {
@@ -38,8 +38,8 @@ impl Entry for f32 {
 }
 
 impl Entry for bf16 {
-    fn storage(x: &Primitive) -> &[Self] {
-        x.storage()
+    fn memory(x: &Primitive) -> &[Self] {
+        &x.storage()[x.layout().start_offset()..]
     }
 
     fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {

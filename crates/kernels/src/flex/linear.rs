@@ -15,9 +15,8 @@ use crate::linear::with_width;
 pub(super) fn matrix<T: Entry>(x: &Primitive) -> View<'_, T> {
     let [rows, columns] = x.shape().dims();
     let layout = x.layout();
-    let data = &T::storage(x)[layout.start_offset()..];
     let stride = |axis: usize| layout.strides()[axis].unsigned_abs();
-    View::new(data, [rows, columns], [stride(0), stride(1)])
+    View::new(T::memory(x), [rows, columns], [stride(0), stride(1)])
 }
 
 /// `[.., d]` as `[rows, d]`.
@@ -25,7 +24,7 @@ fn rows<T: Entry>(x: &Primitive) -> View<'_, T> {
     let shape = x.shape();
     let d = shape[shape.num_dims() - 1];
     let rows = shape.num_elements() / d.max(1);
-    View::rows(&T::storage(x)[x.layout().start_offset()..], rows, d)
+    View::rows(T::memory(x), rows, d)
 }
 
 /// The tensor with no axis running backwards.
