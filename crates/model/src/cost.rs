@@ -93,7 +93,7 @@ impl TrainingMemory {
     pub fn of(model: &LanguageModel, batch: usize, seq: usize) -> Self {
         let cost = Cost::of(model);
         let evaluations = cost.total_evaluations();
-        Self::estimate(model, &cost, batch * seq, evaluations, 4)
+        Self::estimate(model, &cost, batch.saturating_mul(seq), evaluations, 4)
     }
 
     /// The estimate where the backward pass computes every layer again: the activations of one
@@ -102,10 +102,11 @@ impl TrainingMemory {
         let cost = Cost::of(model);
         let evaluations = cost.evaluations.iter().copied().max().unwrap_or(0);
         let states = 4 + 4 * model.config().n_layers;
-        Self::estimate(model, &cost, batch * seq, evaluations, states)
+        Self::estimate(model, &cost, batch.saturating_mul(seq), evaluations, states)
     }
 
-    /// For so many evaluations and states of `tokens` tokens.
+    /// For so many evaluations and states of `tokens` tokens. The bounds of
+    /// [`ModelConfig::validate`] keep the bytes of one token below 2^60; a batch has no bound.
     fn estimate(
         model: &LanguageModel,
         cost: &Cost,
@@ -118,7 +119,7 @@ impl TrainingMemory {
         let per_token = evaluations * evaluation + states * config.d_model;
         Self {
             parameters: 4 * 4 * cost.parameters,
-            activations: 4 * tokens as u64 * per_token as u64,
+            activations: (tokens as u64).saturating_mul(4 * per_token as u64),
         }
     }
 

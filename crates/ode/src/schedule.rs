@@ -21,6 +21,11 @@ pub enum IterationSchedule {
 }
 
 impl IterationSchedule {
+    /// The most corrections that a layer may take. Fixed-point iteration has converged to machine
+    /// precision long before, or never will; each correction costs an evaluation of the block and
+    /// a cache of its own.
+    pub const MAX_CORRECTIONS: usize = 4096;
+
     /// `r_n` for the layer n, counted from 1.
     ///
     /// # Panics
@@ -42,13 +47,21 @@ impl IterationSchedule {
     ///
     /// # Errors
     ///
-    /// [`OdeError::ScheduleLength`] if it lists another number of layers.
+    /// [`OdeError::ScheduleLength`] if it lists another number of layers, and
+    /// [`OdeError::Corrections`] if a layer takes more than [`MAX_CORRECTIONS`](Self::MAX_CORRECTIONS).
     pub fn check(&self, layers: usize) -> Result<(), OdeError> {
-        match self {
-            Self::PerLayer(r) if r.len() != layers => Err(OdeError::ScheduleLength {
-                found: r.len(),
-                layers,
-            }),
+        let corrections = match self {
+            Self::Uniform(r) => std::slice::from_ref(r),
+            Self::PerLayer(r) if r.len() != layers => {
+                return Err(OdeError::ScheduleLength {
+                    found: r.len(),
+                    layers,
+                });
+            }
+            Self::PerLayer(r) => r,
+        };
+        match corrections.iter().max() {
+            Some(&found) if found > Self::MAX_CORRECTIONS => Err(OdeError::Corrections { found }),
             _ => Ok(()),
         }
     }
@@ -80,5 +93,28 @@ mod tests {
             "iterations lists 2 layers, the model has 3"
         );
         assert!(IterationSchedule::Uniform(7).check(3).is_ok());
+    }
+    #[test]
+    fn more_than_4096_corrections_are_refused() {
+        let schedules = [
+            ("4096", None),
+            ("4097", Some("4097")),
+            ("[0, 4096]", None),
+            ("[9223372036854775807, 1]", Some("9223372036854775807")),
+        ];
+        for (text, refused) in schedules {
+            let schedule: IterationSchedule = serde_json::from_str(text).unwrap();
+            let message = schedule.check(2).err().map(|error| error.to_string());
+            let expected = refused
+                .map(|found| format!("iterations is {found} in a layer; allowed: 0 to 4096"));
+            assert_eq!(message, expected, "{text}");
+        }
+        for text in ["18446744073709551616", "1e300", "[1, -1]", "1.5"] {
+            let error = serde_json::from_str::<IterationSchedule>(text).unwrap_err();
+            assert!(
+                error.to_string().contains("a number of corrections"),
+                "{text}: {error}"
+            );
+        }
     }
 }

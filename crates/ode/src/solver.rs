@@ -143,6 +143,15 @@ pub enum OdeError {
         /// The order asked for.
         found: usize,
     },
+    /// A schedule that would take a layer's evaluations, and a cache for each, without bound.
+    #[error(
+        "iterations is {found} in a layer; allowed: 0 to {}",
+        IterationSchedule::MAX_CORRECTIONS
+    )]
+    Corrections {
+        /// The largest number of corrections in the schedule.
+        found: usize,
+    },
     /// A schedule for a network of another depth.
     #[error("iterations lists {found} layers, the model has {layers}")]
     ScheduleLength {
