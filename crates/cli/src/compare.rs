@@ -1,6 +1,5 @@
 //! `iiet compare`
 
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -8,6 +7,7 @@ use iiet_eval::Settings;
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, report, save, table};
 
 use crate::backend::DeviceArgument;
+use crate::print::out;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -69,9 +69,5 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let svg = save(&report, out)?;
         text += &format!("{}, {}\n", out.display(), svg.display());
     }
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Who reads the beginning alone has read what it wanted.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("writing standard output"),
-    }
+    out!("{text}")
 }

@@ -8,6 +8,7 @@ use iiet_model::{Precision, SaveOptions, load, save};
 use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption};
 use serde_json::Value;
 
+use crate::print::outln;
 use crate::{backend, precision};
 
 /// Files that belong to a model and have nothing to do with its solver.
@@ -71,8 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     // The configuration, which makes a directory a model, is written last.
     save(&model, out, &options)?;
-    println!("{}", out.display());
-    Ok(())
+    outln!("{}", out.display())
 }
 
 /// The solver asked for; options that are not given stay as they are.

@@ -6,6 +6,8 @@ use anyhow::bail;
 use iiet_data::{Corpus, DataError, MixedBatches, inspect, prepare_corpus};
 use iiet_train::{DataProgress, RunConfig};
 
+use crate::print::outln;
+
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     /// Train the tokenizer and write the token files that training would.
@@ -52,10 +54,9 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
         }) => {
             let inspection = inspect(path)?;
             match json {
-                true => println!("{}", serde_json::to_string_pretty(&inspection)?),
-                false => println!("{inspection}"),
+                true => outln!("{}", serde_json::to_string_pretty(&inspection)?),
+                false => outln!("{inspection}"),
             }
-            Ok(())
         }
         Command::Inspect(Inspect {
             config: Some(config),
@@ -76,16 +77,21 @@ fn print_corpus(config: &RunConfig, json: bool) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     if json {
         let value = serde_json::json!({ "sources": shares, "folders": inspections });
-        println!("{}", serde_json::to_string_pretty(&value)?);
-        return Ok(());
+        return outln!("{}", serde_json::to_string_pretty(&value)?);
     }
     if shares.len() > 1 {
-        println!(
+        outln!(
             "{:<24} {:>9} {:>9} {:>14} {:>12} {:>10} {:>10}",
-            "source", "weight", "share", "tokens", "held out", "windows", "epochs"
-        );
+            "source",
+            "weight",
+            "share",
+            "tokens",
+            "held out",
+            "windows",
+            "epochs"
+        )?;
         for share in &shares {
-            println!(
+            outln!(
                 "{:<24} {:>9} {:>8.3}% {:>14} {:>12} {:>10} {:>10.3}",
                 share.name,
                 share.weight,
@@ -94,13 +100,13 @@ fn print_corpus(config: &RunConfig, json: bool) -> anyhow::Result<()> {
                 share.held_out,
                 share.windows,
                 share.epochs,
-            );
+            )?;
         }
         let steps = config.train.steps;
-        println!("epochs: of each source after the {steps} steps of the configuration\n");
+        outln!("epochs: of each source after the {steps} steps of the configuration\n")?;
     }
     for inspection in inspections {
-        println!("{inspection}");
+        outln!("{inspection}")?;
     }
     Ok(())
 }

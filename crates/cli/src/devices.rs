@@ -3,9 +3,10 @@
 use comfy_table::{Table, presets};
 
 use crate::backend::{self, Backend};
+use crate::print::out;
 
 /// Lists the backends compiled in with the devices found, and says how to get the others.
-pub(crate) fn run() {
+pub(crate) fn run() -> anyhow::Result<()> {
     let (compiled_in, others): (Vec<Backend>, Vec<Backend>) = Backend::ALL
         .into_iter()
         .partition(|backend| backend.is_compiled_in());
@@ -24,12 +25,13 @@ pub(crate) fn run() {
             table.add_row([name.to_string(), format!("{about}{default}")]);
         }
     }
-    println!("{table}");
+    let mut text = format!("{table}\n");
     if !others.is_empty() {
         let others: Vec<&str> = others.into_iter().map(Backend::name).collect();
-        println!(
-            "not compiled in: {}; `cargo xtask --backend NAME ..` builds with one",
+        text += &format!(
+            "not compiled in: {}; `cargo xtask --backend NAME ..` builds with one\n",
             others.join(", ")
         );
     }
+    out!("{text}")
 }

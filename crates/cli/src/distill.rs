@@ -198,7 +198,7 @@ fn schedule(
         let tokens = arguments.calibration_tokens;
         let sources = corpus.train();
         let measured = influence::measure(teacher, &sources, tokens, CALIBRATION_BATCH, device)?;
-        influence::say(&measured);
+        influence::say(&measured)?;
         Ok(measured)
     };
     let Arguments {

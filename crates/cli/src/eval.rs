@@ -9,14 +9,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use burn::tensor::Device;
 use iiet_eval::{
-    Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS, TextTokenizer,
-    TokenBar, TokenScorer, compare, comparison_table, prepare, results, samples, table, task,
+    Comparison, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS,
+    TextTokenizer, TokenBar, TokenScorer, compare, comparison_table, prepare, results, samples,
+    table, task,
 };
 use iiet_model::{Precision, load_in, model_hash};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::backend::DeviceArgument;
 use crate::precision::PrecisionArgument;
+use crate::print::outln;
 
 #[derive(clap::Args)]
 #[command(after_help = tasks_help())]
@@ -89,36 +91,47 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     let chosen = arguments.device.open()?;
     let precision = arguments.precision.on(&chosen)?;
-    let mut all = Vec::new();
-    for (number, model) in arguments.model.iter().enumerate() {
-        let evaluated = evaluate(model, &prepared, precision, &chosen.device)?;
-        let outcomes: Vec<Outcome<'_>> = prepared.iter().zip(&evaluated).collect();
-        println!("{}\n{}", model.display(), table(&outcomes));
-        if arguments.log_samples
-            && let Some(out) = &arguments.out
-        {
-            let suffix = match arguments.model.len() {
-                1 => String::new(),
-                _ => format!("_{}", ["a", "b"][number]),
-            };
-            write_samples(out, &suffix, &outcomes)?;
-        }
-        let json = results(&outcomes, &provenance(model, arguments, precision)?);
-        all.push((evaluated, json));
+    let mut evaluated = Vec::new();
+    let mut described = Vec::new();
+    for model in &arguments.model {
+        evaluated.push(evaluate(model, &prepared, precision, &chosen.device)?);
+        described.push(provenance(model, arguments, precision)?);
     }
-    let json = match &mut all[..] {
-        [(first, a), (second, b)] => json!({
-            "a": a.take(),
-            "b": b.take(),
-            "differences": differences(&prepared, first, second)?,
-        }),
-        [(_, json), ..] => json.take(),
-        [] => Value::Null,
+    let outcomes =
+        |number: usize| -> Vec<Outcome<'_>> { prepared.iter().zip(&evaluated[number]).collect() };
+    let differences = match &evaluated[..] {
+        [first, second] => Some(differences(&prepared, first, second)?),
+        _ => None,
     };
+    // Files first: whatever becomes of the printing, the results are there.
     if let Some(out) = &arguments.out {
+        let json = |number: usize| results(&outcomes(number), &described[number]);
+        let json = match &differences {
+            Some(differences) => json!({
+                "a": json(0),
+                "b": json(1),
+                "differences": differences.iter().map(Comparison::to_json).collect::<Vec<_>>(),
+            }),
+            None => json(0),
+        };
         std::fs::write(out, format!("{json:#}\n")).with_context(|| format!("{}", out.display()))?;
+        if arguments.log_samples {
+            let suffixes: &[&str] = match differences {
+                Some(_) => &["_a", "_b"],
+                None => &[""],
+            };
+            for (number, suffix) in suffixes.iter().enumerate() {
+                write_samples(out, suffix, &outcomes(number))?;
+            }
+        }
     }
-    Ok(())
+    for (number, model) in arguments.model.iter().enumerate() {
+        outln!("{}\n{}", model.display(), table(&outcomes(number)))?;
+    }
+    match differences {
+        Some(differences) => outln!("{}", comparison_table(&differences)),
+        None => Ok(()),
+    }
 }
 
 /// Runs all tasks on one model.
@@ -142,21 +155,17 @@ fn evaluate(
         .collect()
 }
 
-/// Prints how the second model differs and returns it for the file.
+/// How the second model differs, metric by metric.
 fn differences(
     prepared: &[Prepared],
     first: &[Evaluated],
     second: &[Evaluated],
-) -> anyhow::Result<Value> {
+) -> anyhow::Result<Vec<Comparison>> {
     let mut comparisons = Vec::new();
     for (prepared, (a, b)) in prepared.iter().zip(first.iter().zip(second)) {
         comparisons.extend(compare(prepared.task.name, a, b)?);
     }
-    println!("{}", comparison_table(&comparisons));
-    Ok(comparisons
-        .iter()
-        .map(|comparison| comparison.to_json())
-        .collect())
+    Ok(comparisons)
 }
 
 fn write_samples(out: &Path, suffix: &str, outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {

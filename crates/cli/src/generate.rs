@@ -2,16 +2,17 @@
 
 mod batch;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use iiet_data::TextStream;
 use iiet_model::{End, GenerateOptions, ModelError, Precision, Sampler, Sampling, Speed, generate};
 
 use crate::backend::{Chosen, DeviceArgument};
 use crate::precision::{self, PrecisionArgument};
+use crate::print::{errln, is_closed, out, outln};
 use crate::stop::Stops;
 use crate::text_model::TextModel;
 
@@ -134,13 +135,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     );
     let (text, speed) = result.map_err(explain)?;
     if !shown {
-        show(&prompt, "")?;
+        out!("{prompt}")?;
     }
-    let end = writer.finish(text.end, |text| show("", text))?;
-    match show("\n", "") {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-        result => result.context("writing standard output")?,
-    }
+    let end = writer.finish(text.end, |text| out!("{text}"))?;
+    outln!("")?;
     report(speed, &format!("the text ended {}", end.in_words()));
     Ok(())
 }
@@ -157,11 +155,11 @@ fn read_standard_input() -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn show(before: &str, text: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(before.as_bytes())?;
-    out.write_all(text.as_bytes())?;
-    out.flush()
+/// Fails when nobody reads on.
+fn show(before: &str, text: &str) -> anyhow::Result<()> {
+    out!("{before}{text}")?;
+    ensure!(!is_closed(), "standard output is closed");
+    Ok(())
 }
 
 /// A prompt that does not fit has a way out.
@@ -182,11 +180,11 @@ fn report(speed: Speed, end: &str) {
             tokens as f64 / seconds.max(1e-9)
         )
     };
-    eprintln!("prefill: {}", rate(speed.prefill_tokens, speed.prefill));
+    errln!("prefill: {}", rate(speed.prefill_tokens, speed.prefill));
     if speed.decode_tokens > 0 {
-        eprintln!("decode: {}", rate(speed.decode_tokens, speed.decode));
+        errln!("decode: {}", rate(speed.decode_tokens, speed.decode));
     }
-    eprintln!("{end}");
+    errln!("{end}");
 }
 
 /// Why a text ended, for those who look at text.
@@ -252,7 +250,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Shows what a token adds; breaks when the text has ended.
-    fn take(&mut self, id: u32, show: impl FnOnce(&str) -> std::io::Result<()>) -> ControlFlow<()> {
+    fn take(&mut self, id: u32, show: impl FnOnce(&str) -> anyhow::Result<()>) -> ControlFlow<()> {
         let known = (id as usize) < self.text_model.tokenizer.vocab_size();
         let text = if known {
             self.stream.push(id).unwrap_or_default()
@@ -276,7 +274,7 @@ impl<'a> Writer<'a> {
     fn finish(
         self,
         end: End,
-        show: impl FnOnce(&str) -> std::io::Result<()>,
+        show: impl FnOnce(&str) -> anyhow::Result<()>,
     ) -> anyhow::Result<TextEnd> {
         if let Some(ended) = self.ended {
             return Ok(ended);

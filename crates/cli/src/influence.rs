@@ -12,6 +12,7 @@ use iiet_model::LanguageModel;
 use indicatif::ProgressBar;
 
 use crate::backend::DeviceArgument;
+use crate::print::outln;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -62,12 +63,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         &device,
     )
     .with_context(|| file.display().to_string())?;
-    say(&influence);
-    if let Some(out) = &arguments.out {
-        let svg = write(&influence, out)?;
-        println!("{}, {}", out.display(), svg.display());
+    let svg = match &arguments.out {
+        Some(out) => Some((out, write(&influence, out)?)),
+        None => None,
+    };
+    say(&influence)?;
+    match svg {
+        Some((out, svg)) => outln!("{}, {}", out.display(), svg.display()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The table of a model on some sources, with a bar.
@@ -88,13 +92,14 @@ pub(crate) fn measure(
 }
 
 /// Prints the table.
-pub(crate) fn say(influence: &Influence) {
-    println!("{}", table(influence));
-    println!(
+pub(crate) fn say(influence: &Influence) -> anyhow::Result<()> {
+    outln!("{}", table(influence))?;
+    outln!(
         "1 - cos between the layer's outputs before and after each correction, mean over {} tokens \
          in {} sequences, with standard errors",
-        influence.tokens, influence.sequences
-    );
+        influence.tokens,
+        influence.sequences
+    )
 }
 
 /// Writes the table as JSON, and beside it the heat map, whose path is returned.

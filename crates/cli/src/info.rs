@@ -6,6 +6,7 @@ use iiet_model::{Cost, LanguageModel, TrainingMemory, load_config};
 use iiet_ode::SolverOption;
 
 use crate::backend;
+use crate::print::outln;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -20,54 +21,58 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let cost = Cost::of(&model);
     let total = cost.total_evaluations();
     let name = serde_json::to_value(config.solver.name)?;
-    println!(
+    outln!(
         "solver                     {}",
         name.as_str().unwrap_or_default()
-    );
+    )?;
     let options = &config.solver.options;
     if config.solver.name.reads(SolverOption::Iterations) {
-        println!(
+        outln!(
             "iterations                 {:?}",
             options.iterations.per_layer(config.n_layers)
-        );
+        )?;
     }
     if config.solver.name.reads(SolverOption::PredictorOrder) {
-        println!("predictor order            {}", options.predictor_order);
+        outln!("predictor order            {}", options.predictor_order)?;
     }
-    println!(
+    outln!(
         "layers                     {} of width {}, feed-forward {}, {} heads, {} key/value heads",
-        config.n_layers, config.d_model, config.d_ff, config.n_heads, config.n_kv_heads
-    );
-    println!("context                    {} tokens", config.seq_len);
-    println!("vocabulary                 {} tokens", config.vocab_size);
-    println!("parameters                 {}", cost.parameters);
-    println!(
+        config.n_layers,
+        config.d_model,
+        config.d_ff,
+        config.n_heads,
+        config.n_kv_heads
+    )?;
+    outln!("context                    {} tokens", config.seq_len)?;
+    outln!("vocabulary                 {} tokens", config.vocab_size)?;
+    outln!("parameters                 {}", cost.parameters)?;
+    outln!(
         "evaluations per token      {total} ({:.2} a layer)",
         total as f64 / config.n_layers as f64
-    );
+    )?;
     let flops = cost.forward_flops_per_token;
-    println!("forward FLOPs per token    {flops:.4e} at full context");
-    println!("training FLOPs per token   {:.4e}", 3.0 * flops);
-    println!(
+    outln!("forward FLOPs per token    {flops:.4e} at full context")?;
+    outln!("training FLOPs per token   {:.4e}", 3.0 * flops)?;
+    outln!(
         "memory of the weights      {} in f32",
         mebibytes(4 * cost.parameters)
-    );
+    )?;
     let cache = cost.cache_bytes_per_token;
-    println!(
+    outln!(
         "keys and values per token  {cache} bytes in f32, {} in f16 or bf16",
         cache / 2
-    );
-    println!(
+    )?;
+    outln!(
         "keys and values at most    {} in f32, for {} tokens",
         mebibytes(cache * config.seq_len as u64),
         config.seq_len
-    );
+    )?;
     let training = TrainingMemory::of(&model, 1, config.seq_len);
-    println!(
+    outln!(
         "memory of training         about {}, and {} for each sequence of a micro-batch",
         mebibytes(training.parameters),
         mebibytes(training.activations)
-    );
+    )?;
     Ok(())
 }
 

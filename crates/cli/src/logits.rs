@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 use crate::backend::DeviceArgument;
 use crate::precision::PrecisionArgument;
+use crate::print::outln;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -57,14 +58,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ];
     serialize_to_file(views, None, &arguments.out)
         .with_context(|| format!("writing {}", arguments.out.display()))?;
-    println!(
+    outln!(
         "{}: logits [{}, {}, {}]",
         arguments.out.display(),
         shape[0],
         shape[1],
         config.vocab_size
-    );
-    Ok(())
+    )
 }
 
 /// Sequences of equal, positive length with ids below `vocab_size`.

@@ -1,11 +1,15 @@
 //! `iiet`: train, inspect and run ODE-transformer language models.
 
+// A failing print must not panic: `outln!` and `errln!` instead.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod backend;
 mod compare;
 mod conformance;
 mod convert;
 mod data;
 mod devices;
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 mod distill;
 mod eval;
 mod generate;
@@ -13,8 +17,10 @@ mod influence;
 mod info;
 mod logits;
 mod precision;
+mod print;
 mod stop;
 mod text_model;
+#[allow(clippy::print_stdout, clippy::print_stderr)]
 mod train;
 
 use std::process::ExitCode;
@@ -63,7 +69,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", message(&error));
+            print::errln!("error: {}", message(&error));
             ExitCode::FAILURE
         }
     }
@@ -95,9 +101,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Data(command) => data::run(&command),
         Command::Info(arguments) => info::run(&arguments),
         Command::Conformance(arguments) => conformance::run(&arguments),
-        Command::Devices => {
-            devices::run();
-            Ok(())
-        }
+        Command::Devices => devices::run(),
     }
 }

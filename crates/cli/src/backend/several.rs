@@ -4,6 +4,8 @@ use anyhow::bail;
 use burn::tensor::Device;
 use iiet_train::Devices;
 
+use crate::print::errln;
+
 use super::{Backend, Chosen, DeviceName, default_device, open};
 
 /// `--device`, for every command that trains.
@@ -34,7 +36,7 @@ impl DevicesArgument {
         let others: Vec<Device> = others.collect::<anyhow::Result<_>>()?;
         if !first.on_host {
             let more = self.names.iter().skip(1).map(|name| format!(", {name}"));
-            eprintln!("computing on {}{}", first.name, more.collect::<String>());
+            errln!("computing on {}{}", first.name, more.collect::<String>());
         }
         let devices = match others.is_empty() {
             true => Devices::one(first.device.clone()),

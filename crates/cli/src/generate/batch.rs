@@ -1,6 +1,5 @@
 //! Many prompts, results as JSONL.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Arguments, Writer, explain, report};
 use crate::backend::Chosen;
+use crate::print::{is_closed, outln};
 
 pub(super) fn run(
     file: &Path,
@@ -58,7 +58,6 @@ pub(super) fn run(
         let (continuations, of_group) = result.map_err(explain)?;
         speed += of_group;
 
-        let mut out = std::io::stdout().lock();
         let results = prompts.iter().zip(continuations).zip(writers).zip(texts);
         for ((((_, prompt), continuation), writer), mut text) in results {
             let end = writer.finish(continuation.end, |rest| {
@@ -71,9 +70,11 @@ pub(super) fn run(
                 "tokens": continuation.ids.len(),
                 "end": end.word(),
             });
-            writeln!(out, "{line}").context("writing standard output")?;
+            outln!("{line}")?;
         }
-        out.flush().context("writing standard output")?;
+        if is_closed() {
+            return Ok(());
+        }
     }
     report(speed, &format!("{} prompts", prompts.len()));
     Ok(())
