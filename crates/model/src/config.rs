@@ -127,13 +127,15 @@ impl ModelConfig {
                 format!("it must divide n_heads (num_attention_heads), {n_heads}"),
             );
         }
-        for (key, value) in [
-            ("rms_norm_eps", self.rms_norm_eps),
-            ("rope_theta", self.rope_theta),
-            ("initializer_range", self.initializer_range),
+        // Computed with in f32, where 1e308 is an infinity.
+        for (key, value, most) in [
+            ("rms_norm_eps", self.rms_norm_eps, 1e3),
+            ("rope_theta", self.rope_theta, 1e30),
+            ("initializer_range", self.initializer_range, 1e3),
         ] {
-            if !(value.is_finite() && value > 0.0) {
-                return refuse(key, value.to_string(), "allowed: finite and above 0".into());
+            if !(value > 0.0 && value <= most) {
+                let allowed = format!("allowed: above 0, at most {most:e}");
+                return refuse(key, format!("{value:?}"), allowed);
             }
         }
         if let Some(scaling) = &self.rope_scaling {
@@ -391,7 +393,17 @@ mod tests {
             (
                 "1e-05",
                 "-1",
-                "rms_norm_eps is -1; allowed: finite and above 0",
+                "rms_norm_eps is -1.0; allowed: above 0, at most 1e3",
+            ),
+            (
+                "\"use_cache\": true",
+                "\"initializer_range\": 1e308",
+                "initializer_range is 1e308; allowed: above 0, at most 1e3",
+            ),
+            (
+                "\"use_cache\": true",
+                "\"solver\": \"implicit_euler\", \"iterations\": 4294967296",
+                "iterations is 4294967296 in a layer; allowed: 0 to 4096",
             ),
             (
                 "\"use_cache\": true",

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use iiet_blocks::Precision;
 use iiet_ode::OdeError;
 
+use crate::MemoryEstimate;
+use crate::memory::Bytes;
+
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -119,15 +122,54 @@ pub enum ModelError {
         /// Tensors in the weight files.
         tensors: usize,
     },
-    /// A weight that is no number, and so must not be kept.
-    #[error("{}: {name} holds a value that is not finite, nothing was written", path.display())]
+    /// A weight that is non-finite, or that the type it is to be stored in cannot hold.
+    #[error(
+        "{}: {name} holds {value}, which {stored} cannot hold as a finite number; nothing was written",
+        path.display()
+    )]
     NotFinite {
         /// The directory that was to be written.
         path: PathBuf,
         /// The parameter.
         name: String,
+        /// The value.
+        value: f32,
+        /// The type that was to be stored.
+        stored: Precision,
     },
-    /// A shard index that names files outside the model directory or twice.
+    /// Weights on disk that are non-finite, or become so in the precision asked for.
+    #[error(
+        "{}: {name} holds {value} at element {element}, which {precision} cannot hold as a finite \
+         number{}",
+        path.display(),
+        and_others(*tensors)
+    )]
+    NonFiniteWeights {
+        /// The model directory.
+        path: PathBuf,
+        /// The first such tensor, in the order of names.
+        name: String,
+        /// The first such element of it, counted from 0 as they lie in the file.
+        element: usize,
+        /// Its value.
+        value: f32,
+        /// The precision that the tensor was to be read in.
+        precision: Precision,
+        /// How many such tensors there are.
+        tensors: usize,
+    },
+    /// More memory than there is, before any of it was taken.
+    #[error("{estimate}; {} are free; {remedy}", Bytes(*available))]
+    Memory {
+        /// What is needed and for what.
+        estimate: MemoryEstimate,
+        /// Bytes free.
+        available: u64,
+        /// What a user can do.
+        remedy: &'static str,
+    },
+    /// A shard index that names files outside the model directory, or that does not agree with its
+    /// shards.
     #[error("{}: {reason}", path.display())]
     Index {
         /// The index file.
@@ -220,6 +262,13 @@ impl fmt::Display for TensorFault {
                 write!(f, "type      {name} is {found}; allowed: F32, BF16, F16")
             }
         }
+    }
+}
+
+fn and_others(tensors: usize) -> String {
+    match tensors {
+        0 | 1 => String::new(),
+        _ => format!("; so do {} other tensors", tensors - 1),
     }
 }
 

@@ -22,7 +22,7 @@ impl LanguageModel {
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
         let model = Self::empty(config, device)?;
         let normal = Normal::new(0.0, config.initializer_range as f32)
-            .expect("invariant: validate() lets only finite, positive deviations through");
+            .expect("invariant: validate() lets only deviations through that are finite in f32");
         let device = device.clone();
         Ok(map_parameters(
             model,

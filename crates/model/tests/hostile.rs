@@ -4,9 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::module::Param;
+use burn::tensor::{Device, Tensor};
 use iiet_model::{
-    MANIFEST, ModelConfig, ModelError, SaveOptions, load, load_config, parse_safetensors, save,
+    Cost, LanguageModel, MANIFEST, ModelConfig, ModelError, ParameterMapper, Precision, Role,
+    SaveOptions, load, load_config, load_in, map_parameters, parse_safetensors, save,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -299,19 +301,90 @@ fn a_manifest_names_what_differs() {
     }
 }
 
+/// A golden directory whose last weight is this number.
+fn with_last_weight(value: f32) -> TempDir {
+    let dir = directory(false);
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    // In the order of names, `model.norm.weight` is the last tensor.
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&value.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    dir
+}
+
 #[test]
-fn weights_that_are_no_numbers_are_not_written() {
+fn non_finite_weights_are_refused_by_name() {
+    let device = Device::default();
+    for (value, shown) in [
+        (f32::NAN, "NaN"),
+        (f32::INFINITY, "inf"),
+        (f32::NEG_INFINITY, "-inf"),
+    ] {
+        let dir = with_last_weight(value);
+        let error = load(dir.path(), &device).unwrap_err().to_string();
+        let expected = format!(
+            "{}: model.norm.weight holds {shown} at element 31, which f32 cannot hold as a finite \
+             number",
+            dir.path().display()
+        );
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn weights_beyond_the_range_of_a_precision_are_refused_by_name() {
+    let device = Device::default();
+    let dir = directory(false);
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    // In the order of names, the embedding is the first tensor.
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..header + 4].copy_from_slice(&65520f32.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let (model, _) = load(dir.path(), &device).unwrap();
+    let error = load_in(Precision::F16, dir.path(), &device).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message
+            .contains("model.embed_tokens.weight holds 65520 at element 0, which f16 cannot hold"),
+        "{message}"
+    );
+    let out = tempfile::tempdir().unwrap();
+    let options = SaveOptions {
+        stored: Precision::F16,
+        ..SaveOptions::default()
+    };
+    let message = save(&model, out.path(), &options).unwrap_err().to_string();
+    assert!(
+        message.contains("model.embed_tokens.weight holds 65520, which f16 cannot hold"),
+        "{message}"
+    );
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
+}
+
+/// Sets every parameter to one number.
+struct Constant(f32);
+
+impl ParameterMapper for Constant {
+    fn map<const D: usize>(
+        &mut self,
+        _name: &str,
+        _role: Role,
+        parameter: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        parameter.map(|tensor| tensor.full_like(self.0))
+    }
+}
+
+#[test]
+fn non_finite_weights_are_not_written() {
     let device = Device::default();
     let dir = directory(true);
     let bytes = fs::read(dir.path().join("model.safetensors")).unwrap();
     for value in [f32::NAN, f32::INFINITY] {
-        // A directory of others may hold anything, and is read.
-        let other = directory(false);
-        let mut changed = bytes.clone();
-        let end = changed.len();
-        changed[end - 4..].copy_from_slice(&value.to_le_bytes());
-        fs::write(other.path().join("model.safetensors"), changed).unwrap();
-        let (model, _) = load(other.path(), &device).unwrap();
+        let (model, _) = load(&golden("e-iiet-3-1-0"), &device).unwrap();
+        let model = map_parameters(model, &mut Constant(value));
         let error = save(&model, dir.path(), &SaveOptions::default()).unwrap_err();
         assert!(matches!(error, ModelError::NotFinite { .. }), "{error}");
         assert_eq!(
@@ -319,6 +392,79 @@ fn weights_that_are_no_numbers_are_not_written() {
             bytes
         );
         load(dir.path(), &device).unwrap();
+    }
+}
+
+#[test]
+fn a_tensor_in_two_shards_or_in_another_than_listed_is_refused() {
+    let device = Device::default();
+    let (model, _) = load(&golden("e-iiet-3-1-0"), &device).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let options = SaveOptions {
+        max_shard_bytes: 20_000,
+        ..SaveOptions::default()
+    };
+    save(&model, dir.path(), &options).unwrap();
+    fs::remove_file(dir.path().join(MANIFEST)).unwrap();
+    load(dir.path(), &device).unwrap();
+    let path = dir.path().join("model.safetensors.index.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let (name, file) = index["weight_map"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .next()
+        .unwrap();
+    let file = file.as_str().unwrap();
+    let mut files = index["weight_map"].as_object().unwrap().values();
+    let other = files
+        .find(|other| **other != file)
+        .unwrap()
+        .as_str()
+        .unwrap();
+    let moved = text.replace(
+        &format!("\"{name}\": \"{file}\""),
+        &format!("\"{name}\": \"{other}\""),
+    );
+    assert_ne!(moved, text);
+    fs::write(&path, moved).unwrap();
+    let error = load(dir.path(), &device).unwrap_err().to_string();
+    let expected = format!("weight_map places {name} in {other}, and it is in {file}");
+    assert!(error.contains(&expected), "{error}");
+    fs::write(&path, &text).unwrap();
+    // The same tensors again under another shard's name.
+    fs::copy(dir.path().join(file), dir.path().join("more.safetensors")).unwrap();
+    let more = text.replace(
+        "\"weight_map\": {",
+        "\"weight_map\": {\"x\": \"more.safetensors\",",
+    );
+    fs::write(&path, more).unwrap();
+    let error = load(dir.path(), &device).unwrap_err().to_string();
+    assert!(error.contains("is both in"), "{error}");
+    assert!(
+        error.contains("more.safetensors; allowed: in one of them"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_configuration_alone_takes_no_memory_for_the_history_of_its_layers() {
+    let text = fs::read_to_string(golden("e-iiet-3-1-0").join("config.json")).unwrap();
+    let mut config = ModelConfig::from_json(&text, Path::new("config.json")).unwrap();
+    config.n_layers = 16384;
+    config.solver.options.iterations = iiet_ode::IterationSchedule::Uniform(1);
+    let model = LanguageModel::empty(&config, &Device::default()).unwrap();
+    // Two matrices of 16385 x 16385 would be 2 GB.
+    let cost = Cost::of(&model);
+    assert!(cost.parameters > 2 * 16385 * 16385);
+    if let Ok(status) = fs::read_to_string("/proc/self/status") {
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM"))
+            .unwrap();
+        let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(kibibytes < 1_500_000, "{line}");
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::nn::{LayerNorm, LayerNormConfig};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Shape, Tensor, TensorData};
 use iiet_kernels::{layer_norm, weighted_sum};
 
 use crate::Multistep;
@@ -46,12 +46,23 @@ impl LearnedHistory {
 }
 
 /// Row n is `1 / (n + 1)` up to the diagonal and zero beyond it.
+///
+/// Like the matrices of a model it takes memory when it is first used: the size grows with the square
+/// of the number of layers, which a configuration may claim without having the weights.
 fn row_means(size: usize, device: &Device) -> Param<Tensor<2>> {
-    let mut values = vec![0.0f32; size * size];
-    for (n, row) in values.chunks_exact_mut(size).enumerate() {
-        row[..=n].fill(1.0 / (n + 1) as f32);
-    }
-    Param::from_data(TensorData::new::<f32, _>(values, [size, size]), device)
+    let values = move |device: &Device, require_grad: bool| {
+        let mut values = vec![0.0f32; size * size];
+        for (n, row) in values.chunks_exact_mut(size).enumerate() {
+            row[..=n].fill(1.0 / (n + 1) as f32);
+        }
+        let tensor = Tensor::from_data(TensorData::new::<f32, _>(values, [size, size]), device);
+        match require_grad {
+            true => tensor.require_grad(),
+            false => tensor,
+        }
+    };
+    let shape = Shape::new([size, size]);
+    Param::uninitialized(ParamId::new(), values, device.clone(), true, shape)
 }
 
 impl<const D: usize> Multistep<Tensor<D>> for LearnedHistory {

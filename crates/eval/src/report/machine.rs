@@ -1,7 +1,7 @@
-//! Where a report was made, and whether its models fit there.
+//! Where a report was made.
 
 use serde::Serialize;
-use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{CpuRefreshKind, RefreshKind, System};
 
 /// The machine that figures of speed are of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,13 +29,4 @@ impl Machine {
             architecture: std::env::consts::ARCH,
         }
     }
-}
-
-/// Bytes of memory that this machine has to give, within the limits of a container.
-pub(super) fn available_memory() -> u64 {
-    let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
-    let system = System::new_with_specifics(memory);
-    let free = system.available_memory();
-    let limits = system.cgroup_limits();
-    limits.map_or(free, |limits| free.min(limits.free_memory))
 }

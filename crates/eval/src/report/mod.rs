@@ -21,7 +21,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use iiet_model::{Cost, LanguageModel, ModelConfig, model_hash};
+use iiet_model::{Cost, LanguageModel, ModelConfig, available_memory, model_hash};
 use iiet_ode::{SolverName, SolverOption};
 use serde::Serialize;
 
@@ -251,7 +251,7 @@ fn check_memory(candidates: &[Candidate<'_>]) -> Result<(), EvalError> {
         let cache = candidate.cost.cache_bytes_per_token * candidate.config.seq_len as u64;
         size_of::<f32>() as u64 * candidate.cost.parameters + cache
     });
-    let (needed, available) = (needed.sum::<u64>(), machine::available_memory());
+    let (needed, available) = (needed.sum::<u64>(), available_memory());
     match needed <= available {
         true => Ok(()),
         false => Err(EvalError::Memory {

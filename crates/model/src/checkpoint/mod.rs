@@ -2,6 +2,7 @@
 //! with a `model.safetensors.index.json`; and a manifest, if they were written here.
 
 pub mod durable;
+mod finite;
 mod hash;
 mod header;
 mod manifest;

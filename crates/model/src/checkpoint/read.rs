@@ -8,10 +8,11 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use super::finite::first_misfit;
 use super::{CONFIG, GENERATION_CONFIG, INDEX, Manifest, WEIGHTS, parse_safetensors};
 use crate::names::{
     ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
@@ -26,8 +27,8 @@ use crate::{LanguageModel, ModelConfig, ModelError, Precision, TensorFault};
 /// # Errors
 ///
 /// [`ModelError`]: an unreadable or unsupported configuration, a damaged weight file, a file that
-/// the manifest does not record, or one error that lists every missing, surplus and misshapen
-/// tensor by name.
+/// the manifest does not record, a tensor with a NaN or an infinity, or one error that lists every
+/// missing, surplus and misshapen tensor by name.
 pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig), ModelError> {
     load_in(Precision::F32, dir, device)
 }
@@ -37,7 +38,8 @@ pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig),
 ///
 /// # Errors
 ///
-/// As [`load`]; [`ModelError::Precision`] if the device does not compute with it.
+/// As [`load`]; [`ModelError::Precision`] if the device does not compute with it. A weight beyond its
+/// range is refused like an infinity.
 pub fn load_in(
     precision: Precision,
     dir: &Path,
@@ -46,7 +48,7 @@ pub fn load_in(
     if !precision.works_on(device) {
         return Err(ModelError::Precision { precision });
     }
-    let dir = Directory::open(dir)?;
+    let mut dir = Directory::open(dir)?;
     let config = dir.config()?;
     let files = dir.weights()?;
     dir.verify_the_others(&files)?;
@@ -56,11 +58,8 @@ pub fn load_in(
     for (name, bytes) in &files {
         parsed.push(parse_safetensors(&path.join(name), bytes)?);
     }
-    let weights: BTreeMap<&str, TensorView<'_>> = parsed
-        .iter()
-        .flat_map(|shard| shard.iter())
-        .filter(|(name, _)| !is_derived(name))
-        .collect();
+    let shards = files.iter().map(|(file, _)| file.as_str()).zip(&parsed);
+    let weights = dir.tensors(shards)?;
     if config.n_layers > weights.len() {
         // Even a layer without memory yet takes some; a configuration alone must not take it all.
         let (layers, tensors) = (config.n_layers, weights.len());
@@ -72,12 +71,14 @@ pub fn load_in(
     }
     let model = LanguageModel::empty(&config, device)?;
 
-    let mut check = Check::new(&weights);
+    let mut check = Check::new(&weights, precision);
     visit_parameters(&model, &mut check);
+    let stored = std::mem::take(&mut check.stored);
     let faults = check.finish(&config);
     if !faults.is_empty() {
         return Err(ModelError::Tensors { path, faults });
     }
+    check_finite(&path, &weights, &stored)?;
     let mut fill = Fill {
         weights,
         precision,
@@ -102,6 +103,8 @@ pub fn load_config(dir: &Path) -> Result<ModelConfig, ModelError> {
 struct Directory<'a> {
     path: &'a Path,
     manifest: Option<Manifest>,
+    /// Which shard holds which tensor; empty where all are in one file.
+    weight_map: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -112,7 +115,11 @@ struct Index {
 impl<'a> Directory<'a> {
     fn open(path: &'a Path) -> Result<Self, ModelError> {
         let manifest = Manifest::read(path)?;
-        Ok(Self { path, manifest })
+        Ok(Self {
+            path,
+            manifest,
+            weight_map: BTreeMap::new(),
+        })
     }
 
     fn config(&self) -> Result<ModelConfig, ModelError> {
@@ -145,7 +152,7 @@ impl<'a> Directory<'a> {
     }
 
     /// The single weight file, or the shards that the index names, mapped and compared.
-    fn weights(&self) -> Result<Vec<(String, Mmap)>, ModelError> {
+    fn weights(&mut self) -> Result<Vec<(String, Mmap)>, ModelError> {
         let mut files = Vec::new();
         for name in self.weight_files()? {
             let path = self.path.join(&name);
@@ -159,7 +166,7 @@ impl<'a> Directory<'a> {
         Ok(files)
     }
 
-    fn weight_files(&self) -> Result<BTreeSet<String>, ModelError> {
+    fn weight_files(&mut self) -> Result<BTreeSet<String>, ModelError> {
         if self.path.join(WEIGHTS).exists() {
             return Ok([WEIGHTS.to_owned()].into());
         }
@@ -172,7 +179,8 @@ impl<'a> Directory<'a> {
             Ok(index) => index,
             Err(source) => return Err(ModelError::Json { path, source }),
         };
-        let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+        self.weight_map = index.weight_map;
+        let shards: BTreeSet<String> = self.weight_map.values().cloned().collect();
         for shard in &shards {
             // An index must not reach outside its directory.
             if Path::new(shard).file_name() != Some(shard.as_ref()) {
@@ -181,6 +189,42 @@ impl<'a> Directory<'a> {
             }
         }
         Ok(shards)
+    }
+
+    /// The tensors of all shards by name: each in one shard only, and where the index says.
+    fn tensors<'t, 'data: 't>(
+        &self,
+        shards: impl Iterator<Item = (&'t str, &'t SafeTensors<'data>)>,
+    ) -> Result<BTreeMap<&'t str, TensorView<'data>>, ModelError> {
+        let refuse = |reason| {
+            let path = self.path.join(INDEX);
+            Err(ModelError::Index { path, reason })
+        };
+        let mut found: BTreeMap<&str, (&str, TensorView<'_>)> = BTreeMap::new();
+        for (file, shard) in shards {
+            for (name, view) in shard.iter().filter(|(name, _)| !is_derived(name)) {
+                if let Some((first, _)) = found.insert(name, (file, view)) {
+                    return refuse(format!(
+                        "{name} is both in {first} and in {file}; allowed: in one of them"
+                    ));
+                }
+                match self.weight_map.get(name) {
+                    Some(listed) if listed != file => {
+                        return refuse(format!(
+                            "weight_map places {name} in {listed}, and it is in {file}"
+                        ));
+                    }
+                    None if !self.weight_map.is_empty() => {
+                        return refuse(format!(
+                            "weight_map does not name {name}, which is in {file}"
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let views = found.into_iter().map(|(name, (_, view))| (name, view));
+        Ok(views.collect())
     }
 
     /// Compares the files that `load` does not read: the tokenizer, an optimizer's state.
@@ -199,21 +243,49 @@ fn is_derived(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
 }
 
+/// Refuses tensors with elements that are non-finite in the precision they are to be read in.
+fn check_finite(
+    path: &Path,
+    weights: &BTreeMap<&str, TensorView<'_>>,
+    stored: &[(String, Precision)],
+) -> Result<(), ModelError> {
+    let misfits = stored.iter().filter_map(|(name, precision)| {
+        let misfit = first_misfit(&weights[name.as_str()], *precision)?;
+        Some((name, misfit, *precision))
+    });
+    let mut misfits: Vec<_> = misfits.collect();
+    misfits.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    match misfits.first() {
+        None => Ok(()),
+        Some((name, (element, value), precision)) => Err(ModelError::NonFiniteWeights {
+            path: path.to_owned(),
+            name: (*name).clone(),
+            element: *element,
+            value: *value,
+            precision: *precision,
+            tensors: misfits.len(),
+        }),
+    }
+}
+
 /// Compares what the model needs with what the files hold.
 struct Check<'a, 'data> {
     weights: &'a BTreeMap<&'a str, TensorView<'data>>,
+    precision: Precision,
+    /// The type that each tensor is to be read in.
+    stored: Vec<(String, Precision)>,
     unused: BTreeSet<&'a str>,
     faults: Vec<TensorFault>,
 }
 
 impl<'a, 'data> Check<'a, 'data> {
-    fn new(weights: &'a BTreeMap<&'a str, TensorView<'data>>) -> Self {
-        let unused = weights.keys().copied().collect();
-        let faults = Vec::new();
+    fn new(weights: &'a BTreeMap<&'a str, TensorView<'data>>, precision: Precision) -> Self {
         Self {
             weights,
-            unused,
-            faults,
+            precision,
+            stored: Vec::new(),
+            unused: weights.keys().copied().collect(),
+            faults: Vec::new(),
         }
     }
 
@@ -254,6 +326,8 @@ impl ParameterVisitor for Check<'_, '_> {
         } else if ![Dtype::F32, Dtype::BF16, Dtype::F16].contains(&view.dtype()) {
             let found = format!("{:?}", view.dtype());
             self.faults.push(TensorFault::Type { name, found });
+        } else {
+            self.stored.push((name, role.precision(self.precision)));
         }
     }
 }

@@ -17,6 +17,7 @@ use safetensors::{Dtype, View};
 use serde::Serialize;
 
 use super::durable::write_file;
+use super::finite::limit;
 use super::read::{stored_shape, transposed};
 use super::{CONFIG, FileRecord, INDEX, Manifest, WEIGHTS};
 use crate::names::{ParameterVisitor, Role, visit_parameters};
@@ -25,7 +26,7 @@ use crate::{LanguageModel, ModelError, Precision};
 /// How to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SaveOptions {
-    /// The type of all tensors, to which they are rounded; what f16 cannot hold is infinite.
+    /// The type of all tensors, to which they are rounded; a value beyond its range is an error.
     pub stored: Precision,
     /// Weights beyond this many bytes are split into several files.
     pub max_shard_bytes: u64,
@@ -46,8 +47,8 @@ impl Default for SaveOptions {
 ///
 /// # Errors
 ///
-/// [`ModelError::NotFinite`] if a weight is no number; [`ModelError::Io`] or
-/// [`ModelError::Safetensors`] with the file that could not be written.
+/// [`ModelError::NotFinite`] if a weight is non-finite, or would be in the type to be stored;
+/// [`ModelError::Io`] or [`ModelError::Safetensors`] with the file that could not be written.
 pub fn save(
     model: &LanguageModel,
     dir: &Path,
@@ -59,9 +60,13 @@ pub fn save(
         not_finite: None,
     };
     visit_parameters(model, &mut collect);
-    if let Some(name) = collect.not_finite {
-        let path = dir.to_owned();
-        return Err(ModelError::NotFinite { path, name });
+    if let Some((name, value)) = collect.not_finite {
+        return Err(ModelError::NotFinite {
+            path: dir.to_owned(),
+            name,
+            value,
+            stored: options.stored,
+        });
     }
     fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
     Manifest::begin(dir)?;
@@ -125,8 +130,8 @@ impl View for &Stored {
 struct Collect {
     stored: Precision,
     tensors: Vec<Stored>,
-    /// The first parameter with a value that is not finite.
-    not_finite: Option<String>,
+    /// The first parameter with a value that is not finite as it is stored, and the value.
+    not_finite: Option<(String, f32)>,
 }
 
 impl ParameterVisitor for Collect {
@@ -136,8 +141,10 @@ impl ParameterVisitor for Collect {
         let mut values: Vec<f32> = tensor
             .try_into_vec_as::<f32>()
             .expect("invariant: float tensors can be read as f32");
-        if self.not_finite.is_none() && !values.iter().all(|x| x.is_finite()) {
-            self.not_finite = Some(name.to_owned());
+        if self.not_finite.is_none() {
+            let limit = limit(self.stored);
+            let misfit = values.iter().find(|x| !(x.abs() < limit));
+            self.not_finite = misfit.map(|value| (name.to_owned(), *value));
         }
         if let (Role::Projection, [rows, columns]) = (role, dims.as_slice()) {
             values = transposed(&values, *rows, *columns);

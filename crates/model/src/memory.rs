@@ -1,0 +1,160 @@
+//! Whether something fits into memory, before any of it is taken.
+
+use std::fmt;
+
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+use crate::ModelError;
+
+/// Bytes that this process can still take: what the system has to give, within the limits of a
+/// container and of `ulimit -v`.
+pub fn available_memory() -> u64 {
+    let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
+    let system = System::new_with_specifics(memory);
+    let free = system.available_memory();
+    let limits = system.cgroup_limits();
+    let free = limits.map_or(free, |limits| free.min(limits.free_memory));
+    left_of_address_space().map_or(free, |left| free.min(left))
+}
+
+/// What `ulimit -v` leaves, if there is such a limit.
+#[cfg(target_os = "linux")]
+fn left_of_address_space() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit writes one rlimit to a valid place and says with its result whether it did.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) } == 0;
+    if !known || limit.rlim_cur == libc::RLIM_INFINITY {
+        return None;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmSize:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(limit.rlim_cur.saturating_sub(kibibytes << 10))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn left_of_address_space() -> Option<u64> {
+    None
+}
+
+/// An estimate of what a piece of work takes, by its parts.
+///
+/// ```
+/// use iiet_model::MemoryEstimate;
+///
+/// let estimate = MemoryEstimate::of("decoding 4 texts")
+///     .with("weights", 1 << 20)
+///     .with("keys and values", 1 << 20);
+/// assert_eq!(estimate.total(), 2 << 20);
+/// estimate.check("lower --max-tokens")?;
+/// # Ok::<(), iiet_model::ModelError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    work: String,
+    parts: Vec<(&'static str, u64)>,
+}
+
+impl MemoryEstimate {
+    /// Of work, called as in "decoding 4 texts".
+    pub fn of(work: impl Into<String>) -> Self {
+        let (work, parts) = (work.into(), Vec::new());
+        Self { work, parts }
+    }
+
+    /// And so many bytes for something.
+    pub fn with(mut self, part: &'static str, bytes: u64) -> Self {
+        self.parts.push((part, bytes));
+        self
+    }
+
+    /// The sum in bytes.
+    pub fn total(&self) -> u64 {
+        let bytes = self.parts.iter().map(|(_, bytes)| *bytes);
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// Whether the memory of this machine suffices; `remedy` is what a user can do otherwise, as in
+    /// "lower --max-tokens".
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
+    pub fn check(&self, remedy: &'static str) -> Result<(), ModelError> {
+        self.compare(available_memory(), remedy)
+    }
+
+    fn compare(&self, available: u64, remedy: &'static str) -> Result<(), ModelError> {
+        match self.total() <= available {
+            true => Ok(()),
+            false => Err(ModelError::Memory {
+                estimate: self.clone(),
+                available,
+                remedy,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for MemoryEstimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} takes about {}", self.work, Bytes(self.total()))?;
+        let parts = self.parts.iter().enumerate();
+        parts.into_iter().try_for_each(|(number, (part, bytes))| {
+            let before = if number == 0 { " (" } else { ", " };
+            write!(f, "{before}{part} {}", Bytes(*bytes))
+        })?;
+        f.write_str(if self.parts.is_empty() { "" } else { ")" })
+    }
+}
+
+/// A size for readers.
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mebibytes = self.0 as f64 / (1u64 << 20) as f64;
+        match mebibytes < 1024.0 {
+            true => write!(f, "{mebibytes:.1} MiB"),
+            false => write!(f, "{:.1} GiB", mebibytes / 1024.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_some_memory() {
+        assert!(available_memory() > 1 << 20);
+    }
+
+    #[test]
+    fn the_message_has_the_numbers_and_the_remedy() {
+        let gib = 1u64 << 30;
+        let estimate = MemoryEstimate::of("decoding 4 texts")
+            .with("weights", 3 * gib)
+            .with("keys and values", gib / 2);
+        assert!(estimate.compare(4 * gib, "lower --max-tokens").is_ok());
+        let error = estimate.compare(3 * gib, "lower --max-tokens").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "decoding 4 texts takes about 3.5 GiB (weights 3.0 GiB, keys and values 512.0 MiB); \
+             3.0 GiB are free; lower --max-tokens"
+        );
+    }
+
+    #[test]
+    fn what_exceeds_all_numbers_is_refused() {
+        let estimate = MemoryEstimate::of("x")
+            .with("a", u64::MAX)
+            .with("b", u64::MAX);
+        assert!(estimate.compare(u64::MAX - 1, "").is_err());
+    }
+}
