@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use iiet_blocks::Precision;
+use iiet_files::FilesError;
 use iiet_ode::OdeError;
 
 use crate::MemoryEstimate;
@@ -84,31 +85,9 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A manifest that cannot be used.
-    #[error(
-        "{}: {reason}; if the directory is as it should be, delete this file",
-        path.display()
-    )]
-    Manifest {
-        /// The manifest.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A file that is not the one its manifest records.
-    #[error(
-        "{}: damaged or changed: {found}, iiet-manifest.json beside it records {expected}; if the \
-         file was changed on purpose, delete the manifest",
-        path.display()
-    )]
-    Differs {
-        /// The file.
-        path: PathBuf,
-        /// Its length and hash.
-        found: String,
-        /// Those recorded.
-        expected: String,
-    },
+    /// A manifest that cannot be used, or a file that differs from it.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// A configuration of a model far larger than its weights.
     #[error(
         "{}: config.json says num_hidden_layers is {layers}, and the weights are {tensors} tensors",

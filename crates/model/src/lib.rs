@@ -34,8 +34,7 @@ mod sampler;
 mod token_ids;
 
 pub use checkpoint::{
-    FileRecord, MANIFEST, Manifest, SaveOptions, durable, load, load_config, load_in, model_hash,
-    parse_safetensors, save, write_safetensors,
+    SaveOptions, load, load_config, load_in, model_hash, parse_safetensors, save, write_safetensors,
 };
 pub use config::ModelConfig;
 pub use cost::{Cost, TrainingMemory};

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
+use iiet_files::{FilesError, MANIFEST};
 use iiet_model::{
-    Cost, LanguageModel, MANIFEST, ModelConfig, ModelError, ParameterMapper, Precision, Role,
-    SaveOptions, load, load_config, load_in, map_parameters, parse_safetensors, save,
+    Cost, LanguageModel, ModelConfig, ModelError, ParameterMapper, Precision, Role, SaveOptions,
+    load, load_config, load_in, map_parameters, parse_safetensors, save,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -253,7 +254,10 @@ fn a_manifest_names_what_differs() {
     *changed.last_mut().unwrap() ^= 1;
     fs::write(path("model.safetensors"), changed).unwrap();
     let error = load(dir.path(), &device).unwrap_err();
-    assert!(matches!(error, ModelError::Differs { .. }), "{error}");
+    assert!(
+        matches!(error, ModelError::Files(FilesError::Differs { .. })),
+        "{error}"
+    );
     assert!(
         error
             .to_string()

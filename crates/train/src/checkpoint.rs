@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use iiet_data::Tokenizer;
-use iiet_model::durable::{beside, install_directory, remove_directory, write_file};
-use iiet_model::{FileRecord, LanguageModel, Manifest, ModelError, SaveOptions, load, save};
+use iiet_files::{FileRecord, Manifest, beside, install_directory, remove_directory, write_file};
+use iiet_model::{LanguageModel, ModelError, SaveOptions, load, save};
 
 pub(crate) use self::retention::remove_leftovers;
 pub use self::state::Difference;
@@ -207,7 +207,7 @@ fn read(step: u64, path: &Path, device: &Device) -> Result<Checkpoint, TrainErro
         .find(|name| !manifest.contains(name));
     if let Some(name) = missing {
         return Err(TrainError::Checkpoint {
-            path: path.join(iiet_model::MANIFEST),
+            path: path.join(iiet_files::MANIFEST),
             reason: format!("it records no {name}"),
         });
     }
@@ -231,7 +231,7 @@ fn read(step: u64, path: &Path, device: &Device) -> Result<Checkpoint, TrainErro
 
 fn manifest(path: &Path) -> Result<Manifest, TrainError> {
     Manifest::read(path)?.ok_or_else(|| TrainError::Checkpoint {
-        path: path.join(iiet_model::MANIFEST),
+        path: path.join(iiet_files::MANIFEST),
         reason: "no manifest, so the checkpoint was not completed".into(),
     })
 }

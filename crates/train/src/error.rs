@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use iiet_data::DataError;
+use iiet_files::FilesError;
 use iiet_model::ModelError;
 
 use crate::Difference;
@@ -166,6 +167,9 @@ pub enum TrainError {
     /// From the model.
     #[error("{}", with_remedy(.0))]
     Model(#[from] ModelError),
+    /// A manifest, or a file that differs from it.
+    #[error(transparent)]
+    Files(#[from] FilesError),
 }
 
 impl TrainError {
@@ -201,7 +205,9 @@ fn remedy(error: &io::Error) -> &'static str {
 
 fn with_remedy(error: &ModelError) -> String {
     match error {
-        ModelError::Io { source, .. } => format!("{error}{}", remedy(source)),
+        ModelError::Io { source, .. } | ModelError::Files(FilesError::Io { source, .. }) => {
+            format!("{error}{}", remedy(source))
+        }
         _ => error.to_string(),
     }
 }

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use iiet_model::durable::write_file;
+use iiet_files::write_file;
 use serde::Serialize;
 
 use crate::config::differences;

@@ -4,7 +4,8 @@ mod place;
 
 use std::fs;
 
-use iiet_model::{FileRecord, Manifest, Precision};
+use iiet_files::{FileRecord, Manifest};
+use iiet_model::Precision;
 use iiet_train::RunConfig;
 use place::Place;
 use serde_json::Value;

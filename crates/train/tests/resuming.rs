@@ -5,7 +5,7 @@ mod place;
 use std::fs::{self, File};
 use std::path::Path;
 
-use iiet_model::{FileRecord, Manifest};
+use iiet_files::{FileRecord, Manifest};
 use iiet_train::{RunConfig, RunDirectory, TrainError};
 use place::{Place, bytes_below, names};
 use proptest::prelude::*;

@@ -1,19 +1,20 @@
 //! Model directories in Hugging Face layout: `config.json` and `model.safetensors`, or shards
 //! with a `model.safetensors.index.json`; and a manifest, if they were written here.
 
-pub mod durable;
 mod finite;
-mod hash;
 mod header;
-mod manifest;
 mod read;
 mod write;
 
-pub use hash::model_hash;
 pub use header::parse_safetensors;
-pub use manifest::{FileRecord, MANIFEST, Manifest};
 pub use read::{load, load_config, load_in};
 pub use write::{SaveOptions, save, write_safetensors};
+
+use std::path::Path;
+
+use iiet_files::hash_files;
+
+use crate::ModelError;
 
 /// The configuration.
 const CONFIG: &str = "config.json";
@@ -23,3 +24,13 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 const WEIGHTS: &str = "model.safetensors";
 /// Which shard holds which tensor.
 const INDEX: &str = "model.safetensors.index.json";
+
+/// Identifies a model: blake3, in hexadecimal, of the names and contents of a model directory's
+/// configuration, weights and tokenizer files (`*.json`, `*.safetensors`).
+///
+/// # Errors
+///
+/// [`ModelError::Files`] if one cannot be read.
+pub fn model_hash(dir: &Path) -> Result<String, ModelError> {
+    Ok(hash_files(dir, &["json", "safetensors"])?)
+}

@@ -1,19 +1,19 @@
 //! Reading a model directory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
 use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
+use iiet_files::{Manifest, open_regular, read_regular};
 use memmap2::Mmap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::finite::first_misfit;
-use super::{CONFIG, GENERATION_CONFIG, INDEX, Manifest, WEIGHTS, parse_safetensors};
+use super::{CONFIG, GENERATION_CONFIG, INDEX, WEIGHTS, parse_safetensors};
 use crate::names::{
     ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
 };
@@ -134,7 +134,7 @@ impl<'a> Directory<'a> {
     /// A file's text, compared with the manifest.
     fn text(&self, name: &str) -> Result<String, ModelError> {
         let path = self.path.join(name);
-        let text = fs::read(&path).map_err(ModelError::io(&path))?;
+        let text = read_regular(&path).map_err(ModelError::io(&path))?;
         self.check(name, &text)?;
         String::from_utf8(text).map_err(|error| {
             let source = std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error());
@@ -146,7 +146,7 @@ impl<'a> Directory<'a> {
         match &self.manifest {
             // Other tools' file, which may have been laid beside ours.
             Some(manifest) if name == GENERATION_CONFIG && !manifest.contains(name) => Ok(()),
-            Some(manifest) => manifest.check(self.path, name, bytes),
+            Some(manifest) => Ok(manifest.check(self.path, name, bytes)?),
             None => Ok(()),
         }
     }
@@ -156,7 +156,7 @@ impl<'a> Directory<'a> {
         let mut files = Vec::new();
         for name in self.weight_files()? {
             let path = self.path.join(&name);
-            let file = File::open(&path).map_err(ModelError::io(&path))?;
+            let file = open_regular(&path).map_err(ModelError::io(&path))?;
             // SAFETY: the map is read-only and dropped before `load` returns. A file that another
             // process shortens meanwhile can still fault, as with every memory-mapped loader.
             let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
@@ -234,7 +234,7 @@ impl<'a> Directory<'a> {
         };
         let seen = |name: &str| name == CONFIG || read.iter().any(|(file, _)| file == name);
         let others = manifest.files().map(|(name, _)| name);
-        manifest.verify(self.path, others.filter(|name| !seen(name)))
+        Ok(manifest.verify(self.path, others.filter(|name| !seen(name)))?)
     }
 }
 

@@ -12,14 +12,14 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::Tensor;
 use half::{bf16, f16};
+use iiet_files::{FileRecord, Manifest, write_file};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, View};
 use serde::Serialize;
 
-use super::durable::write_file;
 use super::finite::limit;
 use super::read::{stored_shape, transposed};
-use super::{CONFIG, FileRecord, INDEX, Manifest, WEIGHTS};
+use super::{CONFIG, INDEX, WEIGHTS};
 use crate::names::{ParameterVisitor, Role, visit_parameters};
 use crate::{LanguageModel, ModelError, Precision};
 

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
+use iiet_files::FileRecord;
 use iiet_model::{
-    FileRecord, LanguageModel, ParameterVisitor, Role, parse_safetensors, visit_parameters,
-    write_safetensors,
+    LanguageModel, ParameterVisitor, Role, parse_safetensors, visit_parameters, write_safetensors,
 };
 use safetensors::{Dtype, View};
 

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use iiet_model::Manifest;
-use iiet_model::durable::remove_directory;
+use iiet_files::{Manifest, remove_directory};
 
 use super::{list, read_state};
 use crate::{RunDirectory, TrainError};

@@ -4,63 +4,17 @@
 //! directory compares; directories published by others have no manifest and are taken as they are.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::durable::write_file;
-use crate::ModelError;
+use crate::{FileRecord, FilesError, read_regular, write_file};
 
 /// The name of the manifest.
 pub const MANIFEST: &str = "iiet-manifest.json";
 /// The version of its layout.
 const FORMAT: u32 = 1;
-/// Bytes hashed at a time.
-const BLOCK: usize = 1 << 20;
-
-/// Length and hash of one file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileRecord {
-    /// Bytes.
-    pub bytes: u64,
-    /// blake3 in hexadecimal, lower case.
-    pub blake3: String,
-}
-
-impl FileRecord {
-    pub(super) fn new(bytes: u64, hash: blake3::Hash) -> Self {
-        Self {
-            bytes,
-            blake3: hash.to_hex().to_string(),
-        }
-    }
-
-    /// The record of a file as it lies on disk.
-    ///
-    /// # Errors
-    ///
-    /// [`ModelError::Io`].
-    pub fn of(path: &Path) -> Result<Self, ModelError> {
-        let hash = |path: &Path| -> io::Result<Self> {
-            let mut file = File::open(path)?;
-            let (mut hash, mut bytes) = (blake3::Hasher::new(), 0);
-            let mut block = vec![0; BLOCK];
-            loop {
-                match file.read(&mut block)? {
-                    0 => return Ok(Self::new(bytes, hash.finalize())),
-                    read => {
-                        hash.update(&block[..read]);
-                        bytes += read as u64;
-                    }
-                }
-            }
-        };
-        hash(path).map_err(ModelError::io(path))
-    }
-}
 
 /// The files of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,8 +27,15 @@ pub struct Manifest {
     files: BTreeMap<String, FileRecord>,
 }
 
+impl Default for Manifest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Manifest {
-    pub(super) fn new() -> Self {
+    /// A manifest without files.
+    pub fn new() -> Self {
         Self {
             format: FORMAT,
             incomplete: false,
@@ -103,17 +64,21 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Io`].
-    pub fn write(&self, dir: &Path) -> Result<(), ModelError> {
+    /// [`FilesError::Io`].
+    pub fn write(&self, dir: &Path) -> Result<(), FilesError> {
         let path = dir.join(MANIFEST);
         let json = serde_json::to_string_pretty(self).expect("invariant: plain data serialises");
         write_file(&path, |file| writeln!(file, "{json}"))
             .map(drop)
-            .map_err(ModelError::io(&path))
+            .map_err(FilesError::io(&path))
     }
 
     /// Marks a directory as incomplete until [`write`](Self::write).
-    pub(super) fn begin(dir: &Path) -> Result<(), ModelError> {
+    ///
+    /// # Errors
+    ///
+    /// [`FilesError::Io`].
+    pub fn begin(dir: &Path) -> Result<(), FilesError> {
         let incomplete = Self {
             incomplete: true,
             ..Self::new()
@@ -125,14 +90,14 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Manifest`] if it is malformed or says that the directory is incomplete.
-    pub fn read(dir: &Path) -> Result<Option<Self>, ModelError> {
+    /// [`FilesError::Manifest`] if it is malformed or says that the directory is incomplete.
+    pub fn read(dir: &Path) -> Result<Option<Self>, FilesError> {
         let path = dir.join(MANIFEST);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_regular(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(ModelError::io(&path))?,
+            read => read.map_err(FilesError::io(&path))?,
         };
-        let refuse = |reason: String| ModelError::Manifest {
+        let refuse = |reason: String| FilesError::Manifest {
             path: path.clone(),
             reason,
         };
@@ -160,25 +125,21 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Differs`], also for a file that has no record.
-    pub fn check(&self, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
-        self.compare(
-            dir.join(name),
-            name,
-            FileRecord::new(bytes.len() as u64, blake3::hash(bytes)),
-        )
+    /// [`FilesError::Differs`], also for a file that has no record.
+    pub fn check(&self, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), FilesError> {
+        self.compare(dir.join(name), name, FileRecord::of_bytes(bytes))
     }
 
     /// Reads files from disk and compares them with their records.
     ///
     /// # Errors
     ///
-    /// [`ModelError::Differs`], or [`ModelError::Io`] for a file that cannot be read.
+    /// [`FilesError::Differs`], or [`FilesError::Io`] for a file that cannot be read.
     pub fn verify<'a>(
         &self,
         dir: &Path,
         names: impl IntoIterator<Item = &'a str>,
-    ) -> Result<(), ModelError> {
+    ) -> Result<(), FilesError> {
         for name in names {
             let path = dir.join(name);
             let found = FileRecord::of(&path)?;
@@ -187,10 +148,10 @@ impl Manifest {
         Ok(())
     }
 
-    fn compare(&self, path: PathBuf, name: &str, found: FileRecord) -> Result<(), ModelError> {
+    fn compare(&self, path: PathBuf, name: &str, found: FileRecord) -> Result<(), FilesError> {
         match self.files.get(name) {
             Some(expected) if *expected == found => Ok(()),
-            expected => Err(ModelError::Differs {
+            expected => Err(FilesError::Differs {
                 path,
                 found: describe(&found),
                 expected: expected.map_or_else(|| "no such file".into(), describe),

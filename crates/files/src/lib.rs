@@ -1,0 +1,43 @@
+//! Files that are whole or absent, and directories that can prove that they are complete.
+//!
+//! - [`write_file`] writes a file under another name, syncs it and renames it;
+//!   [`install_directory`] does so with a directory.
+//! - [`Manifest`] records length and blake3 of the files of a directory; whoever reads the directory
+//!   compares.
+//! - [`open_regular`] opens input and refuses what would block or never end: pipes, devices.
+//!
+//! ```
+//! use std::io::Write;
+//!
+//! use iiet_files::{Manifest, write_file};
+//!
+//! let folder = std::env::temp_dir().join(format!("iiet-files-{}", std::process::id()));
+//! std::fs::create_dir_all(&folder)?;
+//! let record = write_file(&folder.join("a.txt"), |file| file.write_all(b"text"))?;
+//! assert_eq!(record.bytes, 4);
+//!
+//! let mut manifest = Manifest::new();
+//! manifest.add("a.txt", record);
+//! manifest.write(&folder)?;
+//!
+//! let manifest = Manifest::read(&folder)?.expect("it was just written");
+//! assert!(manifest.check(&folder, "a.txt", b"text").is_ok());
+//! assert!(manifest.check(&folder, "a.txt", b"test").is_err());
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod durable;
+mod error;
+mod hash;
+mod manifest;
+mod regular;
+
+pub use durable::{
+    HashingWriter, beside, check_replaceable, install_directory, remove_directory, sync_directory,
+    write_file,
+};
+pub use error::FilesError;
+pub use hash::{FileRecord, hash_files};
+pub use manifest::{MANIFEST, Manifest};
+pub use regular::{open_regular, read_regular, read_regular_text};
