@@ -19,10 +19,11 @@
 //! [`backward_from`] starts a backward pass at given gradients. For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
 //!
 //! They take and return Burn tensors, on autodiff devices and on plain ones. There are two bodies
-//! of each. Burn's flex backend runs f32 tensors through multithreaded kernels written for the
-//! compiler's vectoriser, whose results do not depend on the number of threads. Every other
-//! backend and dtype runs a body of Burn primitives, with the same backward formulas; of half
-//! precisions it makes the use that [`Precision`] tells.
+//! of each. Burn's flex backend runs tensors of f32, bf16 and f16 through multithreaded kernels
+//! written for the compiler's vectoriser, whose results do not depend on the number of threads. Other
+//! backends, and tensors of f64, run a body of Burn primitives with the same backward formulas. In half
+//! precision both round once, after computing in f32; see [`Precision`]. (The distillation loss has no
+//! kernel for halves, nor the cross-entropy one for f16: they run composed.)
 //!
 //! # Features
 //!
@@ -31,39 +32,27 @@
 //! backend that is compiled into Burn but not named here the operations are still right: they run
 //! composed, and Burn differentiates the composition.
 
-mod adamw;
-mod attention;
-mod backward_from;
-mod cached_attention;
-mod cross_entropy;
-mod distillation;
-mod embedding;
 #[cfg(feature = "flex")]
 mod flex;
-mod layer_norm;
-mod linear;
 mod ops;
 mod precision;
-mod rms_norm;
-mod rope;
-mod rows;
-mod swiglu;
-mod weighted_sum;
+mod record;
+mod route;
 
-pub use adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
-pub use attention::causal_attention;
-pub use backward_from::backward_from;
-pub use cached_attention::{CacheRow, cached_attention};
-pub use cross_entropy::linear_cross_entropy;
-pub use distillation::{DistillationLoss, DistillationMix, linear_distillation};
-pub use embedding::embedding;
-pub use layer_norm::layer_norm;
-pub use linear::linear;
+pub use ops::adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
+pub use ops::attention::causal_attention;
+pub use ops::backward_from::backward_from;
+pub use ops::cached_attention::{CacheRow, cached_attention};
+pub use ops::cross_entropy::linear_cross_entropy;
+pub use ops::distillation::{DistillationLoss, DistillationMix, linear_distillation};
+pub use ops::embedding::embedding;
+pub use ops::layer_norm::layer_norm;
+pub use ops::linear::linear;
+pub use ops::rms_norm::rms_norm;
+pub use ops::rope::rotate;
+pub use ops::swiglu::swiglu;
+pub use ops::weighted_sum::weighted_sum;
 pub use precision::{Precision, UnknownPrecision, in_f32};
-pub use rms_norm::rms_norm;
-pub use rope::rotate;
-pub use swiglu::swiglu;
-pub use weighted_sum::weighted_sum;
 
 /// Runs a function on one of the threads that the kernels use.
 ///

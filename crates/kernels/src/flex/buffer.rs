@@ -12,12 +12,12 @@ use super::Primitive;
 /// cache, and enough work to be worth a thread's while.
 const BLOCK: usize = 1 << 14;
 
-pub(super) fn all_f32(tensors: &[&Primitive]) -> bool {
+pub(crate) fn all_f32(tensors: &[&Primitive]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::F32)
 }
 
 /// The same values in row-major order.
-pub(super) fn dense(x: Primitive) -> Primitive {
+pub(crate) fn dense(x: Primitive) -> Primitive {
     if x.is_contiguous() {
         x
     } else {
@@ -26,13 +26,13 @@ pub(super) fn dense(x: Primitive) -> Primitive {
 }
 
 /// The values of a [`dense`] tensor.
-pub(super) fn values(x: &Primitive) -> &[f32] {
+pub(crate) fn values(x: &Primitive) -> &[f32] {
     x.as_slice().expect("invariant: dense and f32")
 }
 
 /// The same values in row-major order, in a buffer that is the tensor's own: its memory where
 /// nobody else holds it, else a copy.
-pub(super) fn owned(x: Primitive) -> Primitive {
+pub(crate) fn owned(x: Primitive) -> Primitive {
     let x = dense(x);
     let whole = x.layout().start_offset() == 0
         && x.bytes().len() == x.layout().num_elements() * size_of::<f32>();
@@ -48,23 +48,23 @@ pub(super) fn owned(x: Primitive) -> Primitive {
 }
 
 /// The values of an [`owned`] tensor.
-pub(super) fn values_mut(x: &mut Primitive) -> &mut [f32] {
+pub(crate) fn values_mut(x: &mut Primitive) -> &mut [f32] {
     x.try_storage_mut()
         .expect("invariant: nobody else holds the buffer")
 }
 
-pub(super) fn tensor(values: Vec<f32>, shape: Shape) -> Primitive {
+pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> Primitive {
     Primitive::from_data(TensorData::new::<f32, _>(values, shape))
 }
 
 /// How many elements a block of whole rows of length `row` has.
-pub(super) fn block_of_rows(row: usize) -> usize {
+pub(crate) fn block_of_rows(row: usize) -> usize {
     row * (BLOCK / row.max(1)).max(1)
 }
 
 /// Calls `f` with the number of each block of `block` elements and the block, in parallel if there
 /// is more than one.
-pub(super) fn for_blocks<T: Send>(out: &mut [T], block: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+pub(crate) fn for_blocks<T: Send>(out: &mut [T], block: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     if out.len() <= block {
         if !out.is_empty() {
             f(0, out);
@@ -80,7 +80,7 @@ pub(super) fn for_blocks<T: Send>(out: &mut [T], block: usize, f: impl Fn(usize,
 ///
 /// Unlike `vec![0.0; len]` followed by that, each thread clears its own blocks, which are then in
 /// its cache; one thread clearing everything takes as long as many a kernel.
-pub(super) fn filled<T: Copy + Default + Send>(
+pub(crate) fn filled<T: Copy + Default + Send>(
     len: usize,
     block: usize,
     f: impl Fn(usize, &mut [T]) + Sync,
@@ -98,18 +98,18 @@ pub(super) fn filled<T: Copy + Default + Send>(
 }
 
 /// `len` zeros.
-pub(super) fn zeros(len: usize) -> Vec<f32> {
+pub(crate) fn zeros(len: usize) -> Vec<f32> {
     filled(len, BLOCK, |_, _| {})
 }
 
 /// The `i`th block of `block` elements.
-pub(super) fn nth_block(x: &[f32], i: usize, block: usize) -> &[f32] {
+pub(crate) fn nth_block(x: &[f32], i: usize, block: usize) -> &[f32] {
     let from = i * block;
     &x[from..(from + block).min(x.len())]
 }
 
 /// Adds up rows of length `row`, first to last.
-pub(super) fn sum_of_rows(rows: &[f32], row: usize) -> Vec<f32> {
+pub(crate) fn sum_of_rows(rows: &[f32], row: usize) -> Vec<f32> {
     let mut sum = vec![0.0; row];
     for part in rows.chunks_exact(row) {
         for (s, p) in sum.iter_mut().zip(part) {

@@ -6,7 +6,7 @@
 /// `e^x` to within 2e-7 of its value; 0 below -87.33 and constant above 88.37, where the result
 /// would be a denormal or close to overflow.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.33;
     const HIGHEST: f32 = 88.37;
     // Adding and taking away 1.5 * 2^23 rounds to an integer, which is then in the lowest bits.
@@ -33,7 +33,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 

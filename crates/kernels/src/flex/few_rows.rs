@@ -13,7 +13,7 @@ use super::Primitive;
 use super::buffer::{dense, tensor, values};
 use super::halves::{Floats, wide_bf16, wide_f16};
 use super::simd::{sum2, vectorised};
-use crate::linear::with_width;
+use crate::ops::linear::with_width;
 
 /// Beyond this many rows a product is limited by arithmetic, and tiles pay.
 const FEW_ROWS: usize = 8;
@@ -117,11 +117,11 @@ fn as_it_is(x: f32) -> f32 {
     x
 }
 
-pub(super) fn add_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
+pub(crate) fn add_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
     f32::add_product(sum, x, w);
 }
 
-pub(super) fn dots(out: &mut [f32], x: &[f32], w: &[f32]) {
+pub(crate) fn dots(out: &mut [f32], x: &[f32], w: &[f32]) {
     f32::dots(out, x, w);
 }
 
@@ -134,14 +134,14 @@ vectorised! {
 }
 
 /// Whether x, `[.., d_in]`, has few rows, and any.
-pub(super) fn are(x: &Primitive) -> bool {
+pub(crate) fn are(x: &Primitive) -> bool {
     let shape = x.shape();
     let d_in = shape[shape.num_dims() - 1];
     (1..=FEW_ROWS * d_in).contains(&shape.num_elements())
 }
 
 /// `x W` for x `[.., d_in]` in f32 and W `[d_in, d_out]` in f32 or halves.
-pub(super) fn product(x: Primitive, weight: Primitive) -> Primitive {
+pub(crate) fn product(x: Primitive, weight: Primitive) -> Primitive {
     let [_, d_out] = weight.shape().dims();
     let shape = with_width(x.shape(), d_out);
     let x = dense(x);

@@ -12,7 +12,7 @@ use super::halves::{Floats, in_bf16};
 mod avx512;
 
 /// Entries that can be multiplied.
-pub(super) trait Entry: Factor {
+pub(crate) trait Entry: Factor {
     /// The memory of a tensor of them, from its first entry on.
     fn memory(x: &Primitive) -> &[Self];
 
@@ -55,20 +55,20 @@ impl Entry for bf16 {
 use avx512::Factor;
 /// What a processor of another kind asks of them.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) trait Factor: Copy + Sync + 'static {}
+pub(crate) trait Factor: Copy + Sync + 'static {}
 #[cfg(not(target_arch = "x86_64"))]
 impl<T: Copy + Sync + 'static> Factor for T {}
 
 /// A matrix to read: entry (i, j) is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a, T = f32> {
+pub(crate) struct View<'a, T = f32> {
     data: &'a [T],
     shape: [usize; 2],
     strides: [usize; 2],
 }
 
 /// A matrix to write; no two entries share memory.
-pub(super) struct ViewMut<'a> {
+pub(crate) struct ViewMut<'a> {
     data: &'a mut [f32],
     shape: [usize; 2],
     strides: [usize; 2],
@@ -87,7 +87,7 @@ impl<'a, T> View<'a, T> {
     /// # Panics
     ///
     /// If an entry lies beyond the data.
-    pub(super) fn new(data: &'a [T], shape: [usize; 2], strides: [usize; 2]) -> Self {
+    pub(crate) fn new(data: &'a [T], shape: [usize; 2], strides: [usize; 2]) -> Self {
         let extent = extent(shape, strides);
         assert!(extent <= data.len(), "view beyond its data");
         Self {
@@ -98,7 +98,7 @@ impl<'a, T> View<'a, T> {
     }
 
     /// Rows one after the other.
-    pub(super) fn rows(data: &'a [T], rows: usize, columns: usize) -> Self {
+    pub(crate) fn rows(data: &'a [T], rows: usize, columns: usize) -> Self {
         Self::new(data, [rows, columns], [columns, 1])
     }
 
@@ -108,11 +108,11 @@ impl<'a, T> View<'a, T> {
     }
 
     /// Rows and columns.
-    pub(super) fn shape(&self) -> [usize; 2] {
+    pub(crate) fn shape(&self) -> [usize; 2] {
         self.shape
     }
 
-    pub(super) fn transposed(&self) -> Self {
+    pub(crate) fn transposed(&self) -> Self {
         let ([rows, columns], [row, column]) = (self.shape, self.strides);
         Self {
             data: self.data,
@@ -126,7 +126,7 @@ impl<'a> ViewMut<'a> {
     /// # Panics
     ///
     /// If an entry lies beyond the data or on another one.
-    pub(super) fn new(data: &'a mut [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
+    pub(crate) fn new(data: &'a mut [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
         assert!(extent(shape, strides) <= data.len(), "view beyond its data");
         let ([rows, columns], [row, column]) = (shape, strides);
         let apart = row > 0
@@ -141,21 +141,21 @@ impl<'a> ViewMut<'a> {
     }
 
     /// Rows one after the other.
-    pub(super) fn rows(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
+    pub(crate) fn rows(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
         Self::new(data, [rows, columns], [columns, 1])
     }
 }
 
 /// What happens to the values in the destination.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Then {
+pub(crate) enum Then {
     Replace,
     Add,
 }
 
 /// Who computes the product.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Threads {
+pub(crate) enum Threads {
     Caller,
     All,
 }
@@ -165,7 +165,7 @@ pub(super) enum Threads {
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub(super) fn gemm<T: Entry>(
+pub(crate) fn gemm<T: Entry>(
     out: ViewMut,
     then: Then,
     scale: f32,
@@ -199,7 +199,7 @@ pub(super) fn gemm<T: Entry>(
 /// # Panics
 ///
 /// If the shapes do not fit.
-pub(super) fn product<T: Entry>(scale: f32, a: View<T>, b: View<T>) -> Vec<f32> {
+pub(crate) fn product<T: Entry>(scale: f32, a: View<T>, b: View<T>) -> Vec<f32> {
     let shape = [a.shape[0], b.shape[1]];
     let [rows, columns] = shape;
     if a.shape[1] == 0 {

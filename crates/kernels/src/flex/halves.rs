@@ -15,7 +15,7 @@ const BLOCK: usize = 1 << 12;
 
 /// The values of a dense tensor of any float type but f64.
 #[derive(Clone, Copy)]
-pub(super) enum Floats<'a> {
+pub(crate) enum Floats<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
     Bf16(&'a [bf16]),
@@ -23,7 +23,7 @@ pub(super) enum Floats<'a> {
 
 impl<'a> Floats<'a> {
     /// `None` for a tensor of another type, or that is not dense.
-    pub(super) fn of(x: &'a Primitive) -> Option<Self> {
+    pub(crate) fn of(x: &'a Primitive) -> Option<Self> {
         Some(match x.dtype() {
             DType::F32 => Self::F32(x.as_slice()?),
             DType::F16 => Self::F16(x.as_slice()?),
@@ -32,7 +32,7 @@ impl<'a> Floats<'a> {
         })
     }
 
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         match self {
             Self::F32(x) => x.len(),
             Self::F16(x) => x.len(),
@@ -41,14 +41,14 @@ impl<'a> Floats<'a> {
     }
 
     /// All of them in f32.
-    pub(super) fn wide(self) -> Vec<f32> {
+    pub(crate) fn wide(self) -> Vec<f32> {
         filled(self.len(), BLOCK, |i, part| {
             self.read(i * BLOCK, part);
         })
     }
 
     /// The elements from `at` on, in f32; `scratch` is as long as what is wanted.
-    pub(super) fn read<'s>(&'s self, at: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+    pub(crate) fn read<'s>(&'s self, at: usize, scratch: &'s mut [f32]) -> &'s [f32] {
         let range = at..at + scratch.len();
         match self {
             Self::F32(x) => &x[range],
@@ -66,7 +66,7 @@ impl<'a> Floats<'a> {
 
 /// The same number in f32; written for loops that are made wide, which [`bf16::to_f32`] is not.
 #[inline(always)]
-pub(super) fn wide_bf16(x: bf16) -> f32 {
+pub(crate) fn wide_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
@@ -75,7 +75,7 @@ pub(super) fn wide_bf16(x: bf16) -> f32 {
 /// The bits of an f16, moved to where an f32 has its, stand for a number 2^112 times smaller, also where
 /// they are subnormal.
 #[inline(always)]
-pub(super) fn wide_f16(x: f16) -> f32 {
+pub(crate) fn wide_f16(x: f16) -> f32 {
     let bits = u32::from(x.to_bits());
     let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
     let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
@@ -88,7 +88,7 @@ pub(super) fn wide_f16(x: f16) -> f32 {
 }
 
 /// A tensor of halves in f32; any other tensor as it is.
-pub(super) fn widened(x: Primitive) -> Primitive {
+pub(crate) fn widened(x: Primitive) -> Primitive {
     match x.dtype() {
         DType::F16 | DType::BF16 => as_it_lies(x, |x| {
             let values = Floats::of(&x).expect("invariant: dense, and a half").wide();
@@ -99,7 +99,7 @@ pub(super) fn widened(x: Primitive) -> Primitive {
 }
 
 /// An f32 tensor rounded to a half, to the nearest and to even ones; to f32, as it is.
-pub(super) fn rounded(x: Primitive, dtype: DType) -> Primitive {
+pub(crate) fn rounded(x: Primitive, dtype: DType) -> Primitive {
     match dtype {
         DType::F32 => x,
         DType::BF16 => as_it_lies(x, |x| {
@@ -141,7 +141,7 @@ fn each_rounded<T: Copy + Default + Send>(
 }
 
 /// Values as bf16.
-pub(super) fn in_bf16(x: &[f32]) -> Vec<bf16> {
+pub(crate) fn in_bf16(x: &[f32]) -> Vec<bf16> {
     each_rounded(x, round_to_bf16)
 }
 
@@ -165,24 +165,37 @@ vectorised! {
     }
 }
 
-/// Runs a kernel that takes f32 on f32 and halves, and rounds its result to the type of the first.
-pub(super) fn in_f32<const N: usize>(
-    tensors: [Primitive; N],
+/// The operands of a kernel in f32, and the type of the first, to which its results are rounded. `Err`
+/// gives them back where one is neither f32 nor a half: kernels take no others.
+pub(crate) fn as_f32<const N: usize>(
+    operands: [Primitive; N],
+) -> Result<([Primitive; N], DType), [Primitive; N]> {
+    if at_most_f32(&operands) {
+        let dtype = operands[0].dtype();
+        Ok((operands.map(widened), dtype))
+    } else {
+        Err(operands)
+    }
+}
+
+/// Runs a kernel with one result on its operands [`as_f32`].
+pub(crate) fn in_f32<const N: usize>(
+    operands: [Primitive; N],
     kernel: impl FnOnce([Primitive; N]) -> Primitive,
-) -> Primitive {
-    let dtype = tensors[0].dtype();
-    rounded(kernel(tensors.map(widened)), dtype)
+) -> Result<Primitive, [Primitive; N]> {
+    let (operands, dtype) = as_f32(operands)?;
+    Ok(rounded(kernel(operands), dtype))
 }
 
 /// Whether all tensors are bf16.
-pub(super) fn all_bf16(tensors: &[&Primitive]) -> bool {
+pub(crate) fn all_bf16(tensors: &[&Primitive]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::BF16)
 }
 
 /// Whether all tensors are f32 or halves.
-pub(super) fn at_most_f32(tensors: &[&Primitive]) -> bool {
+pub(crate) fn at_most_f32<'a>(tensors: impl IntoIterator<Item = &'a Primitive>) -> bool {
     let narrow = |dtype| matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
-    tensors.iter().all(|t| narrow(t.dtype()))
+    tensors.into_iter().all(|t| narrow(t.dtype()))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ macro_rules! vectorised {
         fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block
     )*) => {$(
         $(#[$attribute])*
-        pub(super) fn $name($($argument: $type),*) $(-> $output)? {
+        pub(crate) fn $name($($argument: $type),*) $(-> $output)? {
             #[inline(always)]
             fn body($($argument: $type),*) $(-> $output)? $body
 
@@ -33,7 +33,7 @@ macro_rules! vectorised {
         }
     )*};
 }
-pub(super) use vectorised;
+pub(crate) use vectorised;
 
 /// Independent partial results of a reduction: four AVX2 registers, enough to hide the latency of
 /// an addition.
@@ -41,7 +41,7 @@ const LANES: usize = 32;
 
 /// Combines `f(x)` over a slice; `unit` is neutral for `combine`.
 #[inline(always)]
-pub(super) fn reduce(
+pub(crate) fn reduce(
     x: &[f32],
     unit: f32,
     f: impl Fn(f32) -> f32,
@@ -62,7 +62,7 @@ pub(super) fn reduce(
 
 /// `sum f(x, y)`.
 #[inline(always)]
-pub(super) fn sum2<Y: Copy>(x: &[f32], y: &[Y], f: impl Fn(f32, Y) -> f32) -> f32 {
+pub(crate) fn sum2<Y: Copy>(x: &[f32], y: &[Y], f: impl Fn(f32, Y) -> f32) -> f32 {
     let mut parts = [0.0; LANES];
     let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     for (x, y) in xs.iter().zip(ys) {
@@ -78,7 +78,7 @@ pub(super) fn sum2<Y: Copy>(x: &[f32], y: &[Y], f: impl Fn(f32, Y) -> f32) -> f3
 
 /// `sum f(x, y, z)`.
 #[inline(always)]
-pub(super) fn sum3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
+pub(crate) fn sum3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
     let mut parts = [0.0; LANES];
     let (xs, x_tail) = x.as_chunks::<LANES>();
     let (ys, y_tail) = y.as_chunks::<LANES>();
@@ -96,7 +96,7 @@ pub(super) fn sum3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) ->
 
 /// Replaces every `x` by `f(x)` and returns their sum.
 #[inline(always)]
-pub(super) fn map_sum(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn map_sum(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut parts = [0.0; LANES];
     let (chunks, tail) = x.as_chunks_mut::<LANES>();
     for chunk in chunks {
@@ -126,7 +126,7 @@ fn fold(mut parts: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// The larger one, as one instruction: `f32::max` also has to sort out NaN.
 #[inline(always)]
-pub(super) fn larger(a: f32, b: f32) -> f32 {
+pub(crate) fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 

@@ -44,7 +44,7 @@ const COPIED_ROWS: usize = 16;
 const WORTH_A_THREAD: usize = 1 << 20;
 
 /// What is multiplied.
-pub(in super::super) trait Factor: Copy + Sync + 'static {
+pub(crate) trait Factor: Copy + Sync + 'static {
     /// Entries that follow each other in k, to a word.
     const IN_A_WORD: usize;
     /// By height, from one row on.
@@ -122,9 +122,9 @@ impl Factor for bf16 {
 
 /// The result's first entry; rows are `row` apart.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Out {
-    pub(super) data: *mut f32,
-    pub(super) row: usize,
+pub(crate) struct Out {
+    pub(crate) data: *mut f32,
+    pub(crate) row: usize,
 }
 
 // SAFETY: the threads write entries of their own (see `product`).

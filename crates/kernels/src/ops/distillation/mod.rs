@@ -15,16 +15,19 @@
 //! exist for a chunk of tokens at a time, and gradients are formed in the forward pass; they flow to
 //! the student alone.
 
+#[cfg(feature = "flex")]
+mod flex;
+
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::ops::{Backward, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Int, Shape, Tensor};
 
-use crate::cross_entropy::{LossBackward, chunks};
-use crate::ops::{FusedOps, is_routed};
+use super::cross_entropy::{LinearCrossEntropy, chunks};
+use super::rows::leading;
 use crate::precision::{rounded, widened};
-use crate::rows::leading;
+use crate::record::ComputeBound;
+use crate::route::{composed, operation, routed};
 
 /// How the parts of a distillation loss are mixed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,20 +97,61 @@ pub fn linear_distillation(
         teacher_projection.detach().into_dispatch(),
     );
     let (targets, weights) = (targets.into_dispatch(), token_weights.into_dispatch());
-    let (loss, parts) = if is_routed(&h) {
-        <Dispatch as FusedOps>::linear_distillation(h, w, g, v, targets, weights, mix)
-    } else {
-        forward::<Dispatch>([h, w], [g, v], targets, weights, mix)
-    };
+    let (loss, parts) = routed!(
+        LinearDistillation::linear_distillation(h, w, g, v, targets, weights, mix),
+        else forward
+    );
     DistillationLoss {
         loss: Tensor::from_dispatch(loss),
         parts: Tensor::from_dispatch(parts),
     }
 }
 
-pub(crate) fn forward<B: Backend>(
-    [hidden, projection]: [FloatTensor<B>; 2],
-    [teacher_hidden, teacher_projection]: [FloatTensor<B>; 2],
+operation! {
+    /// The loss over a backend's own tensors.
+    pub trait LinearDistillation: Backend {
+        /// The loss, and its two parts.
+        fn linear_distillation(
+            hidden: FloatTensor<Self>,
+            projection: FloatTensor<Self>,
+            teacher_hidden: FloatTensor<Self>,
+            teacher_projection: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            token_weights: FloatTensor<Self>,
+            mix: DistillationMix,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+            let (h, w, g, v) = (hidden, projection, teacher_hidden, teacher_projection);
+            forward::<Self>(h, w, g, v, targets, token_weights, mix)
+        }
+
+        /// The loss, its two parts, and its gradients to `hidden` and `projection`.
+        fn linear_distillation_with_gradients(
+            hidden: FloatTensor<Self>,
+            projection: FloatTensor<Self>,
+            teacher_hidden: FloatTensor<Self>,
+            teacher_projection: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            token_weights: FloatTensor<Self>,
+            mix: DistillationMix,
+        ) -> (
+            FloatTensor<Self>,
+            FloatTensor<Self>,
+            FloatTensor<Self>,
+            FloatTensor<Self>,
+        ) {
+            let (h, w, g, v) = (hidden, projection, teacher_hidden, teacher_projection);
+            with_gradients::<Self>(h, w, g, v, targets, token_weights, mix)
+        }
+    }
+}
+
+composed!(LinearDistillation: NdArray, Cube);
+
+pub(super) fn forward<B: Backend>(
+    hidden: FloatTensor<B>,
+    projection: FloatTensor<B>,
+    teacher_hidden: FloatTensor<B>,
+    teacher_projection: FloatTensor<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
     mix: DistillationMix,
@@ -133,8 +177,10 @@ pub(crate) fn forward<B: Backend>(
 /// The loss, its parts, and the gradients to `hidden` and `projection`.
 #[allow(clippy::type_complexity, reason = "four tensors")]
 pub(crate) fn with_gradients<B: Backend>(
-    [hidden, projection]: [FloatTensor<B>; 2],
-    [teacher_hidden, teacher_projection]: [FloatTensor<B>; 2],
+    hidden: FloatTensor<B>,
+    projection: FloatTensor<B>,
+    teacher_hidden: FloatTensor<B>,
+    teacher_projection: FloatTensor<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
     mix: DistillationMix,
@@ -261,32 +307,70 @@ fn losses<B: Backend>(
     B::float_cat(vec![sum(taken, -1.0), divergence], 0)
 }
 
-/// The second output goes untracked.
-pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
-    [hidden, projection]: [FloatTensor<Autodiff<B, C>>; 2],
-    teacher: [FloatTensor<Autodiff<B, C>>; 2],
+impl<B, C> LinearDistillation for Autodiff<B, C>
+where
+    B: LinearDistillation + LinearCrossEntropy,
+    C: CheckpointStrategy,
+{
+    /// The second output goes untracked.
+    fn linear_distillation(
+        hidden: FloatTensor<Self>,
+        projection: FloatTensor<Self>,
+        teacher_hidden: FloatTensor<Self>,
+        teacher_projection: FloatTensor<Self>,
+        targets: IntTensor<B>,
+        token_weights: FloatTensor<Self>,
+        mix: DistillationMix,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let loss = Distillation::<B> {
+            teacher: [teacher_hidden, teacher_projection].map(|x| x.into_primitive()),
+            targets,
+            weights: token_weights.into_primitive(),
+            mix,
+        };
+        let (loss, parts) = loss.record::<C>([hidden, projection]);
+        (loss, Self::from_inner(parts))
+    }
+}
+
+#[derive(Debug)]
+struct Distillation<B: Backend> {
+    teacher: [FloatTensor<B>; 2],
     targets: IntTensor<B>,
-    weights: FloatTensor<Autodiff<B, C>>,
+    weights: FloatTensor<B>,
     mix: DistillationMix,
-) -> [FloatTensor<Autodiff<B, C>>; 2] {
-    let nodes = [hidden.node(), projection.node()];
-    let prepared = Backward::<B, 2>::prepare::<C>(LossBackward, nodes)
-        .compute_bound()
-        .stateful();
-    let (h, w) = (hidden.into_primitive(), projection.into_primitive());
-    let [g, v] = teacher.map(|x| x.into_primitive());
-    let weights = weights.into_primitive();
-    let (loss, parts) = match prepared {
-        OpsKind::Tracked(prepared) => {
-            let (loss, parts, dh, dw) =
-                B::linear_distillation_with_gradients(h, w, g, v, targets, weights, mix);
-            (prepared.finish((dh, dw), loss), parts)
-        }
-        OpsKind::UnTracked(prepared) => {
-            let (loss, parts) = B::linear_distillation(h, w, g, v, targets, weights, mix);
-            (prepared.finish(loss), parts)
-        }
-    };
-    let parts = <Autodiff<B, C> as AutodiffBackend>::from_inner(parts);
-    [loss, parts]
+}
+
+impl<B> ComputeBound<B, 2, 0> for Distillation<B>
+where
+    B: LinearDistillation + LinearCrossEntropy,
+{
+    /// The gradients, short of the one that comes in.
+    type Memory = [FloatTensor<B>; 2];
+    /// The two parts.
+    type Aside = FloatTensor<B>;
+
+    fn forward(self, [hidden, projection]: [FloatTensor<B>; 2]) -> (FloatTensor<B>, Self::Aside) {
+        let (h, w, [g, v]) = (hidden, projection, self.teacher);
+        B::linear_distillation(h, w, g, v, self.targets, self.weights, self.mix)
+    }
+
+    fn forward_with_memory(
+        self,
+        [hidden, projection]: [FloatTensor<B>; 2],
+    ) -> (FloatTensor<B>, Self::Aside, Self::Memory) {
+        let (h, w, [g, v]) = (hidden, projection, self.teacher);
+        let (targets, weights) = (self.targets, self.weights);
+        let (loss, parts, d_hidden, d_projection) =
+            B::linear_distillation_with_gradients(h, w, g, v, targets, weights, self.mix);
+        (loss, parts, [d_hidden, d_projection])
+    }
+
+    fn backward(
+        gradients: Self::Memory,
+        []: [FloatTensor<B>; 0],
+        dy: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 2] {
+        gradients.map(|gradient| B::scaled(gradient, dy.clone()))
+    }
 }

@@ -6,18 +6,35 @@
 //! (Dao et al., *Flash-Decoding*, 2023): a task keeps the largest score, the sum and the mixture of
 //! its segment, and the segments are put together in order.
 
-use burn::backend::TensorMetadata;
-use burn::tensor::{DType, Shape};
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::Primitive;
-use super::attention::{scale, weigh};
-use super::buffer::{dense, tensor};
-use super::exp::exp;
-use super::few_rows::{add_product, dots};
-use super::gemm::{Then, Threads, View, ViewMut, gemm};
-use super::halves::Floats;
-use crate::CacheRow;
+use super::{CacheRow, CachedAttention};
+use crate::flex::Primitive;
+use crate::flex::buffer::{dense, tensor};
+use crate::flex::exp::exp;
+use crate::flex::few_rows::{add_product, dots};
+use crate::flex::gemm::{Then, Threads, View, ViewMut, gemm};
+use crate::flex::halves::{Floats, at_most_f32, rounded, widened};
+use crate::ops::attention::flex::{scale, weigh};
+
+impl CachedAttention for Flex {
+    fn cached_attention(
+        q: Primitive,
+        keys: Primitive,
+        values: Primitive,
+        rows: &[CacheRow],
+        scale: f64,
+    ) -> Primitive {
+        if at_most_f32([&q, &keys, &values]) {
+            let dtype = q.dtype();
+            rounded(forward(widened(q), keys, values, rows, scale as f32), dtype)
+        } else {
+            super::forward::<Self>(q, keys, values, rows, scale)
+        }
+    }
+}
 
 /// Query rows in a block.
 const QUERIES: usize = 64;
@@ -65,17 +82,14 @@ struct Partial {
     mixed: Vec<f32>,
 }
 
-/// None unless the queries are f32 and the cache has a float type of at most that width.
-pub(crate) fn forward(
+/// Of f32 queries; the cache has a float type of at most that width.
+fn forward(
     q: Primitive,
     keys: Primitive,
     values: Primitive,
     rows: &[CacheRow],
     scale_by: f32,
-) -> Option<Primitive> {
-    if q.dtype() != DType::F32 {
-        return None;
-    }
+) -> Primitive {
     let [batch, n_heads, seq, head_dim] = q.shape().dims();
     let [_, n_kv_heads, capacity, _] = keys.shape().dims();
     let group = n_heads / n_kv_heads;
@@ -87,7 +101,7 @@ pub(crate) fn forward(
         strides: [stride(0), stride(1), stride(2)],
     };
     let (keys, values) = (dense(keys), dense(values));
-    let (keys, values) = (Floats::of(&keys)?, Floats::of(&values)?);
+    let (keys, values) = (floats(&keys), floats(&values));
 
     let tasks = tasks(rows, group, n_kv_heads);
     let run = |scratch: &mut Scratch, task: Task| {
@@ -138,7 +152,11 @@ pub(crate) fn forward(
         }
     }
     let shape = Shape::from(vec![batch, seq, n_heads, head_dim]);
-    Some(tensor(out, shape).transpose(1, 2))
+    tensor(out, shape).transpose(1, 2)
+}
+
+fn floats(cache: &Primitive) -> Floats<'_> {
+    Floats::of(cache).expect("invariant: dense, and at most f32")
 }
 
 /// The tasks of a pass, those of the same queries one after the other.

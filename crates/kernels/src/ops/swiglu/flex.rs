@@ -1,12 +1,32 @@
 //! SwiGLU's gate in one pass; the gradients take the place of what they are computed from.
 
-use burn::backend::TensorMetadata;
+use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
-use super::Primitive;
-use super::buffer::{block_of_rows, dense, filled, nth_block, owned, tensor, values, values_mut};
-use super::exp::sigmoid;
-use super::simd::vectorised;
+use super::Swiglu;
+use crate::flex::Primitive;
+use crate::flex::buffer::{
+    block_of_rows, dense, filled, nth_block, owned, tensor, values, values_mut,
+};
+use crate::flex::exp::sigmoid;
+use crate::flex::halves::{as_f32, in_f32, rounded};
+use crate::flex::simd::vectorised;
+
+impl Swiglu for Flex {
+    fn swiglu(gate: Primitive, up: Primitive) -> Primitive {
+        in_f32([gate, up], forward).unwrap_or_else(|[gate, up]| super::forward::<Self>(gate, up))
+    }
+
+    fn swiglu_backward(gate: Primitive, up: Primitive, dy: Primitive) -> (Primitive, Primitive) {
+        match as_f32([gate, up, dy]) {
+            Ok((operands, dtype)) => {
+                let (d_gate, d_up) = backward(operands);
+                (rounded(d_gate, dtype), rounded(d_up, dtype))
+            }
+            Err([gate, up, dy]) => super::backward::<Self>(gate, up, dy),
+        }
+    }
+}
 
 vectorised! {
     fn gate_block(gate: &[f32], up: &[f32], out: &mut [f32]) {
@@ -27,7 +47,7 @@ vectorised! {
     }
 }
 
-pub(super) fn forward(gate: Primitive, up: Primitive) -> Primitive {
+fn forward([gate, up]: [Primitive; 2]) -> Primitive {
     let (gate, up) = (dense(gate), dense(up));
     let block = block_of_rows(1);
     let y = filled(values(&gate).len(), block, |i, y| {
@@ -40,7 +60,7 @@ pub(super) fn forward(gate: Primitive, up: Primitive) -> Primitive {
     tensor(y, gate.shape())
 }
 
-pub(super) fn backward(gate: Primitive, up: Primitive, dy: Primitive) -> (Primitive, Primitive) {
+fn backward([gate, up, dy]: [Primitive; 3]) -> (Primitive, Primitive) {
     let (gate, mut up, mut dy) = (dense(gate), owned(up), owned(dy));
     let block = block_of_rows(1);
     let dy_blocks = values_mut(&mut dy).par_chunks_mut(block);

@@ -6,13 +6,47 @@ use burn::backend::tensor::IntTensor;
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::Primitive;
-use super::buffer::{tensor, values};
-use super::cross_entropy::{Inputs, scalar, total};
-use super::exp::exp;
-use super::gemm::{View, product};
-use super::simd::{larger, reduce, vectorised};
-use crate::DistillationMix;
+use super::{DistillationMix, LinearDistillation};
+use crate::flex::Primitive;
+use crate::flex::buffer::{all_f32, tensor, values};
+use crate::flex::exp::exp;
+use crate::flex::gemm::{View, product};
+use crate::flex::simd::{larger, reduce, vectorised};
+use crate::ops::cross_entropy::flex::{Inputs, scalar, total};
+
+impl LinearDistillation for Flex {
+    fn linear_distillation(
+        h: Primitive,
+        w: Primitive,
+        g: Primitive,
+        v: Primitive,
+        targets: IntTensor<Self>,
+        weights: Primitive,
+        mix: DistillationMix,
+    ) -> (Primitive, Primitive) {
+        if all_f32(&[&h, &w, &g, &v, &weights]) {
+            forward(&Pair::new([h, w], [g, v], targets, weights, mix))
+        } else {
+            super::forward::<Self>(h, w, g, v, targets, weights, mix)
+        }
+    }
+
+    fn linear_distillation_with_gradients(
+        h: Primitive,
+        w: Primitive,
+        g: Primitive,
+        v: Primitive,
+        targets: IntTensor<Self>,
+        weights: Primitive,
+        mix: DistillationMix,
+    ) -> (Primitive, Primitive, Primitive, Primitive) {
+        if all_f32(&[&h, &w, &g, &v, &weights]) {
+            with_gradients(&Pair::new([h, w], [g, v], targets, weights, mix))
+        } else {
+            super::with_gradients::<Self>(h, w, g, v, targets, weights, mix)
+        }
+    }
+}
 
 vectorised! {
     /// `log sum exp` of a row times `beta`.
@@ -50,14 +84,14 @@ vectorised! {
 }
 
 /// Student and teacher, whose logits are projected chunk by chunk.
-pub(super) struct Pair {
+struct Pair {
     student: Inputs,
     teacher: Inputs,
     mix: DistillationMix,
 }
 
 impl Pair {
-    pub(super) fn new(
+    fn new(
         [hidden, projection]: [Primitive; 2],
         [teacher_hidden, teacher_projection]: [Primitive; 2],
         targets: IntTensor<Flex>,
@@ -126,11 +160,11 @@ fn outputs(pair: &Pair, [cross_entropy, divergence]: [f64; 2]) -> (Primitive, Pr
     (scalar(loss), tensor(parts, Shape::from(vec![2])))
 }
 
-pub(super) fn forward(pair: &Pair) -> (Primitive, Primitive) {
+fn forward(pair: &Pair) -> (Primitive, Primitive) {
     outputs(pair, pair.for_chunks(|_, _, _| {}))
 }
 
-pub(super) fn with_gradients(pair: &Pair) -> (Primitive, Primitive, Primitive, Primitive) {
+fn with_gradients(pair: &Pair) -> (Primitive, Primitive, Primitive, Primitive) {
     let student = &pair.student;
     let (tokens, d_model) = (student.tokens, student.d_model);
     let mut d_hidden = vec![0.0; tokens * d_model];

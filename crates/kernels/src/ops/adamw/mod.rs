@@ -11,11 +11,15 @@
 //! In one pass over memory, and in place where nobody else holds the tensors: written as tensor
 //! operations this is a dozen passes with a temporary after each.
 
+#[cfg(feature = "flex")]
+mod flex;
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch};
+use burn::backend::{Autodiff, Backend};
 use burn::tensor::{Shape, Tensor};
 
-use crate::ops::{FusedOps, is_routed};
+use crate::route::{composed, operation, routed};
 
 /// The numbers of one step of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -109,11 +113,10 @@ pub fn adamw<const D: usize>(
     assert!(step.update > 0, "adamw: updates count from 1");
     let (parameter, gradient) = (parameter.into_dispatch(), gradient.into_dispatch());
     let (first, second) = (first.into_dispatch(), second.into_dispatch());
-    let (parameter, first, second) = if is_routed(&parameter) {
-        <Dispatch as FusedOps>::adamw(parameter, gradient, first, second, *step)
-    } else {
-        updated::<Dispatch>(parameter, gradient, first, second, *step)
-    };
+    let (parameter, first, second) = routed!(
+        AdamW::adamw(parameter, gradient, first, second, *step),
+        else updated
+    );
     WithMoments {
         parameter: Tensor::from_dispatch(parameter),
         first: Tensor::from_dispatch(first),
@@ -124,14 +127,35 @@ pub fn adamw<const D: usize>(
 /// The sum of the squares of all entries, `[1]`.
 pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     let x = x.into_dispatch();
-    Tensor::from_dispatch(if is_routed(&x) {
-        <Dispatch as FusedOps>::sum_of_squares(x)
-    } else {
-        squares::<Dispatch>(x)
-    })
+    Tensor::from_dispatch(routed!(AdamW::sum_of_squares(x), else squares))
 }
 
-pub(crate) fn updated<B: Backend>(
+operation! {
+    /// The optimiser's arithmetic over a backend's own tensors.
+    pub trait AdamW: Backend {
+        /// The parameter and its two moments after a step.
+        fn adamw(
+            parameter: FloatTensor<Self>,
+            gradient: FloatTensor<Self>,
+            first: FloatTensor<Self>,
+            second: FloatTensor<Self>,
+            step: AdamWStep,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+            updated::<Self>(parameter, gradient, first, second, step)
+        }
+
+        fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
+            squares::<Self>(x)
+        }
+    }
+}
+
+composed!(AdamW: NdArray, Cube);
+
+// An optimiser's step is not differentiated; where it is, Burn records the composed bodies.
+impl<B: AdamW, C: CheckpointStrategy> AdamW for Autodiff<B, C> {}
+
+fn updated<B: Backend>(
     parameter: FloatTensor<B>,
     gradient: FloatTensor<B>,
     first: FloatTensor<B>,
@@ -154,7 +178,7 @@ pub(crate) fn updated<B: Backend>(
     )
 }
 
-pub(crate) fn squares<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+fn squares<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let sum = B::float_sum(B::float_mul(x.clone(), x));
     B::float_reshape(sum, Shape::from(vec![1]))
 }

@@ -5,17 +5,60 @@ use std::marker::PhantomData;
 
 use burn::backend::tensor::IntTensor;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, Shape, bf16};
 use rayon::prelude::*;
 
-use super::Primitive;
-use super::buffer::{block_of_rows, dense, for_blocks, owned, tensor, values, values_mut};
-use super::exp::exp;
-use super::gemm::{Entry, Then, Threads, View, ViewMut, gemm, product};
-use super::halves::rounded;
-use super::linear::{matrix, upright};
-use super::simd::{larger, map_sum, reduce, vectorised};
-use crate::cross_entropy::chunk_of;
+use super::LinearCrossEntropy;
+use super::chunk_of;
+use crate::flex::Primitive;
+use crate::flex::buffer::{
+    all_f32, block_of_rows, dense, for_blocks, owned, tensor, values, values_mut,
+};
+use crate::flex::exp::exp;
+use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm, product};
+use crate::flex::halves::{all_bf16, rounded};
+use crate::flex::simd::{larger, map_sum, reduce, vectorised};
+use crate::ops::linear::flex::{matrix, upright};
+
+impl LinearCrossEntropy for Flex {
+    fn linear_cross_entropy(
+        hidden: Primitive,
+        projection: Primitive,
+        targets: IntTensor<Self>,
+        weights: Primitive,
+    ) -> Primitive {
+        if all_f32(&[&hidden, &projection, &weights]) {
+            forward::<f32>(hidden, projection, targets, weights)
+        } else if all_bf16(&[&hidden, &projection]) && all_f32(&[&weights]) {
+            forward::<bf16>(hidden, projection, targets, weights)
+        } else {
+            super::forward::<Self>(hidden, projection, targets, weights)
+        }
+    }
+
+    fn linear_cross_entropy_with_gradients(
+        hidden: Primitive,
+        projection: Primitive,
+        targets: IntTensor<Self>,
+        weights: Primitive,
+    ) -> (Primitive, Primitive, Primitive) {
+        if all_f32(&[&hidden, &projection, &weights]) {
+            with_gradients::<f32>(hidden, projection, targets, weights)
+        } else if all_bf16(&[&hidden, &projection]) && all_f32(&[&weights]) {
+            with_gradients::<bf16>(hidden, projection, targets, weights)
+        } else {
+            super::with_gradients::<Self>(hidden, projection, targets, weights)
+        }
+    }
+
+    fn scaled(x: Primitive, factor: Primitive) -> Primitive {
+        if all_f32(&[&x, &factor]) {
+            scaled(x, factor)
+        } else {
+            super::scaled::<Self>(x, factor)
+        }
+    }
+}
 
 vectorised! {
     /// `log sum exp` of a row.
@@ -44,19 +87,19 @@ vectorised! {
 }
 
 /// The operation's inputs as slices and views; hidden states and projection are of type `T`.
-pub(super) struct Inputs<T = f32> {
-    pub(super) hidden: Primitive,
+pub(crate) struct Inputs<T = f32> {
+    pub(crate) hidden: Primitive,
     projection: Primitive,
-    pub(super) targets: Vec<usize>,
-    pub(super) weights: Primitive,
-    pub(super) tokens: usize,
-    pub(super) d_model: usize,
-    pub(super) vocab: usize,
+    pub(crate) targets: Vec<usize>,
+    pub(crate) weights: Primitive,
+    pub(crate) tokens: usize,
+    pub(crate) d_model: usize,
+    pub(crate) vocab: usize,
     of: PhantomData<T>,
 }
 
 impl<T: Entry> Inputs<T> {
-    pub(super) fn new(
+    pub(crate) fn new(
         hidden: Primitive,
         projection: Primitive,
         targets: IntTensor<Flex>,
@@ -76,12 +119,12 @@ impl<T: Entry> Inputs<T> {
         }
     }
 
-    pub(super) fn projection(&self) -> View<'_, T> {
+    pub(crate) fn projection(&self) -> View<'_, T> {
         matrix(&self.projection)
     }
 
     /// Calls `f` with the first token of each chunk, its hidden states and its logits.
-    pub(super) fn for_chunks(&self, mut f: impl FnMut(usize, View<T>, &mut [f32])) {
+    pub(crate) fn for_chunks(&self, mut f: impl FnMut(usize, View<T>, &mut [f32])) {
         let chunk = chunk_of(self.tokens, self.vocab);
         let hidden = &T::memory(&self.hidden)[..self.tokens * self.d_model];
         let chunks = hidden.chunks(chunk * self.d_model);
@@ -101,7 +144,7 @@ impl<T: Entry> Inputs<T> {
     }
 
     /// The gradient to the projection as a tensor.
-    pub(super) fn projection_tensor(&self, values: Vec<f32>) -> Primitive {
+    pub(crate) fn projection_tensor(&self, values: Vec<f32>) -> Primitive {
         if self.lies_transposed() {
             tensor(values, Shape::from(vec![self.vocab, self.d_model])).transpose(0, 1)
         } else {
@@ -111,7 +154,7 @@ impl<T: Entry> Inputs<T> {
 
     /// What the gradients to a chunk's logits are to its hidden states and to the projection, to
     /// whose gradient so far, empty before the first chunk, they are added.
-    pub(super) fn add_gradients(
+    pub(crate) fn add_gradients(
         &self,
         first: usize,
         hidden: View<T>,
@@ -181,15 +224,15 @@ fn each<T: Copy + Into<i64>>(ids: Option<&[T]>) -> Vec<i64> {
 }
 
 /// In f64, so that the sum over a large batch keeps the digits of its terms.
-pub(super) fn total(losses: &[f32]) -> f64 {
+pub(crate) fn total(losses: &[f32]) -> f64 {
     losses.iter().map(|&loss| f64::from(loss)).sum()
 }
 
-pub(super) fn scalar(loss: f64) -> Primitive {
+pub(crate) fn scalar(loss: f64) -> Primitive {
     tensor(vec![loss as f32], Shape::from(vec![1]))
 }
 
-pub(super) fn forward<T: Entry>(
+fn forward<T: Entry>(
     hidden: Primitive,
     projection: Primitive,
     targets: IntTensor<Flex>,
@@ -206,7 +249,7 @@ pub(super) fn forward<T: Entry>(
     scalar(loss)
 }
 
-pub(super) fn with_gradients<T: Entry>(
+fn with_gradients<T: Entry>(
     hidden: Primitive,
     projection: Primitive,
     targets: IntTensor<Flex>,
@@ -235,7 +278,7 @@ pub(super) fn with_gradients<T: Entry>(
     (scalar(loss), d_hidden, d_projection)
 }
 
-pub(super) fn scaled(x: Primitive, factor: Primitive) -> Primitive {
+fn scaled(x: Primitive, factor: Primitive) -> Primitive {
     let factor = values(&dense(factor))[0];
     // A transposed matrix is scaled as it lies.
     let shape = x.shape();

@@ -5,15 +5,55 @@
 //! thread, the backward pass a key/value head with all its query heads: the gradients to keys and
 //! values are then sums in one thread's order.
 
-use burn::backend::TensorMetadata;
+use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::Primitive;
-use super::buffer::{dense, tensor, values, zeros};
-use super::exp::exp;
-use super::gemm::{Then, Threads, View, ViewMut, gemm};
-use super::simd::{larger, map_sum, reduce, sum2, vectorised};
+use super::CausalAttention;
+use crate::flex::Primitive;
+use crate::flex::buffer::{all_f32, dense, tensor, values, zeros};
+use crate::flex::exp::exp;
+use crate::flex::gemm::{Then, Threads, View, ViewMut, gemm};
+use crate::flex::halves::{as_f32, rounded};
+use crate::flex::simd::{larger, map_sum, reduce, sum2, vectorised};
+
+impl CausalAttention for Flex {
+    fn causal_attention(
+        q: Primitive,
+        k: Primitive,
+        v: Primitive,
+        scale: f64,
+    ) -> (Primitive, Primitive) {
+        match as_f32([q, k, v]) {
+            Ok((operands, dtype)) => {
+                let (y, lse) = forward(operands, scale as f32);
+                (rounded(y, dtype), lse)
+            }
+            Err([q, k, v]) => super::forward::<Self>(q, k, v, scale),
+        }
+    }
+
+    fn causal_attention_backward(
+        q: Primitive,
+        k: Primitive,
+        v: Primitive,
+        out: Primitive,
+        lse: Primitive,
+        dy: Primitive,
+        scale: f64,
+    ) -> (Primitive, Primitive, Primitive) {
+        if !all_f32(&[&lse]) {
+            return super::backward::<Self>(q, k, v, out, lse, dy, scale);
+        }
+        match as_f32([q, k, v, out, dy]) {
+            Ok((operands, dtype)) => {
+                let (dq, dk, dv) = backward(operands, lse, scale as f32);
+                (rounded(dq, dtype), rounded(dk, dtype), rounded(dv, dtype))
+            }
+            Err([q, k, v, out, dy]) => super::backward::<Self>(q, k, v, out, lse, dy, scale),
+        }
+    }
+}
 
 /// Queries in a tile: as few as make a product efficient, for half of a tile on the diagonal is
 /// wasted.
@@ -136,12 +176,7 @@ fn visible(query: usize, first_key: usize, keys: usize) -> usize {
     (query + 1).saturating_sub(first_key).min(keys)
 }
 
-pub(super) fn forward(
-    q: Primitive,
-    k: Primitive,
-    v: Primitive,
-    scale_by: f32,
-) -> (Primitive, Primitive) {
+fn forward([q, k, v]: [Primitive; 3], scale_by: f32) -> (Primitive, Primitive) {
     let shape: [usize; 4] = q.shape().dims();
     let [batch, heads, seq, head_dim] = shape;
     let group = heads / k.shape()[1];
@@ -206,7 +241,7 @@ struct Scratch {
     dv: Vec<f32>,
 }
 
-pub(super) fn backward(
+fn backward(
     [q, k, v, out, dy]: [Primitive; 5],
     lse: Primitive,
     scale_by: f32,

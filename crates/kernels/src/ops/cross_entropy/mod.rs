@@ -11,17 +11,18 @@
 //! is the scheme of Hsu et al., *Liger Kernel* (arXiv 2410.10989), section 3.2. Recomputing the logits in
 //! the backward pass instead would keep a gradient less but costs a third more arithmetic.
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
+#[cfg(feature = "flex")]
+pub(super) mod flex;
+
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
+use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Int, Shape, Tensor};
 
-use crate::ops::{FusedOps, is_routed};
+use super::rows::leading;
 use crate::precision::{rounded, widened};
-use crate::rows::leading;
+use crate::record::ComputeBound;
+use crate::route::{composed, operation, routed};
 
 /// `sum_t token_weights[t] * -log softmax(hidden[t] projection)[targets[t]]`, in nats.
 ///
@@ -60,12 +61,42 @@ pub fn linear_cross_entropy(
     );
     let (hidden, projection) = (hidden.into_dispatch(), projection.into_dispatch());
     let (targets, weights) = (targets.into_dispatch(), token_weights.into_dispatch());
-    Tensor::from_dispatch(if is_routed(&hidden) {
-        <Dispatch as FusedOps>::linear_cross_entropy(hidden, projection, targets, weights)
-    } else {
-        forward::<Dispatch>(hidden, projection, targets, weights)
-    })
+    Tensor::from_dispatch(routed!(
+        LinearCrossEntropy::linear_cross_entropy(hidden, projection, targets, weights),
+        else forward
+    ))
 }
+
+operation! {
+    /// The loss over a backend's own tensors.
+    pub trait LinearCrossEntropy: Backend {
+        fn linear_cross_entropy(
+            hidden: FloatTensor<Self>,
+            projection: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            token_weights: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            forward::<Self>(hidden, projection, targets, token_weights)
+        }
+
+        /// The loss, and its gradients to `hidden` and `projection`.
+        fn linear_cross_entropy_with_gradients(
+            hidden: FloatTensor<Self>,
+            projection: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            token_weights: FloatTensor<Self>,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+            with_gradients::<Self>(hidden, projection, targets, token_weights)
+        }
+
+        /// `x` times a tensor of one element, at the end of a loss's backward pass.
+        fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+            scaled::<Self>(x, factor)
+        }
+    }
+}
+
+composed!(LinearCrossEntropy: NdArray, Cube);
 
 /// The tokens of a chunk, so that its logits stay within 64 MiB of f32.
 pub(crate) fn chunk_of(tokens: usize, vocab: usize) -> usize {
@@ -73,7 +104,7 @@ pub(crate) fn chunk_of(tokens: usize, vocab: usize) -> usize {
     (LOGITS / vocab.max(1)).clamp(16, tokens.max(16))
 }
 
-pub(crate) fn forward<B: Backend>(
+pub(super) fn forward<B: Backend>(
     hidden: FloatTensor<B>,
     projection: FloatTensor<B>,
     targets: IntTensor<B>,
@@ -196,45 +227,53 @@ impl<B: Backend> Chunk<B> {
     }
 }
 
-pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
-    hidden: FloatTensor<Autodiff<B, C>>,
-    projection: FloatTensor<Autodiff<B, C>>,
-    targets: IntTensor<B>,
-    weights: FloatTensor<Autodiff<B, C>>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let nodes = [hidden.node(), projection.node()];
-    let prepared = Backward::<B, 2>::prepare::<C>(LossBackward, nodes)
-        .compute_bound()
-        .stateful();
-    let (h, w) = (hidden.into_primitive(), projection.into_primitive());
-    let weights = weights.into_primitive();
-    match prepared {
-        OpsKind::Tracked(prepared) => {
-            let (loss, dh, dw) = B::linear_cross_entropy_with_gradients(h, w, targets, weights);
-            prepared.finish((dh, dw), loss)
-        }
-        OpsKind::UnTracked(prepared) => {
-            prepared.finish(B::linear_cross_entropy(h, w, targets, weights))
-        }
+impl<B: LinearCrossEntropy, C: CheckpointStrategy> LinearCrossEntropy for Autodiff<B, C> {
+    fn linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        projection: FloatTensor<Self>,
+        targets: IntTensor<B>,
+        token_weights: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let weights = token_weights.into_primitive();
+        let loss = CrossEntropy::<B> { targets, weights };
+        loss.record::<C>([hidden, projection]).0
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct LossBackward;
+struct CrossEntropy<B: Backend> {
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+}
 
-impl<B: FusedOps> Backward<B, 2> for LossBackward {
+impl<B: LinearCrossEntropy> ComputeBound<B, 2, 0> for CrossEntropy<B> {
     /// The gradients, short of the one that comes in.
-    type State = (FloatTensor<B>, FloatTensor<B>);
+    type Memory = [FloatTensor<B>; 2];
+    type Aside = ();
 
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = grads.consume::<B>(&ops.node);
-        let (d_hidden, d_projection) = ops.state;
-        let [hidden, projection] = ops.parents;
-        if let Some(node) = hidden {
-            grads.register::<B>(node.id, B::scaled(d_hidden, dy.clone()));
-        }
-        if let Some(node) = projection {
-            grads.register::<B>(node.id, B::scaled(d_projection, dy));
-        }
+    fn forward(self, [hidden, projection]: [FloatTensor<B>; 2]) -> (FloatTensor<B>, ()) {
+        let Self { targets, weights } = self;
+        (
+            B::linear_cross_entropy(hidden, projection, targets, weights),
+            (),
+        )
+    }
+
+    fn forward_with_memory(
+        self,
+        [hidden, projection]: [FloatTensor<B>; 2],
+    ) -> (FloatTensor<B>, (), Self::Memory) {
+        let Self { targets, weights } = self;
+        let (loss, d_hidden, d_projection) =
+            B::linear_cross_entropy_with_gradients(hidden, projection, targets, weights);
+        (loss, (), [d_hidden, d_projection])
+    }
+
+    fn backward(
+        gradients: Self::Memory,
+        []: [FloatTensor<B>; 0],
+        dy: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 2] {
+        gradients.map(|gradient| B::scaled(gradient, dy.clone()))
     }
 }

@@ -1,14 +1,38 @@
 //! RMSNorm by rows: two passes over a row, the second from the first-level cache.
 
-use burn::backend::TensorMetadata;
+use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::Primitive;
-use super::buffer::{
+use super::RmsNorm;
+use crate::flex::Primitive;
+use crate::flex::buffer::{
     block_of_rows, dense, filled, nth_block, owned, sum_of_rows, tensor, values, values_mut,
 };
-use super::simd::{reduce, sum3, vectorised};
+use crate::flex::halves::{as_f32, in_f32, rounded};
+use crate::flex::simd::{reduce, sum3, vectorised};
+
+impl RmsNorm for Flex {
+    fn rms_norm(x: Primitive, gamma: Primitive, eps: f64) -> Primitive {
+        in_f32([x, gamma], |operands| forward(operands, eps as f32))
+            .unwrap_or_else(|[x, gamma]| super::forward::<Self>(x, gamma, eps))
+    }
+
+    fn rms_norm_backward(
+        x: Primitive,
+        gamma: Primitive,
+        dy: Primitive,
+        eps: f64,
+    ) -> (Primitive, Primitive) {
+        match as_f32([x, gamma, dy]) {
+            Ok((operands, dtype)) => {
+                let (dx, d_gamma) = backward(operands, eps as f32);
+                (rounded(dx, dtype), d_gamma)
+            }
+            Err([x, gamma, dy]) => super::backward::<Self>(x, gamma, dy, eps),
+        }
+    }
+}
 
 /// `1 / sqrt(mean(x^2) + eps)`.
 #[inline(always)]
@@ -43,7 +67,7 @@ vectorised! {
     }
 }
 
-pub(super) fn forward(x: Primitive, gamma: Primitive, eps: f32) -> Primitive {
+fn forward([x, gamma]: [Primitive; 2], eps: f32) -> Primitive {
     let (x, gamma) = (dense(x), dense(gamma));
     let block = block_of_rows(values(&gamma).len());
     let y = filled(values(&x).len(), block, |i, y| {
@@ -52,12 +76,7 @@ pub(super) fn forward(x: Primitive, gamma: Primitive, eps: f32) -> Primitive {
     tensor(y, x.shape())
 }
 
-pub(super) fn backward(
-    x: Primitive,
-    gamma: Primitive,
-    dy: Primitive,
-    eps: f32,
-) -> (Primitive, Primitive) {
+fn backward([x, gamma, dy]: [Primitive; 3], eps: f32) -> (Primitive, Primitive) {
     let (x, gamma, mut dy) = (dense(x), dense(gamma), owned(dy));
     let d = values(&gamma).len();
     let block = block_of_rows(d);

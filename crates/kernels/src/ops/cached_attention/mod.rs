@@ -3,9 +3,18 @@
 //! The rows of a batch may differ in how much they have cached and in how many new tokens they
 //! bring. A row's padding is neither in the cache nor looked at: its output is zero.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+#[cfg(feature = "flex")]
+mod flex;
 
-use crate::precision::in_f32;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
+use burn::tensor::{Shape, Slice, Tensor};
+
+use super::attention::{grouped, scores};
+use super::rows::leading;
+use crate::precision::rounded;
+use crate::route::{composed, operation, routed};
 
 /// Where one row of a batch stands in a pass: of its `seq` columns those from `from` on, `count` of
 /// them, are tokens, and `cached` tokens came before.
@@ -29,7 +38,8 @@ impl CacheRow {
 /// `softmax(scale q k^T + mask) v`, where a row's new token i sees what was cached before and the
 /// new tokens up to itself.
 ///
-/// Forward only: nothing is recorded for a backward pass that a cache would spoil anyway.
+/// Forward only: nothing is recorded for a backward pass that a cache would spoil anyway, and on an
+/// autodiff device the output is a constant.
 ///
 /// # Shapes
 ///
@@ -68,111 +78,111 @@ pub fn cached_attention(
             "cached_attention: {row:?} reaches beyond {seq} columns or a capacity of {capacity}"
         );
     }
-    #[cfg(feature = "flex")]
-    {
-        use burn::backend::Flex;
-        let dtype = q.dtype();
-        let operands = (
-            in_f32(q.clone()).try_into_primitive::<Flex>(),
-            keys.clone().try_into_primitive::<Flex>(),
-            values.clone().try_into_primitive::<Flex>(),
-        );
-        if let (Ok(q), Ok(keys), Ok(values)) = operands
-            && let Some(y) =
-                crate::flex::cached_attention::forward(q, keys, values, rows, scale as f32)
-        {
-            let y: Tensor<4> = Tensor::from_primitive::<Flex>(y);
-            return y.cast(dtype);
-        }
-    }
-    composed(q, keys, values, rows, scale)
+    let (q, keys, values) = (
+        q.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+    );
+    Tensor::from_dispatch(routed!(
+        CachedAttention::cached_attention(q, keys, values, rows, scale),
+        else forward
+    ))
 }
 
-/// The same of Burn's primitives, for every other backend and type.
-pub(crate) fn composed(
-    q: Tensor<4>,
-    keys: Tensor<4>,
-    values: Tensor<4>,
+operation! {
+    /// Attention over a backend's own tensors.
+    pub trait CachedAttention: Backend {
+        fn cached_attention(
+            q: FloatTensor<Self>,
+            keys: FloatTensor<Self>,
+            values: FloatTensor<Self>,
+            rows: &[CacheRow],
+            scale: f64,
+        ) -> FloatTensor<Self> {
+            forward::<Self>(q, keys, values, rows, scale)
+        }
+    }
+}
+
+composed!(CachedAttention: NdArray, Cube);
+
+impl<B: CachedAttention, C: CheckpointStrategy> CachedAttention for Autodiff<B, C> {
+    /// Nothing is recorded: the output is a constant.
+    fn cached_attention(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        rows: &[CacheRow],
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let [q, keys, values] = [q, keys, values].map(|x| x.into_primitive());
+        Self::from_inner(B::cached_attention(q, keys, values, rows, scale))
+    }
+}
+
+/// Rows that stand alike are computed together, others one by one.
+pub(super) fn forward<B: Backend>(
+    q: FloatTensor<B>,
+    keys: FloatTensor<B>,
+    values: FloatTensor<B>,
     rows: &[CacheRow],
     scale: f64,
-) -> Tensor<4> {
-    let [_, _, seq, _] = q.dims();
+) -> FloatTensor<B> {
+    let [_, n_heads, seq, head_dim] = q.shape().dims();
     let (device, dtype) = (q.device(), q.dtype());
     let alike = rows.windows(2).all(|pair| pair[0] == pair[1]);
     let step = if alike { rows.len().max(1) } else { 1 };
-    let parts: Vec<Tensor<4>> = rows
-        .iter()
-        .enumerate()
-        .step_by(step)
-        .map(|(b, row)| {
-            let q = q.clone().narrow(0, b, step);
-            let [_, n_heads, _, head_dim] = q.dims();
-            if row.count == 0 {
-                return Tensor::zeros([step, n_heads, seq, head_dim], (&device, dtype));
-            }
-            let seen = |cache: &Tensor<4>| {
-                let cache = cache.clone().narrow(0, b, step);
-                cache.narrow(2, 0, row.total()).cast(dtype)
-            };
-            let new = q.narrow(2, row.from, row.count);
-            let y = attend(new, seen(&keys), seen(&values), row, scale);
-            let padding = |columns: usize| {
-                Tensor::<4>::zeros([step, n_heads, columns, head_dim], (&device, dtype))
-            };
-            let behind = seq - row.from - row.count;
-            let parts = [(row.from, None), (0, Some(y)), (behind, None)];
-            let parts = parts.into_iter().filter_map(|(columns, y)| match y {
-                Some(y) => Some(y),
-                None => (columns > 0).then(|| padding(columns)),
-            });
-            Tensor::cat(parts.collect(), 2)
-        })
-        .collect();
-    Tensor::cat(parts, 0)
+    let zeros = |columns: usize| {
+        let shape = Shape::from(vec![step, n_heads, columns, head_dim]);
+        B::float_zeros(shape, &device, dtype.into())
+    };
+    let parts = rows.iter().enumerate().step_by(step).map(|(b, row)| {
+        let columns = |x: &FloatTensor<B>, from, to| {
+            let range = [leading(b, b + step), Slice::full(), leading(from, to)];
+            B::float_slice(x.clone(), &range)
+        };
+        let end = row.from + row.count;
+        let seen = |cache| rounded::<B>(columns(cache, 0, row.total()), dtype);
+        let mut parts = Vec::new();
+        if row.from > 0 {
+            parts.push(zeros(row.from));
+        }
+        if row.count > 0 {
+            let new = columns(&q, row.from, end);
+            parts.push(attend::<B>(new, seen(&keys), seen(&values), row, scale));
+        }
+        if end < seq {
+            parts.push(zeros(seq - end));
+        }
+        joined::<B>(parts, 2)
+    });
+    joined::<B>(parts.collect(), 0)
 }
 
-fn attend(
-    q: Tensor<4>,
-    keys: Tensor<4>,
-    values: Tensor<4>,
+fn joined<B: Backend>(mut parts: Vec<FloatTensor<B>>, axis: usize) -> FloatTensor<B> {
+    match parts.len() {
+        1 => parts.swap_remove(0),
+        _ => B::float_cat(parts, axis),
+    }
+}
+
+fn attend<B: Backend>(
+    q: FloatTensor<B>,
+    keys: FloatTensor<B>,
+    values: FloatTensor<B>,
     row: &CacheRow,
     scale: f64,
-) -> Tensor<4> {
-    let [batch, n_heads, count, head_dim] = q.dims();
-    let [_, n_kv_heads, total, _] = keys.dims();
-    // The query heads of a group become rows of one product with their shared keys.
-    let grouped = [batch, n_kv_heads, n_heads / n_kv_heads * count, head_dim];
-    let by_head = [batch, n_heads, count, total];
-    let hidden = future(row, &q.device()).expand(by_head);
-    let dtype = q.dtype();
-    let scores = in_f32(q.reshape(grouped).matmul(keys.swap_dims(2, 3))) * scale;
-    let scores = scores.reshape(by_head).mask_fill(hidden, f64::NEG_INFINITY);
-    let weights = activation::softmax(scores, 3).cast(dtype).reshape([
-        batch,
-        n_kv_heads,
-        n_heads / n_kv_heads * count,
-        total,
-    ]);
-    weights
-        .matmul(values)
-        .reshape([batch, n_heads, count, head_dim])
-}
-
-/// True where the key comes after the query, `[1, 1, count, total]`.
-fn future(row: &CacheRow, device: &Device) -> Tensor<4, Bool> {
-    let line = |from: usize, n: usize| {
-        let values: Vec<i64> = (from..from + n).map(|i| i as i64).collect();
-        Tensor::<1, Int>::from_data(TensorData::new::<i64, _>(values, [n]), device)
-    };
-    let queries = line(row.cached, row.count).reshape([1, 1, row.count, 1]);
-    let keys = line(0, row.total()).reshape([1, 1, 1, row.total()]);
-    keys.expand([1, 1, row.count, row.total()])
-        .greater(queries.expand([1, 1, row.count, row.total()]))
+) -> FloatTensor<B> {
+    let (shape, dtype, n_kv_heads) = (q.shape(), q.dtype(), keys.shape()[1]);
+    let weights = B::softmax(scores::<B>(q, keys, row.cached, scale), 3);
+    let weights = grouped::<B>(rounded::<B>(weights, dtype), n_kv_heads);
+    B::float_reshape(B::float_matmul(weights, values), shape)
 }
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use burn::tensor::{DType, Distribution, Tolerance};
+    use burn::backend::Dispatch;
+    use burn::tensor::{DType, Device, Distribution, Tolerance};
 
     use super::*;
 
@@ -196,7 +206,9 @@ mod tests {
         let keys = spoilt(random(heads[1], capacity)).cast(dtype);
         let values = spoilt(random(heads[1], capacity)).cast(dtype);
         let found = cached_attention(q.clone(), keys.clone(), values.clone(), rows, 0.3);
-        let expected = composed(q, keys, values, rows, 0.3);
+        let [q, keys, values] = [q, keys, values].map(Tensor::into_dispatch);
+        let expected = forward::<Dispatch>(q, keys, values, rows, 0.3);
+        let expected = Tensor::<4>::from_dispatch(expected);
         found
             .into_data()
             .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-5));

@@ -1,12 +1,21 @@
 //! The rotation of rows where they lie, in either order of heads and positions.
 
-use burn::backend::TensorMetadata;
+use burn::backend::{Flex, TensorMetadata};
 
-use super::Primitive;
-use super::buffer::{
+use super::Rotate;
+use crate::flex::Primitive;
+use crate::flex::buffer::{
     block_of_rows, dense, filled, for_blocks, nth_block, owned, tensor, values, values_mut,
 };
-use super::simd::vectorised;
+use crate::flex::halves::in_f32;
+use crate::flex::simd::vectorised;
+
+impl Rotate for Flex {
+    fn rotate(x: Primitive, cos: Primitive, sin: Primitive, inverse: bool) -> Primitive {
+        in_f32([x, cos, sin], |operands| rotate(operands, inverse))
+            .unwrap_or_else(|[x, cos, sin]| super::forward::<Self>(x, cos, sin, inverse))
+    }
+}
 
 vectorised! {
     /// Turns one head's vector by `sign` times its position's angles.
@@ -19,7 +28,7 @@ vectorised! {
     }
 }
 
-pub(super) fn rotate(x: Primitive, cos: Primitive, sin: Primitive, inverse: bool) -> Primitive {
+fn rotate([x, cos, sin]: [Primitive; 3], inverse: bool) -> Primitive {
     let [_, heads, seq, head_dim] = x.shape().dims();
     // A view of `[batch, seq, heads, head_dim]` is turned back into what it is a view of.
     let swapped = x.transpose(1, 2);

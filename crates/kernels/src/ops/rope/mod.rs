@@ -11,20 +11,18 @@
 //! A rotation's transpose is its inverse, so the backward pass is the same kernel with `-sin` and
 //! keeps nothing but the tables.
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::retro_forward::RetroForward;
-use burn::backend::autodiff::checkpoint::state::BackwardStates;
+#[cfg(feature = "flex")]
+mod flex;
+
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
+use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice, Tensor};
 
-use crate::ops::{FusedOps, is_routed};
+use super::rows::leading;
 use crate::precision::{rounded, widened};
-use crate::rows::leading;
+use crate::record::MemoryBound;
+use crate::route::{composed, operation, routed};
 
 /// Rotates every head's vectors by their positions' angles.
 ///
@@ -50,14 +48,27 @@ pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
         sin.dims()
     );
     let (x, cos, sin) = (x.into_dispatch(), cos.into_dispatch(), sin.into_dispatch());
-    Tensor::from_dispatch(if is_routed(&x) {
-        <Dispatch as FusedOps>::rotate(x, cos, sin, false)
-    } else {
-        forward::<Dispatch>(x, cos, sin, false)
-    })
+    Tensor::from_dispatch(routed!(Rotate::rotate(x, cos, sin, false), else forward))
 }
 
-pub(crate) fn forward<B: Backend>(
+operation! {
+    /// The rotation over a backend's own tensors.
+    pub trait Rotate: Backend {
+        /// By the tables' angles, or by their negatives: the backward pass of the one is the other.
+        fn rotate(
+            x: FloatTensor<Self>,
+            cos: FloatTensor<Self>,
+            sin: FloatTensor<Self>,
+            inverse: bool,
+        ) -> FloatTensor<Self> {
+            forward::<Self>(x, cos, sin, inverse)
+        }
+    }
+}
+
+composed!(Rotate: NdArray, Cube);
+
+pub(super) fn forward<B: Backend>(
     x: FloatTensor<B>,
     cos: FloatTensor<B>,
     sin: FloatTensor<B>,
@@ -82,65 +93,32 @@ pub(crate) fn forward<B: Backend>(
     rounded::<B>(B::float_cat(vec![turned_a, turned_b], 3), dtype)
 }
 
-pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-    cos: FloatTensor<Autodiff<B, C>>,
-    sin: FloatTensor<Autodiff<B, C>>,
-    inverse: bool,
-) -> FloatTensor<Autodiff<B, C>> {
-    let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
-    let again = Again::<B> {
-        x: x.id(),
-        cos: cos.clone(),
-        sin: sin.clone(),
-        inverse,
-    };
-    match Backward::<B, 1>::prepare::<C>(RotateBackward, [x.node()])
-        .memory_bound()
-        .retro_forward(again)
-        .parents([&x])
-        .stateful()
-    {
-        OpsKind::Tracked(prepared) => {
-            let state = (cos.clone(), sin.clone(), inverse);
-            prepared.finish(state, B::rotate(x.into_primitive(), cos, sin, inverse))
-        }
-        OpsKind::UnTracked(prepared) => {
-            prepared.finish(B::rotate(x.into_primitive(), cos, sin, inverse))
-        }
+impl<B: Rotate, C: CheckpointStrategy> Rotate for Autodiff<B, C> {
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        inverse: bool,
+    ) -> FloatTensor<Self> {
+        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+        let rotation = Rotation::<B> { cos, sin, inverse };
+        rotation.record::<C>([x])
     }
 }
 
-#[derive(Debug)]
-struct RotateBackward;
-
-impl<B: FusedOps> Backward<B, 1> for RotateBackward {
-    type State = (FloatTensor<B>, FloatTensor<B>, bool);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = grads.consume::<B>(&ops.node);
-        let (cos, sin, inverse) = ops.state;
-        if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, B::rotate(dy, cos, sin, !inverse));
-        }
-    }
-}
-
-/// Computes the output again where Burn's checkpointing dropped it.
-#[derive(Debug)]
-struct Again<B: Backend> {
-    x: NodeId,
+#[derive(Debug, Clone)]
+struct Rotation<B: Backend> {
     cos: FloatTensor<B>,
     sin: FloatTensor<B>,
     inverse: bool,
 }
 
-impl<B: FusedOps> RetroForward for Again<B> {
-    fn forward(&self, states: &mut BackwardStates, out: NodeId) {
-        let x = states.get_state::<FloatTensor<B>>(&self.x);
-        states.save(
-            out,
-            B::rotate(x, self.cos.clone(), self.sin.clone(), self.inverse),
-        );
+impl<B: Rotate> MemoryBound<B, 1, 0> for Rotation<B> {
+    fn forward(&self, [x]: [FloatTensor<B>; 1]) -> FloatTensor<B> {
+        B::rotate(x, self.cos.clone(), self.sin.clone(), self.inverse)
+    }
+
+    fn backward(self, []: [FloatTensor<B>; 0], dy: FloatTensor<B>) -> [FloatTensor<B>; 1] {
+        [B::rotate(dy, self.cos, self.sin, !self.inverse)]
     }
 }

@@ -13,18 +13,21 @@
 //! their operands into tiles first and use one thread for a single row; flex multiplies few rows
 //! where the weights lie, by all threads (`flex/few_rows.rs`).
 
+#[cfg(feature = "flex")]
+pub(super) mod flex;
+
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
+use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::{Shape, Tensor};
 
-use crate::ops::{FusedOps, is_routed};
+use super::rows::as_rows;
 use crate::precision::widened;
-use crate::rows::as_rows;
+use crate::route::{composed, operation, routed};
 
 /// `x W` along the last axis.
 ///
@@ -46,12 +49,33 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
         weight.dims()
     );
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(if is_routed(&x) {
-        <Dispatch as FusedOps>::project(x, weight)
-    } else {
-        forward::<Dispatch>(x, weight)
-    })
+    Tensor::from_dispatch(routed!(Linear::project(x, weight), else forward))
 }
+
+operation! {
+    /// The projection over a backend's own tensors.
+    pub trait Linear: Backend {
+        fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+            forward::<Self>(x, weight)
+        }
+
+        /// The gradient to `weight`.
+        fn weight_gradient(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+            weight_gradient::<Self>(x, dy)
+        }
+
+        /// The gradient to `weight`, added to the sum of those so far.
+        fn add_weight_gradient(
+            sum: FloatTensor<Self>,
+            x: FloatTensor<Self>,
+            dy: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            add_weight_gradient::<Self>(sum, x, dy)
+        }
+    }
+}
+
+composed!(Linear: NdArray, Cube);
 
 /// The shape of `x` with another last axis.
 pub(crate) fn with_width(mut shape: Shape, width: usize) -> Shape {
@@ -60,7 +84,7 @@ pub(crate) fn with_width(mut shape: Shape, width: usize) -> Shape {
     shape
 }
 
-pub(crate) fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     let shape = with_width(x.shape(), weight.shape()[1]);
     B::float_reshape(B::float_matmul(as_rows::<B>(x), weight), shape)
 }
@@ -71,29 +95,38 @@ pub(crate) fn weight_gradient<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>)
     widened::<B>(B::float_matmul(x, as_rows::<B>(dy)))
 }
 
-pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<B, C>>,
-    weight: FloatTensor<Autodiff<B, C>>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let prepared = Backward::<B, 2>::prepare::<C>(LinearBackward, [x.node(), weight.node()])
-        .compute_bound()
-        .stateful();
-    match prepared {
-        OpsKind::Tracked(mut prepared) => {
-            let state = (prepared.checkpoint(&x), weight.clone());
-            let y = B::project(x.into_primitive(), weight.into_primitive());
-            prepared.finish(state, y)
-        }
-        OpsKind::UnTracked(prepared) => {
-            prepared.finish(B::project(x.into_primitive(), weight.into_primitive()))
+fn add_weight_gradient<B: Backend>(
+    sum: FloatTensor<B>,
+    x: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> FloatTensor<B> {
+    B::float_add(sum, weight_gradient::<B>(x, dy))
+}
+
+impl<B: Linear, C: CheckpointStrategy> Linear for Autodiff<B, C> {
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let prepared = Backward::<B, 2>::prepare::<C>(LinearBackward, [x.node(), weight.node()])
+            .compute_bound()
+            .stateful();
+        match prepared {
+            OpsKind::Tracked(mut prepared) => {
+                let state = (prepared.checkpoint(&x), weight.clone());
+                let y = B::project(x.into_primitive(), weight.into_primitive());
+                prepared.finish(state, y)
+            }
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(B::project(x.into_primitive(), weight.into_primitive()))
+            }
         }
     }
 }
 
+/// Recorded by itself, and not as in [`crate::record`]: the gradient to the weight is added to the
+/// sum that the graph holds for it.
 #[derive(Debug)]
 struct LinearBackward;
 
-impl<B: FusedOps> Backward<B, 2> for LinearBackward {
+impl<B: Linear> Backward<B, 2> for LinearBackward {
     /// `x` by name, and the weight as the graph knows it, which names its gradient so far.
     type State = (
         NodeId,

@@ -1,14 +1,38 @@
 //! LayerNorm by rows; the passes after the first read a row from the first-level cache.
 
-use burn::backend::TensorMetadata;
+use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::Primitive;
-use super::buffer::{
+use super::LayerNorm;
+use crate::flex::Primitive;
+use crate::flex::buffer::{
     block_of_rows, dense, filled, nth_block, owned, sum_of_rows, tensor, values, values_mut,
 };
-use super::simd::{reduce, sum2, sum3, vectorised};
+use crate::flex::halves::{as_f32, in_f32, rounded};
+use crate::flex::simd::{reduce, sum2, sum3, vectorised};
+
+impl LayerNorm for Flex {
+    fn layer_norm(x: Primitive, gamma: Primitive, beta: Primitive, eps: f64) -> Primitive {
+        in_f32([x, gamma, beta], |operands| forward(operands, eps as f32))
+            .unwrap_or_else(|[x, gamma, beta]| super::forward::<Self>(x, gamma, beta, eps))
+    }
+
+    fn layer_norm_backward(
+        x: Primitive,
+        gamma: Primitive,
+        dy: Primitive,
+        eps: f64,
+    ) -> (Primitive, Primitive, Primitive) {
+        match as_f32([x, gamma, dy]) {
+            Ok((operands, dtype)) => {
+                let (dx, d_gamma, d_beta) = backward(operands, eps as f32);
+                (rounded(dx, dtype), d_gamma, d_beta)
+            }
+            Err([x, gamma, dy]) => super::backward::<Self>(x, gamma, dy, eps),
+        }
+    }
+}
 
 /// The mean and `1 / sqrt(var + eps)`. The variance is that of the centred values: the difference
 /// of two moments would cancel where the mean is large.
@@ -51,7 +75,7 @@ vectorised! {
     }
 }
 
-pub(super) fn forward(x: Primitive, gamma: Primitive, beta: Primitive, eps: f32) -> Primitive {
+fn forward([x, gamma, beta]: [Primitive; 3], eps: f32) -> Primitive {
     let (x, gamma, beta) = (dense(x), dense(gamma), dense(beta));
     let block = block_of_rows(values(&gamma).len());
     let y = filled(values(&x).len(), block, |i, y| {
@@ -61,12 +85,7 @@ pub(super) fn forward(x: Primitive, gamma: Primitive, beta: Primitive, eps: f32)
     tensor(y, x.shape())
 }
 
-pub(super) fn backward(
-    x: Primitive,
-    gamma: Primitive,
-    dy: Primitive,
-    eps: f32,
-) -> (Primitive, Primitive, Primitive) {
+fn backward([x, gamma, dy]: [Primitive; 3], eps: f32) -> (Primitive, Primitive, Primitive) {
     let (x, gamma, mut dy) = (dense(x), dense(gamma), owned(dy));
     let d = values(&gamma).len();
     let block = block_of_rows(d);

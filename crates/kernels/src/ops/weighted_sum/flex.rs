@@ -1,14 +1,45 @@
 //! The history's sum, a block of all states at a time.
 
-use burn::backend::TensorMetadata;
+use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::Primitive;
-use super::buffer::{
+use super::{States, WeightedSum};
+use crate::flex::Primitive;
+use crate::flex::buffer::{
     block_of_rows, dense, filled, for_blocks, nth_block, owned, tensor, values, values_mut,
 };
-use super::simd::{sum2, vectorised};
+use crate::flex::halves::{at_most_f32, rounded, widened};
+use crate::flex::simd::{sum2, vectorised};
+
+impl WeightedSum for Flex {
+    fn weighted_sum(weights: Primitive, States(states): States<Self>) -> Primitive {
+        if at_most_f32(states.iter().chain([&weights])) {
+            let dtype = states[0].dtype();
+            let states = states.into_iter().map(widened).collect();
+            rounded(forward(widened(weights), states), dtype)
+        } else {
+            super::forward::<Self>(weights, States(states))
+        }
+    }
+
+    fn weighted_sum_backward(
+        weights: Primitive,
+        States(states): States<Self>,
+        dy: Primitive,
+    ) -> (Primitive, States<Self>) {
+        if at_most_f32(states.iter().chain([&weights, &dy])) {
+            let dtypes: Vec<_> = states.iter().map(|s| s.dtype()).collect();
+            let states = states.into_iter().map(widened).collect();
+            let (d_weights, d_states) = backward(widened(weights), states, widened(dy));
+            let d_states = d_states.into_iter().zip(dtypes);
+            let d_states = d_states.map(|(d, dtype)| rounded(d, dtype)).collect();
+            (d_weights, States(d_states))
+        } else {
+            super::backward::<Self>(weights, States(states), dy)
+        }
+    }
+}
 
 vectorised! {
     fn scale_to(out: &mut [f32], x: &[f32], weight: f32) {
@@ -41,7 +72,7 @@ vectorised! {
     }
 }
 
-pub(super) fn forward(states: Vec<Primitive>, weights: Primitive) -> Primitive {
+fn forward(weights: Primitive, states: Vec<Primitive>) -> Primitive {
     let states: Vec<_> = states.into_iter().map(dense).collect();
     let weights = dense(weights);
     let (first_weight, weights) = values(&weights)
@@ -63,11 +94,11 @@ pub(super) fn forward(states: Vec<Primitive>, weights: Primitive) -> Primitive {
 }
 
 /// The gradient of the last state takes the place of `dy`.
-pub(super) fn backward(
-    states: Vec<Primitive>,
+fn backward(
     weights: Primitive,
+    states: Vec<Primitive>,
     dy: Primitive,
-) -> (Vec<Primitive>, Primitive) {
+) -> (Primitive, Vec<Primitive>) {
     let states: Vec<_> = states.into_iter().map(dense).collect();
     let (weights, mut dy) = (dense(weights), owned(dy));
     let weights = values(&weights);
@@ -105,5 +136,5 @@ pub(super) fn backward(
         .collect();
     for_blocks(values_mut(&mut dy), block, |_, dy| scale(dy, *last));
     d_states.push(dy);
-    (d_states, tensor(d_weights, Shape::from(vec![n])))
+    (tensor(d_weights, Shape::from(vec![n])), d_states)
 }

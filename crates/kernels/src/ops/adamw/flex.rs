@@ -1,16 +1,41 @@
 //! AdamW in one pass, in place; a squared norm in one pass.
 
+use burn::backend::Flex;
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::Primitive;
-use super::buffer::{block_of_rows, dense, owned, tensor, values, values_mut};
-use super::simd::{reduce, vectorised};
-use crate::adamw::AdamWStep;
+use super::{AdamW, AdamWStep};
+use crate::flex::Primitive;
+use crate::flex::buffer::{all_f32, block_of_rows, dense, owned, tensor, values, values_mut};
+use crate::flex::simd::{reduce, vectorised};
+
+impl AdamW for Flex {
+    fn adamw(
+        parameter: Primitive,
+        gradient: Primitive,
+        first: Primitive,
+        second: Primitive,
+        step: AdamWStep,
+    ) -> (Primitive, Primitive, Primitive) {
+        if all_f32(&[&parameter, &gradient, &first, &second]) {
+            adamw(parameter, gradient, first, second, step)
+        } else {
+            super::updated::<Self>(parameter, gradient, first, second, step)
+        }
+    }
+
+    fn sum_of_squares(x: Primitive) -> Primitive {
+        if all_f32(&[&x]) {
+            sum_of_squares(x)
+        } else {
+            super::squares::<Self>(x)
+        }
+    }
+}
 
 /// The formula's numbers in f32.
 #[derive(Clone, Copy)]
-pub(super) struct Factors {
+pub(crate) struct Factors {
     scale: f32,
     beta_1: f32,
     beta_2: f32,
@@ -37,7 +62,7 @@ vectorised! {
     }
 }
 
-pub(super) fn adamw(
+fn adamw(
     parameter: Primitive,
     gradient: Primitive,
     first: Primitive,
@@ -69,7 +94,7 @@ pub(super) fn adamw(
 }
 
 /// Blocks are added up in f64, so that a long vector keeps the digits of a short one.
-pub(super) fn sum_of_squares(x: Primitive) -> Primitive {
+fn sum_of_squares(x: Primitive) -> Primitive {
     let x = dense(x);
     let parts: Vec<f32> = values(&x)
         .par_chunks(block_of_rows(1))

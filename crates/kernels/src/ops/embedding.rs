@@ -7,16 +7,14 @@
 //! The sum over a frequent token's occurrences has thousands of terms, so it is taken in f32 whatever the
 //! embedding's type.
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch};
+use burn::backend::{Autodiff, Backend};
 use burn::tensor::{Int, Tensor};
 
-use crate::ops::{FusedOps, is_routed};
 use crate::precision::widened;
+use crate::record::ComputeBound;
+use crate::route::{composed, operation, routed};
 
 /// `weight[ids]`.
 ///
@@ -27,48 +25,62 @@ use crate::precision::widened;
 /// - output: `[batch, seq, d_model]`
 pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     let (weight, ids) = (weight.into_dispatch(), ids.into_dispatch());
-    Tensor::from_dispatch(if is_routed(&weight) {
-        <Dispatch as FusedOps>::embed(weight, ids)
-    } else {
-        forward::<Dispatch>(weight, ids)
-    })
+    Tensor::from_dispatch(routed!(Embedding::embed(weight, ids), else forward))
 }
 
-pub(crate) fn forward<B: Backend>(weight: FloatTensor<B>, ids: IntTensor<B>) -> FloatTensor<B> {
+operation! {
+    /// The lookup over a backend's own tensors.
+    pub trait Embedding: Backend {
+        fn embed(weight: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+            forward::<Self>(weight, ids)
+        }
+    }
+}
+
+composed!(Embedding: NdArray, Cube);
+
+// Burn's own lookup is one pass over the rows already.
+#[cfg(feature = "flex")]
+impl Embedding for burn::backend::Flex {}
+
+pub(super) fn forward<B: Backend>(weight: FloatTensor<B>, ids: IntTensor<B>) -> FloatTensor<B> {
     B::embedding(weight, ids)
 }
 
-pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
-    weight: FloatTensor<Autodiff<B, C>>,
-    ids: IntTensor<B>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let prepared = Backward::<B, 1>::prepare::<C>(EmbeddingBackward, [weight.node()])
-        .compute_bound()
-        .stateful();
-    let weight = weight.into_primitive();
-    match prepared {
-        OpsKind::Tracked(prepared) => {
-            let state = (ids.clone(), weight.clone());
-            prepared.finish(state, B::embed(weight, ids))
-        }
-        OpsKind::UnTracked(prepared) => prepared.finish(B::embed(weight, ids)),
+impl<B: Embedding, C: CheckpointStrategy> Embedding for Autodiff<B, C> {
+    fn embed(weight: FloatTensor<Self>, ids: IntTensor<B>) -> FloatTensor<Self> {
+        Lookup::<B> { ids }.record::<C>([weight]).0
     }
 }
 
 #[derive(Debug)]
-struct EmbeddingBackward;
+struct Lookup<B: Backend> {
+    ids: IntTensor<B>,
+}
 
-impl<B: FusedOps> Backward<B, 1> for EmbeddingBackward {
+impl<B: Embedding> ComputeBound<B, 1, 0> for Lookup<B> {
     /// The ids, and the weight for its shape.
-    type State = (IntTensor<B>, FloatTensor<B>);
+    type Memory = (IntTensor<B>, FloatTensor<B>);
+    type Aside = ();
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dy = grads.consume::<B>(&ops.node);
-        let (ids, weight) = ops.state;
-        if let [Some(node)] = ops.parents {
-            let d_weight = B::embedding_backward(weight, widened::<B>(dy), ids);
-            grads.register::<B>(node.id, d_weight);
-        }
+    fn forward(self, [weight]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, ()) {
+        (B::embed(weight, self.ids), ())
+    }
+
+    fn forward_with_memory(
+        self,
+        [weight]: [FloatTensor<B>; 1],
+    ) -> (FloatTensor<B>, (), Self::Memory) {
+        let memory = (self.ids.clone(), weight.clone());
+        (B::embed(weight, self.ids), (), memory)
+    }
+
+    fn backward(
+        (ids, weight): Self::Memory,
+        []: [FloatTensor<B>; 0],
+        dy: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 1] {
+        [B::embedding_backward(weight, widened::<B>(dy), ids)]
     }
 }
 

@@ -2,17 +2,47 @@
 //!
 //! Products of bf16 are taken as they are; other halves are read as f32.
 
-use burn::backend::TensorMetadata;
+use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Shape, bf16};
 
-use super::Primitive;
-use super::buffer::{dense, owned, tensor, values_mut};
-use super::gemm::{Entry, Then, Threads, View, ViewMut, gemm, product};
-use super::halves::{all_bf16, rounded, widened};
-use crate::linear::with_width;
+use super::{Linear, with_width};
+use crate::flex::buffer::{all_f32, dense, owned, tensor, values_mut};
+use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm, product};
+use crate::flex::halves::{all_bf16, at_most_f32, rounded, widened};
+use crate::flex::{Primitive, few_rows};
+
+impl Linear for Flex {
+    fn project(x: Primitive, weight: Primitive) -> Primitive {
+        if !at_most_f32([&x, &weight]) {
+            super::forward::<Self>(x, weight)
+        } else if few_rows::are(&x) {
+            // Halves too are read where they lie: a decoder's time is that of fetching them.
+            let dtype = x.dtype();
+            rounded(few_rows::product(widened(x), weight), dtype)
+        } else {
+            forward(x, weight)
+        }
+    }
+
+    fn weight_gradient(x: Primitive, dy: Primitive) -> Primitive {
+        if at_most_f32([&x, &dy]) {
+            weight_gradient(x, dy)
+        } else {
+            super::weight_gradient::<Self>(x, dy)
+        }
+    }
+
+    fn add_weight_gradient(sum: Primitive, x: Primitive, dy: Primitive) -> Primitive {
+        if all_f32(&[&sum]) && at_most_f32([&x, &dy]) {
+            add_weight_gradient(sum, x, dy)
+        } else {
+            super::add_weight_gradient::<Self>(sum, x, dy)
+        }
+    }
+}
 
 /// A matrix as it lies in memory.
-pub(super) fn matrix<T: Entry>(x: &Primitive) -> View<'_, T> {
+pub(crate) fn matrix<T: Entry>(x: &Primitive) -> View<'_, T> {
     let [rows, columns] = x.shape().dims();
     let layout = x.layout();
     let stride = |axis: usize| layout.strides()[axis].unsigned_abs();
@@ -28,14 +58,14 @@ fn rows<T: Entry>(x: &Primitive) -> View<'_, T> {
 }
 
 /// The tensor with no axis running backwards.
-pub(super) fn upright(x: Primitive) -> Primitive {
+pub(crate) fn upright(x: Primitive) -> Primitive {
     match x.layout().strides().iter().all(|&s| s >= 0) {
         true => x,
         false => dense(x),
     }
 }
 
-pub(super) fn forward(x: Primitive, weight: Primitive) -> Primitive {
+fn forward(x: Primitive, weight: Primitive) -> Primitive {
     let (x, weight) = (dense(x), upright(weight));
     let (dtype, shape) = (x.dtype(), with_width(x.shape(), weight.shape()[1]));
     let y = if all_bf16(&[&x, &weight]) {
@@ -47,7 +77,7 @@ pub(super) fn forward(x: Primitive, weight: Primitive) -> Primitive {
     rounded(tensor(y, shape), dtype)
 }
 
-pub(super) fn weight_gradient(x: Primitive, dy: Primitive) -> Primitive {
+fn weight_gradient(x: Primitive, dy: Primitive) -> Primitive {
     let (x, dy) = (dense(x), dense(dy));
     if all_bf16(&[&x, &dy]) {
         turned_product(rows::<bf16>(&x), rows(&dy))
@@ -63,7 +93,7 @@ fn turned_product<T: Entry>(x: View<T>, dy: View<T>) -> Primitive {
     tensor(product(1.0, x.transposed(), dy), shape)
 }
 
-pub(super) fn add_weight_gradient(sum: Primitive, x: Primitive, dy: Primitive) -> Primitive {
+fn add_weight_gradient(sum: Primitive, x: Primitive, dy: Primitive) -> Primitive {
     let (mut sum, x, dy) = (owned(sum), dense(x), dense(dy));
     if all_bf16(&[&x, &dy]) {
         add_turned_product(values_mut(&mut sum), rows::<bf16>(&x), rows(&dy));

@@ -11,17 +11,17 @@
 //!
 //! Consecutive query heads share a key/value head (Ainslie et al., *GQA*, arXiv 2305.13245).
 
-use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
+#[cfg(feature = "flex")]
+pub(super) mod flex;
+
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{BoolTensor, FloatTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, get_device_settings};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata, get_device_settings};
 use burn::tensor::{Shape, Tensor};
 
-use crate::ops::{FusedOps, is_routed};
 use crate::precision::{rounded, widened};
+use crate::record::ComputeBound;
+use crate::route::{composed, operation, routed};
 
 /// Attention of every token to itself and to those before it: `softmax(scale q k^T + mask) v`.
 ///
@@ -53,45 +53,82 @@ pub fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f64) ->
         v.dims()
     );
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    let (y, _) = if is_routed(&q) {
-        <Dispatch as FusedOps>::causal_attention(q, k, v, scale)
-    } else {
-        forward::<Dispatch>(q, k, v, scale)
-    };
+    let (y, _) = routed!(CausalAttention::causal_attention(q, k, v, scale), else forward);
     Tensor::from_dispatch(y)
 }
 
+operation! {
+    /// Attention over a backend's own tensors.
+    pub trait CausalAttention: Backend {
+        /// The mixed values, and the logarithm of each row's softmax denominator
+        /// `[batch, n_heads, seq]`.
+        fn causal_attention(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            scale: f64,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+            forward::<Self>(q, k, v, scale)
+        }
+
+        /// Gradients to `q`, `k` and `v`.
+        fn causal_attention_backward(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            out: FloatTensor<Self>,
+            lse: FloatTensor<Self>,
+            dy: FloatTensor<Self>,
+            scale: f64,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+            backward::<Self>(q, k, v, out, lse, dy, scale)
+        }
+    }
+}
+
+composed!(CausalAttention: NdArray, Cube);
+
 /// The query heads of a group become rows of one product with their shared keys, so that keys and
 /// values are never repeated: `[batch, n_kv_heads, group * seq, columns]`.
-fn grouped<B: Backend>(x: FloatTensor<B>, n_kv_heads: usize) -> FloatTensor<B> {
+pub(super) fn grouped<B: Backend>(x: FloatTensor<B>, n_kv_heads: usize) -> FloatTensor<B> {
     let [batch, n_heads, seq, columns] = x.shape().dims();
     let rows = n_heads / n_kv_heads * seq;
     B::float_reshape(x, Shape::from(vec![batch, n_kv_heads, rows, columns]))
 }
 
-/// Scores by query head, `[batch, n_heads, seq, seq]`, with -inf above the diagonal; never halves.
-fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, scale: f64) -> FloatTensor<B> {
-    let [batch, n_heads, seq, _] = q.shape().dims();
+/// Scores by query head, `[batch, n_heads, queries, keys]`, with -inf where the key comes after the
+/// query; never halves. The first query is number `first` among the keys.
+pub(super) fn scores<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    first: usize,
+    scale: f64,
+) -> FloatTensor<B> {
+    let [batch, n_heads, queries, _] = q.shape().dims();
+    let keys = k.shape()[2];
     let q = grouped::<B>(q, k.shape()[1]);
     let s = widened::<B>(B::float_matmul(q, B::float_swap_dims(k, 2, 3)));
-    let s = B::float_reshape(s, Shape::from(vec![batch, n_heads, seq, seq]));
+    let s = B::float_reshape(s, Shape::from(vec![batch, n_heads, queries, keys]));
     let s = B::float_mul_scalar(s, scale.into());
-    let hidden = B::bool_expand(future::<B>(&s), s.shape());
+    let hidden = B::bool_expand(future::<B>(&s, first), s.shape());
     B::float_mask_fill(s, hidden, f64::NEG_INFINITY.into())
 }
 
-/// True where the key comes after the query, `[1, 1, seq, seq]`.
-fn future<B: Backend>(scores: &FloatTensor<B>) -> BoolTensor<B> {
-    let [_, _, seq, _] = scores.shape().dims();
+/// True where the key comes after the query, `[1, 1, queries, keys]`.
+fn future<B: Backend>(scores: &FloatTensor<B>, first: usize) -> BoolTensor<B> {
+    let [_, _, queries, keys] = scores.shape().dims();
     let device = scores.device();
     let settings = get_device_settings::<B>(&device);
-    let positions = B::int_arange(0..seq as i64, &device, settings.int_dtype);
-    let queries = B::int_reshape(positions.clone(), Shape::from(vec![1, 1, seq, 1]));
-    let keys = B::int_reshape(positions, Shape::from(vec![1, 1, 1, seq]));
+    let positions = |from: usize, n: usize, shape| {
+        let positions = B::int_arange(from as i64..(from + n) as i64, &device, settings.int_dtype);
+        B::int_reshape(positions, Shape::from(shape))
+    };
+    let queries = positions(first, queries, vec![1, 1, queries, 1]);
+    let keys = positions(0, keys, vec![1, 1, 1, keys]);
     B::int_lower_elem(B::int_sub(queries, keys), 0.into(), settings.bool_dtype)
 }
 
-pub(crate) fn forward<B: Backend>(
+pub(super) fn forward<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
@@ -99,7 +136,7 @@ pub(crate) fn forward<B: Backend>(
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let shape = q.shape();
     let [batch, n_heads, seq, _] = shape.dims();
-    let s = scores::<B>(q, k, scale);
+    let s = scores::<B>(q, k, 0, scale);
     let max = B::float_max_dim(B::float_detach(s.clone()), 3);
     let p = B::float_exp(B::float_sub(s, max.clone()));
     let sum = B::float_sum_dim(p.clone(), 3);
@@ -112,7 +149,7 @@ pub(crate) fn forward<B: Backend>(
     )
 }
 
-pub(crate) fn backward<B: Backend>(
+pub(super) fn backward<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
@@ -125,7 +162,10 @@ pub(crate) fn backward<B: Backend>(
     let [batch, n_heads, seq, _] = shape.dims();
     let n_kv_heads = k.shape()[1];
     let lse = B::float_reshape(lse, Shape::from(vec![batch, n_heads, seq, 1]));
-    let p = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), scale), lse));
+    let p = B::float_exp(B::float_sub(
+        scores::<B>(q.clone(), k.clone(), 0, scale),
+        lse,
+    ));
     let along = B::float_mul(widened::<B>(dy.clone()), widened::<B>(out));
     let delta = B::float_sum_dim(along, 3);
     let dy = grouped::<B>(dy, n_kv_heads);
@@ -140,53 +180,47 @@ pub(crate) fn backward<B: Backend>(
     (dq, dk, dv)
 }
 
-/// The second output, the row sums, is no function anyone may differentiate: it goes untracked.
-pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
-    q: FloatTensor<Autodiff<B, C>>,
-    k: FloatTensor<Autodiff<B, C>>,
-    v: FloatTensor<Autodiff<B, C>>,
-    scale: f64,
-) -> [FloatTensor<Autodiff<B, C>>; 2] {
-    let prepared =
-        Backward::<B, 3>::prepare::<C>(AttentionBackward, [q.node(), k.node(), v.node()])
-            .compute_bound()
-            .stateful();
-    match prepared {
-        OpsKind::Tracked(mut prepared) => {
-            let ids = [&q, &k, &v].map(|x| prepared.checkpoint(x));
-            let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
-            let (y, lse) = B::causal_attention(q, k, v, scale);
-            let state = (ids, y.clone(), lse.clone(), scale);
-            [prepared.finish(state, y), constant::<B, C>(lse)]
-        }
-        OpsKind::UnTracked(prepared) => {
-            let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
-            let (y, lse) = B::causal_attention(q, k, v, scale);
-            [prepared.finish(y), constant::<B, C>(lse)]
-        }
+impl<B: CausalAttention, C: CheckpointStrategy> CausalAttention for Autodiff<B, C> {
+    /// The second output, the row sums, is no function anyone may differentiate: it goes untracked.
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (y, lse) = Attention { scale }.record::<C>([q, k, v]);
+        (y, Self::from_inner(lse))
     }
 }
 
-fn constant<B: Backend, C: CheckpointStrategy>(x: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {
-    <Autodiff<B, C> as burn::backend::AutodiffBackend>::from_inner(x)
+#[derive(Debug)]
+struct Attention {
+    scale: f64,
 }
 
-#[derive(Debug)]
-struct AttentionBackward;
+impl<B: CausalAttention> ComputeBound<B, 3, 3> for Attention {
+    /// The output, its row sums and the scale.
+    type Memory = (FloatTensor<B>, FloatTensor<B>, f64);
+    type Aside = FloatTensor<B>;
 
-impl<B: FusedOps> Backward<B, 3> for AttentionBackward {
-    /// `q`, `k` and `v` by name, the output, its row sums and the scale.
-    type State = ([NodeId; 3], FloatTensor<B>, FloatTensor<B>, f64);
+    fn forward(self, [q, k, v]: [FloatTensor<B>; 3]) -> (FloatTensor<B>, Self::Aside) {
+        B::causal_attention(q, k, v, self.scale)
+    }
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, kept: &mut Checkpointer) {
-        let dy = grads.consume::<B>(&ops.node);
-        let (ids, out, lse, scale) = ops.state;
-        let [q, k, v] = ids.map(|id| kept.retrieve_node_output::<FloatTensor<B>>(id));
-        let (dq, dk, dv) = B::causal_attention_backward(q, k, v, out, lse, dy, scale);
-        for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
-            if let Some(node) = parent {
-                grads.register::<B>(node.id, gradient);
-            }
-        }
+    fn forward_with_memory(
+        self,
+        [q, k, v]: [FloatTensor<B>; 3],
+    ) -> (FloatTensor<B>, Self::Aside, Self::Memory) {
+        let (y, lse) = B::causal_attention(q, k, v, self.scale);
+        let memory = (y.clone(), lse.clone(), self.scale);
+        (y, lse, memory)
+    }
+
+    fn backward(
+        (out, lse, scale): Self::Memory,
+        [q, k, v]: [FloatTensor<B>; 3],
+        dy: FloatTensor<B>,
+    ) -> [FloatTensor<B>; 3] {
+        B::causal_attention_backward(q, k, v, out, lse, dy, scale).into()
     }
 }

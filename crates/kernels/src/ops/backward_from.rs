@@ -2,7 +2,7 @@
 //!
 //! Burn's starts at one scalar with gradient one. To differentiate a part of a computation whose
 //! outputs' gradients are known, as when a layer is run again, its outputs are strung on a scalar
-//! `o_k = seed(o_{k-1}, x_k)` that does no arithmetic: in the backward pass each link hands `x_k` its
+//! `o_k = seed(x_k, o_{k-1})` that does no arithmetic: in the backward pass each link hands `x_k` its
 //! gradient, whose sum with others is then taken as in any backward pass.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -10,10 +10,10 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch};
+use burn::backend::{Autodiff, Backend};
 use burn::tensor::{self, Tensor};
 
-use crate::ops::{FusedOps, is_routed};
+use crate::route::{composed, operation, routed};
 
 /// The gradients of everything that the outputs were computed from, given the outputs' own: the sum
 /// over outputs of `<output, gradient>`, differentiated.
@@ -39,47 +39,69 @@ pub fn backward_from<const D: usize>(
             let last = last.unwrap_or_else(|| Tensor::zeros([1], &output.device()));
             let (last, output) = (last.into_dispatch(), output.into_dispatch());
             let gradient = gradient.into_dispatch();
-            Some(Tensor::from_dispatch(if is_routed(&output) {
-                <Dispatch as FusedOps>::seed(last, output, gradient)
-            } else {
-                composed::<Dispatch>(last, output, gradient)
-            }))
+            Some(Tensor::from_dispatch(routed!(
+                Seed::seed(output, last, gradient),
+                else forward
+            )))
         });
     links
         .expect("backward_from: there are no outputs")
         .backward()
 }
 
+operation! {
+    /// A link of the chain over a backend's own tensors.
+    pub trait Seed: Backend {
+        /// `last`, and in the backward pass `x` gets `gradient`.
+        fn seed(
+            x: FloatTensor<Self>,
+            last: FloatTensor<Self>,
+            gradient: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            forward::<Self>(x, last, gradient)
+        }
+    }
+}
+
+composed!(Seed: NdArray, Cube);
+
+// There is nothing to compute.
+#[cfg(feature = "flex")]
+impl Seed for burn::backend::Flex {}
+
 /// `last + <x, gradient>`: the same gradients, with arithmetic.
-pub(crate) fn composed<B: Backend>(
-    last: FloatTensor<B>,
+pub(super) fn forward<B: Backend>(
     x: FloatTensor<B>,
+    last: FloatTensor<B>,
     gradient: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let along = B::float_sum(B::float_mul(x, gradient));
     B::float_add(last, along)
 }
 
-pub(crate) fn tracked<B: FusedOps, C: CheckpointStrategy>(
-    last: FloatTensor<Autodiff<B, C>>,
-    x: FloatTensor<Autodiff<B, C>>,
-    gradient: FloatTensor<Autodiff<B, C>>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let prepared = Backward::<B, 2>::prepare::<C>(SeedBackward, [last.node(), x.node()])
-        .compute_bound()
-        .stateful();
-    match prepared {
-        OpsKind::Tracked(prepared) => {
-            prepared.finish(gradient.into_primitive(), last.into_primitive())
+impl<B: Seed, C: CheckpointStrategy> Seed for Autodiff<B, C> {
+    fn seed(
+        x: FloatTensor<Self>,
+        last: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let prepared = Backward::<B, 2>::prepare::<C>(SeedBackward, [last.node(), x.node()])
+            .compute_bound()
+            .stateful();
+        match prepared {
+            OpsKind::Tracked(prepared) => {
+                prepared.finish(gradient.into_primitive(), last.into_primitive())
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(last.into_primitive()),
         }
-        OpsKind::UnTracked(prepared) => prepared.finish(last.into_primitive()),
     }
 }
 
+/// Recorded by itself, and not as in [`crate::record`]: the gradient to `x` is given, and no product.
 #[derive(Debug)]
 struct SeedBackward;
 
-impl<B: FusedOps> Backward<B, 2> for SeedBackward {
+impl<B: Seed> Backward<B, 2> for SeedBackward {
     type State = FloatTensor<B>;
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
