@@ -131,6 +131,20 @@ impl KeyValueCache {
         self.keys_and_values = Some([put(keys, other_keys), put(values, other_values)]);
     }
 
+    /// Adds the rows of another cache behind its own.
+    pub fn append(&mut self, other: Self) {
+        self.keys_and_values = match (self.keys_and_values.take(), other.keys_and_values) {
+            (Some(own), Some(others)) => {
+                let slots = own[0].dims()[2].max(others[0].dims()[2]);
+                let [keys, values] = own.map(|x| resized(x, slots));
+                let [other_keys, other_values] = others.map(|x| resized(x, slots));
+                let join = |own, other| Tensor::cat(vec![own, other], 0);
+                Some([join(keys, other_keys), join(values, other_values)])
+            }
+            (own, others) => own.or(others),
+        };
+    }
+
     /// Slots of each row, taken and free.
     pub fn capacity(&self) -> usize {
         match &self.keys_and_values {

@@ -9,11 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use burn::tensor::Device;
 use iiet_eval::{
-    Comparison, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS,
-    TextTokenizer, TokenBar, TokenScorer, compare, comparison_table, prepare, results, samples,
-    table, task,
+    Comparison, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS, TokenBar,
+    TokenScorer, compare, comparison_table, prepare, results, samples, table, task,
 };
 use iiet_model::{Precision, load_in, model_hash};
+use iiet_text::TextTokenizer;
 use serde_json::json;
 
 use crate::backend::DeviceArgument;

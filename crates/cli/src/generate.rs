@@ -1,20 +1,20 @@
 //! `iiet generate`
 
 mod batch;
+mod prompts;
 
-use std::io::Read;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, ensure};
-use iiet_data::TextStream;
-use iiet_model::{End, GenerateOptions, ModelError, Precision, Sampler, Sampling, Speed, generate};
+use anyhow::anyhow;
+use iiet_model::Precision;
+use iiet_text::{
+    EngineOptions, Sampler, Sampling, Speed, TextEnd, TextEngine, TextError, TextEvent, TextModel,
+    TextRequest,
+};
 
 use crate::backend::{Chosen, DeviceArgument};
 use crate::precision::{self, PrecisionArgument};
 use crate::print::{errln, is_closed, out, outln};
-use crate::stop::Stops;
-use crate::text_model::TextModel;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -25,13 +25,16 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT", required_unless_present = "batch")]
     prompt: Option<String>,
     /// A file of prompts, and results as JSONL: one a line, or in a .jsonl file a string or an
-    /// object with "prompt" a line.
+    /// object with "prompt" a line; - reads lines from standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     batch: Option<PathBuf>,
     /// How many prompts of a batch are continued side by side.
     #[arg(long, value_name = "N", default_value_t = 8, requires = "batch",
         value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
+    /// The most bytes of a prompt, or of its line in a .jsonl file.
+    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    max_prompt_bytes: u64,
     /// The most tokens to add.
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
@@ -47,13 +50,28 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Draw from the fewest tokens whose probabilities sum to P.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
     top_p: f64,
     /// Draw from tokens at least P times as likely as the most likely one.
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     min_p: f64,
     /// Above 1, makes tokens that the text has already less likely.
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
     repetition_penalty: f64,
     /// End the text before this string; repeatable.
     #[arg(long, value_name = "TEXT")]
@@ -74,7 +92,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    fn sampling(&self) -> Result<Sampling, ModelError> {
+    fn sampling(&self) -> Result<Sampling, TextError> {
         let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,
@@ -87,19 +105,23 @@ impl Arguments {
         Ok(sampling)
     }
 
-    /// The model, and how its texts are continued.
-    fn open(&self, chosen: &Chosen) -> anyhow::Result<(TextModel, GenerateOptions)> {
+    /// The model, and how its texts are kept; `rows` of them side by side.
+    fn open(&self, rows: usize, chosen: &Chosen) -> anyhow::Result<(TextModel, EngineOptions)> {
         let precision = self.precision.on(chosen)?;
         let cache = self.cache.unwrap_or(precision);
         let cache = precision::check("--cache", cache, chosen)?;
         let text_model = TextModel::open(precision, &self.model, &chosen.device)?;
-        let options = GenerateOptions {
+        Ok((text_model, EngineOptions { rows, cache }))
+    }
+
+    fn request(&self, prompt: &str, sampler: Sampler) -> TextRequest {
+        TextRequest {
+            prompt: prompt.to_owned(),
             max_tokens: self.max_tokens,
-            end: text_model.config.eos_token_ids.clone(),
-            cache,
+            stop: self.stop.clone(),
             sliding: self.sliding,
-        };
-        Ok((text_model, options))
+            sampler,
+        }
     }
 }
 
@@ -109,63 +131,41 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(file) = &arguments.batch {
         return batch::run(file, arguments, &sampling, &chosen);
     }
-    let prompt = match arguments.prompt.as_deref() {
-        Some("-") => read_standard_input()?,
+    let mut prompt = match arguments.prompt.as_deref() {
+        Some("-") => prompts::standard_input(arguments.max_prompt_bytes)?,
         Some(prompt) => prompt.to_owned(),
         None => String::new(),
     };
-    let (text_model, options) = arguments.open(&chosen)?;
-    let ids = text_model.encode(&prompt)?;
-
-    let mut writer = Writer::new(&text_model, &ids, &arguments.stop)?;
-    // The prompt appears once it is known that it can be continued, that is with the first token.
-    let mut shown = false;
-    let mut sampler = Sampler::new(&sampling);
-    let result = generate(
-        &text_model.model,
-        &ids,
-        &options,
-        &mut sampler,
-        &chosen.device,
-        |id| {
-            let prompt = if shown { "" } else { prompt.as_str() };
-            shown = true;
-            writer.take(id, |text| show(prompt, text))
-        },
-    );
-    let (text, speed) = result.map_err(explain)?;
-    if !shown {
-        out!("{prompt}")?;
+    let (text_model, options) = arguments.open(1, &chosen)?;
+    let mut engine = TextEngine::new(&text_model, options, &chosen.device);
+    let request = arguments.request(&prompt, Sampler::new(&sampling));
+    engine.admit(request).map_err(explain)?;
+    while !engine.is_idle() {
+        for event in engine.step() {
+            match event {
+                // The prompt appears once it is known that it can be continued, that is with the first
+                // token.
+                TextEvent::Text { text, .. } => out!("{}{text}", std::mem::take(&mut prompt))?,
+                TextEvent::Ended { end, .. } => {
+                    outln!("{prompt}")?;
+                    report(engine.speed(), &format!("the text ended {}", in_words(end)));
+                }
+                TextEvent::Failed { error, .. } => return Err(error.into()),
+                _ => {}
+            }
+        }
+        if is_closed() {
+            // Nobody reads on.
+            break;
+        }
     }
-    let end = writer.finish(text.end, |text| out!("{text}"))?;
-    outln!("")?;
-    report(speed, &format!("the text ended {}", end.in_words()));
-    Ok(())
-}
-
-fn read_standard_input() -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    std::io::stdin()
-        .read_to_end(&mut bytes)
-        .context("reading the prompt from standard input")?;
-    let mut text = String::from_utf8(bytes).context("the prompt on standard input is no UTF-8")?;
-    if text.ends_with('\n') {
-        text.pop();
-    }
-    Ok(text)
-}
-
-/// Fails when nobody reads on.
-fn show(before: &str, text: &str) -> anyhow::Result<()> {
-    out!("{before}{text}")?;
-    ensure!(!is_closed(), "standard output is closed");
     Ok(())
 }
 
 /// A prompt that does not fit has a way out.
-fn explain(error: ModelError) -> anyhow::Error {
+fn explain(error: TextError) -> anyhow::Error {
     match error {
-        ModelError::PromptTooLong { .. } => {
+        TextError::PromptTooLong { .. } => {
             anyhow!("{error}; --sliding continues the end of it")
         }
         other => other.into(),
@@ -187,110 +187,11 @@ fn report(speed: Speed, end: &str) {
     errln!("{end}");
 }
 
-/// Why a text ended, for those who look at text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TextEnd {
-    /// The model ended it.
-    Token,
-    /// It has `--max-tokens`.
-    Length,
-    /// The context is full.
-    Context,
-    /// A stop string came.
-    Stop,
-    /// Nobody reads on.
-    Closed,
-}
-
-impl TextEnd {
-    fn in_words(self) -> &'static str {
-        match self {
-            Self::Token => "with the model's end of text",
-            Self::Length => "at --max-tokens",
-            Self::Context => "where the context was full; --sliding goes on",
-            Self::Stop => "before a stop string",
-            Self::Closed => "as nobody read on",
-        }
-    }
-
-    /// In JSON.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Length => "length",
-            Self::Context => "context",
-            Self::Stop | Self::Closed => "stop",
-        }
-    }
-}
-
-/// From tokens to text, up to a stop string.
-struct Writer<'a> {
-    text_model: &'a TextModel,
-    stream: TextStream<'a>,
-    stops: Stops<'a>,
-    ended: Option<TextEnd>,
-}
-
-impl<'a> Writer<'a> {
-    fn new(text_model: &'a TextModel, prompt: &[u32], stops: &'a [String]) -> anyhow::Result<Self> {
-        let size = text_model.tokenizer.vocab_size();
-        // Ids beyond the tokenizer's, as padded vocabularies have them, stand for no text.
-        let prompt: Vec<u32> = prompt
-            .iter()
-            .copied()
-            .filter(|id| (*id as usize) < size)
-            .collect();
-        Ok(Self {
-            stream: TextStream::new(&text_model.tokenizer, &prompt)?,
-            stops: Stops::new(stops),
-            ended: None,
-            text_model,
-        })
-    }
-
-    /// Shows what a token adds; breaks when the text has ended.
-    fn take(&mut self, id: u32, show: impl FnOnce(&str) -> anyhow::Result<()>) -> ControlFlow<()> {
-        let known = (id as usize) < self.text_model.tokenizer.vocab_size();
-        let text = if known {
-            self.stream.push(id).unwrap_or_default()
-        } else {
-            String::new()
-        };
-        let (text, stopped) = self.stops.push(&text);
-        if stopped {
-            self.ended = Some(TextEnd::Stop);
-        }
-        if show(&text).is_err() {
-            self.ended = Some(TextEnd::Closed);
-        }
-        match self.ended {
-            Some(_) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(()),
-        }
-    }
-
-    /// Shows what was held back, and says why the text ended.
-    fn finish(
-        self,
-        end: End,
-        show: impl FnOnce(&str) -> anyhow::Result<()>,
-    ) -> anyhow::Result<TextEnd> {
-        if let Some(ended) = self.ended {
-            return Ok(ended);
-        }
-        let mut stops = self.stops;
-        let (text, stopped) = stops.push(&self.stream.finish()?);
-        show(&if stopped {
-            text
-        } else {
-            text + &stops.finish()
-        })?;
-        Ok(match end {
-            _ if stopped => TextEnd::Stop,
-            End::Token(_) => TextEnd::Token,
-            End::Context => TextEnd::Context,
-            End::Length | End::Caller => TextEnd::Length,
-        })
+fn in_words(end: TextEnd) -> &'static str {
+    match end {
+        TextEnd::Token => "with the model's end of text",
+        TextEnd::Length => "at --max-tokens",
+        TextEnd::Context => "where the context was full; --sliding goes on",
+        TextEnd::Stop => "before a stop string",
     }
 }

@@ -18,8 +18,6 @@ mod info;
 mod logits;
 mod precision;
 mod print;
-mod stop;
-mod text_model;
 #[allow(clippy::print_stdout, clippy::print_stderr)]
 mod train;
 

@@ -11,10 +11,11 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use iiet_eval::{
-    EvalError, ModelScorer, Row, Settings, TextTokenizer, TokenModel, TokenScore, TokenScorer,
-    prepare, task,
+    EvalError, ModelScorer, Prompt, Row, Settings, TokenModel, TokenScore, TokenScorer, prepare,
+    task,
 };
 use iiet_model::token_ids;
+use iiet_text::TextTokenizer;
 
 /// Turns of which the fastest counts.
 const TURNS: usize = 3;
@@ -38,12 +39,11 @@ impl TokenModel for &Recorded {
 
     fn generate(
         &self,
-        prompt: &[u32],
-        max_tokens: usize,
+        prompts: &[Prompt],
         eos: Option<u32>,
-        go_on: &mut dyn FnMut(&[u32]) -> bool,
-    ) -> Result<Vec<u32>, EvalError> {
-        self.model.generate(prompt, max_tokens, eos, go_on)
+        go_on: &mut dyn FnMut(usize, &[u32]) -> bool,
+    ) -> Result<Vec<Vec<u32>>, EvalError> {
+        self.model.generate(prompts, eos, go_on)
     }
 }
 

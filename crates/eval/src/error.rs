@@ -62,19 +62,9 @@ pub enum EvalError {
         split: Split,
         found: usize,
     },
-    /// A tokenizer cannot be read or used.
-    #[error("{path}: {message}", path = path.display())]
-    Tokenizer { path: PathBuf, message: String },
-    /// A tokenizer has ids that the model does not embed.
-    #[error(
-        "{path}: token ids up to {found}, the model's vocabulary has {vocab_size}; this is not the model's tokenizer",
-        path = path.display()
-    )]
-    Vocabulary {
-        path: PathBuf,
-        found: u32,
-        vocab_size: usize,
-    },
+    /// A tokenizer cannot be read or used, or a prompt not be continued.
+    #[error(transparent)]
+    Text(#[from] iiet_text::TextError),
     /// A context or continuation that the definitions give no value for.
     #[error(
         "{what} has {tokens} tokens, allowed are {allowed}: context ends in {context:?}, continuation is {continuation:?}"

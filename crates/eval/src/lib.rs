@@ -70,6 +70,7 @@ mod held_out;
 mod metric;
 #[cfg(feature = "model")]
 mod model;
+mod pair;
 mod progress;
 mod python_random;
 mod python_text;
@@ -78,10 +79,8 @@ pub mod report;
 mod results;
 pub mod samples;
 mod scorer;
-mod special_tokens;
 mod task;
 mod tasks;
-mod text_tokenizer;
 mod token_scorer;
 mod windows;
 
@@ -92,13 +91,12 @@ pub use evaluation::{EXAMPLES_SEED, Evaluated, Prepared, Settings, prepare};
 pub use metric::{Difference, Metric, Values};
 #[cfg(feature = "model")]
 pub use model::ModelScorer;
+pub use pair::EncodedPair;
 pub use progress::TokenBar;
 pub use python_random::PythonRandom;
 pub use results::{Outcome, Provenance, results, table};
 pub use scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer};
-pub use special_tokens::{SpecialTokens, Template};
 pub use task::{Accuracy, Answers, Form, Item, Source, Task};
 pub use tasks::{TASKS, task};
-pub use text_tokenizer::{EncodedPair, TextTokenizer};
-pub use token_scorer::{Row, TokenModel, TokenScore, TokenScorer};
+pub use token_scorer::{Prompt, Row, TokenModel, TokenScore, TokenScorer};
 pub use windows::{Window, rolling};

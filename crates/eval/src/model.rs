@@ -1,15 +1,18 @@
 //! `iiet-model`'s language models as [`TokenModel`]s: the one place where this crate meets one.
 
-use std::ops::ControlFlow;
+use std::collections::HashMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_model::{GenerateOptions, LanguageModel, Precision, Sampler, Sampling, token_ids};
+use iiet_model::{LanguageModel, Precision, token_ids};
+use iiet_text::{Engine, EngineOptions, Event, Request, Sampler, Sampling};
 
 use crate::error::EvalError;
-use crate::token_scorer::{Row, TokenModel, TokenScore};
+use crate::token_scorer::{Prompt, Row, TokenModel, TokenScore};
 
 /// At most so many logits exist at once, 64 MiB of them.
 const LOGITS: usize = 1 << 24;
+/// Texts that are generated side by side.
+const ROWS: usize = 8;
 
 /// A language model on its device.
 pub struct ModelScorer {
@@ -105,37 +108,42 @@ impl TokenModel for ModelScorer {
 
     fn generate(
         &self,
-        prompt: &[u32],
-        max_tokens: usize,
+        prompts: &[Prompt],
         eos: Option<u32>,
-        go_on: &mut dyn FnMut(&[u32]) -> bool,
-    ) -> Result<Vec<u32>, EvalError> {
-        let options = GenerateOptions {
-            max_tokens,
-            end: eos.into_iter().collect(),
+        go_on: &mut dyn FnMut(usize, &[u32]) -> bool,
+    ) -> Result<Vec<Vec<u32>>, EvalError> {
+        let options = EngineOptions {
+            rows: ROWS,
             cache: Precision::F32,
-            sliding: false,
         };
-        let mut greedy = Sampler::new(&Sampling::default());
-        let mut so_far = Vec::new();
-        let on_token = |id| {
-            so_far.push(id);
-            match go_on(&so_far) {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
+        let mut engine = Engine::new(self.model.clone(), options, &self.device);
+        let mut numbers = HashMap::new();
+        for (number, prompt) in prompts.iter().enumerate() {
+            let request = Request {
+                prompt: prompt.tokens.clone(),
+                max_tokens: prompt.max_tokens,
+                end: eos.into_iter().collect(),
+                sliding: false,
+                sampler: Sampler::new(&Sampling::default()),
+            };
+            numbers.insert(engine.admit(request)?, number);
+        }
+        let mut texts = vec![Vec::new(); prompts.len()];
+        while !engine.is_idle() {
+            for event in engine.step() {
+                match event {
+                    Event::Token { id, token } => {
+                        let number = numbers[&id];
+                        texts[number].push(token);
+                        if !go_on(number, &texts[number]) {
+                            engine.evict(id);
+                        }
+                    }
+                    Event::Failed { error, .. } => return Err(error.into()),
+                    _ => {}
+                }
             }
-        };
-        let (text, _) = iiet_model::generate(
-            &self.model,
-            prompt,
-            &options,
-            &mut greedy,
-            &self.device,
-            on_token,
-        )
-        .map_err(|error| EvalError::Scorer {
-            message: error.to_string(),
-        })?;
-        Ok(text.ids)
+        }
+        Ok(texts)
     }
 }

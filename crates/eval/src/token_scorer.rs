@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 
+use iiet_text::TextTokenizer;
 use rayon::prelude::*;
 
 use crate::error::EvalError;
+use crate::pair::EncodedPair;
 use crate::scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer};
-use crate::text_tokenizer::{EncodedPair, TextTokenizer};
 use crate::windows;
 
 /// Tokens, padding included, that pass through the model at once.
@@ -34,6 +35,15 @@ pub struct TokenScore {
     pub is_greedy: bool,
 }
 
+/// A prompt to continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// At least one.
+    pub tokens: Vec<u32>,
+    /// The most tokens to add.
+    pub max_tokens: usize,
+}
+
 /// A causal language model over tokens.
 pub trait TokenModel {
     /// The longest input.
@@ -45,18 +55,17 @@ pub trait TokenModel {
     /// [`EvalError::Scorer`] if the model fails.
     fn score(&self, rows: &[Row<'_>]) -> Result<Vec<Vec<TokenScore>>, EvalError>;
 
-    /// Up to `max_tokens` most likely tokens after a prompt of at least one token, ending before
-    /// `eos`, or when `go_on`, which sees what there is after each token, says no.
+    /// The most likely tokens after each prompt, ending before `eos`, or when `go_on`, which is given
+    /// the prompt's number and its tokens after each one, says no.
     ///
     /// # Errors
     /// [`EvalError::Scorer`] if the model fails.
     fn generate(
         &self,
-        prompt: &[u32],
-        max_tokens: usize,
+        prompts: &[Prompt],
         eos: Option<u32>,
-        go_on: &mut dyn FnMut(&[u32]) -> bool,
-    ) -> Result<Vec<u32>, EvalError>;
+        go_on: &mut dyn FnMut(usize, &[u32]) -> bool,
+    ) -> Result<Vec<Vec<u32>>, EvalError>;
 }
 
 /// Scores text with a model of tokens.
@@ -207,7 +216,7 @@ impl<M: TokenModel> Scorer for TokenScorer<M> {
         let tokenizer = &self.tokenizer;
         let pairs: Vec<(Vec<u32>, Vec<u32>)> = requests
             .par_iter()
-            .map(|request| tokenizer.encode_pair(&request.context, &request.continuation))
+            .map(|request| EncodedPair::new(tokenizer, &request.context, &request.continuation))
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
             .zip(requests)
@@ -224,8 +233,8 @@ impl<M: TokenModel> Scorer for TokenScorer<M> {
         let tokenizer = &self.tokenizer;
         let encoded: Vec<Vec<u32>> = texts
             .par_iter()
-            .map(|text| tokenizer.encode(text))
-            .collect::<Result<_, _>>()?;
+            .map(|text| Ok(tokenizer.encode(text)?))
+            .collect::<Result<_, EvalError>>()?;
         let (prefix, max_length) = (self.tokenizer.prefix(), self.model.max_length());
         let mut scores = Vec::with_capacity(texts.len());
         let mut windows = Vec::new();
@@ -254,47 +263,62 @@ impl<M: TokenModel> Scorer for TokenScorer<M> {
         let eos = self.tokenizer.eos();
         let eos_text = eos.map(|eos| self.tokenizer.spelling(eos)).transpose()?;
         progress.start(requests.iter().map(|r| r.max_tokens as u64).sum());
-        let mut texts = Vec::with_capacity(requests.len());
-        for request in requests {
-            let mut prompt = self.tokenizer.encode(&request.context)?;
-            let room = self.model.max_length().saturating_sub(request.max_tokens);
-            if room == 0 || prompt.is_empty() {
-                return Err(EvalError::Unscorable {
-                    what: "the context",
-                    tokens: prompt.len(),
-                    allowed: format!("1 to {room} beside {} new tokens", request.max_tokens),
-                    context: tail(&request.context),
-                    continuation: String::new(),
-                });
-            }
-            prompt = prompt.split_off(prompt.len().saturating_sub(room));
-            let stops: Vec<&str> = request
-                .until
-                .iter()
-                .map(String::as_str)
-                .chain(eos_text.as_deref())
-                .filter(|stop| !stop.is_empty())
-                .collect();
-            // What cannot be decoded is reported below.
-            let mut go_on = |ids: &[u32]| {
-                let text = self.tokenizer.decode(ids);
-                text.is_ok_and(|text| !stops.iter().any(|stop| text.contains(stop)))
-            };
-            let ids = self
-                .model
-                .generate(&prompt, request.max_tokens, eos, &mut go_on)?;
-            let text = self.tokenizer.decode(&ids)?;
-            let before = |text, stop: &&str| cut(text, stop);
-            texts.push(stops.iter().fold(text.as_str(), before).to_owned());
-            progress.advance(request.max_tokens as u64);
-        }
-        Ok(texts)
+        let prompts: Vec<Prompt> = requests
+            .iter()
+            .map(|request| self.prompt(request))
+            .collect::<Result<_, _>>()?;
+        let stops: Vec<Vec<&str>> = requests
+            .iter()
+            .map(|request| {
+                let until = request.until.iter().map(String::as_str);
+                let stops = until.chain(eos_text.as_deref());
+                stops.filter(|stop| !stop.is_empty()).collect()
+            })
+            .collect();
+        // What cannot be decoded is reported below.
+        let mut go_on = |number: usize, ids: &[u32]| {
+            progress.advance(1);
+            let text = self.tokenizer.decode(ids);
+            text.is_ok_and(|text| !stops[number].iter().any(|stop| text.contains(stop)))
+        };
+        let generated = self.model.generate(&prompts, eos, &mut go_on)?;
+        generated
+            .iter()
+            .zip(&stops)
+            .map(|(ids, stops)| {
+                let text = self.tokenizer.decode(ids)?;
+                Ok(stops.iter().fold(text.as_str(), cut).to_owned())
+            })
+            .collect()
     }
 }
 
-/// What stands before a stop text, all if it does not come.
-fn cut<'a>(text: &'a str, stop: &str) -> &'a str {
-    text.find(stop).map_or(text, |at| &text[..at])
+impl<M: TokenModel> TokenScorer<M> {
+    /// The end of a context that leaves room for the new tokens.
+    fn prompt(&self, request: &Generation) -> Result<Prompt, EvalError> {
+        let tokens = self.tokenizer.encode(&request.context)?;
+        let max_tokens = request.max_tokens;
+        let room = self.model.max_length().saturating_sub(max_tokens);
+        if room == 0 || tokens.is_empty() {
+            return Err(EvalError::Unscorable {
+                what: "the context",
+                tokens: tokens.len(),
+                allowed: format!("1 to {room} beside {max_tokens} new tokens"),
+                context: tail(&request.context),
+                continuation: String::new(),
+            });
+        }
+        let surplus = tokens.len().saturating_sub(room);
+        Ok(Prompt {
+            tokens: tokens[surplus..].to_vec(),
+            max_tokens,
+        })
+    }
+}
+
+/// What stands before a stop text, all if it does not come. The harness cuts at one after the other.
+fn cut<'a>(text: &'a str, stop: &&str) -> &'a str {
+    text.find(*stop).map_or(text, |at| &text[..at])
 }
 
 /// The end of what may be long.

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use iiet_eval::{
-    Continuation, EvalError, Generation, ModelScorer, Scorer, TextTokenizer, TokenScorer,
+    Continuation, EncodedPair, EvalError, Generation, ModelScorer, Scorer, TokenScorer,
 };
+use iiet_text::{TextError, TextTokenizer};
 use serde::Deserialize;
 
 /// Context and continuation, the tokens of both, and what the harness answers.
@@ -56,10 +57,7 @@ fn tokens_are_those_of_transformers() {
         let scorer = scorer(model);
         let expected = expected(model);
         for (context, continuation, context_tokens, continuation_tokens, ..) in &expected.pairs {
-            let pair = scorer
-                .tokenizer()
-                .encode_pair(context, continuation)
-                .unwrap();
+            let pair = EncodedPair::new(scorer.tokenizer(), context, continuation).unwrap();
             let place = format!("{model}: {context:?} {continuation:?}");
             assert_eq!(pair.context, *context_tokens, "{place}");
             assert_eq!(pair.continuation, *continuation_tokens, "{place}");
@@ -201,7 +199,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     assert!(
         matches!(
             error,
-            EvalError::Vocabulary {
+            TextError::Vocabulary {
                 vocab_size: 300,
                 ..
             }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use iiet_eval::report::{Report, ReportSettings, TaskQuality, report, save};
-use iiet_eval::{EvalError, ModelScorer, Settings, TextTokenizer, TokenScorer, prepare, task};
+use iiet_eval::{EvalError, ModelScorer, Settings, TokenScorer, prepare, task};
 use iiet_model::{ModelConfig, SaveOptions};
 use iiet_ode::{IterationSchedule, SolverName};
+use iiet_text::TextTokenizer;
 
 fn tests(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

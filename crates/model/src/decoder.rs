@@ -74,6 +74,24 @@ impl Cache {
             cache.put_row(row, other);
         }
     }
+
+    /// Adds the rows of another cache of the same model behind its own.
+    ///
+    /// # Panics
+    ///
+    /// If one of them has rows without tokens.
+    pub fn append(&mut self, other: Cache) {
+        let has_tokens = |lengths: &[usize]| lengths.iter().all(|tokens| *tokens > 0);
+        assert!(
+            has_tokens(&self.lengths) && has_tokens(&other.lengths),
+            "append: a row has no tokens"
+        );
+        self.lengths.extend(other.lengths);
+        let others = other.layers.into_iter().flatten();
+        for (cache, other) in self.layers.iter_mut().flatten().zip(others) {
+            cache.append(other);
+        }
+    }
 }
 
 impl LanguageModel {
@@ -163,7 +181,7 @@ impl LanguageModel {
 
     /// As [`decode`](Self::decode) for the rows that have a token; the others stay as they are, and
     /// their logits mean nothing.
-    pub(crate) fn decode_some(
+    pub fn decode_some(
         &self,
         ids: &[Option<u32>],
         cache: &mut Cache,

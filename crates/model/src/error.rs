@@ -156,24 +156,6 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A prompt that the model cannot continue.
-    #[error("prompt {}: {reason}", number + 1)]
-    Prompt {
-        /// Which one, counted from 0.
-        number: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A prompt that is longer than what the model can see.
-    #[error("prompt {} has {tokens} tokens, the model's context {context}", number + 1)]
-    PromptTooLong {
-        /// Which one, counted from 0.
-        number: usize,
-        /// Its length.
-        tokens: usize,
-        /// The most that fit.
-        context: usize,
-    },
     /// Tensors that are missing, surplus or of another shape or type.
     #[error("{}: the weights do not fit the configuration:{}", path.display(), list(faults))]
     Tensors {

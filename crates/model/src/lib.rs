@@ -23,14 +23,12 @@ mod copy;
 mod cost;
 mod decoder;
 mod error;
-mod generate;
 mod init;
 mod language_model;
 mod memory;
 mod names;
 mod objective;
 mod precision;
-mod sampler;
 mod token_ids;
 
 pub use checkpoint::{
@@ -40,11 +38,9 @@ pub use config::ModelConfig;
 pub use cost::{Cost, TrainingMemory};
 pub use decoder::Cache;
 pub use error::{ModelError, TensorFault};
-pub use generate::{Continuation, End, GenerateOptions, Speed, generate, generate_batch};
 pub use iiet_blocks::{Llama3Scaling, Precision};
 pub use language_model::{Backbone, LanguageModel};
 pub use memory::{MemoryEstimate, available_memory};
 pub use names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
 pub use objective::{CrossEntropy, Objective};
-pub use sampler::{Sampler, Sampling};
 pub use token_ids::token_ids;

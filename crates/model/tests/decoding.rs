@@ -1,13 +1,10 @@
 //! Decoding with caches gives the logits of the full pass, whatever the solver and however the
 //! texts are cut.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_model::{
-    End, GenerateOptions, LanguageModel, ModelConfig, ParameterMapper, Precision, Role, Sampler,
-    Sampling, generate, generate_batch, map_parameters,
-};
+use iiet_model::{LanguageModel, ModelConfig, ParameterMapper, Precision, Role, map_parameters};
 use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption, SolverOptions};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -269,6 +266,29 @@ fn rows_of_a_cache_are_kept_and_replaced() {
 }
 
 #[test]
+fn rows_of_another_cache_are_appended() {
+    for solver in solvers() {
+        let model = model(&solver, 2);
+        let device = Device::default();
+        let mut cache = model.cache(0, Precision::F32);
+        let groups: [&[&[u32]]; 3] = [&[&[1, 2, 3], &[4, 5, 6, 7, 8]], &[&[9]], &[&[3; 20], &[2]]];
+        for group in groups {
+            let mut other = model.cache(group.len(), Precision::F32);
+            model.prefill(group, &mut other, &device);
+            cache.append(other);
+        }
+        assert_eq!(cache.lengths(), [3, 5, 1, 20, 1]);
+        let ids = [20, 21, 22, 23, 24];
+        let logits = values(model.decode(&ids, &mut cache, &device));
+        for (row, (text, id)) in groups.concat().iter().zip(ids).enumerate() {
+            let whole = full(&model, &[*text, &[id]].concat());
+            let row = &logits[row * VOCAB..(row + 1) * VOCAB];
+            assert_close(row, &whole[text.len()], 1e-4, "after appending");
+        }
+    }
+}
+
+#[test]
 fn halves_are_close() {
     for (stored, tolerance) in [(Precision::F16, 2e-2), (Precision::Bf16, 2e-1)] {
         let model = model(&solvers()[0], 2);
@@ -288,171 +308,5 @@ fn halves_are_close() {
             largest = differences.fold(largest, f32::max);
         }
         assert!(largest > 1e-5, "{stored:?} cannot be exact: {largest}");
-    }
-}
-
-fn options(max_tokens: usize, sliding: bool) -> GenerateOptions {
-    GenerateOptions {
-        max_tokens,
-        end: vec![],
-        cache: Precision::F32,
-        sliding,
-    }
-}
-
-fn greedy(model: &LanguageModel, prompt: &[u32], options: &GenerateOptions) -> (Vec<u32>, End) {
-    let mut sampler = Sampler::new(&Sampling::default());
-    let go_on = |_| ControlFlow::Continue(());
-    let device = Device::default();
-    let (text, _) = generate(model, prompt, options, &mut sampler, &device, go_on).unwrap();
-    (text.ids, text.end)
-}
-
-fn most_likely(logits: &[f32]) -> u32 {
-    let best = (0..logits.len())
-        .rev()
-        .max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
-    best.unwrap() as u32
-}
-
-/// Greedy decoding by full passes over what the model may see.
-fn naive(model: &LanguageModel, prompt: &[u32], n: usize, sliding: bool) -> Vec<u32> {
-    let context = model.config().seq_len;
-    let half = |window: &[u32]| match window[0] {
-        1 => [&[1], &window[window.len() - (context / 2 - 1)..]].concat(),
-        _ => window[window.len() - context / 2..].to_vec(),
-    };
-    let (mut window, mut new) = (prompt.to_vec(), Vec::new());
-    for _ in 0..n {
-        if window.len() > context {
-            if !sliding {
-                break;
-            }
-            window = half(&window);
-        }
-        let next = most_likely(full(model, &window).last().unwrap());
-        window.push(next);
-        new.push(next);
-    }
-    new
-}
-
-#[test]
-fn generation_is_that_of_full_passes_also_when_it_slides() {
-    for solver in solvers() {
-        let model = model(&solver, 2);
-        for prompt in [vec![1, 9, 3], vec![8, 2, 40, 3], (1..50).collect()] {
-            let (found, end) = greedy(&model, &prompt, &options(70, true));
-            assert_eq!(found, naive(&model, &prompt, 70, true), "{solver:?}");
-            assert_eq!(end, End::Length);
-        }
-        let (found, end) = greedy(&model, &[1, 9, 3], &options(70, false));
-        assert_eq!(found, naive(&model, &[1, 9, 3], 70, false), "{solver:?}");
-        // The last of them is chosen from the logits at the last position of the context.
-        assert_eq!((found.len(), end), (24 - 3 + 1, End::Context));
-    }
-}
-
-#[test]
-fn a_batch_gives_what_each_prompt_gives_alone() {
-    let sampling = Sampling {
-        temperature: 0.9,
-        top_p: 0.95,
-        seed: 3,
-        ..Sampling::default()
-    };
-    let prompts: [&[u32]; 4] = [&[1, 9, 3], &[8], &[2; 23], &[5, 4, 3, 2, 1]];
-    let device = Device::default();
-    for solver in solvers() {
-        let model = model(&solver, 2);
-        for sliding in [false, true] {
-            let options = GenerateOptions {
-                end: vec![0, 1, 2],
-                ..options(40, sliding)
-            };
-            let sampler = |i| Sampler::nth(&sampling, i as u64);
-            let mut samplers: Vec<Sampler> = (0..4).map(sampler).collect();
-            let mut told = vec![Vec::new(); 4];
-            let tell = |i: usize, id| {
-                told[i].push(id);
-                ControlFlow::Continue(())
-            };
-            let (batch, speed) =
-                generate_batch(&model, &prompts, &options, &mut samplers, &device, tell).unwrap();
-            assert_eq!(speed.prefill_tokens, 3 + 1 + 23 + 5);
-            for (i, prompt) in prompts.iter().enumerate() {
-                let go_on = |_| ControlFlow::Continue(());
-                let (alone, _) =
-                    generate(&model, prompt, &options, &mut sampler(i), &device, go_on).unwrap();
-                assert_eq!(batch[i], alone, "{solver:?}");
-                assert_eq!(told[i], alone.ids);
-            }
-        }
-    }
-}
-
-#[test]
-fn texts_end_where_they_should() {
-    let model = model(&solvers()[0], 4);
-    let (text, end) = greedy(&model, &[3], &options(12, false));
-    assert_eq!((text.len(), end), (12, End::Length));
-    // The fifth token ends the text, unless it came before.
-    let fifth = text[4];
-    let place = text.iter().position(|id| *id == fifth).unwrap();
-    let stop = GenerateOptions {
-        end: vec![fifth],
-        ..options(12, false)
-    };
-    let (short, end) = greedy(&model, &[3], &stop);
-    assert_eq!((short.as_slice(), end), (&text[..place], End::Token(fifth)));
-    assert_eq!(
-        greedy(&model, &[3], &options(0, false)),
-        (vec![], End::Length)
-    );
-
-    let mut sampler = Sampler::new(&Sampling::default());
-    let device = Device::default();
-    let mut seen = 0;
-    let twice = |_| {
-        seen += 1;
-        if seen == 2 {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    };
-    let (text, _) = generate(
-        &model,
-        &[3],
-        &options(12, false),
-        &mut sampler,
-        &device,
-        twice,
-    )
-    .unwrap();
-    assert_eq!((text.ids.len(), text.end), (2, End::Caller));
-}
-
-#[test]
-fn prompts_that_cannot_be_continued_are_refused() {
-    let model = model(&solvers()[0], 4);
-    let long = vec![1; 25];
-    for (prompt, expected) in [
-        (&[][..], "prompt 1: it has no tokens"),
-        (&[3, 53], "prompt 1: it has the token 53; allowed: 0 to 52"),
-        (&long, "prompt 1 has 25 tokens, the model's context 24"),
-    ] {
-        let mut sampler = Sampler::new(&Sampling::default());
-        let go_on = |_| ControlFlow::Continue(());
-        let device = Device::default();
-        let result = generate(
-            &model,
-            prompt,
-            &options(1, false),
-            &mut sampler,
-            &device,
-            go_on,
-        );
-        assert_eq!(result.unwrap_err().to_string(), expected);
     }
 }

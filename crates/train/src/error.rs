@@ -170,6 +170,9 @@ pub enum TrainError {
     /// A manifest, or a file that differs from it.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// A sample of text cannot be drawn.
+    #[error(transparent)]
+    Text(#[from] iiet_text::TextError),
 }
 
 impl TrainError {

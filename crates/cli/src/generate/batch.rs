@@ -1,14 +1,22 @@
 //! Many prompts, results as JSONL.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail};
-use iiet_model::{Sampler, Sampling, Speed, generate_batch};
-use serde_json::{Value, json};
+use anyhow::Context;
+use iiet_text::{Sampler, Sampling, TextEnd, TextEngine, TextEvent};
+use serde_json::json;
 
-use super::{Arguments, Writer, explain, report};
+use super::{Arguments, explain, prompts, report};
 use crate::backend::Chosen;
 use crate::print::{is_closed, outln};
+
+/// A text on its way.
+struct Text {
+    /// Of its prompt.
+    number: usize,
+    text: String,
+}
 
 pub(super) fn run(
     file: &Path,
@@ -16,134 +24,87 @@ pub(super) fn run(
     sampling: &Sampling,
     chosen: &Chosen,
 ) -> anyhow::Result<()> {
-    let prompts = read(file)?;
-    let (text_model, options) = arguments.open(chosen)?;
-    let device = &chosen.device;
-    let mut ids = Vec::with_capacity(prompts.len());
-    for (line, prompt) in &prompts {
-        let place = || format!("{}: line {line}", file.display());
-        let of_prompt = text_model.encode(prompt).with_context(place)?;
-        let (found, context) = (of_prompt.len(), text_model.config.seq_len);
-        // All are looked at before the first is continued.
-        if found > context && !options.sliding {
-            bail!(
-                "{}: the prompt has {found} tokens, the model's context {context}; \
-                 --sliding continues the end of it",
-                place()
-            );
-        }
-        ids.push(of_prompt);
+    let prompts = prompts::read(file, arguments.max_prompt_bytes)?;
+    let place = |number: usize| format!("{}: line {}", file.display(), prompts[number].0);
+    let rows = usize::from(arguments.batch_size);
+    let (text_model, options) = arguments.open(rows, chosen)?;
+    for (number, (_, prompt)) in prompts.iter().enumerate() {
+        // All are looked at before the first is continued; their tokens would fill memory.
+        let checked = text_model.check(&arguments.request(prompt, Sampler::new(sampling)));
+        checked.map_err(explain).with_context(|| place(number))?;
     }
 
-    let mut speed = Speed::default();
-    let size = usize::from(arguments.batch_size);
-    let groups = prompts.chunks(size).zip(ids.chunks(size));
-    for (group, (prompts, ids)) in groups.enumerate() {
-        // A prompt's draws depend on its number, not on those beside it.
-        let number = |i: usize| (group * size + i) as u64;
-        let mut samplers: Vec<Sampler> = (0..ids.len())
-            .map(|i| Sampler::nth(sampling, number(i)))
-            .collect();
-        let mut texts = vec![String::new(); ids.len()];
-        let writer = |ids: &Vec<u32>| Writer::new(&text_model, ids, &arguments.stop);
-        let mut writers: Vec<Writer> = ids.iter().map(writer).collect::<Result<_, _>>()?;
-        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        let model = &text_model.model;
-        let result = generate_batch(model, &ids, &options, &mut samplers, device, |i, id| {
-            writers[i].take(id, |text| {
-                texts[i].push_str(text);
-                Ok(())
-            })
-        });
-        let (continuations, of_group) = result.map_err(explain)?;
-        speed += of_group;
-
-        let results = prompts.iter().zip(continuations).zip(writers).zip(texts);
-        for ((((_, prompt), continuation), writer), mut text) in results {
-            let end = writer.finish(continuation.end, |rest| {
-                text.push_str(rest);
-                Ok(())
-            })?;
-            let line = json!({
-                "prompt": prompt,
-                "text": text,
-                "tokens": continuation.ids.len(),
-                "end": end.word(),
-            });
-            outln!("{line}")?;
+    let mut engine = TextEngine::new(&text_model, options, &chosen.device);
+    let mut waiting = prompts.iter().enumerate();
+    let mut texts = HashMap::new();
+    let mut done = Lines::default();
+    loop {
+        // Enough that a row that becomes free is taken at once.
+        while engine.requests() < 2 * rows
+            && let Some((number, (_, prompt))) = waiting.next()
+        {
+            // A prompt's draws depend on its number, not on those beside it.
+            let sampler = Sampler::nth(sampling, number as u64);
+            let id = engine.admit(arguments.request(prompt, sampler))?;
+            let text = String::new();
+            texts.insert(id, Text { number, text });
         }
-        if is_closed() {
-            return Ok(());
+        if engine.is_idle() || is_closed() {
+            break;
+        }
+        for event in engine.step() {
+            match event {
+                TextEvent::Text { id, text } => {
+                    texts.entry(id).and_modify(|of| of.text.push_str(&text));
+                }
+                TextEvent::Ended { id, end, tokens } => {
+                    let Text { number, text } = texts.remove(&id).context("an unknown text")?;
+                    let line = json!({
+                        "prompt": prompts[number].1,
+                        "text": text,
+                        "tokens": tokens,
+                        "end": word(end),
+                    });
+                    done.print(number, line.to_string())?;
+                }
+                TextEvent::Failed { id, error } => {
+                    let number = texts.get(&id).map_or(0, |text| text.number);
+                    return Err(error).with_context(|| place(number));
+                }
+                _ => {}
+            }
         }
     }
-    report(speed, &format!("{} prompts", prompts.len()));
+    if !is_closed() {
+        report(engine.speed(), &format!("{} prompts", prompts.len()));
+    }
     Ok(())
 }
 
-/// The prompts of a file with the numbers of their lines; blank lines are none.
-fn read(file: &Path) -> anyhow::Result<Vec<(usize, String)>> {
-    let place = || file.display().to_string();
-    let bytes = std::fs::read(file).with_context(place)?;
-    let text = String::from_utf8(bytes).with_context(place)?;
-    let json = file
-        .extension()
-        .is_some_and(|extension| extension == "jsonl");
-    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
-    let prompts: Vec<(usize, String)> = lines
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(number, line)| {
-            let prompt = if json {
-                from_json(line)
-            } else {
-                Ok(line.to_owned())
-            };
-            let prompt = prompt.with_context(|| format!("{}: line {number}", file.display()))?;
-            Ok((number, prompt))
-        })
-        .collect::<anyhow::Result<_>>()?;
-    if prompts.is_empty() {
-        bail!("{}: no prompts", file.display());
+/// In JSON.
+fn word(end: TextEnd) -> &'static str {
+    match end {
+        TextEnd::Token => "token",
+        TextEnd::Length => "length",
+        TextEnd::Context => "context",
+        TextEnd::Stop => "stop",
     }
-    Ok(prompts)
 }
 
-fn from_json(line: &str) -> anyhow::Result<String> {
-    let value: Value = serde_json::from_str(line)?;
-    let prompt = value.as_str().or_else(|| value.get("prompt")?.as_str());
-    let prompt = prompt
-        .ok_or_else(|| anyhow!("expected a string, or an object with a string \"prompt\""))?;
-    Ok(prompt.to_owned())
+/// Prints lines in the order of their numbers, each as soon as those before it are there.
+#[derive(Default)]
+struct Lines {
+    next: usize,
+    early: BTreeMap<usize, String>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prompts_are_lines_or_json() {
-        let folder = tempfile::tempdir().unwrap();
-        let plain = folder.path().join("prompts.txt");
-        std::fs::write(&plain, "one\n\n {\"prompt\": 2}\r\n").unwrap();
-        let expected = [(1, "one".to_owned()), (3, " {\"prompt\": 2}".into())];
-        assert_eq!(read(&plain).unwrap(), expected);
-        let json = folder.path().join("prompts.jsonl");
-        std::fs::write(&json, "\"a\\nb\"\n{\"prompt\": \"c\", \"id\": 1}").unwrap();
-        assert_eq!(
-            read(&json).unwrap(),
-            [(1, "a\nb".to_owned()), (2, "c".into())]
-        );
-        for (text, expected) in [
-            ("{\"text\": \"c\"}", "line 1"),
-            ("\"a\"\n{\"prompt\": 3}", "line 2"),
-            ("\"a\"\n{", "line 2"),
-            (" \n", "no prompts"),
-        ] {
-            std::fs::write(&json, text).unwrap();
-            let error = format!("{:#}", read(&json).unwrap_err());
-            assert!(
-                error.contains("prompts.jsonl") && error.contains(expected),
-                "{error}"
-            );
+impl Lines {
+    fn print(&mut self, number: usize, line: String) -> anyhow::Result<()> {
+        self.early.insert(number, line);
+        while let Some(line) = self.early.remove(&self.next) {
+            outln!("{line}")?;
+            self.next += 1;
         }
+        Ok(())
     }
 }

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use iiet_model::{Cost, LanguageModel, ModelConfig, available_memory, model_hash};
 use iiet_ode::{SolverName, SolverOption};
+use iiet_text::TextTokenizer;
 use serde::Serialize;
 
 pub use chart::draw;
@@ -38,7 +39,6 @@ use crate::evaluation::{Evaluated, Prepared, Settings, prepare};
 use crate::model::ModelScorer;
 use crate::progress::TokenBar;
 use crate::tasks::task;
-use crate::text_tokenizer::TextTokenizer;
 use crate::token_scorer::TokenScorer;
 
 /// The tasks of a report unless others are asked for: those that need no data set.

@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use iiet_model::{GenerateOptions, LanguageModel, Precision, Sampler, Sampling, generate};
+use iiet_model::{LanguageModel, Precision};
+use iiet_text::{Request, Sampler, Sampling, generate};
 use serde::Serialize;
 
 use crate::error::EvalError;
@@ -89,7 +90,7 @@ impl Workload {
                 order.reverse();
             }
             for at in order {
-                let mut turn = iiet_model::Speed::default();
+                let mut turn = iiet_text::Speed::default();
                 for _ in 0..texts {
                     turn += self.text(models[at], device)?;
                 }
@@ -104,26 +105,25 @@ impl Workload {
     }
 
     /// Reads and continues a text; which tokens it has makes no difference to the time.
-    fn text(&self, model: &LanguageModel, device: &Device) -> Result<iiet_model::Speed, EvalError> {
+    fn text(&self, model: &LanguageModel, device: &Device) -> Result<iiet_text::Speed, EvalError> {
         let vocab_size = model.config().vocab_size;
         let token = |i: usize| (i * 7919 % vocab_size) as u32;
-        let prompt: Vec<u32> = (0..self.prompt_tokens).map(token).collect();
-        let options = GenerateOptions {
+        let request = Request {
+            prompt: (0..self.prompt_tokens).map(token).collect(),
             // The first comes of reading the prompt.
             max_tokens: self.decoded_tokens + 1,
             end: Vec::new(),
-            cache: Precision::F32,
             sliding: false,
+            sampler: Sampler::new(&Sampling::default()),
         };
-        let mut greedy = Sampler::new(&Sampling::default());
         let go_on = |_| ControlFlow::Continue(());
-        let (_, speed) = generate(model, &prompt, &options, &mut greedy, device, go_on)?;
+        let (_, speed) = generate(model, request, Precision::F32, device, go_on)?;
         Ok(speed)
     }
 }
 
 impl Round {
-    fn of(turn: &iiet_model::Speed) -> Self {
+    fn of(turn: &iiet_text::Speed) -> Self {
         let rate = |tokens: usize, time: Duration| {
             tokens as f64 / time.as_secs_f64().max(f64::MIN_POSITIVE)
         };

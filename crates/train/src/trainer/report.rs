@@ -6,7 +6,8 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use burn::module::Module;
-use iiet_model::{Cost, GenerateOptions, Precision, Sampler, Sampling, generate};
+use iiet_model::{Cost, Precision};
+use iiet_text::{Request, Sampler, Sampling, generate};
 
 use super::Trainer;
 use super::step::Step;
@@ -119,21 +120,21 @@ impl Trainer<'_> {
             // The start of a document, or any token where documents have no mark.
             prompt.push(end.unwrap_or(0));
         }
-        let mut sampler = Sampler::new(&Sampling {
+        let sampling = Sampling {
             temperature: SAMPLE_TEMPERATURE,
             seed: self.config.train.seed ^ self.step,
             ..Sampling::default()
-        });
-        let options = GenerateOptions {
+        };
+        let request = Request {
+            prompt,
             max_tokens: SAMPLE_TOKENS,
             end: end.into_iter().collect(),
-            cache: Precision::F32,
             sliding: true,
+            sampler: Sampler::new(&sampling),
         };
         let model = self.replicas.first.model.valid();
         let go_on = |_| ControlFlow::Continue(());
-        let device = self.device;
-        let (sample, _) = generate(&model, &prompt, &options, &mut sampler, device, go_on)?;
+        let (sample, _) = generate(&model, request, Precision::F32, self.device, go_on)?;
         let text = format!(
             "{}{}",
             self.config.train.sample_prompt,

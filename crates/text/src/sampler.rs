@@ -6,7 +6,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::ModelError;
+use crate::TextError;
 
 /// What to choose by. The default is greedy.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,8 +46,8 @@ impl Sampling {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Config`] with the name, the value and what is allowed.
-    pub fn validate(&self) -> Result<(), ModelError> {
+    /// [`TextError::Sampling`] with the name, the value and what is allowed.
+    pub fn validate(&self) -> Result<(), TextError> {
         let unit = |x: f64| (0.0..=1.0).contains(&x);
         let positive = |x: f64| x.is_finite() && x > 0.0;
         for (key, value, fits, allowed) in [
@@ -72,10 +72,10 @@ impl Sampling {
             ),
         ] {
             if !fits {
-                return Err(ModelError::Config {
+                return Err(TextError::Sampling {
                     key,
-                    found: value.to_string(),
-                    allowed: allowed.into(),
+                    found: value,
+                    allowed,
                 });
             }
         }
@@ -106,9 +106,14 @@ impl Sampler {
         sampler
     }
 
-    /// The index chosen; `text` is what the token continues. Non-finite logits are never chosen
-    /// unless there are no others.
-    pub fn choose(&mut self, logits: &[f32], text: &[u32]) -> usize {
+    /// The index chosen; `text` is what the token continues. A logit of negative infinity is a
+    /// token of probability zero.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::Logits`] for a logit that is NaN or positive infinity, and where all are negative
+    /// infinity: these are not the logits of a distribution.
+    pub fn choose(&mut self, logits: &[f32], text: &[u32]) -> Result<u32, TextError> {
         let Sampling {
             temperature,
             top_k,
@@ -117,21 +122,19 @@ impl Sampler {
             repetition_penalty,
             ..
         } = self.sampling;
+        check(logits)?;
         let mut logits: Vec<f64> = logits.iter().map(|x| f64::from(*x)).collect();
         if repetition_penalty != 1.0 {
             penalise(&mut logits, text, repetition_penalty);
         }
-        let mut best = None;
-        for (i, x) in logits.iter().enumerate().filter(|(_, x)| x.is_finite()) {
-            if best.is_none_or(|(_, highest)| *x > highest) {
-                best = Some((i, *x));
+        let (mut best, mut highest) = (0, f64::NEG_INFINITY);
+        for (i, x) in logits.iter().enumerate() {
+            if *x > highest {
+                (best, highest) = (i, *x);
             }
         }
-        let Some((best, highest)) = best else {
-            return 0;
-        };
         if temperature == 0.0 {
-            return best;
+            return Ok(best as u32);
         }
 
         // Relative to the most likely token's, in the order of the ids.
@@ -156,10 +159,25 @@ impl Sampler {
         for (i, weight) in &weights {
             left -= weight;
             if left < 0.0 {
-                return *i;
+                return Ok(*i as u32);
             }
         }
-        best
+        Ok(best as u32)
+    }
+}
+
+/// Refuses logits that are not those of a distribution.
+fn check(logits: &[f32]) -> Result<(), TextError> {
+    let wrong = logits
+        .iter()
+        .position(|x| x.is_nan() || *x == f32::INFINITY);
+    let none = || logits.iter().all(|x| *x == f32::NEG_INFINITY);
+    match wrong.or_else(|| none().then_some(0)) {
+        Some(token) => Err(TextError::Logits {
+            token,
+            value: logits.get(token).copied().unwrap_or(f32::NEG_INFINITY),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -212,7 +230,7 @@ mod tests {
         let mut sampler = Sampler::new(&sampling);
         let mut counts = vec![0.0; logits.len()];
         for _ in 0..n {
-            counts[sampler.choose(logits, &[])] += 1.0;
+            counts[sampler.choose(logits, &[]).unwrap() as usize] += 1.0;
         }
         counts.iter().map(|count| count / n as f64).collect()
     }
@@ -243,9 +261,23 @@ mod tests {
     #[test]
     fn temperature_zero_takes_the_first_best() {
         let mut sampler = Sampler::new(&Sampling::default());
-        assert_eq!(sampler.choose(&[0.0, 2.0, f32::NAN, 2.0], &[]), 1);
-        assert_eq!(sampler.choose(&[f32::NAN, f32::NAN], &[]), 0);
-        assert_eq!(sampler.choose(&[f32::NEG_INFINITY, -3.0], &[]), 1);
+        assert_eq!(sampler.choose(&[0.0, 2.0, 1.0, 2.0], &[]).unwrap(), 1);
+        let masked = [f32::NEG_INFINITY, -3.0];
+        assert_eq!(sampler.choose(&masked, &[]).unwrap(), 1);
+    }
+
+    #[test]
+    fn logits_of_no_distribution_are_refused_whatever_the_temperature() {
+        for sampling in [Sampling::default(), WARM] {
+            for (logits, expected) in [
+                ([0.0, f32::NAN], "the logit of token 1 is NaN"),
+                ([f32::INFINITY, 0.0], "the logit of token 0 is inf"),
+                ([f32::NEG_INFINITY; 2], "the logit of token 0 is -inf"),
+            ] {
+                let error = Sampler::new(&sampling).choose(&logits, &[]).unwrap_err();
+                assert!(error.to_string().contains(expected), "{error}");
+            }
+        }
     }
 
     #[test]
@@ -294,16 +326,17 @@ mod tests {
             ..Sampling::default()
         };
         let mut sampler = Sampler::new(&greedy);
-        assert_eq!(sampler.choose(&[3.0, 2.0, -1.0], &[0, 0]), 1);
-        assert_eq!(sampler.choose(&[-3.0, -2.0, -9.0], &[1]), 0);
+        assert_eq!(sampler.choose(&[3.0, 2.0, -1.0], &[0, 0]).unwrap(), 1);
+        assert_eq!(sampler.choose(&[-3.0, -2.0, -9.0], &[1]).unwrap(), 0);
         // An id beyond the logits harms nothing.
-        assert_eq!(sampler.choose(&[3.0, 2.0, -1.0], &[7]), 0);
+        assert_eq!(sampler.choose(&[3.0, 2.0, -1.0], &[7]).unwrap(), 0);
     }
 
     #[test]
     fn a_seed_is_a_sequence_and_streams_differ() {
-        let draws = |mut sampler: Sampler| -> Vec<usize> {
-            (0..50).map(|_| sampler.choose(&logits(), &[])).collect()
+        let draws = |mut sampler: Sampler| -> Vec<u32> {
+            let draw = |_| sampler.choose(&logits(), &[]).unwrap();
+            (0..50).map(draw).collect()
         };
         assert_eq!(draws(Sampler::new(&WARM)), draws(Sampler::nth(&WARM, 0)));
         assert_ne!(draws(Sampler::nth(&WARM, 1)), draws(Sampler::nth(&WARM, 0)));

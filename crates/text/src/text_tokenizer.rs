@@ -1,4 +1,4 @@
-//! Text to tokens as `transformers` does it, for that is what the harness calls.
+//! Text to tokens as `transformers` does it.
 //!
 //! A model directory's `tokenizer.json` says how text becomes tokens, the files beside it what begins and
 //! ends a text ([`SpecialTokens`]); where they name neither, `config.json` does, by id.
@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use iiet_data::{parse_tokenizer, untrusted};
+use iiet_files::read_regular;
 use tokenizers::Tokenizer;
 
-use crate::error::EvalError;
-use crate::python_text::rstrip;
+use crate::error::TextError;
 use crate::special_tokens::{SpecialTokens, Template, read_object};
 
 /// A model directory's tokenizer with its special tokens.
@@ -26,31 +26,24 @@ pub struct TextTokenizer {
     prefix_text: String,
 }
 
-/// A context and a continuation in tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EncodedPair {
-    pub context: Vec<u32>,
-    pub continuation: Vec<u32>,
-}
-
 impl TextTokenizer {
     /// Opens the tokenizer of a model directory.
     ///
     /// # Errors
-    /// [`EvalError::Tokenizer`] if it cannot be read or names neither BOS nor EOS,
-    /// [`EvalError::Vocabulary`] if it has ids beyond the model's `vocab_size`.
-    pub fn open(model: &Path, vocab_size: usize) -> Result<Self, EvalError> {
+    /// [`TextError::Tokenizer`] if it cannot be read or names neither BOS nor EOS,
+    /// [`TextError::Vocabulary`] if it has ids beyond the model's `vocab_size`.
+    pub fn open(model: &Path, vocab_size: usize) -> Result<Self, TextError> {
         let path = model.join("tokenizer.json");
-        let failed = |message: String| EvalError::Tokenizer {
+        let failed = |message: String| TextError::Tokenizer {
             path: path.clone(),
             message,
         };
-        let bytes = std::fs::read(&path).map_err(EvalError::io(&path))?;
+        let bytes = read_regular(&path).map_err(TextError::io(&path))?;
         let inner = parse_tokenizer(&bytes).map_err(|error| failed(error.to_string()))?;
         let greatest = inner.get_vocab(true).into_values().max();
         match greatest {
             Some(found) if found as usize >= vocab_size => {
-                return Err(EvalError::Vocabulary {
+                return Err(TextError::Vocabulary {
                     path,
                     found,
                     vocab_size,
@@ -73,7 +66,7 @@ impl TextTokenizer {
             ));
         };
         if prefix as usize >= vocab_size {
-            return Err(EvalError::Vocabulary {
+            return Err(TextError::Vocabulary {
                 path: model.join("config.json"),
                 found: prefix,
                 vocab_size,
@@ -117,12 +110,21 @@ impl TextTokenizer {
     /// with the spelling of the prefix token (the harness's `tok_encode`).
     ///
     /// # Errors
-    /// [`EvalError::Tokenizer`] if a part of the text has no token.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, EvalError> {
+    /// [`TextError::Tokenizer`] if a part of the text has no token.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         self.encode_with(text, !text.starts_with(&self.prefix_text))
     }
 
-    fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, EvalError> {
+    /// The tokens of a text without those that the tokenizer adds; special tokens that the text
+    /// spells out are found in it, as `transformers` does.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] if a part of the text has no token.
+    pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        self.encode_with(text, false)
+    }
+
+    fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
         let by_post_processor = add_special && self.template.is_none();
         let encoding = untrusted(|| self.inner.encode_fast(text, by_post_processor))
             .map_err(|error| self.failed(&error))?;
@@ -133,53 +135,24 @@ impl TextTokenizer {
         })
     }
 
-    /// The tokens of a context and of a continuation, as `TemplateLM.loglikelihood` divides them:
-    /// white space at the context's end belongs to the continuation; both are encoded together and
-    /// the continuation is what follows as many tokens as the context alone has. An empty context
-    /// is the prefix token, or the continuation's own first token if that is the prefix already.
-    ///
-    /// # Errors
-    /// [`EvalError::Tokenizer`] if a part of the text has no token.
-    pub fn encode_pair(&self, context: &str, continuation: &str) -> Result<EncodedPair, EvalError> {
-        if context.is_empty() {
-            let mut tokens = self.encode_with(continuation, false)?;
-            if tokens.first() != Some(&self.prefix) {
-                tokens.insert(0, self.prefix);
-            }
-            let continuation = tokens.split_off(1);
-            return Ok(EncodedPair {
-                context: tokens,
-                continuation,
-            });
-        }
-        let whole = [context, continuation].concat();
-        let context = self.encode(rstrip(context))?;
-        let mut whole = self.encode(&whole)?;
-        let continuation = whole.split_off(context.len().min(whole.len()));
-        Ok(EncodedPair {
-            context,
-            continuation,
-        })
-    }
-
     /// The text of tokens, special ones left out.
     ///
     /// # Errors
-    /// [`EvalError::Tokenizer`] if the decoder refuses them.
-    pub fn decode(&self, tokens: &[u32]) -> Result<String, EvalError> {
+    /// [`TextError::Tokenizer`] if the decoder refuses them.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, TextError> {
         untrusted(|| self.inner.decode(tokens, true)).map_err(|error| self.failed(&error))
     }
 
     /// How a token is spelled, special or not.
     ///
     /// # Errors
-    /// [`EvalError::Tokenizer`] if the decoder refuses it.
-    pub fn spelling(&self, token: u32) -> Result<String, EvalError> {
+    /// [`TextError::Tokenizer`] if the decoder refuses it.
+    pub fn spelling(&self, token: u32) -> Result<String, TextError> {
         untrusted(|| self.inner.decode(&[token], false)).map_err(|error| self.failed(&error))
     }
 
-    fn failed(&self, error: &tokenizers::Error) -> EvalError {
-        EvalError::Tokenizer {
+    fn failed(&self, error: &tokenizers::Error) -> TextError {
+        TextError::Tokenizer {
             path: self.path.clone(),
             message: error.to_string(),
         }
@@ -187,7 +160,7 @@ impl TextTokenizer {
 }
 
 /// BOS and EOS by id, from `config.json`.
-fn ids_of_config(model: &Path) -> Result<(Option<u32>, Option<u32>), EvalError> {
+fn ids_of_config(model: &Path) -> Result<(Option<u32>, Option<u32>), TextError> {
     let config = read_object(&model.join("config.json"))?.unwrap_or_default();
     let id = |name: &str| {
         let value = config.get(name)?;

@@ -15,9 +15,10 @@
 
 use std::path::Path;
 
+use iiet_files::read_regular_text;
 use serde_json::{Map, Value};
 
-use crate::error::EvalError;
+use crate::error::TextError;
 
 /// The special tokens of a model directory, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +34,9 @@ pub struct SpecialTokens {
 /// Tokens before and after each text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
+    /// Before the text.
     pub before: Vec<u32>,
+    /// After it.
     pub after: Vec<u32>,
 }
 
@@ -41,9 +44,9 @@ impl SpecialTokens {
     /// Reads the files beside a directory's `tokenizer.json`, whose vocabulary `id` knows.
     ///
     /// # Errors
-    /// [`EvalError::Tokenizer`] for a file that is no JSON object, and for a token that it names and
-    /// the vocabulary has not; [`EvalError::Io`].
-    pub fn read(model: &Path, id: impl Fn(&str) -> Option<u32>) -> Result<Self, EvalError> {
+    /// [`TextError::Tokenizer`] for a file that is no JSON object, and for a token that it names and
+    /// the vocabulary has not; [`TextError::Io`].
+    pub fn read(model: &Path, id: impl Fn(&str) -> Option<u32>) -> Result<Self, TextError> {
         let path = model.join("tokenizer_config.json");
         let file = read_object(&path)?;
         let class = match &file {
@@ -67,7 +70,7 @@ impl SpecialTokens {
             let Some(token) = spelling(value) else {
                 return Ok(None);
             };
-            id(token).map(Some).ok_or_else(|| EvalError::Tokenizer {
+            id(token).map(Some).ok_or_else(|| TextError::Tokenizer {
                 path: path.clone(),
                 message: format!("the special token {token:?} is not in the vocabulary"),
             })
@@ -124,14 +127,14 @@ fn spelling(value: &Value) -> Option<&str> {
 }
 
 /// A JSON object, if the file is there.
-pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, EvalError> {
-    let text = match std::fs::read_to_string(path) {
+pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, TextError> {
+    let text = match read_regular_text(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(EvalError::io(path))?,
+        read => read.map_err(TextError::io(path))?,
     };
     serde_json::from_str(&text)
         .map(Some)
-        .map_err(|error| EvalError::Tokenizer {
+        .map_err(|error| TextError::Tokenizer {
             path: path.to_owned(),
             message: format!("not a JSON object: {error}"),
         })

@@ -1,0 +1,36 @@
+//! Text from language models.
+//!
+//! - [`TextTokenizer`] and [`SpecialTokens`]: text to tokens as `transformers` does it.
+//! - [`Sampler`]: the next token from the logits.
+//! - [`Stops`]: stop texts in a text that comes in pieces.
+//! - [`Engine`] (feature `engine`): requests of any length, admitted, stepped together and taken out
+//!   at any step; [`generate`] for a single one.
+//! - [`TextModel`] and [`TextEngine`] (feature `engine`): the same from strings to strings.
+//!
+//! Nothing here prints: what happens comes back as events.
+
+#[cfg(feature = "engine")]
+mod engine;
+mod error;
+mod sampler;
+mod special_tokens;
+mod stops;
+#[cfg(feature = "engine")]
+mod text_engine;
+#[cfg(feature = "engine")]
+mod text_model;
+mod text_tokenizer;
+
+#[cfg(feature = "engine")]
+pub use engine::{
+    Continuation, End, Engine, EngineOptions, Event, Request, RequestId, Speed, generate,
+};
+pub use error::TextError;
+pub use sampler::{Sampler, Sampling};
+pub use special_tokens::{SpecialTokens, Template};
+pub use stops::Stops;
+#[cfg(feature = "engine")]
+pub use text_engine::{TextEnd, TextEngine, TextEvent, TextRequest};
+#[cfg(feature = "engine")]
+pub use text_model::TextModel;
+pub use text_tokenizer::TextTokenizer;

@@ -1,0 +1,128 @@
+//! A model directory with its tokenizer: what text is read and written with.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use iiet_data::{TextStream, Tokenizer};
+use iiet_model::{LanguageModel, ModelConfig, Precision, load_in};
+
+use crate::engine::Limits;
+use crate::{SpecialTokens, TextError, TextRequest};
+
+/// A model, its tokenizer, and what starts its texts.
+#[derive(Debug)]
+pub struct TextModel {
+    model: LanguageModel,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    /// The special tokens before a prompt.
+    start: Vec<u32>,
+}
+
+impl TextModel {
+    /// Reads a model directory.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::Tokenizer`] without a usable `tokenizer.json`, [`TextError::Model`] for a
+    /// configuration or weights that cannot be used.
+    pub fn open(precision: Precision, dir: &Path, device: &Device) -> Result<Self, TextError> {
+        // The small files first: reading the weights takes longer.
+        iiet_model::load_config(dir)?;
+        let tokenizer = open_tokenizer(dir)?;
+        let start = start(dir, &tokenizer)?;
+        let (model, config) = load_in(precision, dir, device)?;
+        Ok(Self {
+            model,
+            config,
+            tokenizer,
+            start,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &LanguageModel {
+        &self.model
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The tokens of a prompt, with those that start a text before them. Special tokens that the
+    /// prompt spells out are text like any other.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::Data`] if a part of the text has no token, [`TextError::Prompt`] for an empty
+    /// prompt where the model has no token for a start.
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, TextError> {
+        let mut ids = self.start.clone();
+        ids.extend(self.tokenizer.encode(prompt)?);
+        if ids.is_empty() {
+            // What ends a document also comes before the next.
+            let end = self.tokenizer.document_end();
+            let end = end.or(self.config.eos_token_ids.first().copied());
+            ids.push(end.ok_or_else(|| TextError::Prompt {
+                reason: "is empty, and the model has no token for a start".into(),
+            })?);
+        }
+        Ok(ids)
+    }
+
+    /// Whether the model can continue the request's prompt.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode) and [`Engine::admit`](crate::Engine::admit).
+    pub fn check(&self, request: &TextRequest) -> Result<(), TextError> {
+        let prompt = self.encode(&request.prompt)?;
+        Limits::of(&self.config).check(&prompt, request.sliding)
+    }
+
+    /// The text that comes after these tokens, as further tokens come.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::Data`] if the tokenizer cannot decode them.
+    pub(crate) fn stream(&self, prompt: &[u32]) -> Result<TextStream<'_>, TextError> {
+        let known = prompt.iter().copied().filter(|id| self.is_text(*id));
+        let known: Vec<u32> = known.collect();
+        Ok(TextStream::new(&self.tokenizer, &known)?)
+    }
+
+    /// Whether the tokenizer has the token: ids beyond its own, as padded vocabularies have them,
+    /// stand for no text.
+    pub(crate) fn is_text(&self, id: u32) -> bool {
+        (id as usize) < self.tokenizer.vocab_size()
+    }
+}
+
+fn open_tokenizer(dir: &Path) -> Result<Tokenizer, TextError> {
+    let path = dir.join("tokenizer.json");
+    if path.exists() {
+        return Ok(Tokenizer::open(&path)?);
+    }
+    let found = match dir.join("tokenizer.model").exists() {
+        true => {
+            "tokenizer.model alone; transformers writes the other from it, with \
+             AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+        }
+        false => "none",
+    };
+    let message = format!("no such file; a tokenizer is needed, and there is {found}");
+    Err(TextError::Tokenizer { path, message })
+}
+
+/// The tokens before a prompt, as `transformers` would put them.
+fn start(dir: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>, TextError> {
+    let special = SpecialTokens::read(dir, |token| tokenizer.id(token))?;
+    let template = special.template.map(|template| template.before);
+    Ok(template.unwrap_or_else(|| tokenizer.start()))
+}
