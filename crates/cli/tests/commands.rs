@@ -19,7 +19,7 @@ fn text(bytes: &[u8]) -> String {
 
 fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../model/tests/golden")
+        .join("../conformance/golden/models")
         .join(case)
 }
 

@@ -12,7 +12,7 @@ fn iiet(arguments: &[&str]) -> Output {
 }
 
 fn logits(device: &[&str], out: &Path) -> Output {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/rk4");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/golden/models/rk4");
     let (model, out) = (golden.display().to_string(), out.display().to_string());
     let mut arguments = vec!["logits", "--model", &model, "--ids", "1,2,3", "--out", &out];
     arguments.extend(device);

@@ -13,7 +13,7 @@ fn iiet(arguments: &[&str]) -> Output {
 }
 
 fn logits(precision: &str) -> Vec<f32> {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/rk4");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/golden/models/rk4");
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("logits.safetensors");
     let (model, out) = (golden.display().to_string(), out.display().to_string());

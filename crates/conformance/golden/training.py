@@ -39,7 +39,7 @@ def text(tokens):
 
 def main():
     directory = Path(sys.argv[1])
-    config = tomllib.loads((ROOT / "configs/tiny.toml").read_text())
+    config = tomllib.loads(Path(__file__).with_name("training.toml").read_text())
     train, seq = config["train"], config["model"]["seq_len"]
     assert train["warmup"] >= STEPS, "the learning rate is only warming up"
     c = json.loads((directory / "config.json").read_text())

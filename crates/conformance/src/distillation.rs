@@ -18,7 +18,7 @@ use crate::{Case, ConformanceError, Finding};
 const TEACHER: &str = "iiet-r3-gqa-untied";
 const ITERATIONS: [usize; 3] = [1, 0, 2];
 const OF_PYTORCH: &[u8] =
-    include_bytes!("../../distill/tests/golden/iiet-r3-gqa-untied-to-1-0-2.safetensors");
+    include_bytes!("../golden/distillation/iiet-r3-gqa-untied-to-1-0-2.safetensors");
 
 pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
     let teacher = Case::all()

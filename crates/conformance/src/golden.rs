@@ -41,7 +41,7 @@ macro_rules! kept {
         }),+]
     };
     (@ $name:literal, $file:literal) => {
-        Cow::Borrowed(include_bytes!(concat!("../../model/tests/golden/", $name, "/", $file)))
+        Cow::Borrowed(include_bytes!(concat!("../golden/models/", $name, "/", $file)))
     };
 }
 

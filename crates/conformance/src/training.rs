@@ -57,7 +57,7 @@ pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
 }
 
 pub(crate) fn tiny_config() -> RunConfig {
-    let text = include_str!("../../../configs/tiny.toml");
+    let text = include_str!("../golden/training.toml");
     toml::from_str(text).expect("invariant: the configuration is read, tested below")
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use iiet_conformance::Case;
+use iiet_train::RunConfig;
 
 fn check(case: &Case) {
     for finding in case.compare(&Device::default()).unwrap() {
@@ -40,7 +41,7 @@ fn cases_named_by_the_environment() {
 /// A comparison that always held would be none: a weight that is half as large again is noticed.
 #[test]
 fn a_wrong_weight_is_found() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/rk4");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/models/rk4");
     let folder = tempfile::tempdir().unwrap();
     for name in ["config.json", "case.safetensors"] {
         std::fs::copy(golden.join(name), folder.path().join(name)).unwrap();
@@ -54,4 +55,23 @@ fn a_wrong_weight_is_found() {
     let case = Case::read(folder.path()).unwrap();
     let findings = case.compare(&Device::default()).unwrap();
     assert!(findings.iter().any(|finding| !finding.holds()));
+}
+
+/// The golden losses are published as those of `configs/tiny.toml`.
+#[test]
+fn the_golden_training_run_is_that_of_the_tiny_configuration() {
+    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| RunConfig::load(&crate_folder.join(path), &[]).unwrap();
+    let (golden, tiny) = (
+        read("golden/training.toml"),
+        read("../../configs/tiny.toml"),
+    );
+    assert_eq!(golden.model, tiny.model);
+    assert_eq!(golden.data.vocab_size, tiny.data.vocab_size);
+    let optimisation = |run: &RunConfig| {
+        let train = &run.train;
+        let (decay, clip) = (train.weight_decay, train.clip);
+        (train.batch, train.lr, train.warmup, train.seed, decay, clip)
+    };
+    assert_eq!(optimisation(&golden), optimisation(&tiny));
 }

@@ -276,11 +276,11 @@ fn another_teacher_is_refused() {
     );
 }
 
-/// PyTorch's numbers: `tests/golden/README.md`.
+/// PyTorch's numbers: `crates/conformance/golden/distillation/README.md`.
 #[test]
 fn terms_and_gradients_are_those_of_pytorch() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let teacher = here.join("../model/tests/golden/iiet-r3-gqa-untied");
+    let teacher = here.join("../conformance/golden/models/iiet-r3-gqa-untied");
     let read = |path: &Path| -> BTreeMap<String, Vec<f32>> {
         let bytes = std::fs::read(path).unwrap();
         let file = parse_safetensors(path, &bytes).unwrap();
@@ -298,7 +298,9 @@ fn terms_and_gradients_are_those_of_pytorch() {
         tensors.collect()
     };
     let case = read(&teacher.join("case.safetensors"));
-    let golden = read(&here.join("tests/golden/iiet-r3-gqa-untied-to-1-0-2.safetensors"));
+    let golden = read(
+        &here.join("../conformance/golden/distillation/iiet-r3-gqa-untied-to-1-0-2.safetensors"),
+    );
     let device = Device::default().autodiff();
     let (rows, seq) = (2, 24);
     let ids: Vec<i64> = case["input_ids"].iter().map(|id| *id as i64).collect();

@@ -63,7 +63,7 @@ fn both(
 
 #[test]
 fn gradients_are_those_of_one_backward_pass() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/golden/models");
     let device = Device::default();
     let mut cases = 0;
     for case in std::fs::read_dir(folder).unwrap() {

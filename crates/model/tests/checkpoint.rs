@@ -8,7 +8,7 @@ use iiet_model::{LanguageModel, ModelConfig, ModelError, Precision, SaveOptions,
 
 fn golden(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
+        .join("../conformance/golden/models")
         .join(name)
 }
 

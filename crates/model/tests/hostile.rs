@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
+        .join("../conformance/golden/models")
         .join(name)
 }
 
