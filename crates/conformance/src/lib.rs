@@ -110,3 +110,8 @@ impl Case {
         parity::check(self, device)
     }
 }
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -24,3 +24,8 @@ pub use error::DistillError;
 pub use heat_map::draw_heat_map;
 pub use influence::{Influence, InfluenceMeter, corrections};
 pub use schedule::{by_budget, by_hand, by_threshold};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

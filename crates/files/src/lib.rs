@@ -41,3 +41,8 @@ pub use error::FilesError;
 pub use hash::{FileRecord, hash_files};
 pub use manifest::{MANIFEST, Manifest};
 pub use regular::{open_regular, read_regular, read_regular_text};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -69,3 +69,8 @@ pub fn on_workers<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     #[cfg(not(feature = "flex"))]
     f()
 }
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
