@@ -81,3 +81,8 @@ impl TrainingStep {
         loss
     }
 }
+
+/// The examples of the workspace's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
