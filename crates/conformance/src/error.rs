@@ -8,6 +8,7 @@ use iiet_model::ModelError;
 
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConformanceError {
     /// A model that cannot be read or written.
     #[error(transparent)]

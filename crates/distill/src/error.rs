@@ -6,6 +6,7 @@ use iiet_ode::SolverName;
 
 /// What can go wrong when a model is measured or a schedule is chosen.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DistillError {
     /// A model that has nothing to drop.
     #[error(

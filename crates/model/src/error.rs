@@ -12,6 +12,7 @@ use crate::memory::Bytes;
 
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelError {
     /// A size or option that no model can have.
     #[error("{key} is {found}; {allowed}")]
@@ -176,6 +177,7 @@ impl ModelError {
 
 /// One tensor that keeps a checkpoint from loading.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TensorFault {
     /// The model needs it, the file has not got it.
     Missing {

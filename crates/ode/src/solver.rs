@@ -136,6 +136,7 @@ impl SolverConfig {
 
 /// A configuration that no solver accepts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum OdeError {
     /// Runge-Kutta and the predictor exist in two orders.
     #[error("predictor_order is {found}; allowed: 2, 4")]

@@ -11,6 +11,7 @@ use crate::Difference;
 
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrainError {
     /// The configuration file is not what it should be.
     #[error("{}: {reason}", path.display())]
