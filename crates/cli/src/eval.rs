@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use burn::tensor::Device;
 use iiet_eval::{
     Comparison, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS, TokenBar,
     TokenScorer, compare, comparison_table, prepare, results, samples, table, task,
@@ -16,7 +15,7 @@ use iiet_model::{Precision, load_in, model_hash};
 use iiet_text::TextTokenizer;
 use serde_json::json;
 
-use crate::backend::DeviceArgument;
+use crate::backend::{Chosen, DeviceArgument};
 use crate::precision::PrecisionArgument;
 use crate::print::outln;
 
@@ -94,7 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut evaluated = Vec::new();
     let mut described = Vec::new();
     for model in &arguments.model {
-        evaluated.push(evaluate(model, &prepared, precision, &chosen.device)?);
+        evaluated.push(evaluate(model, &prepared, precision, &chosen)?);
         described.push(provenance(model, arguments, precision)?);
     }
     let outcomes =
@@ -139,10 +138,16 @@ fn evaluate(
     model: &Path,
     prepared: &[Prepared],
     precision: Precision,
-    device: &Device,
+    chosen: &Chosen,
 ) -> anyhow::Result<Vec<Evaluated>> {
-    let vocab_size = iiet_model::load_config(model)?.vocab_size;
-    let tokenizer = TextTokenizer::open(model, vocab_size)?;
+    let device = &chosen.device;
+    let config = iiet_model::load_config(model)?;
+    if chosen.on_host {
+        let work = format!("evaluating {}", model.display());
+        let estimate = ModelScorer::memory(work, precision, &config, device)?;
+        estimate.check("use --precision bf16, or a model with a shorter context")?;
+    }
+    let tokenizer = TextTokenizer::open(model, config.vocab_size)?;
     let (language_model, _) = load_in(precision, model, device)?;
     let scorer = TokenScorer::new(ModelScorer::new(language_model, device.clone()), tokenizer);
     prepared

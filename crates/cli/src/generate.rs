@@ -1,6 +1,7 @@
 //! `iiet generate`
 
 mod batch;
+mod memory;
 mod prompts;
 
 use std::path::PathBuf;
@@ -136,6 +137,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Some(prompt) => prompt.to_owned(),
         None => String::new(),
     };
+    memory::check(arguments, &chosen, 1, prompt.len())?;
     let (text_model, options) = arguments.open(1, &chosen)?;
     let mut engine = TextEngine::new(&text_model, options, &chosen.device);
     let request = arguments.request(&prompt, Sampler::new(&sampling));

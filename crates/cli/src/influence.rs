@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use comfy_table::{Table, presets};
 use iiet_data::{TokenFile, Tokenizer};
 use iiet_distill::{DistillError, Influence, calibrate, draw_heat_map};
-use iiet_model::LanguageModel;
+use iiet_model::{Inference, LanguageModel, Precision};
 use indicatif::ProgressBar;
 
 use crate::backend::DeviceArgument;
@@ -37,9 +37,23 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let device = arguments.device.open()?.device;
-    let (model, _) = iiet_model::load(&arguments.model, &device)?;
     ensure!(arguments.batch > 0, "--batch is 0; allowed: 1 and above");
+    let chosen = arguments.device.open()?;
+    let device = chosen.device;
+    if chosen.on_host {
+        let config = iiet_model::load_config(&arguments.model)?;
+        let inference = Inference {
+            precision: Precision::F32,
+            tokens: arguments.batch.saturating_mul(config.seq_len),
+            logits: 0,
+            cached: 0,
+            cache: Precision::F32,
+        };
+        let work = format!("measuring on {} windows at a time", arguments.batch);
+        let estimate = inference.memory(work, &config, &device)?;
+        estimate.check("lower --batch")?;
+    }
+    let (model, _) = iiet_model::load(&arguments.model, &device)?;
 
     let file = match arguments.data.is_dir() {
         true => arguments.data.join("train.tokens"),

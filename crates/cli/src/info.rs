@@ -1,8 +1,8 @@
 //! `iiet info`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use iiet_model::{Cost, LanguageModel, TrainingMemory, load_config};
+use iiet_model::{Cost, LanguageModel, MANIFEST, Manifest, TrainingMemory, load_config};
 use iiet_ode::SolverOption;
 
 use crate::backend;
@@ -16,7 +16,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = load_config(&arguments.model)?;
+    let dir = &arguments.model;
+    let config = load_config(dir)?;
     let model = LanguageModel::empty(&config, &backend::for_files()?.device)?;
     let cost = Cost::of(&model);
     let total = cost.total_evaluations();
@@ -64,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     )?;
     outln!(
         "keys and values at most    {} in f32, for {} tokens",
-        mebibytes(cache * config.seq_len as u64),
+        mebibytes(cache.saturating_mul(config.seq_len as u64)),
         config.seq_len
     )?;
     let training = TrainingMemory::of(&model, 1, config.seq_len);
@@ -73,7 +74,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         mebibytes(training.parameters),
         mebibytes(training.activations)
     )?;
-    Ok(())
+    outln!("integrity                  {}", integrity(dir)?)
+}
+
+/// Whether damage to the files would be noticed.
+fn integrity(dir: &Path) -> anyhow::Result<String> {
+    Ok(match Manifest::read(dir)? {
+        Some(manifest) => format!(
+            "{} files recorded with length and hash in {MANIFEST}, compared on loading",
+            manifest.files().count()
+        ),
+        None => format!("unverified: without {MANIFEST}, changed bytes are not noticed"),
+    })
 }
 
 fn mebibytes(bytes: u64) -> String {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Int, Tensor, TensorData};
+use iiet_model::Inference;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 use crate::backend::DeviceArgument;
@@ -34,6 +35,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let chosen = arguments.device.open()?;
     let precision = arguments.precision.on(&chosen)?;
     let device = chosen.device;
+    if chosen.on_host {
+        let tokens = shape[0] * shape[1];
+        let inference = Inference {
+            precision,
+            tokens,
+            logits: tokens,
+            cached: 0,
+            cache: precision,
+        };
+        let work = format!("computing the logits of {tokens} tokens");
+        let estimate = inference.memory(work, &config, &device)?;
+        estimate.check("give fewer --ids, or --precision bf16")?;
+    }
     let (model, _) = iiet_model::load_in(precision, &arguments.model, &device)?;
 
     let ids: Vec<i64> = rows.concat();

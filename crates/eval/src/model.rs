@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_model::{LanguageModel, Precision, token_ids};
+use iiet_model::{
+    Inference, LanguageModel, MemoryEstimate, ModelConfig, ModelError, Precision, token_ids,
+};
 use iiet_text::{Engine, EngineOptions, Event, Request, Sampler, Sampling};
 
 use crate::error::EvalError;
-use crate::token_scorer::{Prompt, Row, TokenModel, TokenScore};
+use crate::token_scorer::{BATCH_TOKENS, Prompt, Row, TokenModel, TokenScore};
 
 /// At most so many logits exist at once, 64 MiB of them.
 const LOGITS: usize = 1 << 24;
@@ -24,6 +26,27 @@ impl ModelScorer {
     /// Scores with this model, whose parameters are on `device`.
     pub fn new(model: LanguageModel, device: Device) -> Self {
         Self { model, device }
+    }
+
+    /// The memory that scoring with such a model takes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ModelConfig::validate`].
+    pub fn memory(
+        work: String,
+        precision: Precision,
+        config: &ModelConfig,
+        device: &Device,
+    ) -> Result<MemoryEstimate, ModelError> {
+        let inference = Inference {
+            precision,
+            tokens: BATCH_TOKENS.max(config.seq_len),
+            logits: (LOGITS / config.vocab_size).max(1),
+            cached: 0,
+            cache: precision,
+        };
+        inference.memory(work, config, device)
     }
 
     /// The model.

@@ -15,7 +15,7 @@ use crate::scorer::{Continuation, Generation, Progress, RollingScore, Scored, Sc
 use crate::windows;
 
 /// Tokens, padding included, that pass through the model at once.
-const BATCH_TOKENS: usize = 2048;
+pub(crate) const BATCH_TOKENS: usize = 2048;
 
 /// Inputs, and the outputs wanted.
 #[derive(Clone, Copy, Debug)]

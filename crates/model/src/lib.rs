@@ -40,7 +40,7 @@ pub use decoder::Cache;
 pub use error::{ModelError, TensorFault};
 pub use iiet_blocks::{Llama3Scaling, Precision};
 pub use language_model::{Backbone, LanguageModel};
-pub use memory::{MemoryEstimate, available_memory};
+pub use memory::{Inference, MemoryEstimate, available_memory};
 pub use names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
 pub use objective::{CrossEntropy, Objective};
 pub use token_ids::token_ids;

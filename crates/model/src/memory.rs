@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use burn::tensor::Device;
+use iiet_blocks::KeyValueCache;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::ModelError;
+use crate::{Cost, LanguageModel, ModelConfig, ModelError, Precision};
 
 /// Bytes that this process can still take: what the system has to give, within the limits of a
 /// container and of `ulimit -v`.
@@ -110,6 +112,61 @@ impl fmt::Display for MemoryEstimate {
             write!(f, "{before}{part} {}", Bytes(*bytes))
         })?;
         f.write_str(if self.parts.is_empty() { "" } else { ")" })
+    }
+}
+
+/// What a model holds at a time while it computes without gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inference {
+    /// The type of the matrices.
+    pub precision: Precision,
+    /// Tokens that go through the layers together.
+    pub tokens: usize,
+    /// Of these, tokens whose logits are computed together.
+    pub logits: usize,
+    /// Tokens whose keys and values are kept, in all texts.
+    pub cached: usize,
+    /// The type that these are kept in.
+    pub cache: Precision,
+}
+
+impl Inference {
+    /// An estimate of the memory that it takes; `work` is called as in "decoding 4 texts".
+    ///
+    /// Weights, keys and values are exact; between layers there are the states of a history, the
+    /// inputs of products and the feed-forward layer's values.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ModelConfig::validate`].
+    pub fn memory(
+        &self,
+        work: impl Into<String>,
+        config: &ModelConfig,
+        device: &Device,
+    ) -> Result<MemoryEstimate, ModelError> {
+        // It has no memory until it is filled.
+        let cost = Cost::of(&LanguageModel::empty(config, device)?);
+        let [tokens, logits, cached] =
+            [self.tokens, self.logits, self.cached].map(|count| count as u64);
+        let [f32, stored, cache] =
+            [Precision::F32, self.precision, self.cache].map(|type_| type_.bytes() as u64);
+        let width = 12 * config.d_model + 3 * config.d_ff + (config.n_layers + 1) * config.d_model;
+        let mut estimate = MemoryEstimate::of(work)
+            .with("weights", stored * cost.parameters)
+            .with("hidden states", tokens.saturating_mul(f32 * width as u64))
+            // As the device has them, as they are read back, and as they are used.
+            .with(
+                "logits",
+                logits.saturating_mul(3 * f32 * config.vocab_size as u64),
+            );
+        if cached > 0 {
+            let keys_and_values = cached.saturating_mul(cost.cache_bytes_per_token) / f32 * cache;
+            let caches = cost.total_evaluations() * size_of::<KeyValueCache>();
+            let bytes = keys_and_values.saturating_add(caches as u64);
+            estimate = estimate.with("keys and values", bytes);
+        }
+        Ok(estimate)
     }
 }
 

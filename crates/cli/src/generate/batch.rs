@@ -7,7 +7,7 @@ use anyhow::Context;
 use iiet_text::{Sampler, Sampling, TextEnd, TextEngine, TextEvent};
 use serde_json::json;
 
-use super::{Arguments, explain, prompts, report};
+use super::{Arguments, explain, memory, prompts, report};
 use crate::backend::Chosen;
 use crate::print::{is_closed, outln};
 
@@ -27,6 +27,8 @@ pub(super) fn run(
     let prompts = prompts::read(file, arguments.max_prompt_bytes)?;
     let place = |number: usize| format!("{}: line {}", file.display(), prompts[number].0);
     let rows = usize::from(arguments.batch_size);
+    let longest = prompts.iter().map(|(_, prompt)| prompt.len()).max();
+    memory::check(arguments, chosen, rows.min(prompts.len()), longest.unwrap_or(0))?;
     let (text_model, options) = arguments.open(rows, chosen)?;
     for (number, (_, prompt)) in prompts.iter().enumerate() {
         // All are looked at before the first is continued; their tokens would fill memory.

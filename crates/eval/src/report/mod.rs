@@ -248,10 +248,11 @@ fn prepare_all(settings: &ReportSettings) -> Result<Vec<Prepared>, EvalError> {
 /// Weights in f32, and keys and values for a full context.
 fn check_memory(candidates: &[Candidate<'_>]) -> Result<(), EvalError> {
     let needed = candidates.iter().map(|candidate| {
-        let cache = candidate.cost.cache_bytes_per_token * candidate.config.seq_len as u64;
-        size_of::<f32>() as u64 * candidate.cost.parameters + cache
+        let context = candidate.config.seq_len as u64;
+        let cache = candidate.cost.cache_bytes_per_token.saturating_mul(context);
+        cache.saturating_add(size_of::<f32>() as u64 * candidate.cost.parameters)
     });
-    let (needed, available) = (needed.sum::<u64>(), available_memory());
+    let (needed, available) = (needed.fold(0, u64::saturating_add), available_memory());
     match needed <= available {
         true => Ok(()),
         false => Err(EvalError::Memory {
