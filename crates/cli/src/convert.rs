@@ -1,10 +1,10 @@
 //! `iiet convert`
 
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
-use iiet_model::{Precision, SaveOptions, load, save};
+use anyhow::{Context, bail};
+use iiet_files::{NewDirectory, open_regular, write_file};
+use iiet_model::{Inference, Precision, SaveOptions, load_as, save};
 use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption};
 use serde_json::Value;
 
@@ -37,41 +37,50 @@ pub(crate) struct Arguments {
     /// How weights are stored.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = precision::parser())]
     dtype: Precision,
-    /// The directory to write; it must not have a model yet.
+    /// The directory to write; it must not exist yet, or be empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let out = &arguments.out;
-    ensure!(
-        !out.join("config.json").exists(),
-        "{}: there is a model already; it is not overwritten",
-        out.display()
-    );
+    let place = || out.display().to_string();
     let before = iiet_model::load_config(&arguments.model)?;
     let mut config = before.clone();
     config.solver = solver(arguments, before.solver)?;
     config.validate()?;
+    let directory = NewDirectory::create(out).with_context(place)?;
 
-    let device = backend::for_files()?.device;
-    let (model, _) = load(&arguments.model, &device)?;
-    // Every new parameter has a neutral default: there is nothing to draw.
-    let model = model.with_config(&config, 0, &device)?;
+    let chosen = backend::for_files()?;
+    if chosen.on_host {
+        let inference = Inference {
+            precision: Precision::F32,
+            tokens: 0,
+            logits: 0,
+            cached: 0,
+            cache: Precision::F32,
+        };
+        let estimate = inference.memory("converting", &config, &chosen.device)?;
+        estimate.check("convert on a machine with more")?;
+    }
+    let model = load_as(&config, &arguments.model, &chosen.device)?;
     let options = SaveOptions {
         stored: arguments.dtype,
         ..SaveOptions::default()
     };
-    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let mut manifest = save(&model, directory.partial(), &options)?;
     for name in ALONG {
         let from = arguments.model.join(name);
         if from.exists() {
-            let copied = fs::copy(&from, out.join(name));
-            copied.with_context(|| format!("copying {}", from.display()))?;
+            let mut file = open_regular(&from).with_context(|| from.display().to_string())?;
+            let to = directory.partial().join(name);
+            let copied = write_file(&to, |to| std::io::copy(&mut file, to).map(drop));
+            let record = copied.with_context(|| format!("copying {}", from.display()))?;
+            manifest.add(name, record);
         }
     }
-    // The configuration, which makes a directory a model, is written last.
-    save(&model, out, &options)?;
+    manifest.write(directory.partial())?;
+    directory.finish().with_context(place)?;
     outln!("{}", out.display())
 }
 

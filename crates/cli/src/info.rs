@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use iiet_model::{Cost, LanguageModel, MANIFEST, Manifest, TrainingMemory, load_config};
+use iiet_files::{MANIFEST, Manifest};
+use iiet_model::{Cost, LanguageModel, TrainingMemory, load_config};
 use iiet_ode::SolverOption;
 
 use crate::backend;

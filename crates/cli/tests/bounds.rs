@@ -158,3 +158,47 @@ fn info_of_numbers_at_their_bounds_is_not_an_overflow() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{message}");
 }
+
+#[test]
+fn a_conversion_covers_the_tokenizer_and_replaces_nothing() {
+    let dir = model(&[]);
+    let model = dir.path().display().to_string();
+    let out = dir.path().join("converted");
+    let out_text = out.display().to_string();
+    let arguments = [
+        "convert",
+        "--model",
+        &model,
+        "--solver",
+        "implicit_euler",
+        "--iterations",
+        "0",
+        "--out",
+        &out_text,
+    ];
+    // What a killed conversion left.
+    let left = dir.path().join(".converted.partial");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("config.json"), "{").unwrap();
+    assert!(iiet(&arguments).status.success());
+    assert!(!left.exists());
+    assert!(refusal(&arguments).contains("is not empty; allowed"));
+    // One flipped bit in the tokenizer is noticed.
+    let tokenizer = out.join("tokenizer.json");
+    let mut bytes = fs::read(&tokenizer).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&tokenizer, bytes).unwrap();
+    let message = refusal(&["generate", "--model", &out_text, "--prompt", "a"]);
+    assert!(message.contains("tokenizer.json"), "{message}");
+}
+
+#[test]
+fn a_manifest_that_is_a_link_to_nothing_is_an_error() {
+    #[cfg(unix)]
+    {
+        let dir = model(&[]);
+        std::os::unix::fs::symlink("nowhere", dir.path().join("iiet-manifest.json")).unwrap();
+        let message = refusal(&["info", "--model", &dir.path().display().to_string()]);
+        assert!(message.contains("iiet-manifest.json"), "{message}");
+    }
+}

@@ -1,7 +1,8 @@
 //! Files that are whole or absent, and directories that can prove that they are complete.
 //!
 //! - [`write_file`] writes a file under another name, syncs it and renames it;
-//!   [`install_directory`] does so with a directory.
+//!   [`install_directory`] does so with a directory, [`NewDirectory`] with one that must not replace
+//!   another.
 //! - [`Manifest`] records length and blake3 of the files of a directory; whoever reads the directory
 //!   compares.
 //! - [`open_regular`] opens input and refuses what would block or never end: pipes, devices.
@@ -31,6 +32,7 @@ mod durable;
 mod error;
 mod hash;
 mod manifest;
+mod new_directory;
 mod regular;
 
 pub use durable::{
@@ -40,6 +42,7 @@ pub use durable::{
 pub use error::FilesError;
 pub use hash::{FileRecord, hash_files};
 pub use manifest::{MANIFEST, Manifest};
+pub use new_directory::NewDirectory;
 pub use regular::{open_regular, read_regular, read_regular_text};
 
 /// The examples of the README.

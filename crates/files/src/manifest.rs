@@ -94,7 +94,10 @@ impl Manifest {
     pub fn read(dir: &Path) -> Result<Option<Self>, FilesError> {
         let path = dir.join(MANIFEST);
         let bytes = match read_regular(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A link to nothing is a manifest that was lost, not a directory that has none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+                return Ok(None);
+            }
             read => read.map_err(FilesError::io(&path))?,
         };
         let refuse = |reason: String| FilesError::Manifest {

@@ -32,7 +32,8 @@ mod precision;
 mod token_ids;
 
 pub use checkpoint::{
-    SaveOptions, load, load_config, load_in, model_hash, parse_safetensors, save, write_safetensors,
+    SaveOptions, load, load_as, load_config, load_in, model_hash, parse_safetensors, save,
+    write_safetensors,
 };
 pub use config::ModelConfig;
 pub use cost::{Cost, TrainingMemory};

@@ -1,13 +1,14 @@
 //! Model directories in Hugging Face layout: `config.json` and `model.safetensors`, or shards
 //! with a `model.safetensors.index.json`; and a manifest, if they were written here.
 
+mod directory;
 mod finite;
 mod header;
 mod read;
 mod write;
 
 pub use header::parse_safetensors;
-pub use read::{load, load_config, load_in};
+pub use read::{load, load_as, load_config, load_in};
 pub use write::{SaveOptions, save, write_safetensors};
 
 use std::path::Path;

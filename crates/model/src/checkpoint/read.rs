@@ -6,14 +6,12 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
-use iiet_files::{Manifest, open_regular, read_regular};
-use memmap2::Mmap;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
-use serde::Deserialize;
 
+use super::directory::Directory;
 use super::finite::first_misfit;
-use super::{CONFIG, GENERATION_CONFIG, INDEX, WEIGHTS, parse_safetensors};
+use super::parse_safetensors;
 use crate::names::{
     ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
 };
@@ -45,6 +43,33 @@ pub fn load_in(
     dir: &Path,
     device: &Device,
 ) -> Result<(LanguageModel, ModelConfig), ModelError> {
+    read(precision, dir, None, device)
+}
+
+/// Reads the weights of a model directory into a model of another configuration, in f32.
+///
+/// Coefficients of the solver that the directory has under the same name and in the same shape are
+/// read, the others keep their neutral values: a LLaMA checkpoint becomes an ODE transformer. All other
+/// parameters must be there.
+///
+/// # Errors
+///
+/// As [`load`], for the directory's own configuration; then for the other one.
+pub fn load_as(
+    config: &ModelConfig,
+    dir: &Path,
+    device: &Device,
+) -> Result<LanguageModel, ModelError> {
+    let (model, _) = read(Precision::F32, dir, Some(config), device)?;
+    Ok(model)
+}
+
+fn read(
+    precision: Precision,
+    dir: &Path,
+    wanted: Option<&ModelConfig>,
+    device: &Device,
+) -> Result<(LanguageModel, ModelConfig), ModelError> {
     if !precision.works_on(device) {
         return Err(ModelError::Precision { precision });
     }
@@ -69,23 +94,24 @@ pub fn load_in(
             tensors,
         });
     }
-    let model = LanguageModel::empty(&config, device)?;
-
-    let mut check = Check::new(&weights, precision);
+    let mut model = LanguageModel::empty(&config, device)?;
+    let mut check = Check::new(&weights, precision, Extent::All);
     visit_parameters(&model, &mut check);
-    let stored = std::mem::take(&mut check.stored);
-    let faults = check.finish(&config);
-    if !faults.is_empty() {
-        return Err(ModelError::Tensors { path, faults });
-    }
+    let stored = check.finish(&config, &path)?;
     check_finite(&path, &weights, &stored)?;
+    if let Some(wanted) = wanted {
+        model = LanguageModel::empty(wanted, device)?;
+        let mut check = Check::new(&weights, precision, Extent::AllButCoefficients);
+        visit_parameters(&model, &mut check);
+        check.finish(wanted, &path)?;
+    }
     let mut fill = Fill {
         weights,
         precision,
         device: device.clone(),
     };
     let model = map_parameters(model, &mut fill);
-    Ok((model, config))
+    Ok((model, wanted.cloned().unwrap_or(config)))
 }
 
 /// Reads the `config.json` of a model directory, and the tokens that end a text from its
@@ -97,150 +123,6 @@ pub fn load_in(
 /// manifest records.
 pub fn load_config(dir: &Path) -> Result<ModelConfig, ModelError> {
     Directory::open(dir)?.config()
-}
-
-/// A model directory and what it should hold.
-struct Directory<'a> {
-    path: &'a Path,
-    manifest: Option<Manifest>,
-    /// Which shard holds which tensor; empty where all are in one file.
-    weight_map: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-impl<'a> Directory<'a> {
-    fn open(path: &'a Path) -> Result<Self, ModelError> {
-        let manifest = Manifest::read(path)?;
-        Ok(Self {
-            path,
-            manifest,
-            weight_map: BTreeMap::new(),
-        })
-    }
-
-    fn config(&self) -> Result<ModelConfig, ModelError> {
-        let config = ModelConfig::from_json(&self.text(CONFIG)?, &self.path.join(CONFIG))?;
-        let path = self.path.join(GENERATION_CONFIG);
-        match path.exists() {
-            true => config.with_generation_json(&self.text(GENERATION_CONFIG)?, &path),
-            false => Ok(config),
-        }
-    }
-
-    /// A file's text, compared with the manifest.
-    fn text(&self, name: &str) -> Result<String, ModelError> {
-        let path = self.path.join(name);
-        let text = read_regular(&path).map_err(ModelError::io(&path))?;
-        self.check(name, &text)?;
-        String::from_utf8(text).map_err(|error| {
-            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error());
-            ModelError::Io { path, source }
-        })
-    }
-
-    fn check(&self, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
-        match &self.manifest {
-            // Other tools' file, which may have been laid beside ours.
-            Some(manifest) if name == GENERATION_CONFIG && !manifest.contains(name) => Ok(()),
-            Some(manifest) => Ok(manifest.check(self.path, name, bytes)?),
-            None => Ok(()),
-        }
-    }
-
-    /// The single weight file, or the shards that the index names, mapped and compared.
-    fn weights(&mut self) -> Result<Vec<(String, Mmap)>, ModelError> {
-        let mut files = Vec::new();
-        for name in self.weight_files()? {
-            let path = self.path.join(&name);
-            let file = open_regular(&path).map_err(ModelError::io(&path))?;
-            // SAFETY: the map is read-only and dropped before `load` returns. A file that another
-            // process shortens meanwhile can still fault, as with every memory-mapped loader.
-            let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
-            self.check(&name, &map)?;
-            files.push((name, map));
-        }
-        Ok(files)
-    }
-
-    fn weight_files(&mut self) -> Result<BTreeSet<String>, ModelError> {
-        if self.path.join(WEIGHTS).exists() {
-            return Ok([WEIGHTS.to_owned()].into());
-        }
-        let path = self.path.join(INDEX);
-        if !path.exists() {
-            let path = self.path.to_owned();
-            return Err(ModelError::NoWeights { path });
-        }
-        let index: Index = match serde_json::from_str(&self.text(INDEX)?) {
-            Ok(index) => index,
-            Err(source) => return Err(ModelError::Json { path, source }),
-        };
-        self.weight_map = index.weight_map;
-        let shards: BTreeSet<String> = self.weight_map.values().cloned().collect();
-        for shard in &shards {
-            // An index must not reach outside its directory.
-            if Path::new(shard).file_name() != Some(shard.as_ref()) {
-                let reason = format!("weight_map names {shard:?}; allowed: files beside the index");
-                return Err(ModelError::Index { path, reason });
-            }
-        }
-        Ok(shards)
-    }
-
-    /// The tensors of all shards by name: each in one shard only, and where the index says.
-    fn tensors<'t, 'data: 't>(
-        &self,
-        shards: impl Iterator<Item = (&'t str, &'t SafeTensors<'data>)>,
-    ) -> Result<BTreeMap<&'t str, TensorView<'data>>, ModelError> {
-        let refuse = |reason| {
-            let path = self.path.join(INDEX);
-            Err(ModelError::Index { path, reason })
-        };
-        let mut found: BTreeMap<&str, (&str, TensorView<'_>)> = BTreeMap::new();
-        for (file, shard) in shards {
-            for (name, view) in shard.iter().filter(|(name, _)| !is_derived(name)) {
-                if let Some((first, _)) = found.insert(name, (file, view)) {
-                    return refuse(format!(
-                        "{name} is both in {first} and in {file}; allowed: in one of them"
-                    ));
-                }
-                match self.weight_map.get(name) {
-                    Some(listed) if listed != file => {
-                        return refuse(format!(
-                            "weight_map places {name} in {listed}, and it is in {file}"
-                        ));
-                    }
-                    None if !self.weight_map.is_empty() => {
-                        return refuse(format!(
-                            "weight_map does not name {name}, which is in {file}"
-                        ));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        let views = found.into_iter().map(|(name, (_, view))| (name, view));
-        Ok(views.collect())
-    }
-
-    /// Compares the files that `load` does not read: the tokenizer, an optimizer's state.
-    fn verify_the_others(&self, read: &[(String, Mmap)]) -> Result<(), ModelError> {
-        let Some(manifest) = &self.manifest else {
-            return Ok(());
-        };
-        let seen = |name: &str| name == CONFIG || read.iter().any(|(file, _)| file == name);
-        let others = manifest.files().map(|(name, _)| name);
-        Ok(manifest.verify(self.path, others.filter(|name| !seen(name)))?)
-    }
-}
-
-/// Rotary frequencies, which old LLaMA checkpoints store though they follow from the sizes.
-fn is_derived(name: &str) -> bool {
-    name.ends_with(".rotary_emb.inv_freq")
 }
 
 /// Refuses tensors with elements that are non-finite in the precision they are to be read in.
@@ -268,10 +150,20 @@ fn check_finite(
     }
 }
 
+/// Which parameters of a model the files must hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// These and no others.
+    All,
+    /// Coefficients keep their values where they are not there; what is not needed may be there.
+    AllButCoefficients,
+}
+
 /// Compares what the model needs with what the files hold.
 struct Check<'a, 'data> {
     weights: &'a BTreeMap<&'a str, TensorView<'data>>,
     precision: Precision,
+    extent: Extent,
     /// The type that each tensor is to be read in.
     stored: Vec<(String, Precision)>,
     unused: BTreeSet<&'a str>,
@@ -279,17 +171,27 @@ struct Check<'a, 'data> {
 }
 
 impl<'a, 'data> Check<'a, 'data> {
-    fn new(weights: &'a BTreeMap<&'a str, TensorView<'data>>, precision: Precision) -> Self {
+    fn new(
+        weights: &'a BTreeMap<&'a str, TensorView<'data>>,
+        precision: Precision,
+        extent: Extent,
+    ) -> Self {
         Self {
             weights,
             precision,
+            extent,
             stored: Vec::new(),
             unused: weights.keys().copied().collect(),
             faults: Vec::new(),
         }
     }
 
-    fn finish(mut self, config: &ModelConfig) -> Vec<TensorFault> {
+    /// The type that each tensor is to be read in.
+    fn finish(
+        mut self,
+        config: &ModelConfig,
+        path: &Path,
+    ) -> Result<Vec<(String, Precision)>, ModelError> {
         // Some writers store a tied projection although it is the embedding.
         let (head, embedding) = ("lm_head.weight", "model.embed_tokens.weight");
         if config.tie_embeddings
@@ -299,11 +201,19 @@ impl<'a, 'data> Check<'a, 'data> {
         {
             self.unused.remove("lm_head.weight");
         }
-        let surplus = self.unused.iter().map(|name| TensorFault::Surplus {
-            name: (*name).into(),
-        });
-        self.faults.extend(surplus);
-        self.faults
+        if self.extent == Extent::All {
+            let surplus = self.unused.iter().map(|name| TensorFault::Surplus {
+                name: (*name).into(),
+            });
+            self.faults.extend(surplus);
+        }
+        match self.faults.is_empty() {
+            true => Ok(self.stored),
+            false => Err(ModelError::Tensors {
+                path: path.to_owned(),
+                faults: self.faults,
+            }),
+        }
     }
 }
 
@@ -312,7 +222,14 @@ impl ParameterVisitor for Check<'_, '_> {
         let shape = stored_shape(role, &parameter.lazy_shape());
         self.unused.remove(name);
         let name = name.to_owned();
-        let Some(view) = self.weights.get(name.as_str()) else {
+        let view = self.weights.get(name.as_str());
+        if self.extent == Extent::AllButCoefficients
+            && role == Role::Coefficient
+            && view.is_none_or(|view| view.shape() != shape)
+        {
+            return;
+        }
+        let Some(view) = view else {
             self.faults.push(TensorFault::Missing { name, shape });
             return;
         };
@@ -353,9 +270,13 @@ impl ParameterMapper for Fill<'_> {
         role: Role,
         parameter: Param<Tensor<D>>,
     ) -> Param<Tensor<D>> {
-        let view = &self.weights[name];
-        let mut values = to_f32(view);
         let shape = parameter.lazy_shape();
+        let view = match self.weights.get(name) {
+            Some(view) if view.shape() == stored_shape(role, &shape) => view,
+            // A coefficient that keeps its value: all else passed the check.
+            _ => return parameter,
+        };
+        let mut values = to_f32(view);
         if let (Role::Projection, [rows, columns]) = (role, view.shape()) {
             values = transposed(&values, *rows, *columns);
         }

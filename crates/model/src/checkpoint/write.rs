@@ -92,7 +92,10 @@ pub fn save(
 struct Stored {
     name: String,
     shape: Vec<usize>,
-    values: Vec<f32>,
+    elements: usize,
+    /// The values as they lie in the file, read from the device when they are needed: of all parameters
+    /// one is held at a time.
+    values: Box<dyn Fn() -> Vec<f32>>,
     stored: Precision,
 }
 
@@ -110,7 +113,8 @@ impl View for &Stored {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.values.iter();
+        let values = (self.values)();
+        let values = values.iter();
         Cow::Owned(match self.stored {
             Precision::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
             Precision::Bf16 => values
@@ -123,7 +127,7 @@ impl View for &Stored {
     }
 
     fn data_len(&self) -> usize {
-        self.values.len() * self.stored.bytes()
+        self.elements * self.stored.bytes()
     }
 }
 
@@ -138,24 +142,30 @@ impl ParameterVisitor for Collect {
     fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>) {
         let tensor = parameter.val();
         let dims = tensor.dims();
-        let mut values: Vec<f32> = tensor
-            .try_into_vec_as::<f32>()
-            .expect("invariant: float tensors can be read as f32");
         if self.not_finite.is_none() {
             let limit = limit(self.stored);
+            let values = read(&tensor);
             let misfit = values.iter().find(|x| !(x.abs() < limit));
             self.not_finite = misfit.map(|value| (name.to_owned(), *value));
         }
-        if let (Role::Projection, [rows, columns]) = (role, dims.as_slice()) {
-            values = transposed(&values, *rows, *columns);
-        }
+        let shape = stored_shape(role, &dims);
         self.tensors.push(Stored {
             name: name.into(),
-            shape: stored_shape(role, &dims),
-            values,
+            elements: shape.iter().product(),
+            shape,
+            values: Box::new(move || match (role, dims.as_slice()) {
+                (Role::Projection, [rows, columns]) => transposed(&read(&tensor), *rows, *columns),
+                _ => read(&tensor),
+            }),
             stored: self.stored,
         });
     }
+}
+
+/// A parameter's values from the device.
+fn read<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
+    let values = tensor.clone().try_into_vec_as::<f32>();
+    values.expect("invariant: float tensors can be read as f32")
 }
 
 /// Consecutive tensors, each group within the limit where a single tensor is.

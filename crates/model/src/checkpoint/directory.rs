@@ -1,0 +1,159 @@
+//! The files of a model directory: which there are, what the manifest says of them, and the tensors
+//! in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use iiet_files::{Manifest, open_regular, read_regular};
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde::Deserialize;
+
+use super::{CONFIG, GENERATION_CONFIG, INDEX, WEIGHTS};
+use crate::{ModelConfig, ModelError};
+
+/// A model directory and what it should hold.
+pub(super) struct Directory<'a> {
+    pub(super) path: &'a Path,
+    manifest: Option<Manifest>,
+    /// Which shard holds which tensor; empty where all are in one file.
+    weight_map: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl<'a> Directory<'a> {
+    pub(super) fn open(path: &'a Path) -> Result<Self, ModelError> {
+        let manifest = Manifest::read(path)?;
+        Ok(Self {
+            path,
+            manifest,
+            weight_map: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn config(&self) -> Result<ModelConfig, ModelError> {
+        let config = ModelConfig::from_json(&self.text(CONFIG)?, &self.path.join(CONFIG))?;
+        let path = self.path.join(GENERATION_CONFIG);
+        match path.exists() || path.is_symlink() {
+            true => config.with_generation_json(&self.text(GENERATION_CONFIG)?, &path),
+            false => Ok(config),
+        }
+    }
+
+    /// A file's text, compared with the manifest.
+    fn text(&self, name: &str) -> Result<String, ModelError> {
+        let path = self.path.join(name);
+        let text = read_regular(&path).map_err(ModelError::io(&path))?;
+        self.check(name, &text)?;
+        String::from_utf8(text).map_err(|error| {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error());
+            ModelError::Io { path, source }
+        })
+    }
+
+    fn check(&self, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
+        match &self.manifest {
+            // Other tools' file, which may have been laid beside ours.
+            Some(manifest) if name == GENERATION_CONFIG && !manifest.contains(name) => Ok(()),
+            Some(manifest) => Ok(manifest.check(self.path, name, bytes)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The single weight file, or the shards that the index names, mapped and compared.
+    pub(super) fn weights(&mut self) -> Result<Vec<(String, Mmap)>, ModelError> {
+        let mut files = Vec::new();
+        for name in self.weight_files()? {
+            let path = self.path.join(&name);
+            let file = open_regular(&path).map_err(ModelError::io(&path))?;
+            // SAFETY: the map is read-only and dropped before `load` returns. A file that another
+            // process shortens meanwhile can still fault, as with every memory-mapped loader.
+            let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
+            self.check(&name, &map)?;
+            files.push((name, map));
+        }
+        Ok(files)
+    }
+
+    fn weight_files(&mut self) -> Result<BTreeSet<String>, ModelError> {
+        let single = self.path.join(WEIGHTS);
+        if single.exists() || single.is_symlink() {
+            return Ok([WEIGHTS.to_owned()].into());
+        }
+        let path = self.path.join(INDEX);
+        if !path.exists() {
+            let path = self.path.to_owned();
+            return Err(ModelError::NoWeights { path });
+        }
+        let index: Index = match serde_json::from_str(&self.text(INDEX)?) {
+            Ok(index) => index,
+            Err(source) => return Err(ModelError::Json { path, source }),
+        };
+        self.weight_map = index.weight_map;
+        let shards: BTreeSet<String> = self.weight_map.values().cloned().collect();
+        for shard in &shards {
+            // An index must not reach outside its directory.
+            if Path::new(shard).file_name() != Some(shard.as_ref()) {
+                let reason = format!("weight_map names {shard:?}; allowed: files beside the index");
+                return Err(ModelError::Index { path, reason });
+            }
+        }
+        Ok(shards)
+    }
+
+    /// The tensors of all shards by name: each in one shard only, and where the index says.
+    pub(super) fn tensors<'t, 'data: 't>(
+        &self,
+        shards: impl Iterator<Item = (&'t str, &'t SafeTensors<'data>)>,
+    ) -> Result<BTreeMap<&'t str, TensorView<'data>>, ModelError> {
+        let refuse = |reason| {
+            let path = self.path.join(INDEX);
+            Err(ModelError::Index { path, reason })
+        };
+        let mut found: BTreeMap<&str, (&str, TensorView<'_>)> = BTreeMap::new();
+        for (file, shard) in shards {
+            for (name, view) in shard.iter().filter(|(name, _)| !is_derived(name)) {
+                if let Some((first, _)) = found.insert(name, (file, view)) {
+                    return refuse(format!(
+                        "{name} is both in {first} and in {file}; allowed: in one of them"
+                    ));
+                }
+                match self.weight_map.get(name) {
+                    Some(listed) if listed != file => {
+                        return refuse(format!(
+                            "weight_map places {name} in {listed}, and it is in {file}"
+                        ));
+                    }
+                    None if !self.weight_map.is_empty() => {
+                        return refuse(format!(
+                            "weight_map does not name {name}, which is in {file}"
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let views = found.into_iter().map(|(name, (_, view))| (name, view));
+        Ok(views.collect())
+    }
+
+    /// Compares the files that `load` does not read: the tokenizer, an optimizer's state.
+    pub(super) fn verify_the_others(&self, read: &[(String, Mmap)]) -> Result<(), ModelError> {
+        let Some(manifest) = &self.manifest else {
+            return Ok(());
+        };
+        let seen = |name: &str| name == CONFIG || read.iter().any(|(file, _)| file == name);
+        let others = manifest.files().map(|(name, _)| name);
+        Ok(manifest.verify(self.path, others.filter(|name| !seen(name)))?)
+    }
+}
+
+/// Rotary frequencies, which old LLaMA checkpoints store though they follow from the sizes.
+fn is_derived(name: &str) -> bool {
+    name.ends_with(".rotary_emb.inv_freq")
+}
