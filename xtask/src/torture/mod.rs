@@ -4,13 +4,23 @@
 //! disturbance. Then it is killed, damaged, starved of disk and fed with numbers that are none, and
 //! every time the same command that a user would give, `iiet train --resume`, must end with the
 //! losses and weights of the undisturbed run to the last bit, or with an error that says what to do.
+//!
+//! Then all commands are attacked: with damaged and invented input, with pipes and devices, with kills,
+//! with another process on the same run, and with little memory.
 
+mod child;
 mod corruption;
 mod disk;
+mod giants;
+mod inputs;
+mod interrupted;
 mod kills;
 mod numbers;
 mod random;
+mod streams;
+mod together;
 mod workload;
+mod world;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -21,23 +31,42 @@ use anyhow::{Context, bail};
 
 use self::random::Random;
 use self::workload::Workload;
+use self::world::World;
 
 /// How much of everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Extent {
     steps: u64,
     kills: u64,
     corruptions: u64,
     disk_sizes: u64,
+    /// Damaged and invented inputs.
+    inputs: u64,
+    /// MiB that small files stand for.
+    giants: usize,
+    /// Kills of commands other than train.
+    interruptions: u64,
+    pairs: u64,
+    starved: u64,
     seed: u64,
+    /// This input alone.
+    case: Option<u64>,
+    /// This kind of inputs alone.
+    only: Option<String>,
 }
 
 const HELP: &str = "\
-cargo xtask torture [--short] [--seed N]
+cargo xtask torture [--short] [--seed N] [--inputs N] [--kills N] [--only KIND] [--case N]
 
-Kills, damages and starves training runs of the real iiet, and compares with an undisturbed one.
+Kills, damages and starves training runs of the real iiet, and compares with an undisturbed one. Then
+attacks every command with damaged input, pipes, kills and little memory.
 
-  --short    the form of the checks before a change: about half a minute
-  --seed N   other moments and places [default: 1]";
+  --short      the form of the checks before a change: less than a minute
+  --seed N     other moments and places [default: 1]
+  --inputs N   damaged and invented inputs [default: 3000]
+  --kills N    of training, and as many of the other commands [default: 120]
+  --only KIND  nothing but inputs of one kind, such as tokenizer or arguments
+  --case N     nothing but the input N of the seed";
 
 /// Set for the process that runs inside a mount namespace of its own.
 const INSIDE: &str = "IIET_TORTURE_INSIDE";
@@ -56,16 +85,12 @@ pub(crate) fn run(
     }
     let started = Instant::now();
     let place = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let workload = Workload::prepare(workspace, iiet, place.path(), extent.steps)?;
-    println!(
-        "clean run         {} steps in {:.1} s: two sources, two stages, accumulation 2, {:.1} epochs of the smaller source",
-        extent.steps, workload.clean_seconds, workload.epochs,
-    );
-    let mut random = Random::new(extent.seed);
-    println!("{}", kills::run(&workload, &extent, &mut random)?);
-    println!("{}", corruption::run(&workload, &extent, &mut random)?);
-    println!("{}", disk::run(&workload, &extent)?);
-    println!("{}", numbers::run(&workload)?);
+    let attacked = attack(workspace, iiet, place.path(), &extent);
+    if attacked.is_err() {
+        // A case that fails is there to be looked at.
+        let _ = place.keep();
+    }
+    attacked?;
     println!(
         "all as promised   {:.0} s, seed {}",
         started.elapsed().as_secs_f64(),
@@ -74,31 +99,90 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+fn attack(workspace: &Path, iiet: &Path, place: &Path, extent: &Extent) -> anyhow::Result<()> {
+    let world = World::prepare(workspace, iiet, place)?;
+    let seed = extent.seed;
+    if let Some(case) = extent.case {
+        println!("{}", inputs::run(&world, seed, case, 1, None)?);
+        return Ok(());
+    }
+    if let Some(only) = &extent.only {
+        let found = inputs::run(&world, seed, 0, extent.inputs, Some(only))?;
+        println!("{found}");
+        return Ok(());
+    }
+    let workload = Workload::prepare(workspace, iiet, place, extent.steps)?;
+    println!(
+        "clean run         {} steps in {:.1} s: two sources, two stages, accumulation 2, {:.1} epochs of the smaller source",
+        extent.steps, workload.clean_seconds, workload.epochs,
+    );
+    let mut random = Random::new(seed);
+    println!("{}", kills::run(&workload, extent, &mut random)?);
+    println!("{}", corruption::run(&workload, extent, &mut random)?);
+    println!("{}", disk::run(&workload, extent)?);
+    println!("{}", numbers::run(&workload)?);
+    println!("{}", inputs::run(&world, seed, 0, extent.inputs, None)?);
+    println!("{}", giants::run(&world, extent.giants)?);
+    println!("{}", streams::run(&world)?);
+    println!(
+        "{}",
+        interrupted::run(&world, extent.interruptions, &mut random)?
+    );
+    let together = together::run(&world, extent.pairs, extent.starved, &mut random)?;
+    println!("{together}");
+    Ok(())
+}
+
 fn parse(arguments: &[OsString]) -> anyhow::Result<Option<Extent>> {
     let mut extent = Extent {
         steps: 120,
         kills: 120,
         corruptions: 240,
         disk_sizes: 10,
+        inputs: 3000,
+        giants: 512,
+        interruptions: 120,
+        pairs: 10,
+        starved: 60,
         seed: 1,
+        case: None,
+        only: None,
     };
+    if arguments.iter().any(|argument| argument == "--short") {
+        extent = Extent {
+            steps: 40,
+            kills: 10,
+            corruptions: 28,
+            disk_sizes: 2,
+            inputs: 104,
+            giants: 64,
+            interruptions: 12,
+            pairs: 1,
+            starved: 5,
+            ..extent
+        };
+    }
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        match argument.to_str() {
-            Some("--short") => {
-                extent = Extent {
-                    steps: 40,
-                    kills: 10,
-                    corruptions: 28,
-                    disk_sizes: 2,
-                    ..extent
-                };
+        let name = argument.to_str().unwrap_or_default();
+        let mut number = || {
+            let value = rest.next().and_then(|value| value.to_str()?.parse().ok());
+            value.with_context(|| format!("{name} needs a number"))
+        };
+        match name {
+            "--short" => {}
+            "--seed" => extent.seed = number()?,
+            "--inputs" => extent.inputs = number()?,
+            "--kills" => {
+                extent.kills = number()?;
+                extent.interruptions = extent.kills;
             }
-            Some("--seed") => {
-                let value = rest.next().and_then(|value| value.to_str()?.parse().ok());
-                extent.seed = value.context("--seed needs a number")?;
+            "--case" => extent.case = Some(number()?),
+            "--only" => {
+                let kind = rest.next().and_then(|kind| kind.to_str());
+                extent.only = Some(kind.context("--only needs a kind of input")?.to_owned());
             }
-            Some("--help" | "-h") => return Ok(None),
+            "--help" | "-h" => return Ok(None),
             _ => bail!("torture: unknown option {argument:?}\n\n{HELP}"),
         }
     }

@@ -1,0 +1,169 @@
+//! What the attack works on: one of each kind of file that `iiet` reads, and models and runs made of
+//! them.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+
+use super::child::{Ended, watch};
+use super::workload::copy;
+
+/// A folder with
+///
+/// - `text.txt`, `rows.jsonl`, `rows.jsonl.gz`, `rows.jsonl.zst`, `rows.csv`, `rows.json`,
+///   `rows.parquet`: sources of text, `prompts.txt` and `prompts.jsonl`
+/// - `teacher.toml`, `student.toml`: configurations; `cache`: their prepared corpora
+/// - `teacher`: a run of 12 steps with three checkpoints, and its `model`, which has a manifest
+/// - `bare`: the same model as others publish it, without; `llama`: a LLaMA in two shards
+/// - `eval`: data of tasks
+pub(super) struct World {
+    iiet: PathBuf,
+    folder: PathBuf,
+    /// For logs and cases.
+    pub(super) scratch: PathBuf,
+}
+
+const MODEL: &str = "[model]\nd_model = 16\nd_ff = 32\nn_layers = 3\nn_heads = 2\nseq_len = 16\n\
+     solver = 'iterative_implicit_euler'\niterations = 2\ninitializer_range = 0.2\n";
+const TRAIN: &str = "[train]\nbatch = 4\nlr = 1e-2\nlog_every = 1\neval_every = 4\n\
+     checkpoint_every = 4\nkeep = 3\neval_tokens = 256\nsample_every = 0\n";
+
+impl World {
+    pub(super) fn prepare(workspace: &Path, iiet: &Path, place: &Path) -> anyhow::Result<Self> {
+        let folder = place.join("world");
+        let scratch = place.join("scratch");
+        fs::create_dir_all(&folder)?;
+        fs::create_dir_all(&scratch)?;
+        let world = Self {
+            iiet: iiet.to_owned(),
+            folder,
+            scratch,
+        };
+        world.write_sources(workspace)?;
+        let data = format!(
+            "[data]\nsource = '{}'\ncache = '{}'\nvocab_size = 300\nvalidation = 0.1\n",
+            world.path("text.txt").display(),
+            world.path("cache").display()
+        );
+        let write = |name: &str, text: String| fs::write(world.path(name), text);
+        write("teacher.toml", format!("{MODEL}{data}{TRAIN}steps = 12\n"))?;
+        write("student.toml", format!("{data}{TRAIN}steps = 8\n"))?;
+        let config = world.path("teacher.toml");
+        let run = world.path("teacher");
+        let mut train = world.iiet(&["train", "--config"]);
+        train.arg(config).arg("--run").arg(&run);
+        world.must(&mut train)?;
+        copy(&run.join("model"), &world.path("bare"))?;
+        fs::remove_file(world.path("bare").join("iiet-manifest.json"))?;
+        Ok(world)
+    }
+
+    fn write_sources(&self, workspace: &Path) -> anyhow::Result<()> {
+        let sentences: Vec<String> = (0..400)
+            .map(|i| format!("{i} and {i} make {}. Naïve, 日本.", 2 * i))
+            .collect();
+        let text: String = sentences.iter().map(|line| format!("{line}\n")).collect();
+        let rows: String = sentences
+            .iter()
+            .map(|line| format!("{{\"id\": 1, \"text\": \"{line} \\\"x\\\" \\u00e9\"}}\n"))
+            .collect();
+        let array = format!("[{}]", rows.trim().replace('\n', ","));
+        let table: String = sentences
+            .iter()
+            .map(|line| format!("1,\"{line} \"\"x\"\"\"\n"))
+            .collect();
+        fs::write(self.path("text.txt"), &text)?;
+        fs::write(self.path("rows.jsonl"), &rows)?;
+        fs::write(self.path("rows.json"), array)?;
+        fs::write(self.path("rows.csv"), format!("id,text\n{table}"))?;
+        fs::write(self.path("rows.jsonl.gz"), gzip(rows.as_bytes())?)?;
+        fs::write(self.path("rows.jsonl.zst"), zstd(rows.as_bytes()))?;
+        fs::write(
+            self.path("prompts.txt"),
+            "one\n\ntwo 日本\n12 and 12 make\n",
+        )?;
+        fs::write(
+            self.path("prompts.jsonl"),
+            "\"one\"\n{\"prompt\": \"two\"}\n",
+        )?;
+        let eval = workspace.join("crates/eval/tests");
+        fs::copy(eval.join("formats/rows.parquet"), self.path("rows.parquet"))?;
+        for task in ["arc_easy", "piqa", "lambada_openai", "wikitext"] {
+            let to = self.path("eval").join(task);
+            copy(&eval.join("harness/data").join(task), &to)?;
+        }
+        // The same kind of rows as tables; arc_challenge reads them.
+        for (format, ending) in [("parquet", "parquet"), ("file.arrow", "arrow")] {
+            let to = self.path(&format!("eval-{ending}")).join("arc_challenge");
+            fs::create_dir_all(&to)?;
+            let from = eval.join(format!("formats/rows.{format}"));
+            fs::copy(from, to.join(format!("test.{ending}")))?;
+        }
+        let llama = workspace.join("crates/cli/tests/llama/byte-level");
+        copy(&llama, &self.path("llama"))?;
+        fs::remove_file(self.path("llama/expected.json")).context("an unused file")
+    }
+
+    /// A file or folder of this world.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// `iiet` with arguments, in this world's folder, nothing on its standard input and output.
+    pub(super) fn iiet(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.iiet);
+        command
+            .args(arguments)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .env("RAYON_NUM_THREADS", "2");
+        command
+    }
+
+    /// Runs a command that has every reason to succeed.
+    pub(super) fn must(&self, command: &mut Command) -> anyhow::Result<Ended> {
+        let ended = watch(command, &self.scratch, None)?;
+        ensure!(
+            ended.success() && ended.fault(0).is_none(),
+            "{command:?} failed:\n{}",
+            ended.errors
+        );
+        Ok(ended)
+    }
+
+    /// The folder of the prepared corpus of `teacher.toml`.
+    pub(super) fn corpus(&self) -> anyhow::Result<PathBuf> {
+        let entries = fs::read_dir(self.path("cache"))?;
+        let mut folders = entries.flatten().map(|entry| entry.path());
+        folders
+            .find(|path| path.join("train.tokens").is_file())
+            .context("the corpus of teacher.toml")
+    }
+}
+
+pub(super) fn gzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?)
+}
+
+pub(super) fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let level = ruzstd::encoding::CompressionLevel::Fastest;
+    ruzstd::encoding::compress_to_vec(bytes, level)
+}
+
+/// The size of a file, or of all files below a folder.
+pub(super) fn size(path: &Path) -> u64 {
+    let Ok(found) = path.symlink_metadata() else {
+        return 0;
+    };
+    if !found.is_dir() {
+        return found.len();
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| size(&entry.path())).sum()
+}
