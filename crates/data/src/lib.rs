@@ -58,4 +58,4 @@ pub use progress::Progress;
 pub use source::cargo_deps::{CargoSummary, HeldOutCrates, HeldOutFile, LeftOut, default_corpus};
 pub use token_file::TokenFile;
 pub use token_writer::TokenWriter;
-pub use tokenizer::{TextStream, Tokenizer, parse_tokenizer, untrusted};
+pub use tokenizer::{TextStream, Tokenizer, Words, parse_tokenizer, untrusted};

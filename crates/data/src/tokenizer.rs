@@ -7,20 +7,23 @@
 //!
 //! Special tokens are never found in text: `encode` takes `<|endoftext|>` in a document for the
 //! thirteen characters it is. Tokens that a foreign `tokenizer.json` adds without calling them
-//! special (runs of spaces, say) are found in text, as its author meant.
+//! special (runs of spaces, say) are found in text, as its author meant. A file's BPE dropout is
+//! switched off, so that the same text always has the same tokens.
 
 mod byte_level;
 mod stream;
 mod train;
+mod untrusted;
 mod words;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::DataError;
-use crate::guarded::guarded;
 
 pub use stream::TextStream;
+pub use untrusted::{parse_tokenizer, untrusted};
+pub use words::Words;
 
 /// The token after each document of a trained tokenizer.
 const DOCUMENT_END: &str = "<|endoftext|>";
@@ -51,6 +54,7 @@ pub struct Tokenizer {
     vocab_size: usize,
     vocab_hash: [u8; 32],
     document_end: Option<u32>,
+    start: Arc<[u32]>,
     token_bytes: Option<Arc<Vec<u32>>>,
     /// The fast way to encode, where the tokenizer is of a known kind.
     words: Option<Arc<words::Words>>,
@@ -89,11 +93,9 @@ impl Tokenizer {
         let json: Vec<u8> = json.into();
         let mut inner = parse_tokenizer(&json).map_err(failed)?;
         inner.set_encode_special_tokens(true);
-        let mut vocab: Vec<(u32, String)> = inner
-            .get_vocab(true)
-            .into_iter()
-            .map(|(token, id)| (id, token))
-            .collect();
+        let vocab = untrusted(|| Ok(inner.get_vocab(true))).map_err(failed)?;
+        let mut vocab: Vec<(u32, String)> =
+            vocab.into_iter().map(|(token, id)| (id, token)).collect();
         vocab.sort();
         // Ids may have holes, so the size is one more than the greatest.
         let Some(vocab_size) = vocab.last().map(|(id, _)| *id as usize + 1) else {
@@ -115,6 +117,7 @@ impl Tokenizer {
         let document_end = DOCUMENT_ENDS
             .iter()
             .find_map(|name| inner.token_to_id(name));
+        let start = start(&inner).map_err(failed)?.into();
         let words = words::Words::of(&json).map(Arc::new);
         let token_bytes = byte_level::token_bytes(&json, &vocab, vocab_size).map(Arc::new);
         Ok(Self {
@@ -123,6 +126,7 @@ impl Tokenizer {
             vocab_size,
             vocab_hash: *hash.finalize().as_bytes(),
             document_end,
+            start,
             token_bytes,
             words,
         })
@@ -176,18 +180,7 @@ impl Tokenizer {
 
     /// The special tokens that the file's template puts before a text: LLaMA's `<s>`, for example.
     pub fn start(&self) -> Vec<u32> {
-        let ids = |special| {
-            let encoding = self.inner.encode_fast("a", special);
-            encoding.map(|encoding| encoding.get_ids().to_vec())
-        };
-        match (ids(false), ids(true)) {
-            (Ok(plain), Ok(mut whole)) if !plain.is_empty() => {
-                let at = whole.windows(plain.len()).position(|part| part == plain);
-                whole.truncate(at.unwrap_or(0));
-                whole
-            }
-            _ => Vec::new(),
-        }
+        self.start.to_vec()
     }
 
     /// The token's own spelling in the vocabulary.
@@ -223,28 +216,24 @@ impl Tokenizer {
     }
 }
 
-/// The `tokenizers` crate's own object from the bytes of a `tokenizer.json`, without truncation and
-/// padding.
-///
-/// # Errors
-/// If the bytes are not what that crate writes.
-pub fn parse_tokenizer(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
-    // The crate's own message for what is no JSON has no line; nor does it count how deep a field
-    // goes that it does not know.
-    serde_json::from_slice::<serde_json::Value>(json)?;
-    let mut inner = untrusted(|| tokenizers::Tokenizer::from_bytes(json))?;
-    inner.with_truncation(None)?;
-    inner.with_padding(None);
-    Ok(inner)
-}
-
-/// Runs a call of a tokenizer that was read from a file of anybody's: a panic is an error.
-///
-/// # Errors
-/// That of the call.
-pub fn untrusted<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
-    // What the call was changing is dropped with it, or is a cache that is valid at any time.
-    guarded(call).unwrap_or_else(|panic| Err(format!("not a usable file: {panic}").into()))
+/// What the template puts before a text, found by encoding one with it and without.
+fn start(inner: &tokenizers::Tokenizer) -> tokenizers::Result<Vec<u32>> {
+    let ids = |special| {
+        untrusted(|| {
+            let encoding = inner.encode_fast("a", special)?;
+            Ok(encoding.get_ids().to_vec())
+        })
+    };
+    // Not every vocabulary has a token for this text.
+    let plain = match ids(false) {
+        Ok(plain) if !plain.is_empty() => plain,
+        _ => return Ok(Vec::new()),
+    };
+    let mut whole = ids(true)
+        .map_err(|error| format!("its template (post_processor) cannot be applied: {error}"))?;
+    let at = whole.windows(plain.len()).position(|part| part == plain);
+    whole.truncate(at.unwrap_or(0));
+    Ok(whole)
 }
 
 fn failed(error: tokenizers::Error) -> DataError {

@@ -4,16 +4,29 @@
 //! loses its space, and the bytes of a character may be spread over several tokens. So a stream
 //! decodes new tokens together with those that were last given out, and gives out what is new
 //! as far as it is whole characters.
+//!
+//! Decoders put U+FFFD for bytes that are no character, and for those of a character that is not
+//! complete yet: one for all of these, or one for each. An incomplete character has at most three
+//! bytes, so up to three U+FFFD at the end are held back until more tokens tell what they are, and
+//! everything before them is final. (The `tokenizers` crate's own `DecodeStream` holds back all text
+//! that ends in U+FFFD, so broken bytes at the end of a text are never given out.)
 
 use super::Tokenizer;
 use crate::error::DataError;
 
-/// The longest character in UTF-8, in bytes: so many tokens without a whole character hold none.
+/// The longest character in UTF-8, in bytes.
 const LONGEST: usize = 4;
 /// What a decoder puts in place of bytes that are no character.
 const REPLACEMENT: char = '\u{fffd}';
+/// With more tokens behind the context, those that are wholly given out become the context, so that
+/// a text of broken bytes is not decoded from its beginning for every token.
+const LONG: usize = 32;
 
 /// The text of a sequence of tokens that is still growing.
+///
+/// The pieces together are the text that [`Tokenizer::decode`] gives for all tokens, except where a
+/// decoder takes back a whole character because of a broken byte behind it, as `ByteFallback` does:
+/// what has been given out stays.
 #[derive(Debug, Clone)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
@@ -23,8 +36,6 @@ pub struct TextStream<'a> {
     context: usize,
     /// As much of the tokens' text as has been given out.
     told: String,
-    /// Tokens since something was given out.
-    waiting: usize,
 }
 
 impl<'a> TextStream<'a> {
@@ -37,7 +48,6 @@ impl<'a> TextStream<'a> {
             told: tokenizer.decode(prompt)?,
             tokens: prompt.to_vec(),
             context: prompt.len(),
-            waiting: 0,
             tokenizer,
         })
     }
@@ -48,47 +58,70 @@ impl<'a> TextStream<'a> {
     /// [`DataError::TokenOutOfRange`] for an id outside the vocabulary.
     pub fn push(&mut self, token: u32) -> Result<String, DataError> {
         self.tokens.push(token);
-        self.waiting += 1;
         let all = self.tokenizer.decode(&self.tokens)?;
-        let whole = all.trim_end_matches(REPLACEMENT);
-        if whole.len() == all.len() || self.waiting >= LONGEST {
-            return self.give_all(&all);
-        }
-        // The bytes at the end may be the beginning of a character.
-        match whole.strip_prefix(self.told.as_str()) {
-            Some(new) if !new.is_empty() => {
-                self.told = whole.to_owned();
-                self.waiting = 0;
-                Ok(new.to_owned())
+        let Some(new) = all.strip_prefix(self.told.as_str()) else {
+            return self.push_apart();
+        };
+        let held_back = new.chars().rev().take(LONGEST - 1);
+        let held_back = held_back.take_while(|c| *c == REPLACEMENT).count();
+        let whole = &new[..new.len() - held_back * REPLACEMENT.len_utf8()];
+        let whole = whole.to_owned();
+        self.told.push_str(&whole);
+        if held_back == 0 {
+            // A token without a text of its own, such as a special one, is no context.
+            if !whole.is_empty() {
+                self.begin_context(self.tokens.len())?;
             }
-            _ => Ok(String::new()),
+        } else if self.tokens.len() - self.context > LONG {
+            self.shorten(&all)?;
         }
+        Ok(whole)
+    }
+
+    /// The new tokens' text on its own. Tokens that are single bytes are decoded together, and one
+    /// that fits nowhere makes its neighbours unreadable, or does so until its character is whole.
+    fn push_apart(&mut self) -> Result<String, DataError> {
+        let new = self.tokenizer.decode(&self.tokens[self.context..])?;
+        if new.ends_with(REPLACEMENT) && self.tokens.len() - self.context < LONGEST {
+            return Ok(String::new());
+        }
+        self.begin_context(self.tokens.len())?;
+        Ok(new)
     }
 
     /// What is left: bytes that did not become a character.
     ///
     /// # Errors
     /// None that [`push`](Self::push) has not reported before.
-    pub fn finish(mut self) -> Result<String, DataError> {
+    pub fn finish(self) -> Result<String, DataError> {
         let all = self.tokenizer.decode(&self.tokens)?;
-        self.give_all(&all)
+        match all.strip_prefix(self.told.as_str()) {
+            Some(new) => Ok(new.to_owned()),
+            None => self.tokenizer.decode(&self.tokens[self.context..]),
+        }
     }
 
-    fn give_all(&mut self, all: &str) -> Result<String, DataError> {
-        let new = match all.strip_prefix(self.told.as_str()) {
-            Some(new) => new.to_owned(),
-            // Tokens that are single bytes are decoded together, and one that fits nowhere makes
-            // its neighbours unreadable: what has been given out stays.
-            None => self.tokenizer.decode(&self.tokens[self.context..])?,
-        };
-        self.waiting = 0;
-        // A token without a text of its own, such as a special one, is no context.
-        if !new.is_empty() {
-            self.tokens.drain(..self.context);
-            self.context = self.tokens.len();
-            self.told = self.tokenizer.decode(&self.tokens)?;
+    /// Makes the tokens up to `end` the context of those that follow it.
+    fn begin_context(&mut self, end: usize) -> Result<(), DataError> {
+        self.tokens.drain(..self.context);
+        self.context = end - self.context;
+        self.told = self.tokenizer.decode(&self.tokens[..self.context])?;
+        Ok(())
+    }
+
+    /// Begins a new context before the tokens of what is held back, if these can be told.
+    fn shorten(&mut self, all: &str) -> Result<(), DataError> {
+        let held_back = &all[self.told.len()..];
+        for count in 1..LONGEST {
+            let end = self.tokens.len() - count;
+            let [before, after] = [&self.tokens[..end], &self.tokens[end..]];
+            if self.tokenizer.decode(before)? == self.told
+                && self.tokenizer.decode(after)? == held_back
+            {
+                return self.begin_context(end);
+            }
         }
-        Ok(new)
+        Ok(())
     }
 }
 
@@ -205,6 +238,61 @@ mod tests {
                 );
                 assert_eq!(before + &found.concat(), expected);
             }
+        }
+    }
+
+    /// A byte-level tokenizer with tokens of single bytes alone.
+    fn bytes_only() -> Tokenizer {
+        Tokenizer::train(std::iter::empty(), 257).unwrap()
+    }
+
+    #[test]
+    fn characters_after_broken_bytes_come_whole() {
+        let tokenizer = bytes_only();
+        // The token of a byte, by the text that has it; for others by its visible character.
+        let byte = |byte: u8| {
+            let visible = match byte {
+                b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+                0x80..=0xa0 => char::from_u32(0x100 + 33 + u32::from(byte - 0x7f)).unwrap(),
+                _ => panic!("not needed here"),
+            };
+            tokenizer.id(&visible.to_string()).unwrap()
+        };
+        for bytes in [
+            &b"\xff\xff\xff\xc3\xa9"[..],
+            b"\xff\xc3\xa9",
+            b"\xe6\x97\xe6\x97\xa5x",
+            b"\xf0\x9f\xa6\xff\xf0\x9f\xa6\x80",
+            b"a\xe6\x97",
+        ] {
+            let tokens: Vec<u32> = bytes.iter().map(|b| byte(*b)).collect();
+            let found = pieces(&tokenizer, &[], &tokens).concat();
+            assert_eq!(found, String::from_utf8_lossy(bytes));
+        }
+        let long = [vec![0xff; 200], "日".as_bytes().to_vec()].concat();
+        let tokens: Vec<u32> = long.iter().map(|b| byte(*b)).collect();
+        let found = pieces(&tokenizer, &tokens[..1], &tokens[1..]).concat();
+        assert_eq!(found, String::from_utf8_lossy(&long[1..]));
+        let mut stream = TextStream::new(&tokenizer, &[]).unwrap();
+        for token in &tokens[..200] {
+            stream.push(*token).unwrap();
+        }
+        assert!(stream.tokens.len() <= 2 * LONG, "{}", stream.tokens.len());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_pieces_are_the_text_of_any_bytes(
+            bytes in proptest::collection::vec(0_usize..256, 0..40), start in 0_usize..5,
+        ) {
+            static TOKENIZER: std::sync::LazyLock<Tokenizer> = std::sync::LazyLock::new(bytes_only);
+            // Byte tokens in any order; 0 is the end of a document.
+            let tokens: Vec<u32> = bytes.iter().map(|b| 1 + *b as u32).collect();
+            let start = start.min(tokens.len());
+            let before = TOKENIZER.decode(&tokens[..start]).unwrap();
+            proptest::prop_assume!(!before.ends_with(REPLACEMENT));
+            let found = pieces(&TOKENIZER, &tokens[..start], &tokens[start..]).concat();
+            proptest::prop_assert_eq!(before + &found, TOKENIZER.decode(&tokens).unwrap());
         }
     }
 

@@ -31,9 +31,10 @@ const WORDS_KEPT: usize = 1 << 17;
 /// Longer words are seldom met twice.
 const LONGEST_KEPT: usize = 64;
 
-/// Splits text into words and encodes them.
+/// Splits text into words and encodes them, with the tokens that the `tokenizers` crate gives for a
+/// text in which no added token occurs.
 #[derive(Debug)]
-pub(super) struct Words {
+pub struct Words {
     pattern: Regex,
     /// Whether white space up to a line end is a word of its own, which is not shortened.
     line_ends: bool,
@@ -55,7 +56,7 @@ thread_local! {
 
 impl Words {
     /// `None` unless the tokenizer does nothing but split by a known pattern, map bytes to visible
-    /// characters and merge: no normalisation, no dropout, no added tokens but special ones.
+    /// characters and merge: no normalisation, no added tokens but special ones.
     pub fn of(json: &[u8]) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let json: Value = serde_json::from_slice(json).ok()?;
@@ -64,8 +65,7 @@ impl Words {
             Some(added) => added.iter().all(|token| token["special"] == true),
             None => json["added_tokens"].is_null(),
         };
-        let dropout = model["dropout"].as_f64().unwrap_or(0.0);
-        if model["type"] != "BPE" || dropout != 0.0 || !json["normalizer"].is_null() || !no_added {
+        if model["type"] != "BPE" || !json["normalizer"].is_null() || !no_added {
             return None;
         }
         let pattern = pattern_of(&json["pre_tokenizer"])?;
@@ -78,7 +78,10 @@ impl Words {
         })
     }
 
-    /// The token ids of a text.
+    /// The token ids of a text; `model` is that of the tokenizer whose JSON this was made of.
+    ///
+    /// # Errors
+    /// That of the model.
     pub fn encode(&self, text: &str, model: &ModelWrapper) -> tokenizers::Result<Vec<u32>> {
         MET.with_borrow_mut(|met| {
             if met.identity != self.identity || met.words.len() > WORDS_KEPT {

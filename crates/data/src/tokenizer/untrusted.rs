@@ -1,0 +1,114 @@
+//! Opening a `tokenizer.json` that may come from anywhere.
+//!
+//! The `tokenizers` crate unwraps what it finds in many places, and takes memory for sizes that a
+//! file only claims. A panic becomes an error here; what would end the process otherwise is looked
+//! for before the crate sees the file.
+//!
+//! BPE dropout is a regularisation of training: with it, the same text has other tokens each time.
+//! It is switched off for all uses, as `transformers` does for its fast tokenizers.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use tokenizers::{ModelWrapper, Tokenizer};
+
+use crate::guarded::guarded;
+
+/// By how much all replacements of a tokenizer together may lengthen a text. Known files stay below
+/// ten; a few nested replacements in a small file reach any number.
+const MAX_GROWTH: f64 = 4096.0;
+
+/// The `tokenizers` crate's own object from the bytes of a `tokenizer.json`, without truncation,
+/// padding and dropout.
+///
+/// # Errors
+/// If the bytes are not what that crate writes.
+pub fn parse_tokenizer(json: &[u8]) -> tokenizers::Result<Tokenizer> {
+    // The crate's own message for what is no JSON has no line; nor does it count how deep a field
+    // goes that it does not know.
+    let value = serde_json::from_slice::<Value>(json)?;
+    check(&value)?;
+    drop(value);
+    untrusted(|| {
+        let mut inner = Tokenizer::from_bytes(json)?;
+        inner.with_truncation(None)?;
+        inner.with_padding(None);
+        if let ModelWrapper::BPE(bpe) = inner.get_model()
+            && bpe.dropout.is_some()
+        {
+            let mut bpe = bpe.clone();
+            bpe.dropout = None;
+            inner.with_model(bpe);
+        }
+        Ok(inner)
+    })
+}
+
+/// Runs a call of a tokenizer that was read from an untrusted file: a panic is an error.
+///
+/// # Errors
+/// That of the call.
+pub fn untrusted<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    // What the call was changing is dropped with it, or is a cache that is valid at any time.
+    guarded(call).unwrap_or_else(|panic| Err(format!("not a usable file: {panic}").into()))
+}
+
+/// Refuses what takes memory out of proportion to the file or to the text.
+fn check(file: &Value) -> Result<(), String> {
+    for section in ["normalizer", "pre_tokenizer", "decoder"] {
+        let step = &file[section];
+        check_character_maps(step).map_err(|found| format!("{section}: {found}"))?;
+        let growth = growth(step);
+        if growth > MAX_GROWTH {
+            return Err(format!(
+                "{section}: its replacements may make a text {growth:.0} times as long; allowed: {MAX_GROWTH}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A `Precompiled` step holds the length of its trie, the trie and the replacements; memory is taken
+/// for the length.
+fn check_character_maps(step: &Value) -> Result<(), String> {
+    children(step).try_for_each(check_character_maps)?;
+    let Some(map) = step["precompiled_charsmap"].as_str() else {
+        return Ok(());
+    };
+    let map = STANDARD
+        .decode(map)
+        .map_err(|error| format!("precompiled_charsmap is not base64: {error}"))?;
+    let claimed = map.split_first_chunk().map(|(size, rest)| {
+        let size = u32::from_le_bytes(*size) as usize;
+        (size, rest.len())
+    });
+    match claimed {
+        Some((size, there)) if (4..=there).contains(&size) => Ok(()),
+        Some((size, there)) => Err(format!(
+            "precompiled_charsmap has a trie of {size} bytes; allowed: 4 to {there}, the bytes that follow"
+        )),
+        None => Err("precompiled_charsmap is shorter than the length it begins with".to_owned()),
+    }
+}
+
+/// By how much a step and those within it may lengthen a text.
+fn growth(step: &Value) -> f64 {
+    let within: f64 = children(step).map(growth).product();
+    if step["type"] != "Replace" {
+        return within;
+    }
+    let content = step["content"].as_str().unwrap_or_default().len() as f64;
+    let replaced = match step["pattern"]["String"].as_str() {
+        Some(text) => text.len() as f64,
+        // What a regex matches is not known; known files put a character in its place.
+        None => 4.0,
+    };
+    within * (content / replaced.max(1.0)).max(1.0)
+}
+
+fn children(step: &Value) -> impl Iterator<Item = &Value> {
+    ["normalizers", "pretokenizers", "decoders"]
+        .into_iter()
+        .filter_map(|list| step[list].as_array())
+        .flatten()
+}
