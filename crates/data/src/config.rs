@@ -1,11 +1,14 @@
 //! The `[data]` section of a configuration.
 
+mod limits;
 mod source_spec;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::limits::EXPANSION_FREE_BYTES;
+pub use self::limits::Limits;
 pub use self::source_spec::{SourceSpec, WeightedSource};
 use crate::error::DataError;
 
@@ -21,12 +24,14 @@ pub struct DataConfig {
     pub vocab_size: usize,
     /// The part of the source held out, or the path of a source of its own.
     pub validation: Validation,
-    /// The field of a JSONL line and the column of a Parquet file that hold the text.
+    /// The field of a JSON object and the column of a CSV, TSV or Parquet file that hold the text.
     pub text_field: String,
     /// What to do about a record that cannot be read.
     pub on_error: OnError,
     /// The folder of prepared corpora; each lives in `<cache>/<name>-<key>/`.
     pub cache: PathBuf,
+    /// What a source may take of memory and disk.
+    pub limits: Limits,
 }
 
 impl Default for DataConfig {
@@ -39,6 +44,7 @@ impl Default for DataConfig {
             text_field: "text".to_owned(),
             on_error: OnError::default(),
             cache: PathBuf::from("data"),
+            limits: Limits::default(),
         }
     }
 }
@@ -100,6 +106,7 @@ impl DataConfig {
             return wrong("data.vocab_size", self.vocab_size.to_string(), allowed);
         }
         self.source.check()?;
+        self.limits.check()?;
         if self.text_field.is_empty() {
             let allowed = "the name of a field".to_owned();
             return wrong("data.text_field", "\"\"".to_owned(), allowed);

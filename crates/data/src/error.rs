@@ -24,7 +24,7 @@ pub enum DataError {
     #[error("{0}; on_error = \"skip\" leaves such records out and counts them")]
     Bad(BadRecord),
     /// A file named in the configuration has an ending that no reader takes.
-    #[error("{path}: no reader for this kind of file; known endings: {known}", path = path.display())]
+    #[error("{path}: no reader for this kind of file; known endings: {known}. A file without an ending is read as text", path = path.display())]
     UnknownKind { path: PathBuf, known: String },
     /// A folder holds no file that a reader takes.
     #[error(
@@ -62,6 +62,12 @@ pub enum DataError {
         documents_before: u64,
         documents_after: u64,
     },
+    /// A file of the source was written to while the corpus was being prepared.
+    #[error(
+        "{path}: the source changed while it was being prepared; prepare it again when nothing writes to it",
+        path = path.display()
+    )]
+    SourceRewritten { path: PathBuf },
     /// A tokenizer cannot be read, trained or used.
     #[error("tokenizer{at}: {message}", at = place(path))]
     Tokenizer {
@@ -83,6 +89,16 @@ pub enum DataError {
         found: String,
         expected: String,
     },
+    /// A token file has another length than when it was opened.
+    #[error(
+        "{path}: the file has {found} bytes and had {expected} when it was opened; another process changed it. Prepare the corpus again with `data prepare`",
+        path = path.display()
+    )]
+    ChangedWhileOpen {
+        path: PathBuf,
+        found: u64,
+        expected: u64,
+    },
     /// A prepared folder's parts do not belong together.
     #[error("{path}: {what} is {found}, expected {expected}; delete the folder to prepare it again", path = path.display())]
     Inconsistent {
@@ -102,6 +118,15 @@ pub enum DataError {
     /// The file is too short to make one window.
     #[error("{path}: {tokens} tokens, at least 2 are needed to predict one from another", path = path.display())]
     TooFewTokens { path: PathBuf, tokens: u64 },
+    /// A Parquet file cannot be read.
+    #[error("{path}: cannot read this Parquet file: {message}", path = path.display())]
+    Parquet { path: PathBuf, message: String },
+    /// A folder is no prepared corpus and holds none.
+    #[error(
+        "{path}: neither a token file nor a prepared corpus (a folder with manifest.json), nor a folder that holds prepared corpora",
+        path = path.display()
+    )]
+    NotPrepared { path: PathBuf },
     /// The system has no memory left for something of a size that was known.
     #[error("no memory for {what}, {bytes} bytes")]
     OutOfMemory { what: &'static str, bytes: u64 },
@@ -132,7 +157,7 @@ fn place(path: &Option<PathBuf>) -> String {
 pub struct BadRecord {
     /// The file.
     pub path: PathBuf,
-    /// The line, from 1, in the decompressed text; for Parquet, the row.
+    /// The line, from 1, in the decompressed text; for Parquet, CSV and JSON arrays, the row.
     pub line: Option<u64>,
     /// What is wrong there.
     pub problem: Problem,
@@ -186,9 +211,27 @@ pub enum Problem {
     /// A compressed stream that cannot be read on.
     #[error("the compressed stream is damaged after {lines} whole lines: {message}")]
     BadStream { lines: u64, message: String },
-    /// A record longer than is held in memory.
-    #[error("a record of more than {allowed} bytes")]
-    TooLong { allowed: u64 },
+    /// More than a limit of the configuration allows.
+    #[error("{what} of more than {allowed} {unit}; {key} = {allowed} is the limit")]
+    OverLimit {
+        /// What is too large.
+        what: &'static str,
+        /// The key of the configuration.
+        key: &'static str,
+        /// The limit.
+        allowed: u64,
+        /// What it counts.
+        unit: &'static str,
+    },
+    /// A CSV file without a header, or a row that does not fit it.
+    #[error("not CSV: {message}")]
+    NotCsv { message: String },
+    /// A JSON file that is neither an array nor lines of objects.
+    #[error("{found}, expected {expected}")]
+    NotRecords {
+        found: String,
+        expected: &'static str,
+    },
     /// A Parquet file that cannot be read.
     #[error("cannot read this Parquet file: {message}")]
     Parquet { message: String },

@@ -58,6 +58,34 @@ pub struct FrequentToken {
     pub text: Option<String>,
 }
 
+/// The prepared folders that a path stands for: itself, if it is one or a token file, and otherwise
+/// those within it, by name.
+///
+/// # Errors
+/// [`DataError::NotPrepared`] if there are none.
+pub fn find_prepared(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
+    if !metadata.is_dir() || path.join(MANIFEST).is_file() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(DataError::io(path))? {
+        let folder = entry.map_err(DataError::io(path))?.path();
+        // One that is still being prepared has a hidden name.
+        let name = folder.file_name().unwrap_or_default().as_encoded_bytes();
+        if !name.starts_with(b".") && folder.join(MANIFEST).is_file() {
+            found.push(folder);
+        }
+    }
+    found.sort();
+    match found.is_empty() {
+        true => Err(DataError::NotPrepared {
+            path: path.to_path_buf(),
+        }),
+        false => Ok(found),
+    }
+}
+
 /// Inspects a prepared folder, or a token file (with the `tokenizer.json` beside it, if any), and
 /// verifies its checksum.
 ///
@@ -115,7 +143,7 @@ fn inspect_file(
     });
     let start = match tokenizer {
         Some(tokenizer) if file.documents() > 0 => {
-            let document = file.document(0);
+            let document = file.document(0)?;
             let end = document.end.min(document.start + START_TOKENS);
             Some(tokenizer.decode(&file.read(document.start..end)?)?)
         }

@@ -1,8 +1,8 @@
 //! Text to tokens to batches, reproducibly.
 //!
 //! A [`DataConfig`] names a source of text: the sources of the workspace's locked dependencies
-//! (the default), text files and folders, JSONL or Parquet. [`prepare`] reads it, trains or opens a
-//! [`Tokenizer`], and packs the tokens into two memory-mapped [`TokenFile`]s, one to train on and
+//! (the default), text files and folders, JSON, CSV or Parquet. [`prepare`] reads it, trains or opens a
+//! [`Tokenizer`], and packs the tokens into two [`TokenFile`]s, one to train on and
 //! one to validate on. [`Batches`] then gives the batch of any step as a pure function of the seed
 //! and the step, so that a run can stop and go on without replaying a reader.
 //!
@@ -40,6 +40,7 @@ mod manifest;
 mod mixture;
 mod prepare;
 mod progress;
+mod read_at;
 mod source;
 pub mod statistics;
 mod token_file;
@@ -47,15 +48,16 @@ mod token_writer;
 mod tokenizer;
 
 pub use batches::{Batch, Batches, evaluation_windows};
-pub use config::{DataConfig, OnError, SourceSpec, Validation, WeightedSource};
+pub use config::{DataConfig, Limits, OnError, SourceSpec, Validation, WeightedSource};
 pub use error::{BadRecord, DataError, Problem};
 pub use guarded::guarded;
-pub use inspect::{FrequentToken, Inspection, TokenFileInspection, inspect};
+pub use inspect::{FrequentToken, Inspection, TokenFileInspection, find_prepared, inspect};
 pub use manifest::{Counts, Manifest, SkipReport, Skipped};
 pub use mixture::MixedBatches;
 pub use prepare::{Corpus, HeldOut, Prepared, PreparedSource, prepare, prepare_corpus};
 pub use progress::Progress;
 pub use source::cargo_deps::{CargoSummary, HeldOutCrates, HeldOutFile, LeftOut, default_corpus};
+pub use source::parquet::{ParquetSize, parquet_size};
 pub use token_file::TokenFile;
 pub use token_writer::TokenWriter;
 pub use tokenizer::{TextStream, Tokenizer, Words, parse_tokenizer, untrusted};

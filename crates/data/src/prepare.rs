@@ -6,10 +6,12 @@
 //! A corpus is prepared in a folder of another name, which is renamed when every file in it is on
 //! the disk. So a folder of the right name is complete, whatever became of earlier attempts.
 
+mod contents;
 mod corpus;
 mod divide;
 mod encode;
 mod key;
+mod lock;
 mod sample;
 mod scan;
 
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::corpus::{Corpus, HeldOut, PreparedSource, prepare_corpus};
 use self::divide::Plan;
+use self::lock::lock;
 use self::scan::Scan;
 use crate::config::{DataConfig, SourceSpec, TRAIN, Validation};
 use crate::error::DataError;
@@ -29,7 +32,7 @@ use crate::token_file::TokenFile;
 use crate::tokenizer::Tokenizer;
 
 /// The version of the folder's layout and of the way from text to tokens.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
@@ -57,10 +60,11 @@ pub struct Prepared {
 
 /// Prepares a corpus, or finds it prepared already, from the current directory.
 ///
-/// The folder's name contains a hash of all that determines the result; if nothing changed, it is
-/// opened, every byte of it is verified, and nothing else is done. A folder with a damaged or
-/// missing file is prepared again, and `progress` is told why. Two processes that prepare the same
-/// corpus wait for each other.
+/// The folder's name contains a hash of all that determines the result, the content of every file of
+/// the source included; if nothing changed, it is opened, every byte of it is verified, and nothing
+/// else is done. A folder with a damaged or
+/// missing file is prepared again, and `progress` is told why. Of two processes that prepare the same
+/// corpus one waits for the other, and `progress` is told for which.
 ///
 /// # Errors
 /// Any [`DataError`]: about the configuration, the source, the tokenizer or the disk. A mixture is
@@ -79,7 +83,7 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
         TRAIN => None,
         path => Some(Tokenizer::open(Path::new(path))?),
     };
-    let key = key::key(config, &source, opened.as_ref())?;
+    let key = key::key(config, &source, opened.as_ref(), progress)?;
     let name = format!("{}-{}", config.source.name(), &key[..16]);
     let directory = config.cache.join(&name);
 
@@ -87,7 +91,7 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
     if let Ok(prepared) = open(&directory, &key) {
         return Ok(prepared);
     }
-    let _lock = lock(&config.cache, &name)?;
+    let _lock = lock(&config.cache, &name, progress)?;
     match open(&directory, &key) {
         Ok(prepared) => return Ok(prepared),
         // A disk that cannot be read is no reason to write to it.
@@ -107,7 +111,16 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
         }
     }
     fs::create_dir(&partial).map_err(DataError::io(&partial))?;
-    let built = build(config, source, opened, key.clone(), &partial, progress);
+    let built = build(config, source.clone(), opened.as_ref(), key.clone(), &partial, progress);
+    let built = built.and_then(|()| {
+        // The folder is named by what the source held before it was read.
+        match key::key(config, &source, opened.as_ref(), progress)? == key {
+            true => Ok(()),
+            false => Err(DataError::SourceRewritten {
+                path: config.source.paths().first().unwrap_or(&Path::new("")).to_path_buf(),
+            }),
+        }
+    });
     if let Err(error) = built {
         // The error at hand matters more than one in tidying up; the next attempt tidies again.
         let _ = fs::remove_dir_all(&partial);
@@ -122,21 +135,8 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
     })
 }
 
-/// Keeps other processes from preparing the same thing until it is dropped.
-fn lock(cache: &Path, name: &str) -> Result<File, DataError> {
-    fs::create_dir_all(cache).map_err(DataError::io(cache))?;
-    let path = cache.join(format!(".{name}.lock"));
-    let lock = File::create(&path).map_err(DataError::io(&path))?;
-    match lock.lock() {
-        // A file system without locks still gets complete folders; only two preparations of the
-        // same corpus at the same time would disturb each other.
-        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
-        locked => locked.map_err(DataError::io(&path))?,
-    }
-    Ok(lock)
-}
-
 /// Where the text is, before any of it is read.
+#[derive(Clone)]
 enum Located {
     Packages {
         packages: Vec<Package>,
@@ -171,14 +171,14 @@ fn locate(config: &DataConfig) -> Result<Located, DataError> {
 fn build(
     config: &DataConfig,
     source: Located,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<&Tokenizer>,
     key: String,
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<(), DataError> {
     let (scan, plan, cargo) = survey(config, source, progress)?;
     let tokenizer = match tokenizer {
-        Some(tokenizer) => tokenizer,
+        Some(tokenizer) => tokenizer.clone(),
         None => {
             let sample = sample::sample(&scan, &plan, config, sample::SAMPLE_BYTES, progress)?;
             progress.stage("training the tokenizer", None);

@@ -1,4 +1,4 @@
-//! Packed tokens on disk, memory-mapped.
+//! Packed tokens on disk, read by position.
 //!
 //! All numbers are little-endian.
 //!
@@ -19,15 +19,20 @@
 //!
 //! Opening checks the header, that the file is exactly as long as it says, and the order of the
 //! document table; [`TokenFile::verify`] reads everything and compares the payload's checksum.
+//!
+//! Windows are read with positioned reads and not from a memory map: a map of a file that another
+//! process truncates ends this process with SIGBUS, and a read of a few hundred bytes costs a
+//! microsecond. Every read looks at the file's length and modification time first. Another length
+//! is an error; another time means that the checksums are compared again before anything is used.
 
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use memmap2::Mmap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use crate::error::DataError;
+use crate::read_at::read_exact_at;
 use crate::tokenizer::MAX_VOCAB;
 
 pub(crate) const MAGIC: &[u8; 8] = b"IIETTOKS";
@@ -74,28 +79,43 @@ impl Header {
 /// A file of packed tokens, read only and cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TokenFile {
-    path: Arc<Path>,
-    map: Arc<Mmap>,
+    opened: Arc<Opened>,
     header: Header,
 }
 
+/// The file itself, shared by all clones.
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    file: File,
+    /// In bytes, when it was opened.
+    length: u64,
+    /// When its content was last known to be what the header says.
+    modified: Mutex<Option<SystemTime>>,
+}
+
+/// Bytes read at a time.
+const BLOCK_BYTES: usize = 1 << 17;
+
 impl TokenFile {
     /// Opens a token file and checks its header, its length and its document table.
-    ///
-    /// The file must not be changed while it is open: it is mapped into memory.
     ///
     /// # Errors
     /// [`DataError::Damaged`] says which field is wrong; [`DataError::Io`] if there is no such file.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io(path))?;
-        // SAFETY: prepared files are written once, under another name, and renamed when complete;
-        // nothing in this project changes them afterwards.
-        let map = unsafe { Mmap::map(&file) }.map_err(DataError::io(path))?;
-        let header = check_header(&map, path)?;
+        let metadata = file.metadata().map_err(DataError::io(path))?;
+        let opened = Opened {
+            path: path.to_path_buf(),
+            file,
+            length: metadata.len(),
+            modified: Mutex::new(metadata.modified().ok()),
+        };
+        let mut head = vec![0; HEADER_BYTES.min(opened.length as usize)];
+        opened.read_exact(0, &mut head)?;
         let file = Self {
-            path: path.into(),
-            map: Arc::new(map),
-            header,
+            header: check_header(&head, opened.length, path)?,
+            opened: Arc::new(opened),
         };
         file.check_documents()?;
         Ok(file)
@@ -103,7 +123,7 @@ impl TokenFile {
 
     /// The file's place.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.opened.path
     }
 
     /// Tokens in the file, document ends included.
@@ -133,8 +153,7 @@ impl TokenFile {
     /// blake3 over the header, which contains that of all tokens and documents: equal for files of
     /// equal content.
     pub fn content_hash(&self) -> [u8; 32] {
-        let hash = &self.map[HEADER_HASHED..HEADER_BYTES];
-        hash.try_into().expect("invariant: 32 bytes")
+        *blake3::hash(&self.header.to_bytes()[..HEADER_HASHED]).as_bytes()
     }
 
     /// Bytes of text that the tokens stand for, document ends not counted.
@@ -149,30 +168,32 @@ impl TokenFile {
 
     /// The tokens of a document, its end included.
     ///
-    /// # Panics
-    /// If there is no document `index`.
-    pub fn document(&self, index: usize) -> Range<u64> {
-        let start = self.document_row(index).0;
+    /// # Errors
+    /// [`DataError::OutOfRange`] if there is no document `index`; [`DataError::Io`] or
+    /// [`DataError::ChangedWhileOpen`] if the file cannot be read any more.
+    pub fn document(&self, index: usize) -> Result<Range<u64>, DataError> {
+        let start = self.document_row(index)?.0;
         let end = match index + 1 < self.documents() {
-            true => self.document_row(index + 1).0,
+            true => self.document_row(index + 1)?.0,
             false => self.len(),
         };
-        start..end
+        Ok(start..end)
     }
 
     /// Bytes of a document's text.
     ///
-    /// # Panics
-    /// If there is no document `index`.
-    pub fn document_text_bytes(&self, index: usize) -> u64 {
-        self.document_row(index).1
+    /// # Errors
+    /// As [`document`](Self::document).
+    pub fn document_text_bytes(&self, index: usize) -> Result<u64, DataError> {
+        Ok(self.document_row(index)?.1)
     }
 
     /// The tokens of a range.
     ///
     /// # Errors
     /// [`DataError::OutOfRange`] if the range leaves the file, [`DataError::TokenOutOfRange`] if an
-    /// id is outside the vocabulary, which only a damaged file holds.
+    /// id is outside the vocabulary, which only a damaged file holds; [`DataError::Io`] or
+    /// [`DataError::ChangedWhileOpen`] if the file cannot be read any more.
     pub fn read(&self, range: Range<u64>) -> Result<Vec<u32>, DataError> {
         let mut tokens = Vec::new();
         self.read_into(range, &mut tokens)?;
@@ -193,26 +214,34 @@ impl TokenFile {
                 len: self.len(),
             });
         }
-        // In range of the file, whose length fits in memory's address space.
-        let width = self.header.width;
-        let bytes = &self.token_bytes()[start as usize * width..end as usize * width];
-        let from = tokens.len();
-        match width {
-            2 => tokens.extend(
-                bytes
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|b| u32::from(u16::from_le_bytes(*b))),
-            ),
-            _ => tokens.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
+        self.check_unchanged()?;
+        let (from, width) = (tokens.len(), self.header.width);
+        tokens.reserve((end - start) as usize);
+        let mut block = vec![0; BLOCK_BYTES.min((end - start) as usize * width)];
+        let mut at = start;
+        while at < end {
+            let count = ((end - at) as usize).min(BLOCK_BYTES / width);
+            let bytes = &mut block[..count * width];
+            let offset = HEADER_BYTES as u64 + at * width as u64;
+            self.opened.read_exact(offset, bytes)?;
+            match width {
+                2 => tokens.extend(
+                    bytes
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .map(|b| u32::from(u16::from_le_bytes(*b))),
+                ),
+                _ => tokens.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
+            }
+            at += count as u64;
         }
         match tokens[from..]
             .iter()
             .find(|&&t| u64::from(t) >= self.header.vocab_size)
         {
             Some(&token) => Err(DataError::TokenOutOfRange {
-                path: Some(self.path.to_path_buf()),
+                path: Some(self.path().to_path_buf()),
                 token,
                 vocab_size: self.vocab_size(),
             }),
@@ -243,74 +272,151 @@ impl TokenFile {
     /// # Errors
     /// [`DataError::Damaged`] or [`DataError::TokenOutOfRange`].
     pub fn verify(&self) -> Result<(), DataError> {
-        let found = blake3::hash(&self.map[HEADER_BYTES..]);
-        if found != self.header.payload_hash {
-            return Err(damaged(
-                &self.path,
-                "the payload's checksum",
-                found.to_hex().to_string(),
-                blake3::Hash::from(self.header.payload_hash)
-                    .to_hex()
-                    .to_string(),
-            ));
-        }
+        self.verify_checksums()?;
         self.counts().map(drop)
     }
 
-    fn token_bytes(&self) -> &[u8] {
-        let end = HEADER_BYTES + self.header.tokens as usize * self.header.width;
-        &self.map[HEADER_BYTES..end]
+    fn verify_checksums(&self) -> Result<(), DataError> {
+        let mut head = [0; HEADER_BYTES];
+        self.opened.read_exact(0, &mut head)?;
+        let hex = |hash: blake3::Hash| hash.to_hex().to_string();
+        let (found, expected) = (blake3::hash(&head), blake3::hash(&self.header.to_bytes()));
+        if found != expected {
+            let what = "the header's hash";
+            return Err(damaged(self.path(), what, hex(found), hex(expected)));
+        }
+        let mut hash = blake3::Hasher::new();
+        let mut at = HEADER_BYTES as u64;
+        let mut block = vec![0; BLOCK_BYTES];
+        while at < self.opened.length {
+            let bytes = (self.opened.length - at).min(BLOCK_BYTES as u64);
+            let block = &mut block[..bytes as usize];
+            self.opened.read_exact(at, block)?;
+            hash.update(block);
+            at += bytes;
+        }
+        let found = hash.finalize();
+        let expected = blake3::Hash::from(self.header.payload_hash);
+        if found != expected {
+            let what = "the payload's checksum";
+            return Err(damaged(self.path(), what, hex(found), hex(expected)));
+        }
+        Ok(())
+    }
+
+    /// Whether the file is as it was when it was opened, by its length and time; where the time is
+    /// another one, by its checksums.
+    fn check_unchanged(&self) -> Result<(), DataError> {
+        let Opened {
+            path,
+            file,
+            length,
+            modified,
+        } = &*self.opened;
+        let metadata = file.metadata().map_err(DataError::io(path))?;
+        if metadata.len() != *length {
+            return Err(self.opened.changed(metadata.len()));
+        }
+        let mut known = modified.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = metadata.modified().ok();
+        if *known != now {
+            self.verify_checksums()?;
+            *known = now;
+        }
+        Ok(())
     }
 
     /// First token and text bytes of a document.
-    fn document_row(&self, index: usize) -> (u64, u64) {
-        let table = &self.map[HEADER_BYTES + self.header.tokens as usize * self.header.width..];
-        let (rows, _) = table.as_chunks::<DOCUMENT_BYTES>();
-        assert!(
-            index < rows.len(),
-            "document {index} asked for, there are {}",
-            rows.len()
-        );
-        let (start, bytes) = rows[index].split_at(8);
-        (u64_of(start), u64_of(bytes))
+    fn document_row(&self, index: usize) -> Result<(u64, u64), DataError> {
+        if index >= self.documents() {
+            return Err(DataError::OutOfRange {
+                what: "documents",
+                start: index as u64,
+                end: (index as u64).saturating_add(1),
+                len: self.header.documents,
+            });
+        }
+        self.check_unchanged()?;
+        let mut row = [0; DOCUMENT_BYTES];
+        self.opened
+            .read_exact(self.table_offset() + (index * DOCUMENT_BYTES) as u64, &mut row)?;
+        Ok(split_row(&row))
+    }
+
+    fn table_offset(&self) -> u64 {
+        HEADER_BYTES as u64 + self.header.tokens * self.header.width as u64
     }
 
     fn check_documents(&self) -> Result<(), DataError> {
-        let mut text_bytes = 0_u64;
-        let mut least = 0;
-        for index in 0..self.documents() {
-            let (start, bytes) = self.document_row(index);
-            let in_order = if index == 0 {
-                start == 0
-            } else {
-                start >= least
-            };
-            if !in_order || start >= self.len() {
-                let expected = match index {
-                    0 => "0".to_owned(),
-                    _ => format!("{least} to {}", self.len()),
+        const ROWS: u64 = (BLOCK_BYTES / DOCUMENT_BYTES) as u64;
+        let documents = self.header.documents;
+        let mut block = vec![0; documents.min(ROWS) as usize * DOCUMENT_BYTES];
+        let (mut text_bytes, mut least) = (0_u64, 0);
+        for first in (0..documents).step_by(ROWS as usize) {
+            let rows = (documents - first).min(ROWS) as usize;
+            let block = &mut block[..rows * DOCUMENT_BYTES];
+            let offset = self.table_offset() + first * DOCUMENT_BYTES as u64;
+            self.opened.read_exact(offset, block)?;
+            for row in block.as_chunks::<DOCUMENT_BYTES>().0 {
+                let (start, bytes) = split_row(row);
+                let in_order = match least {
+                    0 => start == 0,
+                    _ => start >= least,
                 };
-                let what = "the first token of a document";
-                return Err(damaged(&self.path, what, start.to_string(), expected));
+                if !in_order || start >= self.len() {
+                    let expected = match least {
+                        0 => "0".to_owned(),
+                        _ => format!("{least} to {}", self.len()),
+                    };
+                    let what = "the first token of a document";
+                    return Err(damaged(self.path(), what, start.to_string(), expected));
+                }
+                least = start + 1;
+                text_bytes = text_bytes.saturating_add(bytes);
             }
-            least = start + 1;
-            text_bytes = text_bytes.saturating_add(bytes);
         }
         if text_bytes != self.text_bytes() {
             let (found, expected) = (text_bytes.to_string(), self.text_bytes().to_string());
             let what = "the sum of the documents' text bytes";
-            return Err(damaged(&self.path, what, found, expected));
+            return Err(damaged(self.path(), what, found, expected));
         }
         Ok(())
     }
 }
 
-fn check_header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
+impl Opened {
+    fn read_exact(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DataError> {
+        read_exact_at(&self.file, bytes, offset).map_err(|error| {
+            // The ranges are within the length at opening, so an end comes from a later change.
+            match (error.kind(), self.file.metadata()) {
+                (std::io::ErrorKind::UnexpectedEof, Ok(metadata)) => self.changed(metadata.len()),
+                _ => DataError::io(&self.path)(error),
+            }
+        })
+    }
+
+    fn changed(&self, found: u64) -> DataError {
+        DataError::ChangedWhileOpen {
+            path: self.path.clone(),
+            found,
+            expected: self.length,
+        }
+    }
+}
+
+fn split_row(row: &[u8; DOCUMENT_BYTES]) -> (u64, u64) {
+    let (start, bytes) = row.split_at(8);
+    (u64_of(start), u64_of(bytes))
+}
+
+/// Checks the beginning of a file of so many bytes.
+fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataError> {
     let wrong = |what, found: String, expected: String| Err(damaged(path, what, found, expected));
-    let Some((head, payload)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+    let Some(head) = head.first_chunk::<HEADER_BYTES>() else {
         let expected = format!("at least {HEADER_BYTES} bytes");
-        return wrong("the length", format!("{} bytes", bytes.len()), expected);
+        return wrong("the length", format!("{length} bytes"), expected);
     };
+    let payload = length - HEADER_BYTES as u64;
     if &head[..8] != MAGIC {
         let show = |bytes: &[u8]| bytes.escape_ascii().to_string();
         return wrong("the magic number", show(&head[..8]), show(MAGIC));
@@ -360,8 +466,8 @@ fn check_header(bytes: &[u8], path: &Path) -> Result<Header, DataError> {
     let table = header.documents.checked_mul(DOCUMENT_BYTES as u64);
     let tokens = header.tokens.checked_mul(header.width as u64);
     let expected = tokens.and_then(|tokens| tokens.checked_add(table?));
-    if expected != Some(payload.len() as u64) {
-        let found = format!("{} bytes", payload.len());
+    if expected != Some(payload) {
+        let found = format!("{payload} bytes");
         let expected = expected.map_or("beyond 64 bits".to_owned(), |n| format!("{n} bytes"));
         return wrong("the length after the header", found, expected);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use iiet_data::{
     Batches, DataConfig, DataError, OnError, Prepared, SourceSpec, TokenFile, Tokenizer,
-    Validation, inspect, prepare,
+    Validation, find_prepared, inspect, prepare, prepare_corpus,
 };
 
 /// Line `i` of a text that a small tokenizer can learn from.
@@ -28,7 +28,7 @@ fn config(root: &Path, source: &str) -> DataConfig {
 /// All text of a part, documents separated by a line of `===`.
 fn text(prepared: &Prepared, tokens: &TokenFile) -> String {
     let documents = (0..tokens.documents()).map(|index| {
-        let tokens = tokens.read(tokens.document(index)).unwrap();
+        let tokens = tokens.read(tokens.document(index).unwrap()).unwrap();
         assert_eq!(tokens.last(), prepared.tokenizer.document_end().as_ref());
         prepared.tokenizer.decode(&tokens).unwrap()
     });
@@ -137,6 +137,93 @@ fn nothing_changed_is_reused_and_any_change_is_not() {
 }
 
 #[test]
+fn other_text_of_the_same_path_size_and_time_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let path = root.join("a.txt");
+    let write = |word: &str| {
+        let lines = (0..300).map(|i| line(i).replace("value", word));
+        fs::write(&path, lines.collect::<String>()).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    };
+    let config = config(root, "a.txt");
+    write("value");
+    let first = prepare(&config, &()).unwrap();
+    write("vault");
+    let second = prepare(&config, &()).unwrap();
+    assert!(!second.reused && text(&second, &second.train).contains("vault_7"));
+    assert_ne!(second.manifest.key, first.manifest.key);
+    write("value");
+    assert!(prepare(&config, &()).unwrap().reused);
+
+    // The same text elsewhere is the same corpus.
+    fs::create_dir(root.join("folder")).unwrap();
+    fs::rename(&path, root.join("folder/b.txt")).unwrap();
+    let moved = DataConfig {
+        source: SourceSpec::One(root.join("folder/b.txt").display().to_string()),
+        ..config
+    };
+    let moved = prepare(&moved, &()).unwrap();
+    assert_eq!(moved.manifest.key, first.manifest.key);
+    assert_eq!(moved.train.content_hash(), first.train.content_hash());
+}
+
+#[test]
+fn the_hash_of_a_corpus_is_that_of_its_content() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let hash = |name: &str, lines: std::ops::Range<usize>| {
+        fs::write(root.join(name), lines.map(line).collect::<String>()).unwrap();
+        prepare_corpus(&config(root, name), &()).unwrap().hash()
+    };
+    let first = hash("a.txt", 0..300);
+    assert_eq!(hash("b.txt", 0..300), first);
+    assert_ne!(hash("c.txt", 0..301), first);
+}
+
+#[test]
+fn columns_of_csv_and_elements_of_json_are_documents() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let rows: Vec<String> = (0..60).map(line).collect();
+    let csv: String = rows.iter().map(|row| format!("1,\"{row}\"\n")).collect();
+    fs::write(root.join("a.csv"), format!("id,text\n{csv}")).unwrap();
+    let json: Vec<String> = rows.iter().map(|row| format!("{{\"text\": {row:?}}}")).collect();
+    fs::write(root.join("a.json"), format!("[{}]", json.join(",\n"))).unwrap();
+    let [csv, json] = ["a.csv", "a.json"].map(|name| prepare(&config(root, name), &()).unwrap());
+    assert_eq!(csv.train.documents() + csv.validation.documents(), 60);
+    assert_eq!(csv.train.content_hash(), json.train.content_hash());
+    fs::write(root.join("a.xml"), "<a/>").unwrap();
+    let error = prepare(&config(root, "a.xml"), &()).unwrap_err().to_string();
+    assert!(error.contains("a.xml") && error.contains(".csv .tsv .parquet"), "{error}");
+}
+
+#[test]
+fn a_record_beyond_the_limit_stops_or_is_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let mut lines: Vec<String> = (0..60)
+        .map(|i| format!("{{\"text\": {:?}}}", line(i)))
+        .collect();
+    lines[30] = format!("{{\"text\": {:?}}}", "long ".repeat(1000));
+    fs::write(root.join("a.jsonl"), lines.join("\n")).unwrap();
+    let mut config = config(root, "a.jsonl");
+    config.limits.record_bytes = 1000;
+    let error = prepare(&config, &()).unwrap_err().to_string();
+    assert!(error.contains("a.jsonl:31: a record of more than 1000 bytes"), "{error}");
+    assert!(error.contains("data.limits.record_bytes = 1000"), "{error}");
+    config.on_error = OnError::Skip;
+    let skipped = prepare(&config, &()).unwrap();
+    assert_eq!(skipped.manifest.skipped.count, 1);
+    config.limits.record_bytes = 1 << 20;
+    assert_eq!(prepare(&config, &()).unwrap().manifest.skipped.count, 0);
+    config.limits.record_bytes = 0;
+    let error = prepare(&config, &()).unwrap_err().to_string();
+    assert!(error.contains("data.limits.record_bytes = 0 is not allowed"), "{error}");
+}
+
+#[test]
 fn two_preparations_give_the_same_bytes() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
@@ -208,7 +295,7 @@ fn bad_records_stop_or_are_counted() {
         .collect();
     assert!(
         left.iter()
-            .all(|name| name.to_string_lossy().ends_with(".lock")),
+            .all(|name| name.to_string_lossy().starts_with('.')),
         "{left:?}"
     );
 
@@ -306,6 +393,10 @@ fn inspection_shows_what_is_there() {
     assert_eq!(one.files.len(), 1);
     assert!(serde_json::to_string(&one).unwrap().contains("\"tokens\""));
     assert!(inspect(&root.join("absent")).is_err());
+    assert_eq!(find_prepared(&prepared.directory).unwrap(), [prepared.directory.clone()]);
+    assert_eq!(find_prepared(&root.join("cache")).unwrap(), [prepared.directory.clone()]);
+    let error = find_prepared(root).unwrap_err().to_string();
+    assert!(error.contains("manifest.json"), "{error}");
 
     let batches = Batches::new(prepared.train, 2, 16, 1).unwrap();
     let batch = batches.get(12_345).unwrap();

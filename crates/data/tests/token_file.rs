@@ -23,7 +23,7 @@ fn write(documents: &[Vec<u32>], vocab_size: usize) -> (tempfile::TempDir, PathB
 fn check(path: &std::path::Path) -> Result<Vec<u32>, DataError> {
     let file = TokenFile::open(path)?;
     for document in 0..file.documents() {
-        let range = file.document(document);
+        let range = file.document(document)?;
         file.read(range)?;
     }
     file.verify()?;
@@ -44,8 +44,8 @@ proptest! {
             prop_assert_eq!(file.documents(), documents.len());
             prop_assert_eq!(file.vocab_hash(), [9; 32]);
             for (index, document) in documents.iter().enumerate() {
-                prop_assert_eq!(&file.read(file.document(index)).unwrap(), document);
-                let bytes = file.document_text_bytes(index);
+                prop_assert_eq!(&file.read(file.document(index).unwrap()).unwrap(), document);
+                let bytes = file.document_text_bytes(index).unwrap();
                 prop_assert_eq!(bytes, 2 * document.len() as u64);
             }
             prop_assert_eq!(check(&path).unwrap(), documents.concat());
@@ -109,4 +109,42 @@ fn an_empty_file_and_a_missing_one_are_errors() {
     std::fs::write(&path, "").unwrap();
     let error = TokenFile::open(&path).unwrap_err();
     assert!(error.to_string().contains("a.tokens"), "{error}");
+}
+
+#[test]
+fn a_file_truncated_or_extended_while_open_is_an_error_of_the_next_read() {
+    let (_folder, path) = write(&[vec![7; 100_000]], 300);
+    let file = TokenFile::open(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    for length in [0, 1000, whole.len() - 1, whole.len() + 1] {
+        let mut bytes = whole.clone();
+        bytes.resize(length, 0);
+        std::fs::write(&path, bytes).unwrap();
+        for error in [
+            file.read(50_000..50_100).unwrap_err(),
+            file.document(0).unwrap_err(),
+            file.verify().map_or_else(|error| error, |()| file.counts().unwrap_err()),
+        ] {
+            assert!(matches!(error, DataError::ChangedWhileOpen { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("{length} bytes")), "{error}");
+        }
+    }
+    // The same bytes again, at another time.
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(file.read(99_999..100_000).unwrap(), [7]);
+}
+
+#[test]
+fn other_bytes_of_the_same_length_are_noticed_while_open() {
+    let (_folder, path) = write(&[vec![7; 1000]], 300);
+    let file = TokenFile::open(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[500] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    // Where the clock is too coarse to tell the two writes apart, this one can be told.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    let options = std::fs::File::options().write(true).open(&path).unwrap();
+    options.set_modified(later).unwrap();
+    let error = file.read(0..1).unwrap_err();
+    assert!(matches!(error, DataError::Damaged { .. }), "{error}");
 }

@@ -7,7 +7,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::{FORMAT, Prepared, TOKENIZER, locate, lock, prepare, survey, sync_folder, write};
+use super::lock::lock;
+use super::{FORMAT, Prepared, TOKENIZER, locate, prepare, survey, sync_folder, write};
 use crate::config::{DataConfig, SourceSpec, TRAIN, Validation, WeightedSource};
 use crate::error::DataError;
 use crate::prepare::{key, sample};
@@ -49,6 +50,18 @@ pub struct HeldOut {
 }
 
 impl Corpus {
+    /// blake3 of the tokenizer and of all token files: equal for corpora of equal content, wherever
+    /// they lie. Weights do not count.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hash = blake3::Hasher::new();
+        hash.update(blake3::hash(self.tokenizer.json()).as_bytes());
+        for PreparedSource { prepared, .. } in &self.sources {
+            hash.update(&prepared.train.content_hash());
+            hash.update(&prepared.validation.content_hash());
+        }
+        *hash.finalize().as_bytes()
+    }
+
     /// The training tokens and weights of all sources, for [`MixedBatches`](crate::MixedBatches).
     pub fn train(&self) -> Vec<(TokenFile, f64)> {
         let sources = self.sources.iter();
@@ -147,14 +160,14 @@ fn train_tokenizer(
     let mut hash = blake3::Hasher::new();
     hash.update(&FORMAT.to_le_bytes());
     for (member, weight) in members {
-        let key = key::key(member, &locate(member)?, None)?;
+        let key = key::key(member, &locate(member)?, None, progress)?;
         hash.update(key.as_bytes()).update(&weight.to_le_bytes());
     }
     let key = hash.finalize().to_hex();
     let name = format!("{}-tokenizer-{}", config.source.name(), &key[..16]);
     let directory = config.cache.join(&name);
     let path = directory.join(TOKENIZER);
-    let _lock = lock(&config.cache, &name)?;
+    let _lock = lock(&config.cache, &name, progress)?;
     // Its own bytes say nothing about damage: the hash beside it does.
     let record = directory.join("blake3");
     let whole = |tokenizer: Tokenizer| {

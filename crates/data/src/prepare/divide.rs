@@ -6,7 +6,7 @@
 use super::scan::{FEW_DOCUMENTS, Scan};
 use crate::config::Validation;
 use crate::error::{BadRecord, DataError};
-use crate::source::{self, Split, Visitor};
+use crate::source::{self, Reading, Split, Visitor};
 
 /// With up to so many documents the number held out is exact; beyond, chance is exact enough.
 const EXACT_DOCUMENTS: u64 = 1 << 17;
@@ -65,7 +65,7 @@ pub(super) enum Part<'a> {
 pub(super) fn read_divided(
     scan: &Scan,
     plan: &Plan,
-    text_field: &str,
+    reading: &Reading,
     take: &mut dyn FnMut(Part<'_>) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let mut divider = Divider {
@@ -78,7 +78,7 @@ pub(super) fn read_divided(
     };
     for item in &scan.items {
         divider.own = item.split;
-        source::read(item, text_field, &mut divider)?;
+        source::read(item, reading, &mut divider)?;
     }
     Ok(())
 }

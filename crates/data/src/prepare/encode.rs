@@ -11,7 +11,7 @@ use crate::config::DataConfig;
 use crate::error::DataError;
 use crate::manifest::Counts;
 use crate::progress::Progress;
-use crate::source::Split;
+use crate::source::{Reading, Split};
 use crate::token_writer::TokenWriter;
 use crate::tokenizer::Tokenizer;
 
@@ -50,7 +50,7 @@ pub(super) fn encode(
         chunk_bytes: 0,
     };
     let (mut bytes, mut documents) = (0, 0);
-    read_divided(scan, plan, &config.text_field, &mut |part| match part {
+    read_divided(scan, plan, &Reading::of(config), &mut |part| match part {
         Part::Text(split, text) => {
             bytes += text.len() as u64;
             encoder.push(Task::Text(split, text.to_owned()), text.len())

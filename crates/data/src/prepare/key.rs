@@ -1,22 +1,20 @@
 //! The name of a result: a hash of all that determines it.
 
-use std::fs;
-use std::path::Path;
-use std::time::UNIX_EPOCH;
-
-use super::{FORMAT, Located};
-use crate::config::{DataConfig, Validation};
+use super::{FORMAT, Located, contents};
+use crate::config::{DataConfig, OnError, Validation};
 use crate::error::DataError;
+use crate::progress::Progress;
+use crate::source::Format;
 use crate::source::cargo_deps;
-use crate::source::{Format, Item};
 use crate::tokenizer::Tokenizer;
 
-/// blake3, in hexadecimal, over the configuration, the version of every package or the path, size
-/// and time of every file, and the tokenizer's content.
+/// blake3, in hexadecimal, over the configuration, the version of every package or the kind and
+/// content of every file, and the tokenizer's content. Where a file lies does not matter.
 pub(super) fn key(
     config: &DataConfig,
     source: &Located,
     tokenizer: Option<&Tokenizer>,
+    progress: &dyn Progress,
 ) -> Result<String, DataError> {
     let mut hash = blake3::Hasher::new();
     let mut field = |name: &str, value: &[u8]| {
@@ -51,19 +49,20 @@ pub(super) fn key(
     if items.iter().any(|item| item.format != Format::Text) {
         field("text_field", config.text_field.as_bytes());
     }
-    for item in items {
+    let contents = contents::hashes(&config.cache, items, progress)?;
+    if config.on_error == OnError::Skip {
+        // What is beyond them is left out.
+        field("limits", format!("{:?}", config.limits).as_bytes());
+    }
+    for (item, content) in items.iter().zip(contents) {
         field("split", format!("{:?}", item.split).as_bytes());
-        field("path", item.path.as_os_str().as_encoded_bytes());
-        field("bytes", &item.bytes.to_le_bytes());
-        field("modified", &modified(item, &item.path)?.to_le_bytes());
+        let kind = format!("{:?} {:?}", item.format, item.compression);
+        field("kind", kind.as_bytes());
+        if config.on_error == OnError::Skip {
+            // The report on what was skipped names the place.
+            field("path", item.path.as_os_str().as_encoded_bytes());
+        }
+        field("content", content.as_bytes());
     }
     Ok(hash.finalize().to_hex().to_string())
-}
-
-/// Nanoseconds since 1970, 0 where the system keeps no times.
-fn modified(_item: &Item, path: &Path) -> Result<u128, DataError> {
-    let metadata = fs::metadata(path).map_err(DataError::io(path))?;
-    let since = metadata.modified().ok();
-    let since = since.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    Ok(since.map_or(0, |since| since.as_nanos()))
 }

@@ -5,7 +5,7 @@ use super::scan::Scan;
 use crate::config::DataConfig;
 use crate::error::DataError;
 use crate::progress::Progress;
-use crate::source::{Split, parts};
+use crate::source::{Reading, Split, parts};
 
 /// Bytes of the sample. The merges of a small vocabulary hardly change beyond a few megabytes, and
 /// the trainer counts pairs in 32 bits, which this stays below.
@@ -25,7 +25,7 @@ pub(super) fn sample(
     progress.stage("sampling text for the tokenizer", Some(scan.text_bytes));
     let (mut seen, mut taken) = (0_u64, 0_u64);
     let mut texts = Vec::new();
-    read_divided(scan, plan, &config.text_field, &mut |part| {
+    read_divided(scan, plan, &Reading::of(config), &mut |part| {
         let text = match part {
             Part::Text(Split::Train, text) => text,
             Part::Text(Split::Validation, text) => {

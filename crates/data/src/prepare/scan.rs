@@ -4,7 +4,7 @@ use crate::config::{DataConfig, OnError};
 use crate::error::{BadRecord, DataError};
 use crate::manifest::SkipReport;
 use crate::progress::Progress;
-use crate::source::{self, Format, Item, Split, Visitor};
+use crate::source::{self, Format, Item, Reading, Split, Visitor};
 
 /// Documents whose sizes are kept. With fewer, each is divided; with more, they are dealt out whole.
 pub(super) const FEW_DOCUMENTS: usize = 20;
@@ -46,11 +46,12 @@ pub(super) fn scan(
             skipped: SkipReport::default(),
         },
     };
+    let reading = Reading::of(config);
     for item in items {
         counter.split = item.split;
         counter.current = 0;
         counter.item_is_bad = false;
-        source::read(item, &config.text_field, &mut counter)?;
+        source::read(item, &reading, &mut counter)?;
         // A text file that is bad anywhere is left out as a whole; records fail one by one.
         if !(counter.item_is_bad && item.format == Format::Text) {
             counter.found.items.push(item.clone());

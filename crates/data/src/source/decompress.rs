@@ -12,6 +12,7 @@ use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
 use super::Item;
+use crate::config::{EXPANSION_FREE_BYTES, Limits};
 use crate::error::{BadRecord, DataError, Problem};
 
 /// How a file is compressed.
@@ -25,20 +26,52 @@ pub(crate) enum Compression {
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Opens an item's text.
-pub(crate) fn open(item: &Item) -> Result<Box<dyn BufRead>, DataError> {
+pub(crate) fn open(item: &Item, limits: &Limits) -> Result<Box<dyn BufRead>, DataError> {
     let file = File::open(&item.path).map_err(DataError::io(&item.path))?;
     let file = BufReader::with_capacity(BUFFER_BYTES, file);
+    let limited = |source: Box<dyn Read>| -> Box<dyn BufRead> {
+        let allowed = item.bytes.saturating_mul(limits.expansion);
+        Box::new(BufReader::with_capacity(
+            BUFFER_BYTES,
+            Expansion {
+                source,
+                left: allowed.max(EXPANSION_FREE_BYTES),
+                allowed: limits.expansion,
+            },
+        ))
+    };
     Ok(match item.compression {
         Compression::None => Box::new(file),
-        Compression::Gzip => Box::new(BufReader::with_capacity(
-            BUFFER_BYTES,
-            MultiGzDecoder::new(file),
-        )),
-        Compression::Zstd => Box::new(BufReader::with_capacity(
-            BUFFER_BYTES,
-            ZstdReader::new(file),
-        )),
+        Compression::Gzip => limited(Box::new(MultiGzDecoder::new(file))),
+        Compression::Zstd => limited(Box::new(ZstdReader::new(file, limits.window_bytes))),
     })
+}
+
+/// Ends with an error where a compressed file has become too much.
+struct Expansion<R> {
+    source: R,
+    left: u64,
+    allowed: u64,
+}
+
+impl<R: Read> Read for Expansion<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
+            over_limit(Problem::OverLimit {
+                what: "a compressed file",
+                key: "data.limits.expansion",
+                allowed: self.allowed,
+                unit: "times its size",
+            })
+        })?;
+        Ok(read)
+    }
+}
+
+/// Carries a problem through the interface of a reader; [`read_error`] takes it out again.
+pub(super) fn over_limit(problem: Problem) -> io::Error {
+    io::Error::other(problem)
 }
 
 /// What a failed read means: a damaged stream is a bad record, anything else an I/O error.
@@ -48,6 +81,16 @@ pub(crate) fn read_error(
     error: io::Error,
 ) -> Result<BadRecord, DataError> {
     let path = item.path.clone();
+    let error = match error.downcast::<Problem>() {
+        Ok(problem) => {
+            return Ok(BadRecord {
+                path,
+                line: None,
+                problem,
+            });
+        }
+        Err(error) => error,
+    };
     if item.compression == Compression::None || error.raw_os_error().is_some() {
         return Err(DataError::Io {
             path,
@@ -93,10 +136,12 @@ struct ZstdReader<R> {
 }
 
 impl<R: BufRead> ZstdReader<R> {
-    fn new(source: R) -> Self {
+    fn new(source: R, window_bytes: u64) -> Self {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(window_bytes);
         Self {
             source,
-            decoder: FrameDecoder::new(),
+            decoder,
             in_frame: false,
         }
     }
@@ -115,6 +160,14 @@ impl<R: BufRead> ZstdReader<R> {
                     if skipped < length {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                }
+                Err(FrameDecoderError::WindowSizeTooBig { max, .. }) => {
+                    return Err(over_limit(Problem::OverLimit {
+                        what: "a Zstandard window",
+                        key: "data.limits.window_bytes",
+                        allowed: max,
+                        unit: "bytes",
+                    }));
                 }
                 Err(error) => return Err(io::Error::other(error)),
             }
@@ -155,7 +208,8 @@ impl<R: BufRead> Read for ZstdReader<R> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::source::tests::collect;
+    use crate::source::Reading;
+    use crate::source::tests::{Collect, collect};
     use std::io::Write;
 
     pub(crate) fn gzip(text: &[u8]) -> Vec<u8> {
@@ -204,6 +258,53 @@ pub(crate) mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn windows_and_expansion_are_limited() {
+        let read_with = |name: &str, bytes: &[u8], limits: Limits| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let item = &crate::source::find(&[&path], None).unwrap()[0];
+            let reading = Reading {
+                limits,
+                ..Reading::of_field("text")
+            };
+            let mut got = Collect::default();
+            crate::source::read(item, &reading, &mut got).unwrap();
+            got.bad.iter().map(ToString::to_string).collect::<String>()
+        };
+        // A frame of 2^20 zeros in blocks of one repeated byte; its window is 2 MiB.
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 11 << 3];
+        for block in 0..8_u32 {
+            let header = u32::from(block == 7) | 1 << 1 | (1 << 17) << 3;
+            frame.extend(&header.to_le_bytes()[..3]);
+            frame.push(b'0');
+        }
+        let limits = Limits {
+            window_bytes: (2 << 20) - 1,
+            ..Limits::default()
+        };
+        let said = read_with("a.txt.zst", &frame, limits);
+        assert!(said.contains("data.limits.window_bytes = 2097151"), "{said}");
+        assert_eq!(read_with("a.txt.zst", &frame, Limits::default()), "");
+        // 65 MiB are more than is free, and more than 20 times the file.
+        let many = vec![frame; 65].concat();
+        assert_eq!(read_with("a.txt.zst", &many[..many.len() / 65 * 64], Limits {
+            expansion: 20,
+            ..Limits::default()
+        }), "");
+        let said = read_with("a.txt.zst", &many, Limits::default());
+        assert!(said.contains("data.limits.expansion = 256"), "{said}");
+        let gz = gzip(&vec![b'0'; 70 << 20]);
+        let said = read_with("a.txt.gz", &gz, Limits::default());
+        assert!(said.contains("more than 256 times its size"), "{said}");
+        let limits = Limits {
+            expansion: 2000,
+            ..Limits::default()
+        };
+        assert_eq!(read_with("a.txt.gz", &gz, limits), "");
     }
 
     #[test]

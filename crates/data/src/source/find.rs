@@ -8,12 +8,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Compression, Format, Item, Split, kind, known_extensions};
+use super::{Item, Split, direct_kind, kind, known_extensions};
 use crate::error::DataError;
 
 /// The files of `paths`, all of them in `split` if one is given.
 ///
-/// A file named directly is read whatever its ending: with an unknown one, as text.
+/// A file named directly may also be of a data format, or without an ending.
 pub(crate) fn find(paths: &[&Path], split: Option<Split>) -> Result<Vec<Item>, DataError> {
     let mut items = Vec::new();
     for path in paths {
@@ -32,9 +32,7 @@ pub(crate) fn find(paths: &[&Path], split: Option<Split>) -> Result<Vec<Item>, D
             }
         } else {
             let (format, compression) =
-                kind(path)
-                    .or_else(|| direct_kind(path))
-                    .ok_or_else(|| DataError::UnknownKind {
+                direct_kind(path).ok_or_else(|| DataError::UnknownKind {
                         path: path.to_path_buf(),
                         known: known_extensions(),
                     })?;
@@ -48,30 +46,6 @@ pub(crate) fn find(paths: &[&Path], split: Option<Split>) -> Result<Vec<Item>, D
         }
     }
     Ok(items)
-}
-
-/// What to take a directly named file of an unlisted ending for: text, unless the ending is that of
-/// a container no reader opens, which read as text would only report bad UTF-8.
-fn direct_kind(path: &Path) -> Option<(Format, Compression)> {
-    const CONTAINERS: &[&str] = &[
-        "zip", "tar", "bz2", "xz", "7z", "lz4", "br", "tgz", "parquet", "arrow", "feather", "bin",
-        "pdf", "docx", "epub",
-    ];
-    let lower = |path: &Path| Some(path.extension()?.to_str()?.to_ascii_lowercase());
-    let outer = lower(path);
-    let compression = match outer.as_deref() {
-        Some("gz") => Compression::Gzip,
-        Some("zst") => Compression::Zstd,
-        _ => Compression::None,
-    };
-    let inner = match compression {
-        Compression::None => outer,
-        _ => lower(Path::new(path.file_stem()?)),
-    };
-    match inner {
-        Some(inner) if CONTAINERS.contains(&inner.as_str()) => None,
-        _ => Some((Format::Text, compression)),
-    }
 }
 
 fn search(
@@ -123,6 +97,7 @@ fn search(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Format;
 
     fn names(items: &[Item], root: &Path) -> Vec<String> {
         let relative = |item: &Item| item.path.strip_prefix(root).unwrap().display().to_string();
@@ -182,7 +157,8 @@ mod tests {
         let zip = root.path().join("a.zip");
         fs::write(&csv, "x").unwrap();
         fs::write(&zip, "x").unwrap();
-        assert_eq!(find(&[&csv], None).unwrap()[0].format, Format::Text);
+        let comma = Format::Csv { delimiter: b',' };
+        assert_eq!(find(&[&csv], None).unwrap()[0].format, comma);
         assert!(matches!(
             find(&[&zip], None),
             Err(DataError::UnknownKind { .. })

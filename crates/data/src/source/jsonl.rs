@@ -8,18 +8,17 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor as
 
 use super::decompress::{open, read_error};
 use super::pieces::pieces;
-use super::{Item, Visitor};
+use super::{Item, Reading, Visitor};
 use crate::error::{BadRecord, DataError, Problem};
 
-/// The longest line held in memory.
-const MAX_LINE_BYTES: u64 = 256 << 20;
-/// At most so many of a line's field names are listed when the text field is missing.
+/// At most so many field names are listed when the text field is missing, and so much of each.
 const FIELDS_LISTED: usize = 20;
+const NAME_LISTED: usize = 60;
 
 /// Hands over the text of every line; blank lines are passed over.
 pub(crate) fn read(
     item: &Item,
-    text_field: &str,
+    reading: &Reading,
     visitor: &mut dyn Visitor,
 ) -> Result<(), DataError> {
     let bad = |line, problem| BadRecord {
@@ -27,22 +26,27 @@ pub(crate) fn read(
         line,
         problem,
     };
-    let mut source = open(item)?;
+    let mut source = open(item, &reading.limits)?;
+    let most = reading.limits.record_bytes;
     let mut buffer = Vec::new();
     let (mut lines, mut records) = (0_u64, 0_u64);
     loop {
         buffer.clear();
-        let mut limited = (&mut *source).take(MAX_LINE_BYTES + 1);
+        let mut limited = (&mut *source).take(most + 1);
         match limited.read_until(b'\n', &mut buffer) {
             Ok(0) => break,
             Ok(_) => {}
             Err(error) => return visitor.bad(read_error(item, lines, error)?),
         }
         let line = Some(lines + 1);
-        if buffer.len() as u64 > MAX_LINE_BYTES {
-            // What follows cannot be told from the rest of this line, so the file ends here.
-            let allowed = MAX_LINE_BYTES;
-            return visitor.bad(bad(line, Problem::TooLong { allowed }));
+        if buffer.len() as u64 > most {
+            if let Err(error) = source.skip_until(b'\n') {
+                return visitor.bad(read_error(item, lines, error)?);
+            }
+            lines += 1;
+            records += 1;
+            visitor.bad(bad(line, too_long(reading)))?;
+            continue;
         }
         lines += 1;
         let mut bytes = &buffer[..];
@@ -55,19 +59,58 @@ pub(crate) fn read(
             continue;
         }
         records += 1;
-        match text_of(bytes, text_field) {
-            Ok(text) => {
-                for piece in pieces(&text) {
-                    visitor.piece(piece)?;
-                }
-                visitor.end()?;
-            }
-            Err(problem) => visitor.bad(bad(line, problem))?,
-        }
+        give(bytes, reading, visitor, |problem| bad(line, problem))?;
     }
     match records {
         0 => visitor.bad(bad(None, Problem::EmptyFile)),
         _ => Ok(()),
+    }
+}
+
+/// Hands over the text of an object, or what is wrong with it.
+pub(super) fn give(
+    object: &[u8],
+    reading: &Reading,
+    visitor: &mut dyn Visitor,
+    bad: impl FnOnce(Problem) -> BadRecord,
+) -> Result<(), DataError> {
+    match text_of(object, &reading.text_field) {
+        Ok(text) => {
+            for piece in pieces(&text) {
+                visitor.piece(piece)?;
+            }
+            visitor.end()
+        }
+        Err(problem) => visitor.bad(bad(problem)),
+    }
+}
+
+/// What is wrong with a record beyond the limit.
+pub(super) fn too_long(reading: &Reading) -> Problem {
+    Problem::OverLimit {
+        what: "a record",
+        key: "data.limits.record_bytes",
+        allowed: reading.limits.record_bytes,
+        unit: "bytes",
+    }
+}
+
+/// Names for a message, at most so many and so much of each.
+pub(super) fn listed(names: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let short = |name: &str| match name.char_indices().nth(NAME_LISTED) {
+        Some((end, _)) => format!("{}..", &name[..end]),
+        None => name.to_owned(),
+    };
+    let mut names: Vec<String> = names
+        .take(FIELDS_LISTED + 1)
+        .map(|name| short(name.as_ref()))
+        .collect();
+    if names.len() > FIELDS_LISTED {
+        names[FIELDS_LISTED] = "..".to_owned();
+    }
+    match names.is_empty() {
+        true => "none".to_owned(),
+        false => names.join(", "),
     }
 }
 
@@ -91,10 +134,7 @@ fn text_of<'a>(line: &'a [u8], field: &str) -> Result<Cow<'a, str>, Problem> {
         }),
         Ok(Found::Missing(fields)) => Err(Problem::MissingField {
             field: field.to_owned(),
-            found: match fields.is_empty() {
-                true => "none".to_owned(),
-                false => fields.join(", "),
-            },
+            found: listed(fields.iter()),
         }),
         Err(error) if error.is_data() => Err(Problem::WrongType {
             what: "the line".to_owned(),
@@ -163,7 +203,7 @@ impl<'de> JsonVisitor<'de> for TextField<'_> {
                 found = Some(map.next_value_seed(TextValue)?);
             } else {
                 map.next_value::<IgnoredAny>()?;
-                if fields.len() < FIELDS_LISTED {
+                if fields.len() <= FIELDS_LISTED {
                     fields.push(key);
                 }
             }
@@ -301,6 +341,25 @@ mod tests {
         assert!(kept > 1000, "{kept}");
         assert_eq!(got.bad.len(), 1);
         assert_eq!(got.bad[0].problem, Problem::Truncated { lines: kept });
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_named_and_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let long = format!("{{\"text\": \"{}\"}}\n", "x".repeat(1 << 20));
+        let short = "{\"text\": \"a\"}\n";
+        std::fs::write(&path, [short, &long, short, &long].concat()).unwrap();
+        let item = &crate::source::find(&[&path], None).unwrap()[0];
+        let mut reading = Reading::of_field("text");
+        reading.limits.record_bytes = 1000;
+        let mut got = crate::source::tests::Collect::default();
+        read(item, &reading, &mut got).unwrap();
+        assert_eq!(got.documents, ["a", "a"]);
+        let lines: Vec<_> = got.bad.iter().map(|bad| bad.line.unwrap()).collect();
+        assert_eq!(lines, [2, 4]);
+        let said = got.bad[0].problem.to_string();
+        assert!(said.contains("data.limits.record_bytes = 1000"), "{said}");
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! The cuts depend on the text alone, so the tokens do too.
 
 pub(crate) mod cargo_deps;
+mod csv;
 mod decompress;
 mod find;
+mod json;
 mod jsonl;
-mod parquet;
+pub(crate) mod parquet;
 mod pieces;
 mod text;
 
@@ -18,6 +20,7 @@ pub(crate) use decompress::Compression;
 pub(crate) use find::find;
 pub(crate) use pieces::parts;
 
+use crate::config::{DataConfig, Limits};
 use crate::error::{BadRecord, DataError};
 
 /// What a file is made of.
@@ -27,6 +30,10 @@ pub(crate) enum Format {
     Text,
     /// Every line is a document.
     Jsonl,
+    /// Every element of an array is a document, or every line.
+    Json,
+    /// Every row is a document, its fields divided by this byte.
+    Csv { delimiter: u8 },
     /// Every row is a document.
     Parquet,
 }
@@ -64,45 +71,97 @@ pub(crate) trait Visitor {
     fn bad(&mut self, record: BadRecord) -> Result<(), DataError>;
 }
 
-/// Reads an item from front to back.
-pub(crate) fn read(
-    item: &Item,
-    text_field: &str,
-    visitor: &mut dyn Visitor,
-) -> Result<(), DataError> {
-    match item.format {
-        Format::Text => text::read(item, visitor),
-        Format::Jsonl => jsonl::read(item, text_field, visitor),
-        Format::Parquet => parquet::read(item, text_field, visitor),
+/// How items are read.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    /// The field or column that holds the text.
+    pub text_field: String,
+    pub limits: Limits,
+}
+
+impl Reading {
+    pub fn of(config: &DataConfig) -> Self {
+        Self {
+            text_field: config.text_field.clone(),
+            limits: config.limits.clone(),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn of_field(field: &str) -> Self {
+        Self {
+            text_field: field.to_owned(),
+            limits: Limits::default(),
+        }
     }
 }
 
-/// The format and compression that a file's name promises, if a reader takes it.
+/// Reads an item from front to back.
+pub(crate) fn read(
+    item: &Item,
+    reading: &Reading,
+    visitor: &mut dyn Visitor,
+) -> Result<(), DataError> {
+    match item.format {
+        Format::Text => text::read(item, reading, visitor),
+        Format::Jsonl => jsonl::read(item, reading, visitor),
+        Format::Json => json::read(item, reading, visitor),
+        Format::Csv { delimiter } => csv::read(item, delimiter, reading, visitor),
+        Format::Parquet => parquet::read(item, reading, visitor),
+    }
+}
+
+/// The format and compression of a file within a folder, by its name; `None` if it is passed over.
 pub(crate) fn kind(path: &Path) -> Option<(Format, Compression)> {
-    let extension = |path: &Path| Some(path.extension()?.to_str()?.to_ascii_lowercase());
-    let outer = extension(path)?;
-    let compression = match outer.as_str() {
-        "gz" => Compression::Gzip,
-        "zst" => Compression::Zstd,
-        _ => Compression::None,
+    let (compression, inner) = endings(path)?;
+    let format = format_of(&inner?, compression)?;
+    // Configuration and tables of numbers, more often than not; see `TEXT_EXTENSIONS`.
+    let is_passed_over = matches!(format, Format::Json | Format::Csv { .. });
+    (!is_passed_over).then_some((format, compression))
+}
+
+/// The format and compression of a file that is named directly: without an ending it is text.
+pub(crate) fn direct_kind(path: &Path) -> Option<(Format, Compression)> {
+    let (compression, inner) = endings(path)?;
+    let format = match inner {
+        Some(inner) => format_of(&inner, compression)?,
+        None => Format::Text,
     };
-    let inner = match compression {
-        Compression::None => outer,
-        _ => extension(Path::new(path.file_stem()?))?,
+    Some((format, compression))
+}
+
+/// The compression that a name promises, and the ending before that; `None` if it is not UTF-8.
+fn endings(path: &Path) -> Option<(Compression, Option<String>)> {
+    let ending = |path: &Path| match path.extension() {
+        Some(ending) => Some(Some(ending.to_str()?.to_ascii_lowercase())),
+        None => Some(None),
     };
-    match inner.as_str() {
-        "jsonl" | "ndjson" => Some((Format::Jsonl, compression)),
-        "parquet" if compression == Compression::None => Some((Format::Parquet, compression)),
-        inner if TEXT_EXTENSIONS.contains(&inner) => Some((Format::Text, compression)),
+    let outer = ending(path)?;
+    let compression = match outer.as_deref() {
+        Some("gz") => Compression::Gzip,
+        Some("zst") => Compression::Zstd,
+        _ => return Some((Compression::None, outer)),
+    };
+    Some((compression, ending(Path::new(path.file_stem()?))?))
+}
+
+fn format_of(ending: &str, compression: Compression) -> Option<Format> {
+    match ending {
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "json" => Some(Format::Json),
+        "csv" => Some(Format::Csv { delimiter: b',' }),
+        "tsv" => Some(Format::Csv { delimiter: b'\t' }),
+        "parquet" if compression == Compression::None => Some(Format::Parquet),
+        ending if TEXT_EXTENSIONS.contains(&ending) => Some(Format::Text),
         _ => None,
     }
 }
 
 /// Endings taken for text within a folder: prose, markup, and the languages code corpora are made
 /// of. Data formats (csv, json, xml, svg) are left out, for they are seldom what a language model
-/// is meant to learn; name such a file directly to read it.
+/// is meant to learn; a `.json`, `.csv` or `.tsv` file is read where it is named directly.
 pub(crate) const TEXT_EXTENSIONS: &[&str] = &[
-    "txt", "text", "md", "markdown", "rst", "tex", "org", "adoc", "html", "htm", "rs", "py", "c",
+    "txt", "text", "log", "md", "markdown", "rst", "tex", "org", "adoc", "html", "htm", "rs", "py", "c",
     "h", "cc", "cpp", "hpp", "cu", "cuh", "go", "java", "js", "ts", "jsx", "tsx", "rb", "sh",
     "lua", "hs", "ml", "scala", "swift", "kt", "cs", "php", "pl", "r", "jl", "zig", "wgsl", "glsl",
     "sql", "toml", "lean", "v", "el", "lisp", "scm", "clj", "erl", "ex", "dart", "f90",
@@ -111,7 +170,7 @@ pub(crate) const TEXT_EXTENSIONS: &[&str] = &[
 /// The endings that readers take, for messages.
 pub(crate) fn known_extensions() -> String {
     format!(
-        ".jsonl .ndjson .parquet .{} (text and JSONL also with .gz or .zst)",
+        ".jsonl .ndjson .json .csv .tsv .parquet .{} (all but Parquet also with .gz or .zst; .json, .csv and .tsv only where they are named directly)",
         TEXT_EXTENSIONS.join(" .")
     )
 }
@@ -159,7 +218,7 @@ pub(crate) mod tests {
         let items = find(&[&path], None).unwrap();
         assert_eq!(items.len(), 1);
         let mut collect = Collect::default();
-        read(&items[0], "text", &mut collect).unwrap();
+        read(&items[0], &Reading::of_field("text"), &mut collect).unwrap();
         collect
     }
 
@@ -174,6 +233,15 @@ pub(crate) mod tests {
         assert_eq!(of("a.parquet.gz"), None);
         assert_eq!(of("a.png"), None);
         assert_eq!(of("gz"), None);
+        assert_eq!(of("a.json"), None);
+        let direct = |name: &str| direct_kind(Path::new(name)).map(|(format, _)| format);
+        assert_eq!(direct("a.json"), Some(Format::Json));
+        assert_eq!(direct("a.csv.zst"), Some(Format::Csv { delimiter: b',' }));
+        assert_eq!(direct("README"), Some(Format::Text));
+        assert_eq!(direct("README.gz"), Some(Format::Text));
+        for name in ["a.xml", "a.zip", "a.parquet.gz", "a.2024-01", "a.ipynb"] {
+            assert_eq!(direct(name), None, "{name}");
+        }
         assert_eq!(of("a.gz"), None);
     }
 }

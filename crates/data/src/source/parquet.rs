@@ -1,16 +1,23 @@
 //! Reads a column of a Parquet file, one document a row.
 //!
-//! Snappy, gzip, LZ4 and Zstandard pages are read; other codecs are reported by name.
+//! Snappy, gzip, LZ4 and Zstandard pages are read; other codecs are reported by name. Where pages
+//! carry a checksum, it is compared.
+
+mod checked;
+mod pages;
+mod sizes;
 
 use std::fs::File;
 
 use parquet::basic::Type as PhysicalType;
-use parquet::column::reader::ColumnReader;
+use parquet::column::reader::{ColumnReader, get_column_reader};
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::{Item, Visitor};
+use self::checked::CheckedPages;
+pub use self::sizes::{ParquetSize, parquet_size};
+use super::{Item, Reading, Visitor, jsonl};
 use crate::error::{BadRecord, DataError, Problem};
 use crate::guarded::guarded;
 use crate::source::pieces::pieces;
@@ -21,7 +28,7 @@ const ROWS: usize = 256;
 /// Hands over the text of every row; a null is a bad record.
 pub(crate) fn read(
     item: &Item,
-    text_field: &str,
+    reading: &Reading,
     visitor: &mut dyn Visitor,
 ) -> Result<(), DataError> {
     let bad = |row: Option<u64>, problem| BadRecord {
@@ -29,13 +36,16 @@ pub(crate) fn read(
         line: row,
         problem,
     };
+    let damaged = |row: Option<u64>, message| bad(row, Problem::Parquet { message });
+    let text_field = reading.text_field.as_str();
     if item.bytes == 0 {
         return visitor.bad(bad(None, Problem::EmptyFile));
     }
     let file = File::open(&item.path).map_err(DataError::io(&item.path))?;
+    let pages_of = file.try_clone().map_err(DataError::io(&item.path))?;
     let reader = match step(|| SerializedFileReader::new(file)) {
         Ok(reader) => reader,
-        Err(problem) => return visitor.bad(bad(None, problem)),
+        Err(message) => return visitor.bad(damaged(None, message)),
     };
     let column = match text_column(&reader, text_field) {
         Ok(column) => column,
@@ -43,19 +53,30 @@ pub(crate) fn read(
     };
     let mut row = 0;
     for group in 0..reader.num_row_groups() {
-        let column = step(|| reader.get_row_group(group)?.get_column_reader(column));
+        let chunk = reader.metadata().row_group(group).columns().get(column);
+        let found = chunk.ok_or_else(|| "a row group without the column".to_owned());
+        let found = found.and_then(|chunk| {
+            step(|| Ok(pages::survey(&pages_of, chunk, reading.limits.page_bytes)))?
+        });
+        let pages = match found {
+            Ok(pages) => pages,
+            Err(message) => return visitor.bad(damaged(Some(row + 1), message)),
+        };
+        // Where values share their beginnings, each takes memory of its own.
+        let rows = if pages.prefixed { 1 } else { ROWS };
+        let column = step(|| open_column(&reader, group, column));
         let mut column = match column {
             Ok(ColumnReader::ByteArrayColumnReader(column)) => column,
             Ok(_) => continue, // the schema said otherwise, and it was checked above
-            Err(problem) => return visitor.bad(bad(Some(row + 1), problem)),
+            Err(message) => return visitor.bad(damaged(Some(row + 1), message)),
         };
         loop {
             let (mut values, mut levels) = (Vec::<ByteArray>::new(), Vec::<i16>::new());
-            let read = step(|| column.read_records(ROWS, Some(&mut levels), None, &mut values));
+            let read = step(|| column.read_records(rows, Some(&mut levels), None, &mut values));
             let records = match read {
                 Ok((0, _, _)) => break,
                 Ok((records, _, _)) => records,
-                Err(problem) => return visitor.bad(bad(Some(row + 1), problem)),
+                Err(message) => return visitor.bad(damaged(Some(row + 1), message)),
             };
             let nulls_possible = values.len() < records;
             let mut values = values.iter();
@@ -63,7 +84,7 @@ pub(crate) fn read(
                 row += 1;
                 let is_null = nulls_possible && levels.get(at).is_none_or(|&level| level == 0);
                 let value = if is_null { None } else { values.next() };
-                match text_of(value, text_field) {
+                match text_of(value, reading) {
                     Ok(text) => {
                         for piece in pieces(text) {
                             visitor.piece(piece)?;
@@ -81,22 +102,41 @@ pub(crate) fn read(
     }
 }
 
-/// Runs a step of the `parquet` crate. After an error or a panic the file is not read on.
-fn step<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Problem> {
-    let message = match guarded(step) {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "its pages are damaged".to_owned(),
+/// A column of a row group, its pages checked before they are decoded.
+fn open_column(
+    reader: &SerializedFileReader<File>,
+    group: usize,
+    column: usize,
+) -> Result<ColumnReader, ParquetError> {
+    let descriptor = reader.metadata().file_metadata().schema_descr().column(column);
+    let pages = CheckedPages {
+        pages: reader.get_row_group(group)?.get_column_page_reader(column)?,
+        levels: [
+            descriptor.max_rep_level() > 0,
+            descriptor.max_def_level() > 0,
+        ],
     };
-    Err(Problem::Parquet { message })
+    Ok(get_column_reader(descriptor, Box::new(pages)))
 }
 
-fn text_of<'a>(value: Option<&'a ByteArray>, field: &str) -> Result<&'a str, Problem> {
+/// Runs a step of the `parquet` crate. After an error or a panic the file is not read on.
+fn step<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    match guarded(step) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("its pages are damaged".to_owned()),
+    }
+}
+
+fn text_of<'a>(value: Option<&'a ByteArray>, reading: &Reading) -> Result<&'a str, Problem> {
     let value = value.ok_or_else(|| Problem::WrongType {
-        what: format!("the field \"{field}\""),
+        what: format!("the field \"{}\"", reading.text_field),
         found: "null".to_owned(),
         expected: "a string",
     })?;
+    if value.len() as u64 > reading.limits.record_bytes {
+        return Err(jsonl::too_long(reading));
+    }
     match std::str::from_utf8(value.data()) {
         Ok("") => Err(Problem::EmptyText),
         Ok(text) => Ok(text),
@@ -113,10 +153,9 @@ fn text_column(reader: &SerializedFileReader<File>, field: &str) -> Result<usize
     let columns = schema.columns();
     let found = columns.iter().position(|c| c.path().string() == field);
     let Some(index) = found else {
-        let names: Vec<String> = columns.iter().map(|c| c.path().string()).collect();
         return Err(Problem::MissingField {
             field: field.to_owned(),
-            found: names.join(", "),
+            found: jsonl::listed(columns.iter().map(|c| c.path().string())),
         });
     };
     let column = &columns[index];
@@ -220,7 +259,7 @@ mod tests {
             ),
         ] {
             let mut got = Collect::default();
-            read(item, field, &mut got).unwrap();
+            read(item, &Reading::of_field(field), &mut got).unwrap();
             assert_eq!(got.bad[0].problem.to_string(), said);
         }
         for end in 0..bytes.len() {

@@ -4,17 +4,21 @@ use std::io::BufRead;
 
 use super::decompress::{open, read_error};
 use super::pieces::{PIECE_BYTES, cut};
-use super::{Item, Visitor};
+use super::{Item, Reading, Visitor};
 use crate::error::{BadRecord, DataError, Problem};
 
 /// Streams the file in pieces; bytes that are not UTF-8, or a file without any, are a bad record.
-pub(crate) fn read(item: &Item, visitor: &mut dyn Visitor) -> Result<(), DataError> {
+pub(crate) fn read(
+    item: &Item,
+    reading: &Reading,
+    visitor: &mut dyn Visitor,
+) -> Result<(), DataError> {
     let bad = |line, problem| BadRecord {
         path: item.path.clone(),
         line,
         problem,
     };
-    let mut source = open(item)?;
+    let mut source = open(item, &reading.limits)?;
     let mut pending: Vec<u8> = Vec::new();
     let (mut offset, mut lines) = (0, 0);
     loop {
@@ -115,7 +119,7 @@ mod tests {
         std::fs::write(&path, &text).unwrap();
         let item = &crate::source::find(&[&path], None).unwrap()[0];
         let mut lengths = Lengths(Vec::new());
-        read(item, &mut lengths).unwrap();
+        read(item, &Reading::of_field("text"), &mut lengths).unwrap();
         let expected: Vec<usize> = pieces(&text).map(str::len).collect();
         assert!(expected.len() > 8);
         assert_eq!(lengths.0, expected);
@@ -151,7 +155,7 @@ mod tests {
             stop: true,
             ..Collect::default()
         };
-        let error = read(item, &mut stop).unwrap_err().to_string();
+        let error = read(item, &Reading::of_field("text"), &mut stop).unwrap_err().to_string();
         assert!(error.contains("empty.txt: the file is empty"), "{error}");
     }
 }

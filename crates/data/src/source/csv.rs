@@ -1,0 +1,196 @@
+//! Reads a column of a CSV or TSV file, one document a row.
+//!
+//! The first row names the columns. Fields are quoted as RFC 4180 says, in TSV too.
+
+use std::io::{self, Read};
+
+use super::decompress::{open, over_limit, read_error};
+use super::pieces::pieces;
+use super::{Item, Reading, Visitor, jsonl};
+use crate::error::{BadRecord, DataError, Problem};
+
+/// Bytes that the reader takes ahead of the row it is at.
+const AHEAD_BYTES: u64 = 64 << 10;
+
+/// Hands over the text of every row.
+pub(crate) fn read(
+    item: &Item,
+    delimiter: u8,
+    reading: &Reading,
+    visitor: &mut dyn Visitor,
+) -> Result<(), DataError> {
+    let bad = |row, problem| BadRecord {
+        path: item.path.clone(),
+        line: row,
+        problem,
+    };
+    let most = reading.limits.record_bytes.saturating_add(AHEAD_BYTES);
+    let source = Rows {
+        source: open(item, &reading.limits)?,
+        left: most,
+        over: jsonl::too_long(reading),
+    };
+    let mut rows = ::csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .has_headers(false)
+        .flexible(true)
+        .buffer_capacity(AHEAD_BYTES as usize)
+        .from_reader(source);
+    let mut fields = ::csv::ByteRecord::new();
+    let mut columns = None;
+    let mut row = 0;
+    loop {
+        rows.get_mut().left = most;
+        match rows.read_byte_record(&mut fields) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                let error = match error.into_kind() {
+                    ::csv::ErrorKind::Io(error) => error,
+                    other => io::Error::other(format!("{other:?}")),
+                };
+                let record = read_error(item, row, error)?;
+                return visitor.bad(BadRecord {
+                    line: Some(row + 1),
+                    ..record
+                });
+            }
+        }
+        let Some((index, count)) = columns else {
+            match column(&fields, &reading.text_field) {
+                Ok(index) => columns = Some((index, fields.len())),
+                Err(problem) => return visitor.bad(bad(None, problem)),
+            }
+            continue;
+        };
+        row += 1;
+        let found = match fields.get(index) {
+            Some(text) if fields.len() == count => text_of(text),
+            _ => Err(Problem::NotCsv {
+                message: format!("{} fields, the header has {count}", fields.len()),
+            }),
+        };
+        match found {
+            Ok(text) => {
+                for piece in pieces(text) {
+                    visitor.piece(piece)?;
+                }
+                visitor.end()?;
+            }
+            Err(problem) => visitor.bad(bad(Some(row), problem))?,
+        }
+    }
+    match row {
+        0 => visitor.bad(bad(None, Problem::EmptyFile)),
+        _ => Ok(()),
+    }
+}
+
+fn column(header: &::csv::ByteRecord, field: &str) -> Result<usize, Problem> {
+    let names = || header.iter().enumerate().map(|(at, name)| match at {
+        0 => name.strip_prefix(b"\xef\xbb\xbf").unwrap_or(name),
+        _ => name,
+    });
+    let found = names().position(|name| name == field.as_bytes());
+    found.ok_or_else(|| {
+        let names = names().map(String::from_utf8_lossy);
+        Problem::MissingField {
+            field: field.to_owned(),
+            found: jsonl::listed(names),
+        }
+    })
+}
+
+fn text_of(text: &[u8]) -> Result<&str, Problem> {
+    match std::str::from_utf8(text) {
+        Ok("") => Err(Problem::EmptyText),
+        Ok(text) => Ok(text),
+        Err(error) => Err(Problem::NotUtf8 {
+            offset: error.valid_up_to() as u64,
+            of: "field",
+        }),
+    }
+}
+
+/// Ends with an error where a row is beyond the limit.
+struct Rows<R> {
+    source: R,
+    /// Bytes that may still be read for the current row.
+    left: u64,
+    over: Problem,
+}
+
+impl<R: Read> Read for Rows<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(over_limit(self.over.clone()));
+        }
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let read = self.source.read(&mut buffer[..most])?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::source::tests::{Collect, collect};
+
+    #[test]
+    fn every_row_is_a_document() {
+        let text = b"\xef\xbb\xbftext,id\r\n\"a, \"\"b\"\"\n\",1\r\nc,2\n";
+        assert_eq!(collect("a.csv", text).documents, ["a, \"b\"\n", "c"]);
+        let tsv = b"id\ttext\n1\ta, b\n2\tc\n";
+        assert_eq!(collect("a.tsv", tsv).documents, ["a, b", "c"]);
+        let gz = crate::source::decompress::tests::gzip(tsv);
+        assert_eq!(collect("a.tsv.gz", &gz).documents, ["a, b", "c"]);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_row() {
+        let got = collect("a.csv", b"id,text\n1\n2,b\n3,\n4,\xff\n5,e,f\n");
+        assert_eq!(got.documents, ["b"]);
+        let said: Vec<String> = got
+            .bad
+            .iter()
+            .map(|bad| format!("{} {}", bad.line.unwrap(), bad.problem))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "1 not CSV: 1 fields, the header has 2",
+                "3 the text is empty",
+                "4 not UTF-8 at byte 0 of the field",
+                "5 not CSV: 3 fields, the header has 2",
+            ]
+        );
+        let said = collect("a.csv", b"id,body\n1,a\n").bad[0].to_string();
+        assert!(said.contains("no field \"text\"; the fields here are: id, body"), "{said}");
+        assert_eq!(collect("a.csv", b"id,text\n").bad[0].problem, Problem::EmptyFile);
+        assert_eq!(collect("a.csv", b"").bad[0].problem, Problem::EmptyFile);
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_is_held_to_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        let open = [b"text\n\"".to_vec(), vec![b'x'; 1 << 20]].concat();
+        std::fs::write(&path, open).unwrap();
+        let item = &crate::source::find(&[&path], None).unwrap()[0];
+        let limits = Limits {
+            record_bytes: 1000,
+            ..Limits::default()
+        };
+        let reading = Reading {
+            limits,
+            ..Reading::of_field("text")
+        };
+        let mut got = Collect::default();
+        crate::source::read(item, &reading, &mut got).unwrap();
+        let said = got.bad[0].to_string();
+        assert!(said.contains("a record of more than 1000 bytes"), "{said}");
+        assert!(said.contains("data.limits.record_bytes"), "{said}");
+    }
+}

@@ -1,0 +1,221 @@
+//! Reads a `.json` file: an array of objects, each with a document in its text field, or lines of
+//! objects by another name.
+//!
+//! An array is divided into its elements by counting brackets outside of strings, one element in
+//! memory at a time; each is then read as a line of JSON Lines is.
+
+use std::io::{self, BufRead};
+
+use super::decompress::{open, read_error};
+use super::jsonl::{self, give};
+use super::{Item, Reading, Visitor};
+use crate::error::{BadRecord, DataError, Problem};
+
+/// Hands over the text of every element, or of every line where the file is no array.
+pub(crate) fn read(
+    item: &Item,
+    reading: &Reading,
+    visitor: &mut dyn Visitor,
+) -> Result<(), DataError> {
+    let mut elements = Elements {
+        source: open(item, &reading.limits)?,
+        most: reading.limits.record_bytes,
+    };
+    let bad = |line, problem| BadRecord {
+        path: item.path.clone(),
+        line,
+        problem,
+    };
+    match elements.begin() {
+        Ok(Beginning::Array) => {}
+        Ok(Beginning::Object) => return jsonl::read(item, reading, visitor),
+        Ok(Beginning::Nothing) => return visitor.bad(bad(None, Problem::EmptyFile)),
+        Ok(Beginning::Other(found)) => {
+            let found = format!("the file begins with {:?}", char::from(found));
+            let expected = "an array of objects, or an object a line";
+            return visitor.bad(bad(None, Problem::NotRecords { found, expected }));
+        }
+        Err(error) => return visitor.bad(read_error(item, 0, error)?),
+    }
+    let mut element = Vec::new();
+    let mut row = 0;
+    loop {
+        row += 1;
+        match elements.next(&mut element) {
+            Ok(Next::Element) => give(&element, reading, visitor, |problem| {
+                bad(Some(row), problem)
+            })?,
+            Ok(Next::TooLong) => visitor.bad(bad(Some(row), jsonl::too_long(reading)))?,
+            Ok(Next::End) if row == 1 => return visitor.bad(bad(None, Problem::EmptyFile)),
+            Ok(Next::End) => return Ok(()),
+            Ok(Next::Wrong(message)) => {
+                let message = message.to_owned();
+                let problem = Problem::NotJson { column: 0, message };
+                return visitor.bad(bad(Some(row), problem));
+            }
+            Err(error) => return visitor.bad(read_error(item, row - 1, error)?),
+        }
+    }
+}
+
+enum Beginning {
+    Array,
+    Object,
+    Nothing,
+    Other(u8),
+}
+
+enum Next {
+    Element,
+    /// An element beyond the limit, which was passed over.
+    TooLong,
+    End,
+    Wrong(&'static str),
+}
+
+/// The elements of an array.
+struct Elements {
+    source: Box<dyn BufRead>,
+    most: u64,
+}
+
+impl Elements {
+    /// Reads the byte that an array begins with.
+    fn begin(&mut self) -> io::Result<Beginning> {
+        if self.source.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
+            self.source.consume(3);
+        }
+        Ok(match self.peek()? {
+            Some(b'[') => {
+                self.source.consume(1);
+                Beginning::Array
+            }
+            Some(b'{') => Beginning::Object,
+            Some(other) => Beginning::Other(other),
+            None => Beginning::Nothing,
+        })
+    }
+
+    /// Reads the next element and the comma or bracket behind it.
+    fn next(&mut self, element: &mut Vec<u8>) -> io::Result<Next> {
+        element.clear();
+        let (mut depth, mut in_string, mut escaped) = (0_u64, false, false);
+        let mut bytes = 0_u64;
+        match self.peek()? {
+            Some(b']') => return self.end(),
+            None => return Ok(Next::Wrong("the array has no end")),
+            Some(_) => {}
+        }
+        loop {
+            let available = fill(&mut *self.source)?;
+            if available.is_empty() {
+                return Ok(Next::Wrong("the array has no end"));
+            }
+            let mut end = None;
+            for (at, byte) in available.iter().enumerate() {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' if in_string => escaped = true,
+                    b'"' => in_string = !in_string,
+                    _ if in_string => {}
+                    b'[' | b'{' => depth += 1,
+                    b',' | b']' if depth == 0 => {
+                        end = Some((at, *byte));
+                        break;
+                    }
+                    b']' | b'}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
+            let taken = end.map_or(available.len(), |(at, _)| at);
+            bytes += taken as u64;
+            if bytes <= self.most {
+                element.extend_from_slice(&available[..taken]);
+            }
+            match end {
+                None => self.source.consume(taken),
+                Some((_, byte)) => {
+                    // The closing bracket is left for the next call.
+                    self.source.consume(taken + usize::from(byte == b','));
+                    return Ok(match bytes <= self.most {
+                        true => Next::Element,
+                        false => Next::TooLong,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads the closing bracket, behind which nothing may be.
+    fn end(&mut self) -> io::Result<Next> {
+        self.source.consume(1);
+        Ok(match self.peek()? {
+            None => Next::End,
+            Some(_) => Next::Wrong("there is more after the array"),
+        })
+    }
+
+    /// The next byte that is no white space.
+    fn peek(&mut self) -> io::Result<Option<u8>> {
+        loop {
+            let available = fill(&mut *self.source)?;
+            match available.iter().position(|byte| !byte.is_ascii_whitespace()) {
+                Some(at) => {
+                    let byte = available[at];
+                    self.source.consume(at);
+                    return Ok(Some(byte));
+                }
+                None if available.is_empty() => return Ok(None),
+                None => {
+                    let length = available.len();
+                    self.source.consume(length);
+                }
+            }
+        }
+    }
+}
+
+fn fill(source: &mut dyn BufRead) -> io::Result<&[u8]> {
+    loop {
+        match source.fill_buf() {
+            Ok(_) => return source.fill_buf(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::source::tests::collect;
+
+    #[test]
+    fn every_element_of_an_array_is_a_document() {
+        let text = br#" [ {"id": [1, {"text": "]"}], "text": "a, \"]} \\"},
+            {"text": "b"},{"text":"c" } ]
+        "#;
+        assert_eq!(collect("a.json", text).documents, ["a, \"]} \\", "b", "c"]);
+        let lines = b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
+        assert_eq!(collect("a.json", lines).documents, ["a", "b"]);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_row() {
+        for (text, row, expected) in [
+            (&br#"[{"text": "a"}, 3]"#[..], Some(2), "is a number, expected a JSON object"),
+            (br#"[{"text": "a"}, ]"#, Some(2), "not JSON"),
+            (br#"[{"text": "a"} {"text": "b"}]"#, Some(1), "trailing"),
+            (br#"[{"text": "a"}, {"text": "#, Some(2), "the array has no end"),
+            (br#"[{"text": "a"}] x"#, Some(2), "there is more after the array"),
+            (b"[]", None, "the file is empty"),
+            (b" ", None, "the file is empty"),
+            (b"text", None, "begins with 't', expected an array of objects"),
+        ] {
+            let got = collect("a.json", text);
+            assert_eq!(got.bad.len(), 1, "{expected}: {:?}", got.bad);
+            assert_eq!(got.bad[0].line, row, "{expected}");
+            let said = got.bad[0].problem.to_string();
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+}
