@@ -40,6 +40,16 @@ pub enum EvalError {
         row: usize,
         message: String,
     },
+    /// What a file stands for takes too much memory for its size.
+    #[error(
+        "{path}: {what} more than {allowed} bytes of memory, which is 4 times the file's size and 256 MiB; divide the file or leave columns out",
+        path = path.display()
+    )]
+    TooLarge {
+        path: PathBuf,
+        what: &'static str,
+        allowed: u64,
+    },
     /// A field of a row is missing or is not what the task reads there.
     #[error("{path}, row {row}, field {field:?}: found {found}, expected {expected}", path = path.display())]
     Field {

@@ -16,6 +16,9 @@ use crate::windows;
 
 /// Tokens, padding included, that pass through the model at once.
 pub(crate) const BATCH_TOKENS: usize = 2048;
+/// Tokens of windows that are sorted and batched together; a long text has more, and each takes some
+/// forty bytes here.
+const GROUP_TOKENS: usize = 1 << 18;
 
 /// Inputs, and the outputs wanted.
 #[derive(Clone, Copy, Debug)]
@@ -118,39 +121,19 @@ impl<M: TokenModel> TokenScorer<M> {
         requests: impl Iterator<Item = (Vec<u32>, Vec<u32>)>,
         progress: &dyn Progress,
     ) -> Result<Vec<Scored>, EvalError> {
-        let mut rows: Vec<Pending> = Vec::new();
-        let mut by_inputs: HashMap<Vec<u32>, usize> = HashMap::new();
-        let mut sums = Vec::new();
-        for (request, (inputs, predicted)) in requests.enumerate() {
-            let at = *by_inputs.entry(inputs).or_insert_with_key(|inputs| {
-                rows.push(Pending {
-                    inputs: inputs.clone(),
-                    wanted: Vec::new(),
-                    requests: Vec::new(),
-                });
-                rows.len() - 1
-            });
-            let row = &mut rows[at];
-            let first = row.inputs.len() - predicted.len();
-            row.wanted.extend(
-                predicted
-                    .iter()
-                    .enumerate()
-                    .map(|(i, token)| (first + i, *token)),
-            );
-            row.requests.extend(predicted.iter().map(|_| request));
-            sums.push(Scored {
-                log_likelihood: 0.0,
-                is_greedy: true,
-            });
-        }
-        drop(by_inputs);
-        rows.sort_by(|a, b| {
-            let by_length = b.inputs.len().cmp(&a.inputs.len());
-            by_length.then_with(|| a.inputs.cmp(&b.inputs))
-        });
+        let (rows, sums) = rows(requests);
         progress.start(rows.iter().map(|row| row.inputs.len() as u64).sum());
-        let mut rest = &rows[..];
+        self.score_rows(&rows, sums, progress)
+    }
+
+    /// Adds the scores of all rows to the sums.
+    fn score_rows(
+        &self,
+        rows: &[Pending],
+        mut sums: Vec<Scored>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Scored>, EvalError> {
+        let mut rest = rows;
         while let Some(longest) = rest.first() {
             let size = (self.batch_tokens / longest.inputs.len()).clamp(1, rest.len());
             let (batch, after) = rest.split_at(size);
@@ -236,21 +219,35 @@ impl<M: TokenModel> Scorer for TokenScorer<M> {
             .map(|text| Ok(tokenizer.encode(text)?))
             .collect::<Result<_, EvalError>>()?;
         let (prefix, max_length) = (self.tokenizer.prefix(), self.model.max_length());
-        let mut scores = Vec::with_capacity(texts.len());
-        let mut windows = Vec::new();
-        for (text, tokens) in encoded.into_iter().enumerate() {
-            let of_text = windows::rolling(&tokens, prefix, max_length);
-            windows.extend(of_text.into_iter().map(|window| (text, window)));
-            scores.push(RollingScore {
+        let mut scores: Vec<RollingScore> = encoded
+            .iter()
+            .map(|tokens| RollingScore {
                 log_likelihood: 0.0,
                 tokens: tokens.len() as u64,
-            });
-        }
-        let texts: Vec<usize> = windows.iter().map(|(text, _)| *text).collect();
-        let windows = windows.into_iter().map(|(_, window)| window);
-        let windows = windows.map(|window| (window.inputs, window.predicted));
-        for (text, sum) in texts.into_iter().zip(self.sums(windows, progress)?) {
-            scores[text].log_likelihood += sum.log_likelihood;
+            })
+            .collect();
+        let windows = || {
+            let texts = encoded.iter().enumerate();
+            texts.flat_map(|(text, tokens)| {
+                let windows = windows::rolling(tokens, prefix, max_length);
+                windows.map(move |window| (text, window))
+            })
+        };
+        progress.start(windows().map(|(_, window)| window.inputs.len() as u64).sum());
+        let mut windows = windows().peekable();
+        while windows.peek().is_some() {
+            let (mut texts, mut group, mut tokens) = (Vec::new(), Vec::new(), 0);
+            while tokens < GROUP_TOKENS
+                && let Some((text, window)) = windows.next()
+            {
+                tokens += window.inputs.len();
+                texts.push(text);
+                group.push((window.inputs, window.predicted));
+            }
+            let (rows, sums) = rows(group.into_iter());
+            for (text, sum) in texts.iter().zip(self.score_rows(&rows, sums, progress)?) {
+                scores[*text].log_likelihood += sum.log_likelihood;
+            }
         }
         Ok(scores)
     }
@@ -314,6 +311,44 @@ impl<M: TokenModel> TokenScorer<M> {
             max_tokens,
         })
     }
+}
+
+/// The rows of these requests, the longest first, and a sum for each request.
+fn rows(
+    requests: impl Iterator<Item = (Vec<u32>, Vec<u32>)>,
+) -> (Vec<Pending>, Vec<Scored>) {
+    let mut rows: Vec<Pending> = Vec::new();
+    let mut by_inputs: HashMap<Vec<u32>, usize> = HashMap::new();
+    let mut sums = Vec::new();
+    for (request, (inputs, predicted)) in requests.enumerate() {
+        let at = *by_inputs.entry(inputs).or_insert_with_key(|inputs| {
+            rows.push(Pending {
+                inputs: inputs.clone(),
+                wanted: Vec::new(),
+                requests: Vec::new(),
+            });
+            rows.len() - 1
+        });
+        let row = &mut rows[at];
+        let first = row.inputs.len() - predicted.len();
+        row.wanted.extend(
+            predicted
+                .iter()
+                .enumerate()
+                .map(|(i, token)| (first + i, *token)),
+        );
+        row.requests.extend(predicted.iter().map(|_| request));
+        sums.push(Scored {
+            log_likelihood: 0.0,
+            is_greedy: true,
+        });
+    }
+    drop(by_inputs);
+    rows.sort_by(|a, b| {
+        let by_length = b.inputs.len().cmp(&a.inputs.len());
+        by_length.then_with(|| a.inputs.cmp(&b.inputs))
+    });
+    (rows, sums)
 }
 
 /// What stands before a stop text, all if it does not come. The harness cuts at one after the other.

@@ -18,28 +18,32 @@ pub struct Window {
 ///
 /// # Panics
 /// If `max_length` is 0.
-pub fn rolling(tokens: &[u32], prefix: u32, max_length: usize) -> Vec<Window> {
+pub fn rolling(
+    tokens: &[u32],
+    prefix: u32,
+    max_length: usize,
+) -> impl Iterator<Item = Window> + '_ {
     assert!(max_length > 0, "a model without context");
-    let mut windows = Vec::new();
     let first = tokens.len().min(max_length);
-    if first > 0 {
-        let mut inputs = vec![prefix];
-        inputs.extend(&tokens[..first - 1]);
-        windows.push(Window {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == tokens.len() {
+            return None;
+        }
+        let from = done;
+        done = match from {
+            0 => first,
+            _ => (from + max_length).min(tokens.len()),
+        };
+        let inputs = match from {
+            0 => [&[prefix], &tokens[..first - 1]].concat(),
+            _ => tokens[done - max_length - 1..done - 1].to_vec(),
+        };
+        Some(Window {
             inputs,
-            predicted: tokens[..first].to_vec(),
-        });
-    }
-    let mut done = first;
-    while done < tokens.len() {
-        let end = (done + max_length).min(tokens.len());
-        windows.push(Window {
-            inputs: tokens[end - max_length - 1..end - 1].to_vec(),
-            predicted: tokens[done..end].to_vec(),
-        });
-        done = end;
-    }
-    windows
+            predicted: tokens[from..done].to_vec(),
+        })
+    })
 }
 
 #[cfg(test)]
@@ -70,7 +74,6 @@ mod tests {
             let tokens: Vec<u32> = (1..=*n).collect();
             let found = rolling(&tokens, 0, *max_length);
             let found: Vec<Expected2> = found
-                .into_iter()
                 .map(|window| (window.inputs, window.predicted))
                 .collect();
             let expected: Vec<Expected2> = expected

@@ -90,7 +90,7 @@ fn absurd_lengths_are_named() {
     let mut damaged = bytes.clone();
     damaged[length..length + 8].copy_from_slice(&(1i64 << 60).to_le_bytes());
     let found = error(&damaged);
-    let expected = "decompresses to 1152921504606846976, for which there is no memory";
+    let expected = "decompresses to 1152921504606846976; allowed: ";
     assert!(found.contains(expected), "{found}");
     // The footer's length stands before the last six bytes.
     let mut damaged = bytes.clone();
@@ -107,4 +107,25 @@ fn absurd_lengths_are_named() {
         found.contains("a part of 1000000 bytes from byte 0"),
         "{found}"
     );
+}
+
+#[test]
+fn rows_out_of_proportion_to_their_file_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        read(&path).unwrap_err().to_string()
+    };
+    // A row of 17 MB, and rows of numbers that take 16 times their text.
+    let long = format!("{{\"text\": \"{}\"}}", "x".repeat(17 << 20));
+    for (name, text) in [("long.jsonl", long.clone()), ("long.json", format!("[{long}]"))] {
+        let said = refused(name, &text);
+        assert!(said.contains("row 1: more than 16777216 bytes"), "{said}");
+    }
+    let numbers = format!("{{\"a\":[{}1]}}", "1,".repeat(4 << 20));
+    let said = refused("numbers.jsonl", &[numbers.as_str(); 3].join("\n"));
+    assert!(said.contains("the file's rows take more than"), "{said}");
+    let said = refused("numbers.json", &format!("[{}]", [numbers.as_str(); 3].join(",")));
+    assert!(said.contains("the file's rows take more than"), "{said}");
 }

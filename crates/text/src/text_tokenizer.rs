@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use iiet_data::{parse_tokenizer, untrusted};
+use iiet_data::{Words, parse_tokenizer, untrusted};
 use iiet_files::read_regular;
 use tokenizers::Tokenizer;
 
@@ -24,6 +24,17 @@ pub struct TextTokenizer {
     /// BOS, else EOS: what stands before a text that has no context.
     prefix: u32,
     prefix_text: String,
+    words: Option<ByWords>,
+}
+
+/// The way to encode long texts, where the tokenizer is of a known kind: the `tokenizers` crate takes
+/// some two hundred bytes of memory for each byte of text.
+struct ByWords {
+    words: Words,
+    /// Texts with one of these are encoded in full, because they are not divided at words alone.
+    added: Vec<String>,
+    /// What the post-processor adds.
+    around: Template,
 }
 
 impl TextTokenizer {
@@ -74,7 +85,9 @@ impl TextTokenizer {
         }
         let prefix_text = untrusted(|| inner.decode(&[prefix], false))
             .map_err(|error| failed(error.to_string()))?;
+        let words = ByWords::of(&bytes, &inner);
         Ok(Self {
+            words,
             inner,
             hash: blake3::hash(&bytes),
             path,
@@ -125,6 +138,17 @@ impl TextTokenizer {
     }
 
     fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+        if let Some(by_words) = &self.words
+            && by_words.added.iter().all(|added| !text.contains(added))
+        {
+            let around = self.template.as_ref().unwrap_or(&by_words.around);
+            let ids = untrusted(|| by_words.words.encode(text, self.inner.get_model()))
+                .map_err(|error| self.failed(&error))?;
+            return Ok(match add_special {
+                true => [&around.before[..], &ids, &around.after].concat(),
+                false => ids,
+            });
+        }
         let by_post_processor = add_special && self.template.is_none();
         let encoding = untrusted(|| self.inner.encode_fast(text, by_post_processor))
             .map_err(|error| self.failed(&error))?;
@@ -156,6 +180,30 @@ impl TextTokenizer {
             path: self.path.clone(),
             message: error.to_string(),
         }
+    }
+}
+
+impl ByWords {
+    fn of(json: &[u8], inner: &Tokenizer) -> Option<Self> {
+        let words = Words::of(json)?;
+        let ids = |special| {
+            let encoding = untrusted(|| inner.encode_fast("a", special)).ok()?;
+            Some(encoding.get_ids().to_vec())
+        };
+        let (plain, whole) = (ids(false)?, ids(true)?);
+        if plain.is_empty() {
+            return None;
+        }
+        let at = whole.windows(plain.len()).position(|part| part == plain)?;
+        let added = inner.get_added_tokens_decoder().into_values();
+        Some(Self {
+            words,
+            added: added.map(|token| token.content).collect(),
+            around: Template {
+                before: whole[..at].to_vec(),
+                after: whole[at + plain.len()..].to_vec(),
+            },
+        })
     }
 }
 

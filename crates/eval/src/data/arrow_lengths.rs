@@ -2,13 +2,11 @@
 //!
 //! `arrow-ipc` takes what a footer and a compressed buffer declare on trust, and where there is not so
 //! much memory the process ends. So a file is walked through first: every part that a length names must
-//! lie in the file, and what a buffer says that it decompresses to must be there to be had.
+//! lie in the file, and what buffers say that they decompress to must be in proportion to the file.
 //!
 //! A message is a length, metadata that tells the length of its body, and the body. The stream form is
 //! messages one after the other; the file form has a footer with the place of each
 //! (<https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc>).
-
-use std::hint::black_box;
 
 use arrow_ipc::reader::read_footer_length;
 use arrow_ipc::{Message, MessageHeader, RecordBatch, root_as_footer, root_as_message};
@@ -18,18 +16,19 @@ pub(super) const FILE: &[u8] = b"ARROW1";
 /// What stands before a message's length, since version 0.15 of the format.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
-/// Whether every length in a file can be true.
+/// Whether every length in a file can be true, and compressed buffers become at most so many bytes.
 ///
 /// # Errors
 /// What is wrong, in words.
-pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+pub(super) fn check(bytes: &[u8], most: u64) -> Result<(), String> {
+    let mut left = most;
     match bytes.starts_with(FILE) {
-        true => check_file(bytes),
-        false => check_stream(bytes),
+        true => check_file(bytes, &mut left),
+        false => check_stream(bytes, &mut left),
     }
 }
 
-fn check_file(bytes: &[u8]) -> Result<(), String> {
+fn check_file(bytes: &[u8], left: &mut u64) -> Result<(), String> {
     let (before, tail) = bytes.split_last_chunk().ok_or("it has no footer")?;
     let length = read_footer_length(*tail).map_err(|error| error.to_string())?;
     let footer = before.len().checked_sub(length).map(|from| &before[from..]);
@@ -45,12 +44,12 @@ fn check_file(bytes: &[u8]) -> Result<(), String> {
         let metadata = part(bytes, block.offset(), metadata)?;
         // The length once more, after the continuation mark or without one.
         let metadata = metadata.strip_prefix(&CONTINUATION).unwrap_or(metadata);
-        check_message(message(metadata.get(4..).unwrap_or_default())?, body)?;
+        check_message(message(metadata.get(4..).unwrap_or_default())?, body, left)?;
     }
     Ok(())
 }
 
-fn check_stream(mut bytes: &[u8]) -> Result<(), String> {
+fn check_stream(mut bytes: &[u8], left: &mut u64) -> Result<(), String> {
     loop {
         bytes = bytes.strip_prefix(&CONTINUATION).unwrap_or(bytes);
         let Some((length, rest)) = bytes.split_first_chunk() else {
@@ -64,7 +63,7 @@ fn check_stream(mut bytes: &[u8]) -> Result<(), String> {
         let rest = &rest[metadata.len()..];
         let message = message(metadata)?;
         let body = part(rest, 0, message.bodyLength())?;
-        check_message(message, body)?;
+        check_message(message, body, left)?;
         bytes = &rest[body.len()..];
     }
 }
@@ -73,7 +72,7 @@ fn message(metadata: &[u8]) -> Result<Message<'_>, String> {
     root_as_message(metadata).map_err(|error| format!("a message's metadata: {error}"))
 }
 
-fn check_message(message: Message<'_>, body: &[u8]) -> Result<(), String> {
+fn check_message(message: Message<'_>, body: &[u8], left: &mut u64) -> Result<(), String> {
     let batch = match message.header_type() {
         MessageHeader::RecordBatch => message.header_as_record_batch(),
         MessageHeader::DictionaryBatch => message
@@ -81,10 +80,10 @@ fn check_message(message: Message<'_>, body: &[u8]) -> Result<(), String> {
             .and_then(|dictionary| dictionary.data()),
         _ => None,
     };
-    batch.map_or(Ok(()), |batch| check_buffers(batch, body))
+    batch.map_or(Ok(()), |batch| check_buffers(batch, body, left))
 }
 
-fn check_buffers(batch: RecordBatch<'_>, body: &[u8]) -> Result<(), String> {
+fn check_buffers(batch: RecordBatch<'_>, body: &[u8], left: &mut u64) -> Result<(), String> {
     for buffer in batch.buffers().into_iter().flatten() {
         let buffer = part(body, buffer.offset(), buffer.length())?;
         if batch.compression().is_none() || buffer.is_empty() {
@@ -94,15 +93,13 @@ fn check_buffers(batch: RecordBatch<'_>, body: &[u8]) -> Result<(), String> {
             .first_chunk()
             .ok_or("a compressed buffer without its length")?;
         // -1 says that it is not compressed; other negative numbers are refused in reading.
-        let Ok(length) = usize::try_from(i64::from_le_bytes(*length)) else {
+        let Ok(length) = u64::try_from(i64::from_le_bytes(*length)) else {
             continue;
         };
         // Reading will ask for as much, and cannot be told no.
-        let mut memory: Vec<u8> = Vec::new();
-        let had = black_box(&mut memory).try_reserve_exact(length);
-        had.map_err(|_| {
+        *left = left.checked_sub(length).ok_or_else(|| {
             format!(
-                "a buffer of {} bytes that decompresses to {length}, for which there is no memory",
+                "a buffer of {} bytes that decompresses to {length}; allowed: {left} more, or 4 times the file's size and 256 MiB in all",
                 buffer.len()
             )
         })?;

@@ -29,7 +29,7 @@ fn halves(document: &Document) -> Result<(&str, &str), EvalError> {
     let sentence = document.text("sentence")?;
     let halves = sentence.split_once('_');
     halves.ok_or_else(|| {
-        let found = document.fields().get("sentence");
+        let found = document.field("sentence");
         document.wrong("sentence", found, "a sentence with a blank, _")
     })
 }
