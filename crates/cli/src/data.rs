@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use iiet_data::{Corpus, DataError, MixedBatches, inspect, prepare_corpus};
+use iiet_data::{Corpus, DataError, MixedBatches, find_prepared, inspect, prepare_corpus};
 use iiet_train::{DataProgress, RunConfig};
 
 use crate::print::outln;
@@ -28,7 +28,7 @@ pub(crate) struct Prepare {
 
 #[derive(clap::Args)]
 pub(crate) struct Inspect {
-    /// A prepared folder, or a token file.
+    /// A prepared folder, a folder that holds some, or a token file.
     #[arg(required_unless_present = "config")]
     path: Option<PathBuf>,
     /// Instead of a path: all that a configuration trains on, with the shares of a mixture.
@@ -52,10 +52,17 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
             json,
             ..
         }) => {
-            let inspection = inspect(path)?;
-            match json {
-                true => outln!("{}", serde_json::to_string_pretty(&inspection)?),
-                false => outln!("{inspection}"),
+            let found = find_prepared(path)?;
+            let inspections = found
+                .iter()
+                .map(|path| inspect(path))
+                .collect::<Result<Vec<_>, _>>()?;
+            match (&inspections[..], json) {
+                ([one], true) => outln!("{}", serde_json::to_string_pretty(one)?),
+                (several, true) => outln!("{}", serde_json::to_string_pretty(several)?),
+                (several, false) => several
+                    .iter()
+                    .try_for_each(|inspection| outln!("{inspection}")),
             }
         }
         Command::Inspect(Inspect {
@@ -128,7 +135,9 @@ struct Share {
 fn shares(config: &RunConfig, corpus: &Corpus) -> Result<Vec<Share>, DataError> {
     let (train, seq) = (&config.train, config.model.seq_len);
     let batches = MixedBatches::new(&corpus.train(), train.batch, seq, train.seed)?;
-    let epochs = batches.epochs_before(train.steps * train.accumulation as u64);
+    // A configuration may ask for more than 64 bits count; the figure is then a lower bound.
+    let micro_batches = train.steps.saturating_mul(train.accumulation as u64);
+    let epochs = batches.epochs_before(micro_batches);
     let figures = batches.shares().into_iter().zip(epochs);
     let sources = corpus.sources.iter().zip(batches.sources());
     Ok(sources

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use iiet_files::read_regular;
 use serde::{Deserialize, Serialize};
 
 use crate::config::DataConfig;
@@ -79,7 +80,7 @@ impl Manifest {
     /// # Errors
     /// If the file cannot be read or is not a manifest.
     pub fn open(path: &Path) -> Result<Self, DataError> {
-        let bytes = std::fs::read(path).map_err(DataError::io(path))?;
+        let bytes = read_regular(path).map_err(DataError::io(path))?;
         serde_json::from_slice(&bytes).map_err(|error| DataError::Inconsistent {
             path: path.to_path_buf(),
             what: "the manifest",

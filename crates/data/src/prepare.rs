@@ -111,13 +111,25 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
         }
     }
     fs::create_dir(&partial).map_err(DataError::io(&partial))?;
-    let built = build(config, source.clone(), opened.as_ref(), key.clone(), &partial, progress);
+    let built = build(
+        config,
+        source.clone(),
+        opened.as_ref(),
+        key.clone(),
+        &partial,
+        progress,
+    );
     let built = built.and_then(|()| {
         // The folder is named by what the source held before it was read.
         match key::key(config, &source, opened.as_ref(), progress)? == key {
             true => Ok(()),
             false => Err(DataError::SourceRewritten {
-                path: config.source.paths().first().unwrap_or(&Path::new("")).to_path_buf(),
+                path: config
+                    .source
+                    .paths()
+                    .first()
+                    .unwrap_or(&Path::new(""))
+                    .to_path_buf(),
             }),
         }
     });

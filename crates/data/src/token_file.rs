@@ -31,6 +31,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use iiet_files::open_regular;
+
 use crate::error::DataError;
 use crate::read_at::read_exact_at;
 use crate::tokenizer::MAX_VOCAB;
@@ -103,7 +105,7 @@ impl TokenFile {
     /// # Errors
     /// [`DataError::Damaged`] says which field is wrong; [`DataError::Io`] if there is no such file.
     pub fn open(path: &Path) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::io(path))?;
+        let file = open_regular(path).map_err(DataError::io(path))?;
         let metadata = file.metadata().map_err(DataError::io(path))?;
         let opened = Opened {
             path: path.to_path_buf(),
@@ -338,8 +340,10 @@ impl TokenFile {
         }
         self.check_unchanged()?;
         let mut row = [0; DOCUMENT_BYTES];
-        self.opened
-            .read_exact(self.table_offset() + (index * DOCUMENT_BYTES) as u64, &mut row)?;
+        self.opened.read_exact(
+            self.table_offset() + (index * DOCUMENT_BYTES) as u64,
+            &mut row,
+        )?;
         Ok(split_row(&row))
     }
 

@@ -196,7 +196,10 @@ mod tests {
         assert_eq!(file.read(0..3).unwrap(), [1, 299, 2]);
         assert_eq!(file.document(0).unwrap(), 0..2);
         assert_eq!(file.document(1).unwrap(), 2..3);
-        assert!(matches!(file.document(2), Err(DataError::OutOfRange { .. })));
+        assert!(matches!(
+            file.document(2),
+            Err(DataError::OutOfRange { .. })
+        ));
         assert_eq!(file.counts().unwrap()[299], 1);
         assert!(matches!(file.read(2..4), Err(DataError::OutOfRange { .. })));
         #[expect(clippy::reversed_empty_ranges)]

@@ -16,8 +16,11 @@ mod train;
 mod untrusted;
 mod words;
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+
+use iiet_files::{read_regular, write_file};
 
 use crate::error::DataError;
 
@@ -75,7 +78,7 @@ impl Tokenizer {
     /// # Errors
     /// If the file cannot be read, or is not what the `tokenizers` crate writes.
     pub fn open(path: &Path) -> Result<Self, DataError> {
-        let json = std::fs::read(path).map_err(DataError::io(path))?;
+        let json = read_regular(path).map_err(DataError::io(path))?;
         Self::from_json(json).map_err(|error| match error {
             DataError::Tokenizer { message, .. } => DataError::Tokenizer {
                 path: Some(path.to_path_buf()),
@@ -137,7 +140,9 @@ impl Tokenizer {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        std::fs::write(path, &self.json).map_err(DataError::io(path))
+        write_file(path, |file| file.write_all(&self.json))
+            .map(drop)
+            .map_err(DataError::io(path))
     }
 
     /// The bytes of the `tokenizer.json`.

@@ -189,31 +189,41 @@ fn templates_and_normalizers_that_panic_in_the_crate_are_errors() {
     };
     let map = |map: &str| json!({ "type": "Precompiled", "precompiled_charsmap": map });
     let replace = |pattern: Value, content: String| json!({ "type": "Replace", "pattern": pattern, "content": content });
-    let many = |step: Value, count| {
-        json!({ "type": "Sequence", "normalizers": vec![step; count] })
-    };
+    let many = |step: Value, count| json!({ "type": "Sequence", "normalizers": vec![step; count] });
     for (section, value) in [
         (
             "post_processor",
             template(json!([{ "SpecialToken": { "id": "<s>", "type_id": 0 } },
                 { "Sequence": { "id": "A", "type_id": 0 } }])),
         ),
-        ("post_processor", template(json!([{ "Sequence": { "id": "B", "type_id": 0 } }]))),
+        (
+            "post_processor",
+            template(json!([{ "Sequence": { "id": "B", "type_id": 0 } }])),
+        ),
         // A trie of nothing, and one of 4 GiB.
         ("normalizer", map("AAAAAAAAAAAA")),
         ("normalizer", map("/////w==")),
         ("normalizer", many(map("/////w=="), 1)),
         ("normalizer", map("AA==")),
         // Ten bytes to ten bytes, ten times: 10^10 times the text.
-        ("normalizer", many(replace(json!({ "String": "a" }), "a".repeat(10)), 10)),
-        ("normalizer", replace(json!({ "Regex": "" }), "a".repeat(1 << 20))),
+        (
+            "normalizer",
+            many(replace(json!({ "String": "a" }), "a".repeat(10)), 10),
+        ),
+        (
+            "normalizer",
+            replace(json!({ "Regex": "" }), "a".repeat(1 << 20)),
+        ),
     ] {
         let file = with(section, value.clone());
         let error = open_and_use(&file).expect_err(&value.to_string());
         assert!(error.contains("tokenizer"), "{error}");
     }
     // Matches nothing everywhere; text may still be encoded or refused.
-    let _ = open_and_use(&with("normalizer", replace(json!({ "Regex": "" }), String::new())));
+    let _ = open_and_use(&with(
+        "normalizer",
+        replace(json!({ "Regex": "" }), String::new()),
+    ));
 }
 
 #[test]
@@ -222,14 +232,20 @@ fn dropout_is_switched_off() {
     let plain = Tokenizer::from_json(serde_json::to_vec(&file).unwrap()).unwrap();
     file["model"]["dropout"] = json!(0.9);
     // An unknown split, so that the crate's own encoding is used, and the known one.
-    for split in [file["pre_tokenizer"].clone(), json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": false })] {
+    for split in [
+        file["pre_tokenizer"].clone(),
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false }),
+    ] {
         let mut file = file.clone();
         file["pre_tokenizer"] = split.clone();
         let dropping = Tokenizer::from_json(serde_json::to_vec(&file).unwrap()).unwrap();
         file["model"]["dropout"] = Value::Null;
         let without = Tokenizer::from_json(serde_json::to_vec(&file).unwrap()).unwrap();
         for _ in 0..20 {
-            assert_eq!(dropping.encode(TEXT).unwrap(), without.encode(TEXT).unwrap());
+            assert_eq!(
+                dropping.encode(TEXT).unwrap(),
+                without.encode(TEXT).unwrap()
+            );
         }
     }
     assert!(plain.encode(TEXT).unwrap().len() < TEXT.len());

@@ -145,7 +145,8 @@ fn other_text_of_the_same_path_size_and_time_is_noticed() {
         let lines = (0..300).map(|i| line(i).replace("value", word));
         fs::write(&path, lines.collect::<String>()).unwrap();
         let file = fs::File::options().write(true).open(&path).unwrap();
-        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
     };
     let config = config(root, "a.txt");
     write("value");
@@ -189,14 +190,22 @@ fn columns_of_csv_and_elements_of_json_are_documents() {
     let rows: Vec<String> = (0..60).map(line).collect();
     let csv: String = rows.iter().map(|row| format!("1,\"{row}\"\n")).collect();
     fs::write(root.join("a.csv"), format!("id,text\n{csv}")).unwrap();
-    let json: Vec<String> = rows.iter().map(|row| format!("{{\"text\": {row:?}}}")).collect();
+    let json: Vec<String> = rows
+        .iter()
+        .map(|row| format!("{{\"text\": {row:?}}}"))
+        .collect();
     fs::write(root.join("a.json"), format!("[{}]", json.join(",\n"))).unwrap();
     let [csv, json] = ["a.csv", "a.json"].map(|name| prepare(&config(root, name), &()).unwrap());
     assert_eq!(csv.train.documents() + csv.validation.documents(), 60);
     assert_eq!(csv.train.content_hash(), json.train.content_hash());
     fs::write(root.join("a.xml"), "<a/>").unwrap();
-    let error = prepare(&config(root, "a.xml"), &()).unwrap_err().to_string();
-    assert!(error.contains("a.xml") && error.contains(".csv .tsv .parquet"), "{error}");
+    let error = prepare(&config(root, "a.xml"), &())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("a.xml") && error.contains(".csv .tsv .parquet"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -211,7 +220,10 @@ fn a_record_beyond_the_limit_stops_or_is_left_out() {
     let mut config = config(root, "a.jsonl");
     config.limits.record_bytes = 1000;
     let error = prepare(&config, &()).unwrap_err().to_string();
-    assert!(error.contains("a.jsonl:31: a record of more than 1000 bytes"), "{error}");
+    assert!(
+        error.contains("a.jsonl:31: a record of more than 1000 bytes"),
+        "{error}"
+    );
     assert!(error.contains("data.limits.record_bytes = 1000"), "{error}");
     config.on_error = OnError::Skip;
     let skipped = prepare(&config, &()).unwrap();
@@ -220,7 +232,10 @@ fn a_record_beyond_the_limit_stops_or_is_left_out() {
     assert_eq!(prepare(&config, &()).unwrap().manifest.skipped.count, 0);
     config.limits.record_bytes = 0;
     let error = prepare(&config, &()).unwrap_err().to_string();
-    assert!(error.contains("data.limits.record_bytes = 0 is not allowed"), "{error}");
+    assert!(
+        error.contains("data.limits.record_bytes = 0 is not allowed"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -393,8 +408,14 @@ fn inspection_shows_what_is_there() {
     assert_eq!(one.files.len(), 1);
     assert!(serde_json::to_string(&one).unwrap().contains("\"tokens\""));
     assert!(inspect(&root.join("absent")).is_err());
-    assert_eq!(find_prepared(&prepared.directory).unwrap(), [prepared.directory.clone()]);
-    assert_eq!(find_prepared(&root.join("cache")).unwrap(), [prepared.directory.clone()]);
+    assert_eq!(
+        find_prepared(&prepared.directory).unwrap(),
+        [prepared.directory.clone()]
+    );
+    assert_eq!(
+        find_prepared(&root.join("cache")).unwrap(),
+        [prepared.directory.clone()]
+    );
     let error = find_prepared(root).unwrap_err().to_string();
     assert!(error.contains("manifest.json"), "{error}");
 

@@ -123,10 +123,17 @@ fn a_file_truncated_or_extended_while_open_is_an_error_of_the_next_read() {
         for error in [
             file.read(50_000..50_100).unwrap_err(),
             file.document(0).unwrap_err(),
-            file.verify().map_or_else(|error| error, |()| file.counts().unwrap_err()),
+            file.verify()
+                .map_or_else(|error| error, |()| file.counts().unwrap_err()),
         ] {
-            assert!(matches!(error, DataError::ChangedWhileOpen { .. }), "{error}");
-            assert!(error.to_string().contains(&format!("{length} bytes")), "{error}");
+            assert!(
+                matches!(error, DataError::ChangedWhileOpen { .. }),
+                "{error}"
+            );
+            assert!(
+                error.to_string().contains(&format!("{length} bytes")),
+                "{error}"
+            );
         }
     }
     // The same bytes again, at another time.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use iiet_files::read_regular_text;
 use serde_json::{Map, Value};
 
 use crate::data::{self, Document, HubData, Split};
@@ -92,7 +93,7 @@ fn texts(task: &str, data: Option<&Path>) -> Result<Vec<Document>, EvalError> {
     let folder = data.map(|data| data.join(task));
     let mut files = Vec::new();
     match (data, &folder) {
-        (Some(file), _) if file.is_file() => files.push(file.to_owned()),
+        (Some(file), _) if file.exists() && !file.is_dir() => files.push(file.to_owned()),
         (_, Some(folder)) if folder.is_dir() => {
             for entry in std::fs::read_dir(folder).map_err(EvalError::io(folder))? {
                 let path = entry.map_err(EvalError::io(folder))?.path();
@@ -124,7 +125,7 @@ fn texts(task: &str, data: Option<&Path>) -> Result<Vec<Document>, EvalError> {
             documents.extend(data::read(&file)?);
             continue;
         }
-        let text = std::fs::read_to_string(&file).map_err(EvalError::io(&file))?;
+        let text = read_regular_text(&file).map_err(EvalError::io(&file))?;
         if text.is_empty() {
             return Err(EvalError::NoRows { path: file });
         }

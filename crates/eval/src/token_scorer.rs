@@ -233,7 +233,11 @@ impl<M: TokenModel> Scorer for TokenScorer<M> {
                 windows.map(move |window| (text, window))
             })
         };
-        progress.start(windows().map(|(_, window)| window.inputs.len() as u64).sum());
+        progress.start(
+            windows()
+                .map(|(_, window)| window.inputs.len() as u64)
+                .sum(),
+        );
         let mut windows = windows().peekable();
         while windows.peek().is_some() {
             let (mut texts, mut group, mut tokens) = (Vec::new(), Vec::new(), 0);
@@ -314,9 +318,7 @@ impl<M: TokenModel> TokenScorer<M> {
 }
 
 /// The rows of these requests, the longest first, and a sum for each request.
-fn rows(
-    requests: impl Iterator<Item = (Vec<u32>, Vec<u32>)>,
-) -> (Vec<Pending>, Vec<Scored>) {
+fn rows(requests: impl Iterator<Item = (Vec<u32>, Vec<u32>)>) -> (Vec<Pending>, Vec<Scored>) {
     let mut rows: Vec<Pending> = Vec::new();
     let mut by_inputs: HashMap<Vec<u32>, usize> = HashMap::new();
     let mut sums = Vec::new();

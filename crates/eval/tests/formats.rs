@@ -119,13 +119,19 @@ fn rows_out_of_proportion_to_their_file_are_refused() {
     };
     // A row of 17 MB, and rows of numbers that take 16 times their text.
     let long = format!("{{\"text\": \"{}\"}}", "x".repeat(17 << 20));
-    for (name, text) in [("long.jsonl", long.clone()), ("long.json", format!("[{long}]"))] {
+    for (name, text) in [
+        ("long.jsonl", long.clone()),
+        ("long.json", format!("[{long}]")),
+    ] {
         let said = refused(name, &text);
         assert!(said.contains("row 1: more than 16777216 bytes"), "{said}");
     }
     let numbers = format!("{{\"a\":[{}1]}}", "1,".repeat(4 << 20));
     let said = refused("numbers.jsonl", &[numbers.as_str(); 3].join("\n"));
     assert!(said.contains("the file's rows take more than"), "{said}");
-    let said = refused("numbers.json", &format!("[{}]", [numbers.as_str(); 3].join(",")));
+    let said = refused(
+        "numbers.json",
+        &format!("[{}]", [numbers.as_str(); 3].join(",")),
+    );
     assert!(said.contains("the file's rows take more than"), "{said}");
 }

@@ -42,7 +42,7 @@ fn generated_items_are_many_balanced_and_repeatable() {
         assert_eq!(documents.len(), 1024);
         let different: HashSet<String> = documents
             .iter()
-            .map(|document| serde_json::to_string(document.fields()).unwrap())
+            .map(|document| serde_json::to_string(&document.fields()).unwrap())
             .collect();
         assert_eq!(different.len(), 1024);
     }

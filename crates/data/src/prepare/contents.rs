@@ -7,11 +7,12 @@
 //! seconds is not remembered, because a second change might leave no trace in times that are coarse.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use iiet_files::open_regular;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
@@ -102,7 +103,7 @@ pub(super) fn hashes(
 
 /// Reads a file to its end.
 fn hash(path: &Path, advance: &dyn Fn(u64)) -> Result<(blake3::Hash, Metadata), DataError> {
-    let mut file = File::open(path).map_err(DataError::io(path))?;
+    let mut file = open_regular(path).map_err(DataError::io(path))?;
     let before = file.metadata().map_err(DataError::io(path))?;
     let mut hasher = blake3::Hasher::new();
     let mut block = vec![0; 1 << 17];
@@ -179,6 +180,7 @@ fn remember(cache: &Path, memory: &Path, known: &BTreeMap<String, Known>) {
 mod tests {
     use super::*;
     use crate::source::find;
+    use std::fs::File;
 
     fn hash_of(cache: &Path, path: &Path) -> String {
         let items = find(&[path], None).unwrap();
@@ -205,7 +207,10 @@ mod tests {
             remember(&cache, &cache.join(MEMORY), &known);
         };
         remember_as(b"another", &path);
-        assert_eq!(hash_of(&cache, &path), blake3::hash(b"another").to_hex().as_str());
+        assert_eq!(
+            hash_of(&cache, &path),
+            blake3::hash(b"another").to_hex().as_str()
+        );
 
         // The same size and modification time in another file under the name.
         let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
@@ -214,7 +219,10 @@ mod tests {
         let file = File::options().write(true).open(&other).unwrap();
         file.set_modified(modified).unwrap();
         std::fs::rename(&other, &path).unwrap();
-        assert_eq!(hash_of(&cache, &path), blake3::hash(b"two").to_hex().as_str());
+        assert_eq!(
+            hash_of(&cache, &path),
+            blake3::hash(b"two").to_hex().as_str()
+        );
 
         // The same inode, written to in place, with the modification time put back.
         remember_as(b"two", &path);
@@ -222,6 +230,9 @@ mod tests {
         std::fs::write(&path, "six").unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         file.set_modified(modified).unwrap();
-        assert_eq!(hash_of(&cache, &path), blake3::hash(b"six").to_hex().as_str());
+        assert_eq!(
+            hash_of(&cache, &path),
+            blake3::hash(b"six").to_hex().as_str()
+        );
     }
 }

@@ -108,7 +108,10 @@ mod tests {
             let second = scope.spawn(move || lock(folder.path(), "a", &tell).unwrap());
             let said = said.recv().unwrap();
             let process = format!("process {}, at it for ", std::process::id());
-            assert!(said.contains(&process) && said.contains(".a.lock"), "{said}");
+            assert!(
+                said.contains(&process) && said.contains(".a.lock"),
+                "{said}"
+            );
             drop(first);
             second.join().unwrap();
         });

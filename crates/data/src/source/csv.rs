@@ -87,10 +87,12 @@ pub(crate) fn read(
 }
 
 fn column(header: &::csv::ByteRecord, field: &str) -> Result<usize, Problem> {
-    let names = || header.iter().enumerate().map(|(at, name)| match at {
-        0 => name.strip_prefix(b"\xef\xbb\xbf").unwrap_or(name),
-        _ => name,
-    });
+    let names = || {
+        header.iter().enumerate().map(|(at, name)| match at {
+            0 => name.strip_prefix(b"\xef\xbb\xbf").unwrap_or(name),
+            _ => name,
+        })
+    };
     let found = names().position(|name| name == field.as_bytes());
     found.ok_or_else(|| {
         let names = names().map(String::from_utf8_lossy);
@@ -125,7 +127,9 @@ impl<R: Read> Read for Rows<R> {
         if self.left == 0 {
             return Err(over_limit(self.over.clone()));
         }
-        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let most = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let read = self.source.read(&mut buffer[..most])?;
         self.left -= read as u64;
         Ok(read)
@@ -167,8 +171,14 @@ mod tests {
             ]
         );
         let said = collect("a.csv", b"id,body\n1,a\n").bad[0].to_string();
-        assert!(said.contains("no field \"text\"; the fields here are: id, body"), "{said}");
-        assert_eq!(collect("a.csv", b"id,text\n").bad[0].problem, Problem::EmptyFile);
+        assert!(
+            said.contains("no field \"text\"; the fields here are: id, body"),
+            "{said}"
+        );
+        assert_eq!(
+            collect("a.csv", b"id,text\n").bad[0].problem,
+            Problem::EmptyFile
+        );
         assert_eq!(collect("a.csv", b"").bad[0].problem, Problem::EmptyFile);
     }
 

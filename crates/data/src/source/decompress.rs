@@ -3,10 +3,10 @@
 //! Both formats may hold several members (frames) one after another; all are read. Checksums are
 //! compared where the stream carries them.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
+use iiet_files::open_regular;
 use ruzstd::decoding::BlockDecodingStrategy;
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
@@ -27,7 +27,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Opens an item's text.
 pub(crate) fn open(item: &Item, limits: &Limits) -> Result<Box<dyn BufRead>, DataError> {
-    let file = File::open(&item.path).map_err(DataError::io(&item.path))?;
+    let file = open_regular(&item.path).map_err(DataError::io(&item.path))?;
     let file = BufReader::with_capacity(BUFFER_BYTES, file);
     let limited = |source: Box<dyn Read>| -> Box<dyn BufRead> {
         let allowed = item.bytes.saturating_mul(limits.expansion);
@@ -287,14 +287,24 @@ pub(crate) mod tests {
             ..Limits::default()
         };
         let said = read_with("a.txt.zst", &frame, limits);
-        assert!(said.contains("data.limits.window_bytes = 2097151"), "{said}");
+        assert!(
+            said.contains("data.limits.window_bytes = 2097151"),
+            "{said}"
+        );
         assert_eq!(read_with("a.txt.zst", &frame, Limits::default()), "");
         // 65 MiB are more than is free, and more than 20 times the file.
         let many = vec![frame; 65].concat();
-        assert_eq!(read_with("a.txt.zst", &many[..many.len() / 65 * 64], Limits {
-            expansion: 20,
-            ..Limits::default()
-        }), "");
+        assert_eq!(
+            read_with(
+                "a.txt.zst",
+                &many[..many.len() / 65 * 64],
+                Limits {
+                    expansion: 20,
+                    ..Limits::default()
+                }
+            ),
+            ""
+        );
         let said = read_with("a.txt.zst", &many, Limits::default());
         assert!(said.contains("data.limits.expansion = 256"), "{said}");
         let gz = gzip(&vec![b'0'; 70 << 20]);

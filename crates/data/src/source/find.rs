@@ -8,6 +8,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use iiet_files::open_regular;
+
 use super::{Item, Split, direct_kind, kind, known_extensions};
 use crate::error::DataError;
 
@@ -31,11 +33,13 @@ pub(crate) fn find(paths: &[&Path], split: Option<Split>) -> Result<Vec<Item>, D
                 });
             }
         } else {
+            // Here already, so that a pipe is named before anything is read or waited for.
+            open_regular(path).map_err(DataError::io(*path))?;
             let (format, compression) =
                 direct_kind(path).ok_or_else(|| DataError::UnknownKind {
-                        path: path.to_path_buf(),
-                        known: known_extensions(),
-                    })?;
+                    path: path.to_path_buf(),
+                    known: known_extensions(),
+                })?;
             items.push(Item {
                 path: path.to_path_buf(),
                 format,
@@ -163,6 +167,13 @@ mod tests {
             find(&[&zip], None),
             Err(DataError::UnknownKind { .. })
         ));
+        for device in ["/dev/null", "/dev/zero"] {
+            if let Err(error) = find(&[Path::new(device)], None) {
+                assert!(error.to_string().contains(device), "{error}");
+            } else {
+                assert!(!cfg!(unix), "{device} is taken for text");
+            }
+        }
         let missing = root.path().join("none.txt");
         assert!(matches!(find(&[&missing], None), Err(DataError::Io { .. })));
     }

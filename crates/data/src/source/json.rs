@@ -20,6 +20,7 @@ pub(crate) fn read(
     let mut elements = Elements {
         source: open(item, &reading.limits)?,
         most: reading.limits.record_bytes,
+        after_comma: false,
     };
     let bad = |line, problem| BadRecord {
         path: item.path.clone(),
@@ -77,6 +78,8 @@ enum Next {
 struct Elements {
     source: Box<dyn BufRead>,
     most: u64,
+    /// Whether a comma was read, behind which there must be an element.
+    after_comma: bool,
 }
 
 impl Elements {
@@ -102,6 +105,9 @@ impl Elements {
         let (mut depth, mut in_string, mut escaped) = (0_u64, false, false);
         let mut bytes = 0_u64;
         match self.peek()? {
+            Some(b']') if self.after_comma => {
+                return Ok(Next::Wrong("there is no element after the comma"));
+            }
             Some(b']') => return self.end(),
             None => return Ok(Next::Wrong("the array has no end")),
             Some(_) => {}
@@ -136,7 +142,8 @@ impl Elements {
                 None => self.source.consume(taken),
                 Some((_, byte)) => {
                     // The closing bracket is left for the next call.
-                    self.source.consume(taken + usize::from(byte == b','));
+                    self.after_comma = byte == b',';
+                    self.source.consume(taken + usize::from(self.after_comma));
                     return Ok(match bytes <= self.most {
                         true => Next::Element,
                         false => Next::TooLong,
@@ -159,7 +166,10 @@ impl Elements {
     fn peek(&mut self) -> io::Result<Option<u8>> {
         loop {
             let available = fill(&mut *self.source)?;
-            match available.iter().position(|byte| !byte.is_ascii_whitespace()) {
+            match available
+                .iter()
+                .position(|byte| !byte.is_ascii_whitespace())
+            {
                 Some(at) => {
                     let byte = available[at];
                     self.source.consume(at);
@@ -202,14 +212,30 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_row() {
         for (text, row, expected) in [
-            (&br#"[{"text": "a"}, 3]"#[..], Some(2), "is a number, expected a JSON object"),
+            (
+                &br#"[{"text": "a"}, 3]"#[..],
+                Some(2),
+                "is a number, expected a JSON object",
+            ),
             (br#"[{"text": "a"}, ]"#, Some(2), "not JSON"),
             (br#"[{"text": "a"} {"text": "b"}]"#, Some(1), "trailing"),
-            (br#"[{"text": "a"}, {"text": "#, Some(2), "the array has no end"),
-            (br#"[{"text": "a"}] x"#, Some(2), "there is more after the array"),
+            (
+                br#"[{"text": "a"}, {"text": "#,
+                Some(2),
+                "the array has no end",
+            ),
+            (
+                br#"[{"text": "a"}] x"#,
+                Some(2),
+                "there is more after the array",
+            ),
             (b"[]", None, "the file is empty"),
             (b" ", None, "the file is empty"),
-            (b"text", None, "begins with 't', expected an array of objects"),
+            (
+                b"text",
+                None,
+                "begins with 't', expected an array of objects",
+            ),
         ] {
             let got = collect("a.json", text);
             assert_eq!(got.bad.len(), 1, "{expected}: {:?}", got.bad);

@@ -161,8 +161,8 @@ fn format_of(ending: &str, compression: Compression) -> Option<Format> {
 /// of. Data formats (csv, json, xml, svg) are left out, for they are seldom what a language model
 /// is meant to learn; a `.json`, `.csv` or `.tsv` file is read where it is named directly.
 pub(crate) const TEXT_EXTENSIONS: &[&str] = &[
-    "txt", "text", "log", "md", "markdown", "rst", "tex", "org", "adoc", "html", "htm", "rs", "py", "c",
-    "h", "cc", "cpp", "hpp", "cu", "cuh", "go", "java", "js", "ts", "jsx", "tsx", "rb", "sh",
+    "txt", "text", "log", "md", "markdown", "rst", "tex", "org", "adoc", "html", "htm", "rs", "py",
+    "c", "h", "cc", "cpp", "hpp", "cu", "cuh", "go", "java", "js", "ts", "jsx", "tsx", "rb", "sh",
     "lua", "hs", "ml", "scala", "swift", "kt", "cs", "php", "pl", "r", "jl", "zig", "wgsl", "glsl",
     "sql", "toml", "lean", "v", "el", "lisp", "scm", "clj", "erl", "ex", "dart", "f90",
 ];

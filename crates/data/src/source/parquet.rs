@@ -9,6 +9,7 @@ mod sizes;
 
 use std::fs::File;
 
+use iiet_files::open_regular;
 use parquet::basic::Type as PhysicalType;
 use parquet::column::reader::{ColumnReader, get_column_reader};
 use parquet::data_type::ByteArray;
@@ -41,7 +42,7 @@ pub(crate) fn read(
     if item.bytes == 0 {
         return visitor.bad(bad(None, Problem::EmptyFile));
     }
-    let file = File::open(&item.path).map_err(DataError::io(&item.path))?;
+    let file = open_regular(&item.path).map_err(DataError::io(&item.path))?;
     let pages_of = file.try_clone().map_err(DataError::io(&item.path))?;
     let reader = match step(|| SerializedFileReader::new(file)) {
         Ok(reader) => reader,
@@ -108,9 +109,15 @@ fn open_column(
     group: usize,
     column: usize,
 ) -> Result<ColumnReader, ParquetError> {
-    let descriptor = reader.metadata().file_metadata().schema_descr().column(column);
+    let descriptor = reader
+        .metadata()
+        .file_metadata()
+        .schema_descr()
+        .column(column);
     let pages = CheckedPages {
-        pages: reader.get_row_group(group)?.get_column_page_reader(column)?,
+        pages: reader
+            .get_row_group(group)?
+            .get_column_page_reader(column)?,
         levels: [
             descriptor.max_rep_level() > 0,
             descriptor.max_def_level() > 0,

@@ -155,7 +155,9 @@ mod tests {
             stop: true,
             ..Collect::default()
         };
-        let error = read(item, &Reading::of_field("text"), &mut stop).unwrap_err().to_string();
+        let error = read(item, &Reading::of_field("text"), &mut stop)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("empty.txt: the file is empty"), "{error}");
     }
 }

@@ -146,7 +146,9 @@ fn memory(value: &Value) -> u64 {
         Value::String(text) => allocated(text.len()),
         Value::Array(list) => list.iter().map(memory).sum(),
         Value::Object(map) => {
-            let fields = map.iter().map(|(name, value)| allocated(name.len()) + memory(value));
+            let fields = map
+                .iter()
+                .map(|(name, value)| allocated(name.len()) + memory(value));
             LEAF_BYTES * map.len().div_ceil(8) as u64 + fields.sum::<u64>()
         }
     };

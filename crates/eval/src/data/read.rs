@@ -15,9 +15,10 @@ use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_json::LineDelimitedWriter;
 use iiet_data::{DataError, Limits, guarded, parquet_size};
+use iiet_files::open_regular;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Document, arrow_lengths};
 use crate::error::EvalError;
@@ -40,7 +41,7 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// If it cannot be read or has no rows; [`EvalError::Row`] names the row that is no object,
 /// [`EvalError::TooLarge`] says what the rows may take.
 pub fn read(path: &Path) -> Result<Vec<Document>, EvalError> {
-    let file = File::open(path).map_err(EvalError::io(path))?;
+    let file = open_regular(path).map_err(EvalError::io(path))?;
     let bytes = file.metadata().map_err(EvalError::io(path))?.len();
     let mut rows = Rows {
         path: path.into(),
@@ -107,7 +108,10 @@ impl Rows {
 
     /// For a row beyond [`ROW_BYTES`].
     fn too_long(&self, row: usize) -> EvalError {
-        self.wrong(row, format!("more than {ROW_BYTES} bytes, the most that is read as one row"))
+        self.wrong(
+            row,
+            format!("more than {ROW_BYTES} bytes, the most that is read as one row"),
+        )
     }
 }
 
@@ -115,7 +119,9 @@ fn json_lines(rows: &mut Rows, mut reader: impl BufRead) -> Result<(), EvalError
     let mut line = Vec::new();
     for row in 1.. {
         line.clear();
-        let read = (&mut reader).take(ROW_BYTES + 1).read_until(b'\n', &mut line);
+        let read = (&mut reader)
+            .take(ROW_BYTES + 1)
+            .read_until(b'\n', &mut line);
         if read.map_err(EvalError::io(rows.path.as_ref()))? == 0 {
             break;
         }
@@ -123,7 +129,9 @@ fn json_lines(rows: &mut Rows, mut reader: impl BufRead) -> Result<(), EvalError
             return Err(rows.too_long(row));
         }
         let line = std::str::from_utf8(&line);
-        let line = line.map_err(|_| rows.wrong(row, "not UTF-8".to_owned()))?.trim();
+        let line = line
+            .map_err(|_| rows.wrong(row, "not UTF-8".to_owned()))?
+            .trim();
         if line.is_empty() {
             continue;
         }
@@ -137,8 +145,13 @@ fn json_lines(rows: &mut Rows, mut reader: impl BufRead) -> Result<(), EvalError
 /// `.json` is an array of objects, or JSON Lines by another name.
 fn json(rows: &mut Rows, mut reader: impl BufRead) -> Result<(), EvalError> {
     loop {
-        let available = reader.fill_buf().map_err(EvalError::io(rows.path.as_ref()))?;
-        match available.iter().position(|byte| !byte.is_ascii_whitespace()) {
+        let available = reader
+            .fill_buf()
+            .map_err(EvalError::io(rows.path.as_ref()))?;
+        match available
+            .iter()
+            .position(|byte| !byte.is_ascii_whitespace())
+        {
             Some(at) if available[at] == b'[' => break,
             Some(_) => return json_lines(rows, reader),
             None if available.is_empty() => return Ok(()),
@@ -240,7 +253,8 @@ fn arrow(rows: &mut Rows, mut file: File) -> Result<(), EvalError> {
     let path = Arc::clone(&rows.path);
     let failed = |error: &dyn std::fmt::Display| unreadable(&path, ARROW, error);
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(EvalError::io(path.as_ref()))?;
+    file.read_to_end(&mut bytes)
+        .map_err(EvalError::io(path.as_ref()))?;
     arrow_lengths::check(&bytes, rows.allowed).map_err(|error| failed(&error))?;
     if bytes.starts_with(arrow_lengths::FILE) {
         let reader = FileReader::try_new(Cursor::new(bytes), None);
@@ -294,7 +308,10 @@ impl Lines<'_> {
             bytes = &bytes[end + 1..];
             let row = self.rows.rows.len() + 1;
             let value = serde_json::from_slice(&self.line);
-            self.rows.push(row, value.map_err(|error| self.rows.wrong(row, error.to_string()))?)?;
+            self.rows.push(
+                row,
+                value.map_err(|error| self.rows.wrong(row, error.to_string()))?,
+            )?;
             self.line.clear();
         }
         self.line.extend_from_slice(bytes);

@@ -148,7 +148,10 @@ mod tests {
         assert_eq!(pass_delta(&numbers, 7), None);
         // A number alone has no blocks.
         assert_eq!(pass_delta(&[8, 1, 1, 14, 0xaa], 1), Some(&[0xaa][..]));
-        assert_eq!(pass_delta(&[0x80, 1, 4, 0xff, 0xff, 0xff, 0xff, 0x0f, 0], 9), None);
+        assert_eq!(
+            pass_delta(&[0x80, 1, 4, 0xff, 0xff, 0xff, 0xff, 0x0f, 0], 9),
+            None
+        );
         assert_eq!(pass_delta(&[8, 0, 8, 14], 8), None);
         assert_eq!(pass_delta(&[], 8), None);
     }

@@ -64,7 +64,9 @@ pub(super) fn survey(
             return Err("a page without its sizes".to_owned());
         };
         if next > end {
-            return Err(format!("a page that ends at byte {next}, after its column's end {end}"));
+            return Err(format!(
+                "a page that ends at byte {next}, after its column's end {end}"
+            ));
         }
         if compressed {
             if size > allowed {
@@ -81,7 +83,9 @@ pub(super) fn survey(
                 let found = io::copy(&mut gzip, &mut io::sink())
                     .map_err(|error| format!("a page's gzip stream: {error}"))?;
                 if found > size {
-                    return Err(format!("a page that decompresses to more than its {size} bytes"));
+                    return Err(format!(
+                        "a page that decompresses to more than its {size} bytes"
+                    ));
                 }
             }
         }

@@ -3,9 +3,9 @@
 //! A few bytes can stand for any number of rows with long texts: repetitions are counted, and values
 //! refer to a dictionary. Readers that build whole rows ask here first.
 
-use std::fs::File;
 use std::path::Path;
 
+use iiet_files::open_regular;
 use parquet::column::reader::ColumnReader;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -38,7 +38,7 @@ pub fn parquet_size(path: &Path, limits: &Limits, most: u64) -> Result<ParquetSi
         path: path.to_path_buf(),
         message,
     };
-    let file = File::open(path).map_err(DataError::io(path))?;
+    let file = open_regular(path).map_err(DataError::io(path))?;
     let pages_of = file.try_clone().map_err(DataError::io(path))?;
     let reader = step(|| SerializedFileReader::new(file)).map_err(wrong)?;
     let metadata = reader.metadata();

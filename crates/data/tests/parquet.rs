@@ -1,0 +1,39 @@
+//! Parquet files that others wrote: checksums are compared.
+
+use std::path::Path;
+
+use iiet_data::{DataConfig, DataError, SourceSpec, prepare};
+
+#[test]
+fn a_flipped_bit_in_a_page_with_a_checksum_is_refused() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/checksums.parquet");
+    let bytes = std::fs::read(file).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a.parquet");
+    let config = DataConfig {
+        source: SourceSpec::One(path.display().to_string()),
+        vocab_size: 300,
+        cache: root.path().join("cache"),
+        ..DataConfig::default()
+    };
+    std::fs::write(&path, &bytes).unwrap();
+    let prepared = prepare(&config, &()).unwrap();
+    assert_eq!(
+        prepared.train.documents() + prepared.validation.documents(),
+        40
+    );
+
+    let start = bytes
+        .windows(9)
+        .position(|part| part == b"some text")
+        .unwrap();
+    for (place, bit) in [(start, 0), (start + 500, 1), (start + 1000, 4)] {
+        let mut damaged = bytes.clone();
+        damaged[place] ^= 1 << bit;
+        assert!(damaged[place].is_ascii(), "still text");
+        std::fs::write(&path, damaged).unwrap();
+        let error = prepare(&config, &()).unwrap_err();
+        assert!(matches!(error, DataError::Bad(_)), "{error}");
+        assert!(error.to_string().contains("CRC"), "{error}");
+    }
+}
