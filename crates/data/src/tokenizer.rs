@@ -23,6 +23,7 @@ use std::sync::Arc;
 use iiet_files::{read_regular, write_file};
 
 use crate::error::DataError;
+use crate::guarded::guarded;
 
 pub use stream::TextStream;
 pub use untrusted::{parse_tokenizer, untrusted};
@@ -223,21 +224,22 @@ impl Tokenizer {
 
 /// What the template puts before a text, found by encoding one with it and without.
 fn start(inner: &tokenizers::Tokenizer) -> tokenizers::Result<Vec<u32>> {
+    let refused = |error: &dyn std::fmt::Display| {
+        format!("its template (post_processor) cannot be applied: {error}")
+    };
     let ids = |special| {
-        untrusted(|| {
-            let encoding = inner.encode_fast("a", special)?;
-            Ok(encoding.get_ids().to_vec())
-        })
+        let encoded = guarded(|| inner.encode_fast("a", special));
+        encoded.map_err(|panic| refused(&panic))
     };
     // Not every vocabulary has a token for this text.
-    let plain = match ids(false) {
-        Ok(plain) if !plain.is_empty() => plain,
+    let plain = match ids(false)? {
+        Ok(plain) if !plain.is_empty() => plain.get_ids().to_vec(),
         _ => return Ok(Vec::new()),
     };
-    let mut whole = ids(true)
-        .map_err(|error| format!("its template (post_processor) cannot be applied: {error}"))?;
+    let whole = ids(true)?.map_err(|error| refused(&error))?;
+    let mut whole = whole.get_ids().to_vec();
     let at = whole.windows(plain.len()).position(|part| part == plain);
-    whole.truncate(at.unwrap_or(0));
+    whole.truncate(at.ok_or("its template (post_processor) leaves out the text")?);
     Ok(whole)
 }
 
