@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use iiet_eval::Settings;
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, report, save, table};
 
 use crate::backend::DeviceArgument;
+use crate::output;
 use crate::print::out;
 
 #[derive(clap::Args)]
@@ -47,9 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 out.display()
             );
         }
-        if let Some(folder) = out.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
-        }
+        output::prepare(out)?;
+        output::prepare(&out.with_extension("svg"))?;
     }
     let backend = arguments.device.open()?;
     let settings = ReportSettings {

@@ -1,23 +1,24 @@
 //! `iiet eval`
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use iiet_eval::{
-    Comparison, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS, TokenBar,
-    TokenScorer, compare, comparison_table, prepare, results, samples, table, task,
+    Comparison, EvalError, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS,
+    TokenBar, TokenScorer, compare, comparison_table, prepare, results, samples, table, task,
 };
+use iiet_files::write_file;
 use iiet_model::{Precision, load_in, model_hash};
 use iiet_text::TextTokenizer;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::backend::{Chosen, DeviceArgument};
+use crate::backend::DeviceArgument;
+use crate::output;
 use crate::precision::PrecisionArgument;
-use crate::print::outln;
+use crate::print::{errln, outln};
 
 #[derive(clap::Args)]
 #[command(after_help = tasks_help())]
@@ -79,9 +80,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(data) = arguments.data.as_ref().filter(|data| !data.exists()) {
         bail!("--data {}: there is no such folder or file", data.display());
     }
-    if let Some(folder) = arguments.out.as_deref().and_then(Path::parent) {
-        // Found out before the work, not after it.
-        std::fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    if let Some(out) = &arguments.out {
+        output::prepare(out)?;
     }
     let prepared: Vec<Prepared> = arguments
         .tasks
@@ -90,100 +90,159 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     let chosen = arguments.device.open()?;
     let precision = arguments.precision.on(&chosen)?;
-    let mut evaluated = Vec::new();
-    let mut described = Vec::new();
-    for model in &arguments.model {
-        evaluated.push(evaluate(model, &prepared, precision, &chosen)?);
-        described.push(provenance(model, arguments, precision)?);
-    }
-    let outcomes =
-        |number: usize| -> Vec<Outcome<'_>> { prepared.iter().zip(&evaluated[number]).collect() };
-    let differences = match &evaluated[..] {
-        [first, second] => Some(differences(&prepared, first, second)?),
-        _ => None,
-    };
-    // Files first: whatever becomes of the printing, the results are there.
-    if let Some(out) = &arguments.out {
-        let json = |number: usize| results(&outcomes(number), &described[number]);
-        let json = match &differences {
-            Some(differences) => json!({
-                "a": json(0),
-                "b": json(1),
-                "differences": differences.iter().map(Comparison::to_json).collect::<Vec<_>>(),
-            }),
-            None => json(0),
-        };
-        std::fs::write(out, format!("{json:#}\n")).with_context(|| format!("{}", out.display()))?;
-        if arguments.log_samples {
-            let suffixes: &[&str] = match differences {
-                Some(_) => &["_a", "_b"],
-                None => &[""],
-            };
-            for (number, suffix) in suffixes.iter().enumerate() {
-                write_samples(out, suffix, &outcomes(number))?;
+    let mut done = Done::new(arguments, &prepared);
+    // A second model that cannot be read is found out before the first has been asked.
+    let models = arguments.model.iter();
+    let models: Vec<(Provenance, TextTokenizer)> = models
+        .map(|model| {
+            let config = iiet_model::load_config(model)?;
+            if chosen.on_host {
+                let work = format!("evaluating {}", model.display());
+                let estimate = ModelScorer::memory(work, precision, &config, &chosen.device)?;
+                estimate.check("use --precision bf16, or a model with a shorter context")?;
             }
+            let tokenizer = TextTokenizer::open(model, config.vocab_size)?;
+            Ok((provenance(model, arguments, precision)?, tokenizer))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    for (path, (provenance, tokenizer)) in arguments.model.iter().zip(models) {
+        let (model, _) = load_in(precision, path, &chosen.device)?;
+        let scorer = TokenScorer::new(ModelScorer::new(model, chosen.device.clone()), tokenizer);
+        done.begin(provenance);
+        for prepared in &prepared {
+            let bar = TokenBar::new(prepared.task.name);
+            done.add(prepared.evaluate(&scorer, &bar))?;
         }
     }
-    for (number, model) in arguments.model.iter().enumerate() {
-        outln!("{}\n{}", model.display(), table(&outcomes(number)))?;
+    done.print()
+}
+
+/// What there is so far. The files are written after each task, so an end of the process costs the
+/// task at hand.
+struct Done<'a> {
+    arguments: &'a Arguments,
+    prepared: &'a [Prepared],
+    models: Vec<ModelDone>,
+}
+
+/// The answers of one model: a task that could not be asked has an error in its place.
+struct ModelDone {
+    provenance: Provenance,
+    tasks: Vec<Result<Evaluated, EvalError>>,
+}
+
+impl<'a> Done<'a> {
+    fn new(arguments: &'a Arguments, prepared: &'a [Prepared]) -> Self {
+        Self {
+            arguments,
+            prepared,
+            models: Vec::new(),
+        }
     }
-    match differences {
-        Some(differences) => outln!("{}", comparison_table(&differences)),
-        None => Ok(()),
+
+    fn begin(&mut self, provenance: Provenance) {
+        let tasks = Vec::new();
+        self.models.push(ModelDone { provenance, tasks });
+    }
+
+    /// Takes up a task of the last model, and writes the files.
+    fn add(&mut self, task: Result<Evaluated, EvalError>) -> anyhow::Result<()> {
+        let at = self.models.len() - 1;
+        let tasks = &mut self.models[at].tasks;
+        tasks.push(task);
+        let last = (&self.prepared[tasks.len() - 1], &tasks[tasks.len() - 1]);
+        if let (prepared, Err(error)) = last {
+            errln!("{}: {error}", prepared.task.name);
+        }
+        let Some(out) = &self.arguments.out else {
+            return Ok(());
+        };
+        if let (true, (prepared, Ok(evaluated))) = (self.arguments.log_samples, last) {
+            let suffix = match self.arguments.model.len() {
+                1 => "",
+                _ => ["_a", "_b"][at],
+            };
+            write_samples(out, suffix, (prepared, evaluated))?;
+        }
+        write_file(out, |file| writeln!(file, "{:#}", self.json()))
+            .with_context(|| out.display().to_string())?;
+        Ok(())
+    }
+
+    fn outcomes(&self, model: &'a ModelDone) -> Vec<Outcome<'a>> {
+        let tasks = self.prepared.iter().zip(&model.tasks);
+        tasks
+            .filter_map(|(prepared, task)| Some((prepared, task.as_ref().ok()?)))
+            .collect()
+    }
+
+    fn json(&self) -> Value {
+        let of = |model: &ModelDone| {
+            let mut json = results(&self.outcomes(model), &model.provenance);
+            let tasks = self.prepared.iter().zip(&model.tasks);
+            let failed = tasks.filter_map(|(prepared, task)| {
+                let error = task.as_ref().err()?;
+                Some((prepared.task.name.to_owned(), error.to_string().into()))
+            });
+            json["failed"] = Value::Object(failed.collect());
+            let open = &self.prepared[model.tasks.len()..];
+            let open = open.iter().map(|prepared| prepared.task.name);
+            json["not_yet_evaluated"] = open.collect();
+            json
+        };
+        match (&self.models[..], self.arguments.model.len()) {
+            ([model], 1) => of(model),
+            ([a], _) => json!({ "a": of(a), "b": null, "differences": [] }),
+            ([a, b, ..], _) => {
+                let differences = match self.differences(a, b) {
+                    Ok(differences) => differences.iter().map(Comparison::to_json).collect(),
+                    Err(error) => Value::from(error.to_string()),
+                };
+                json!({ "a": of(a), "b": of(b), "differences": differences })
+            }
+            ([], _) => Value::Null,
+        }
+    }
+
+    /// How the second model differs, for the tasks that both have.
+    fn differences(&self, a: &ModelDone, b: &ModelDone) -> Result<Vec<Comparison>, EvalError> {
+        let mut comparisons = Vec::new();
+        for (prepared, (a, b)) in self.prepared.iter().zip(a.tasks.iter().zip(&b.tasks)) {
+            if let (Ok(a), Ok(b)) = (a, b) {
+                comparisons.extend(compare(prepared.task.name, a, b)?);
+            }
+        }
+        Ok(comparisons)
+    }
+
+    /// Prints the tables; an error if a task could not be asked.
+    fn print(&self) -> anyhow::Result<()> {
+        for model in &self.models {
+            let table = table(&self.outcomes(model));
+            outln!("{}\n{table}", model.provenance.model)?;
+        }
+        if let [a, b] = &self.models[..] {
+            outln!("{}", comparison_table(&self.differences(a, b)?))?;
+        }
+        let tasks = self.models.iter().flat_map(|model| &model.tasks);
+        let failed = tasks.filter(|task| task.is_err()).count();
+        ensure!(
+            failed == 0,
+            "{failed} of {} evaluations failed; the messages are above{}",
+            self.models.len() * self.prepared.len(),
+            match self.arguments.out {
+                Some(_) => " and in --out",
+                None => "",
+            }
+        );
+        Ok(())
     }
 }
 
-/// Runs all tasks on one model.
-fn evaluate(
-    model: &Path,
-    prepared: &[Prepared],
-    precision: Precision,
-    chosen: &Chosen,
-) -> anyhow::Result<Vec<Evaluated>> {
-    let device = &chosen.device;
-    let config = iiet_model::load_config(model)?;
-    if chosen.on_host {
-        let work = format!("evaluating {}", model.display());
-        let estimate = ModelScorer::memory(work, precision, &config, device)?;
-        estimate.check("use --precision bf16, or a model with a shorter context")?;
-    }
-    let tokenizer = TextTokenizer::open(model, config.vocab_size)?;
-    let (language_model, _) = load_in(precision, model, device)?;
-    let scorer = TokenScorer::new(ModelScorer::new(language_model, device.clone()), tokenizer);
-    prepared
-        .iter()
-        .map(|prepared| {
-            let bar = TokenBar::new(prepared.task.name);
-            let evaluated = prepared.evaluate(&scorer, &bar);
-            evaluated.with_context(|| prepared.task.name.to_owned())
-        })
-        .collect()
-}
-
-/// How the second model differs, metric by metric.
-fn differences(
-    prepared: &[Prepared],
-    first: &[Evaluated],
-    second: &[Evaluated],
-) -> anyhow::Result<Vec<Comparison>> {
-    let mut comparisons = Vec::new();
-    for (prepared, (a, b)) in prepared.iter().zip(first.iter().zip(second)) {
-        comparisons.extend(compare(prepared.task.name, a, b)?);
-    }
-    Ok(comparisons)
-}
-
-fn write_samples(out: &Path, suffix: &str, outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {
-    for outcome in outcomes {
-        let path = out.with_file_name(format!("samples_{}{suffix}.jsonl", outcome.0.task.name));
-        File::create(&path)
-            .map(BufWriter::new)
-            .and_then(|mut file| {
-                samples::write(&mut file, *outcome)?;
-                file.flush()
-            })
-            .with_context(|| format!("{}", path.display()))?;
-    }
+fn write_samples(out: &Path, suffix: &str, outcome: Outcome<'_>) -> anyhow::Result<()> {
+    let path = out.with_file_name(format!("samples_{}{suffix}.jsonl", outcome.0.task.name));
+    write_file(&path, |file| samples::write(file, outcome))
+        .with_context(|| path.display().to_string())?;
     Ok(())
 }
 

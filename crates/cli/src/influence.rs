@@ -1,6 +1,6 @@
 //! `iiet influence`
 
-use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -8,10 +8,12 @@ use burn::tensor::Device;
 use comfy_table::{Table, presets};
 use iiet_data::{TokenFile, Tokenizer};
 use iiet_distill::{DistillError, Influence, calibrate, draw_heat_map};
+use iiet_files::write_file;
 use iiet_model::{Inference, LanguageModel, Precision};
 use indicatif::ProgressBar;
 
 use crate::backend::DeviceArgument;
+use crate::output;
 use crate::print::outln;
 
 #[derive(clap::Args)]
@@ -38,6 +40,16 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(arguments.batch > 0, "--batch is 0; allowed: 1 and above");
+    ensure!(arguments.tokens > 0, "--tokens is 0; allowed: 1 and above");
+    if let Some(out) = &arguments.out {
+        ensure!(
+            out.extension().is_none_or(|ending| ending != "svg"),
+            "--out {}: allowed is a file for JSON, such as influence.json; the heat map is drawn beside it",
+            out.display()
+        );
+        output::prepare(out)?;
+        output::prepare(&out.with_extension("svg"))?;
+    }
     let chosen = arguments.device.open()?;
     let device = chosen.device;
     if chosen.on_host {
@@ -119,7 +131,8 @@ pub(crate) fn say(influence: &Influence) -> anyhow::Result<()> {
 /// Writes the table as JSON, and beside it the heat map, whose path is returned.
 pub(crate) fn write(influence: &Influence, path: &Path) -> anyhow::Result<PathBuf> {
     let json = serde_json::to_string_pretty(influence)?;
-    fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))?;
+    write_file(path, |file| writeln!(file, "{json}"))
+        .with_context(|| format!("writing {}", path.display()))?;
     let svg = path.with_extension("svg");
     draw_heat_map(&svg, influence)?;
     Ok(svg)

@@ -1,13 +1,16 @@
 //! `iiet logits`
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Int, Tensor, TensorData};
+use iiet_files::write_file;
 use iiet_model::Inference;
-use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::backend::DeviceArgument;
+use crate::output;
 use crate::precision::PrecisionArgument;
 use crate::print::outln;
 
@@ -29,6 +32,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    output::prepare(&arguments.out)?;
     let config = iiet_model::load_config(&arguments.model)?;
     let rows = parse_ids(&arguments.ids, config.vocab_size)?;
     let shape = [rows.len(), rows[0].len()];
@@ -70,7 +74,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             TensorView::new(Dtype::I64, shape.to_vec(), &ids_bytes)?,
         ),
     ];
-    serialize_to_file(views, None, &arguments.out)
+    let file = serialize(views, None)?;
+    write_file(&arguments.out, |out| out.write_all(&file))
         .with_context(|| format!("writing {}", arguments.out.display()))?;
     outln!(
         "{}: logits [{}, {}, {}]",

@@ -16,6 +16,7 @@ mod generate;
 mod influence;
 mod info;
 mod logits;
+mod output;
 mod precision;
 mod print;
 #[allow(clippy::print_stdout, clippy::print_stderr)]

@@ -164,6 +164,81 @@ fn an_evaluation_writes_what_it_prints() {
 }
 
 #[test]
+fn a_task_that_cannot_be_evaluated_costs_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = (evaluation("models/plain"), evaluation("harness/data"));
+    // An answer longer than the model's context of 32 tokens.
+    let piqa = folder.path().join("data/piqa");
+    fs::create_dir_all(&piqa).unwrap();
+    let long = format!(
+        "{{\"goal\": \"a\", \"sol1\": \"{}\", \"sol2\": \"b\", \"label\": 1}}\n",
+        "zq".repeat(40)
+    );
+    fs::write(piqa.join("validation.jsonl"), long).unwrap();
+    let texts = folder.path().join("data/text");
+    fs::create_dir_all(&texts).unwrap();
+    fs::copy(
+        Path::new(&data).join("boolq/validation.jsonl"),
+        texts.join("some.txt"),
+    )
+    .unwrap();
+    let (data, out) = (folder.path().join("data"), folder.path().join("out.json"));
+    let (data, out_text) = (data.display().to_string(), out.display().to_string());
+    let arguments = [
+        "eval",
+        "--model",
+        &model,
+        "--tasks",
+        "text,piqa",
+        "--data",
+        &data,
+        "--out",
+        &out_text,
+    ];
+    let output = iiet(&arguments);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("piqa: the continuation has 81 tokens"),
+        "{error}"
+    );
+    let results: serde_json::Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
+    assert!(results["results"]["text"]["bits_per_byte,none"].is_number());
+    let failed = results["failed"]["piqa"].as_str().unwrap();
+    assert!(
+        failed.contains("the continuation has 81 tokens"),
+        "{failed}"
+    );
+    assert_eq!(results["not_yet_evaluated"], serde_json::json!([]));
+}
+
+/// Nothing but a regular file is replaced, and nothing is computed for it.
+#[cfg(unix)]
+#[test]
+fn results_do_not_replace_devices_and_links() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, data) = (evaluation("models/bos"), evaluation("harness/data"));
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    let link = link.display().to_string();
+    for (out, found) in [("/dev/null", "device"), (&link, "symbolic link")] {
+        for arguments in [
+            vec!["logits", "--ids", "1,2"],
+            vec!["eval", "--tasks", "boolq", "--data", &data],
+            vec!["compare", "--tasks", "boolq", "--data", &data],
+            vec!["influence", "--data", "nowhere"],
+        ] {
+            let more = ["--model", &model, "--out", out];
+            let output = iiet(&[&arguments[..], &more].concat());
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+            let expected = format!("--out {out}: is a {found}; allowed: a regular file");
+            assert!(error.contains(&expected), "{arguments:?}: {error}");
+        }
+    }
+}
+
+#[test]
 fn a_report_has_what_it_prints() {
     let folder = tempfile::tempdir().unwrap();
     let (teacher, data) = (evaluation("models/bos"), evaluation("harness/data"));
@@ -218,6 +293,8 @@ fn mistakes_end_with_a_sentence_not_a_panic() {
     fs::write(&broken, "[model]\nd_model = \"wide\"\n").unwrap();
     let broken = broken.display().to_string();
     let svg = folder.path().join("report.svg").display().to_string();
+    // A file where a folder is needed.
+    let no_folder = format!("{broken}/x");
     for (arguments, expected) in [
         (vec!["info", "--model", &missing], "config.json"),
         (
@@ -226,15 +303,9 @@ fn mistakes_end_with_a_sentence_not_a_panic() {
         ),
         (
             vec![
-                "logits",
-                "--model",
-                &model,
-                "--ids",
-                "1,2",
-                "--out",
-                "/nowhere/x",
+                "logits", "--model", &model, "--ids", "1,2", "--out", &no_folder,
             ],
-            "/nowhere/x",
+            "broken.toml: ",
         ),
         (vec!["train", "--config", &missing], "missing"),
         (vec!["train", "--config", &broken], "line 2"),

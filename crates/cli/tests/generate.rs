@@ -465,3 +465,64 @@ fn numbers_that_make_no_sense_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn negative_numbers_are_values_and_refused_as_such() {
+    let model = shown(&llama("sentence-piece"));
+    for (option, expected) in [
+        ("--min-p", "min_p is -1; allowed: 0 to 1"),
+        ("--top-p", "top_p is -1; allowed: above 0, up to 1"),
+        ("--repetition-penalty", "repetition_penalty is -1"),
+    ] {
+        let arguments = ["generate", "--model", &model, "--prompt", "x", option, "-1"];
+        let error = error_of(&arguments);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn prompts_have_a_limit_and_come_from_standard_input_too() {
+    let model = shown(&llama("byte-level"));
+    let start = ["generate", "--model", &model, "--max-tokens", "3"];
+    let fed = |more: &[&str], input: &str| {
+        let mut child = command(&[&start[..], more].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that refuses its input does not read all of it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    let lines = text_of(&fed(&["--batch", "-"], "Once\n\nTim\n"));
+    let prompts: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        (&prompts[0]["prompt"], &prompts[1]["prompt"]),
+        (&"Once".into(), &"Tim".into())
+    );
+    let alone = generate(&model, "Tim", &["--max-tokens", "3"]);
+    assert_eq!(
+        format!("Tim{}\n", prompts[1]["text"].as_str().unwrap()),
+        alone
+    );
+
+    let long = "x".repeat(100_000);
+    let limit = ["--max-prompt-bytes", "99999"];
+    for (more, expected) in [
+        (["--batch", "-"], "-: line 1: more than 99999 bytes"),
+        (
+            ["--prompt", "-"],
+            "standard input has more than 99999 bytes",
+        ),
+    ] {
+        let output = fed(&[&more[..], &limit].concat(), &long);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(expected), "{error}");
+        assert!(error.contains("--max-prompt-bytes allows more"), "{error}");
+    }
+}

@@ -1,7 +1,9 @@
 //! The influence table as a picture: layers down, corrections across, darker for more.
 
+use std::io::Write;
 use std::path::Path;
 
+use iiet_files::write_file;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -23,7 +25,9 @@ pub fn draw_heat_map(path: &Path, influence: &Influence) -> Result<(), DistillEr
     };
     let mut svg = String::new();
     render(&mut svg, influence).map_err(|error| failed(error.to_string()))?;
-    std::fs::write(path, svg).map_err(|error| failed(error.to_string()))
+    write_file(path, |file| file.write_all(svg.as_bytes()))
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(())
 }
 
 fn render(svg: &mut String, table: &Influence) -> Result<(), Box<dyn std::error::Error>> {

@@ -16,11 +16,17 @@ const CRITICAL: f64 = 1.96;
 /// A metric of both models and how the second differs.
 #[derive(Clone, Debug)]
 pub struct Comparison {
+    /// The task.
     pub task: &'static str,
+    /// The metric's name.
     pub metric: &'static str,
+    /// Its value for the first model.
     pub first: f64,
+    /// Its value for the second model.
     pub second: f64,
+    /// Second minus first, over paired items.
     pub difference: Difference,
+    /// What the difference is in; empty for a share of items.
     pub unit: &'static str,
     higher_is_better: bool,
 }
@@ -28,7 +34,9 @@ pub struct Comparison {
 /// What a comparison says of the second model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// It is better by more than chance explains.
     Better,
+    /// It is worse by more than chance explains.
     Worse,
     /// The difference is within what chance explains, or there are too few items to say.
     Undecided,

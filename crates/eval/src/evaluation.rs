@@ -36,19 +36,26 @@ pub struct Settings {
 /// A task's items, ready to be asked.
 #[derive(Clone, Debug)]
 pub struct Prepared {
+    /// What is asked.
     pub task: &'static Task,
+    /// Worked examples in each prompt.
     pub num_fewshot: usize,
     /// Documents that there are, whatever the limit.
     pub original: usize,
+    /// The documents, within the limit.
     pub documents: Vec<Document>,
+    /// What is asked about each document, in the same order.
     pub items: Vec<Item>,
 }
 
 /// What a model made of a task.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
+    /// The answers, in the order of the items.
     pub answers: Vec<Answers>,
+    /// What they come to.
     pub metrics: Vec<Metric>,
+    /// The time that the scorer took.
     pub seconds: f64,
 }
 
@@ -93,6 +100,7 @@ fn texts(task: &str, data: Option<&Path>) -> Result<Vec<Document>, EvalError> {
     let folder = data.map(|data| data.join(task));
     let mut files = Vec::new();
     match (data, &folder) {
+        // A device or a pipe is refused when it is opened.
         (Some(file), _) if file.exists() && !file.is_dir() => files.push(file.to_owned()),
         (_, Some(folder)) if folder.is_dir() => {
             for entry in std::fs::read_dir(folder).map_err(EvalError::io(folder))? {

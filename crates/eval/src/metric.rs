@@ -19,9 +19,13 @@ const BOOTSTRAP: (u32, usize) = (100, 1000);
 /// A metric's name, as results call it, what it came to, and its values by item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
+    /// Its name in results.
     pub name: &'static str,
+    /// What the items' values come to.
     pub value: f64,
+    /// Its standard error, where there is one.
     pub standard_error: Option<f64>,
+    /// The items' values.
     pub values: Values,
 }
 

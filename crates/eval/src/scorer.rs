@@ -12,6 +12,7 @@ use crate::error::EvalError;
 pub struct Continuation {
     /// Shared between the choices of a question.
     pub context: Arc<str>,
+    /// What is scored.
     pub continuation: String,
 }
 
@@ -36,9 +37,11 @@ pub struct RollingScore {
 /// What is the most likely text after `context`?
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
+    /// What the text comes after.
     pub context: String,
     /// The text ends before the first of these.
     pub until: Vec<String>,
+    /// The most tokens to add.
     pub max_tokens: usize,
 }
 

@@ -19,10 +19,13 @@ pub type ChoiceOf = fn(&Document) -> Result<usize, EvalError>;
 /// An evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
+    /// What it is called on the command line and in results.
     pub name: &'static str,
     /// The version of its definition; for tasks of the harness, the harness's.
     pub version: f64,
+    /// Where its documents come from.
     pub source: Source,
+    /// What is asked about each, and how the answers are judged.
     pub form: Form,
 }
 
@@ -42,29 +45,43 @@ pub enum Source {
 pub enum Form {
     /// Which of several continuations is the most likely after the context.
     Choice {
+        /// The text before each choice.
         context: TextOf,
+        /// What may come after it.
         choices: TextsOf,
+        /// The right choice.
         answer: ChoiceOf,
         /// What stands between context and choice.
         delimiter: &'static str,
+        /// How the choices' log-likelihoods are compared.
         accuracies: &'static [Accuracy],
     },
     /// After which of several contexts the ending is the most likely (Trinh and Le's partial
     /// scoring, arXiv:1806.02847).
     Contexts {
+        /// The texts before the ending.
         contexts: TextsOf,
+        /// What comes after each of them.
         ending: TextOf,
+        /// The right context.
         answer: ChoiceOf,
     },
     /// Whether the target is what the model would write, and how likely it is.
     Cloze {
+        /// The text before the target.
         context: TextOf,
+        /// What should come after it.
         target: TextOf,
         /// What stands between context and target in worked examples; a target begins as it must.
         delimiter: &'static str,
     },
     /// How likely a whole text is; words and bytes are counted in the original.
-    Rolling { scored: TextOf, original: TextOf },
+    Rolling {
+        /// What the model is given.
+        scored: TextOf,
+        /// What words and bytes are counted in.
+        original: TextOf,
+    },
 }
 
 /// How a choice's log-likelihood is normalised before the greatest is chosen.
@@ -103,15 +120,24 @@ pub const ACC_AND_NORM: &[Accuracy] = &[Accuracy::Plain, Accuracy::Normalised];
 /// What an item asks of a [`Scorer`](crate::Scorer), and what is needed to judge the answer.
 #[derive(Clone, Debug)]
 pub enum Item {
+    /// Which of several continuations is the most likely.
     Choice {
+        /// One for each choice.
         requests: Vec<Continuation>,
+        /// The choices, whose lengths normalise their log-likelihoods.
         choices: Vec<String>,
+        /// The number of the right one.
         answer: usize,
     },
+    /// How likely a target is after a context.
     Cloze(Continuation),
+    /// How likely a whole text is.
     Rolling {
+        /// The text.
         scored: String,
+        /// Words of the original.
         words: u64,
+        /// Bytes of the original.
         bytes: u64,
     },
 }
@@ -119,7 +145,9 @@ pub enum Item {
 /// The answers to an item.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answers {
+    /// Those to the requests of a choice or a cloze.
     Scored(Vec<Scored>),
+    /// That for a whole text.
     Rolling(RollingScore),
 }
 

@@ -28,7 +28,12 @@ pub(super) fn run(
     let place = |number: usize| format!("{}: line {}", file.display(), prompts[number].0);
     let rows = usize::from(arguments.batch_size);
     let longest = prompts.iter().map(|(_, prompt)| prompt.len()).max();
-    memory::check(arguments, chosen, rows.min(prompts.len()), longest.unwrap_or(0))?;
+    memory::check(
+        arguments,
+        chosen,
+        rows.min(prompts.len()),
+        longest.unwrap_or(0),
+    )?;
     let (text_model, options) = arguments.open(rows, chosen)?;
     for (number, (_, prompt)) in prompts.iter().enumerate() {
         // All are looked at before the first is continued; their tokens would fill memory.

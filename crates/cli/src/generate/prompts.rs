@@ -1,10 +1,10 @@
 //! Prompts from files and from standard input, none longer than a limit.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use iiet_files::open_regular;
 use serde_json::Value;
 
 /// The whole of standard input, without its last line end.
@@ -33,7 +33,7 @@ pub(super) fn read(file: &Path, most: u64) -> anyhow::Result<Vec<(usize, String)
         true => lines(io::stdin().lock(), false, most),
         false => {
             let json = file.extension().is_some_and(|ending| ending == "jsonl");
-            let opened = File::open(file).with_context(place)?;
+            let opened = open_regular(file).with_context(place)?;
             lines(BufReader::new(opened), json, most)
         }
     };
@@ -115,6 +115,13 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_refused_and_not_read_for_ever() {
+        let error = format!("{:#}", read(Path::new("/dev/zero"), MOST).unwrap_err());
+        assert_eq!(error, "/dev/zero: is a device; allowed: a regular file");
     }
 
     #[test]

@@ -9,9 +9,11 @@ mod choice;
 mod cloze;
 mod passages;
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 use iiet_data::{HeldOutCrates, HeldOutFile};
+use iiet_files::write_file;
 use serde_json::{Map, Value};
 
 pub use choice::choice;
@@ -58,7 +60,7 @@ pub fn load(
     data::read(&path)
 }
 
-/// Writes rows under another name first, so that a file of this name is whole.
+/// Writes rows; a file of this name is whole.
 fn write(path: &Path, rows: &[Map<String, Value>]) -> Result<(), EvalError> {
     let mut lines = String::new();
     for row in rows {
@@ -68,9 +70,8 @@ fn write(path: &Path, rows: &[Map<String, Value>]) -> Result<(), EvalError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(EvalError::io(folder))?;
     }
-    let partial: PathBuf = path.with_extension(format!("partial-{}", std::process::id()));
-    std::fs::write(&partial, lines).map_err(EvalError::io(&partial))?;
-    std::fs::rename(&partial, path).map_err(EvalError::io(path))
+    write_file(path, |file| file.write_all(lines.as_bytes())).map_err(EvalError::io(path))?;
+    Ok(())
 }
 
 /// A row of text fields.

@@ -1,7 +1,9 @@
 //! Quality against cost, a point a model: bits per byte and mean accuracy, one panel each.
 
+use std::io::Write;
 use std::path::Path;
 
+use iiet_files::write_file;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -38,7 +40,9 @@ pub fn draw(report: &Report, path: &Path) -> Result<(), EvalError> {
     };
     let mut svg = String::new();
     render(&mut svg, report).map_err(|error| failed(error.to_string()))?;
-    std::fs::write(path, svg).map_err(|error| failed(error.to_string()))
+    write_file(path, |file| file.write_all(svg.as_bytes()))
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(())
 }
 
 /// What is up, and of which of the numbers of a model.

@@ -17,7 +17,9 @@ use serde::Serialize;
 /// A number and its standard error, where there are items enough to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
+    /// The estimate.
     pub value: f64,
+    /// Its standard error, where there is one.
     pub standard_error: Option<f64>,
 }
 

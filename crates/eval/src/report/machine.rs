@@ -12,7 +12,9 @@ pub struct Machine {
     pub cores: usize,
     /// Threads that compute on the CPU.
     pub threads: usize,
+    /// The operating system, as Rust names it.
     pub system: &'static str,
+    /// The processor's architecture, as Rust names it.
     pub architecture: &'static str,
 }
 

@@ -18,9 +18,11 @@ mod quality;
 mod speed;
 mod table;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use iiet_files::write_file;
 use iiet_model::{Cost, LanguageModel, ModelConfig, available_memory, model_hash};
 use iiet_ode::{SolverName, SolverOption};
 use iiet_text::TextTokenizer;
@@ -322,7 +324,7 @@ fn notes(candidates: &[Candidate<'_>], settings: &ReportSettings) -> Vec<String>
 pub fn save(report: &Report, path: &Path) -> Result<PathBuf, EvalError> {
     let json =
         serde_json::to_string_pretty(report).map_err(|error| EvalError::io(path)(error.into()))?;
-    std::fs::write(path, json + "\n").map_err(EvalError::io(path))?;
+    write_file(path, |file| writeln!(file, "{json}")).map_err(EvalError::io(path))?;
     let svg = path.with_extension("svg");
     draw(report, &svg)?;
     Ok(svg)

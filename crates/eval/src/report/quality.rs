@@ -34,16 +34,20 @@ pub struct Quality {
     pub retention: Option<Estimate>,
     /// Bytes of text for each token, in the task that `bits_per_byte` is of.
     pub bytes_per_token: Option<f64>,
+    /// By task.
     pub tasks: Vec<TaskQuality>,
 }
 
 /// What a model made of a task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskQuality {
+    /// The task.
     pub task: &'static str,
+    /// Its items.
     pub items: usize,
     /// Which of the metrics `estimate` is: `acc`, `acc_norm` or `bits_per_byte`.
     pub metric: &'static str,
+    /// The metric, over those items.
     pub estimate: Estimate,
     /// Less the reference's, items in pairs.
     pub difference: Option<Estimate>,

@@ -27,28 +27,35 @@ const MOST: (usize, usize) = (512, 64);
 pub struct Workload {
     /// Texts at a time.
     pub batch: usize,
+    /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens decoded after the prompt, one pass each.
     pub decoded_tokens: usize,
+    /// Rounds that count.
     pub rounds: usize,
 }
 
 /// Tokens per second: medians over the rounds, and each round.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Speed {
+    /// Tokens per second after the prompt.
     pub decoding: f64,
+    /// Tokens of the prompt per second.
     pub prefill: f64,
     /// The median over the rounds of this model's tokens per second over the reference's.
     pub decoding_ratio: f64,
     /// The same for reading the prompt.
     pub prefill_ratio: f64,
+    /// Each round.
     pub rounds: Vec<Round>,
 }
 
 /// Tokens per second of one round.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Round {
+    /// Tokens per second after the prompt.
     pub decoding: f64,
+    /// Tokens of the prompt per second.
     pub prefill: f64,
 }
 
