@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use iiet_model::{Cache, Cost, LanguageModel, ModelConfig, Precision};
-use iiet_ode::{IterationSchedule, SolverName};
+use iiet_ode::{Options, SolverConfig};
 use iiet_train::RunConfig;
 
 const VOCAB: usize = 32_000;
@@ -29,16 +29,15 @@ const LONG_PROMPT: usize = 512;
 const DECODED: usize = 32;
 const ROUNDS: usize = 7;
 
-fn config(solver: SolverName) -> ModelConfig {
+fn config(solver: &str) -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/55m.toml");
     let run = RunConfig::load(&path, &[]).expect("the preset is in the repository");
     let mut config = run.model.config(VOCAB, None);
-    config.solver.name = solver;
-    config.solver.options.iterations = IterationSchedule::Uniform(3);
+    config.solver = SolverConfig::named(solver).expect("there is such a solver");
     config
 }
 
-fn model(solver: SolverName, device: &Device) -> LanguageModel {
+fn model(solver: &str, device: &Device) -> LanguageModel {
     LanguageModel::init(&config(solver), 1, device).expect("the preset is valid")
 }
 
@@ -103,10 +102,7 @@ fn table(device: &Device) {
     let threads = threads();
     // Many times the caches of any processor this is likely to run on.
     let buffer: Vec<u64> = (0..1u64 << 27).collect();
-    let (euler, iiet) = (
-        SolverName::ExplicitEuler,
-        SolverName::IterativeImplicitEuler,
-    );
+    let (euler, iiet) = ("explicit_euler", "iterative_implicit_euler");
     let models = [
         (euler, Precision::F32),
         (iiet, Precision::F32),
@@ -159,9 +155,9 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--test" || argument == "--list") {
         table(&device);
     }
-    let all: Vec<(String, LanguageModel)> = SolverName::ALL
+    let all: Vec<(String, LanguageModel)> = SolverConfig::NAMES
         .iter()
-        .map(|solver| (format!("{solver:?}"), model(*solver, &device)))
+        .map(|solver| (format!("{solver}"), model(solver, &device)))
         .collect();
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Elements(1));

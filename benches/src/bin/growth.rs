@@ -78,7 +78,7 @@ fn measure(arguments: &Arguments, seq: usize, r: usize, at: usize) -> anyhow::Re
     let path = root.join(format!("configs/{}.toml", arguments.config));
     let set = [
         "model.solver=iterative_implicit_euler".to_owned(),
-        format!("model.iterations={r}"),
+        format!("model.solver.iterations={r}"),
         format!("model.seq_len={seq}"),
     ];
     let config = RunConfig::load(&path, &set)?;

@@ -34,7 +34,7 @@ struct Arguments {
     /// Solvers with their corrections; repeatable.
     #[arg(long, default_values = ["explicit_euler", "predictor_corrector", "iterative_implicit_euler"])]
     solver: Vec<String>,
-    /// Further keys of the configuration, such as model.iterations=1; repeatable.
+    /// Further keys of the configuration, such as model.solver.iterations=1; repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Steps that count.

@@ -1,207 +1,230 @@
-//! The LLaMA layer as a map and as a vector field.
+//! The seam between a block and all that integrates through it.
 //!
 //! ```text
-//! u    = y + Attention(RMSNorm(y))
-//! G(y) = u + SwiGLU(RMSNorm(u))
-//! F(y) = G(y) - y = Attention(RMSNorm(y)) + SwiGLU(RMSNorm(u))
+//! G(y)                    the block, a map of hidden states
+//! F(y) = G(y) - y         its vector field
 //! ```
+//!
+//! A block sees more than its input: where the tokens stand, and in decoding what it computed for
+//! the tokens before. The former is its [`Context`](Block::Context), computed once for all layers of
+//! a pass; the latter a [`BlockCache`], one for each evaluation of each layer.
 
-use burn::module::Module;
-use burn::nn::{RmsNorm, RmsNormConfig};
+use std::fmt::Debug;
+use std::slice::IterMut;
+
+use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::rms_norm;
-use iiet_ode::VectorField;
+use iiet_kernels::{CacheRow, Precision};
+use iiet_ode::{Parameters, VectorField};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
-use crate::{Attention, Chunk, KeyValueCache, Positions, SwiGlu};
+use crate::BlockError;
 
-/// The sizes of a block.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BlockConfig {
-    /// Width of the hidden states.
-    pub d_model: usize,
-    /// Width inside the feed-forward layer.
-    pub d_ff: usize,
-    /// Query heads.
-    pub n_heads: usize,
-    /// Key/value heads; divides `n_heads`.
-    pub n_kv_heads: usize,
-    /// What RMSNorm adds to the mean square.
-    pub norm_eps: f64,
-}
+/// A transformer block. Implementable outside this workspace: a language model takes any.
+pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
+    /// Its sizes.
+    type Config: BlockConfig;
+    /// What it must know of the tokens of a pass, the same in all layers.
+    type Context;
+    /// What one evaluation remembers of earlier tokens.
+    type Cache: BlockCache;
 
-impl BlockConfig {
-    /// The width of one head.
-    pub fn head_dim(&self) -> usize {
-        self.d_model / self.n_heads
-    }
+    /// A block for hidden states of width `d_model`. What [`Parameters`] declares as
+    /// [`Start::Normal`](iiet_ode::Start) is filled afterwards.
+    fn init(config: &Self::Config, d_model: usize, device: &Device) -> Self;
 
-    /// A block with fresh parameters.
-    ///
-    /// # Panics
-    ///
-    /// If `n_heads` does not divide `d_model` or `n_kv_heads` does not divide `n_heads`.
-    pub fn init(&self, device: &Device) -> Block {
-        let Self {
-            d_model,
-            n_heads,
-            n_kv_heads,
-            ..
-        } = *self;
-        assert!(
-            d_model.is_multiple_of(n_heads) && n_heads.is_multiple_of(n_kv_heads),
-            "n_kv_heads {n_kv_heads} must divide n_heads {n_heads}, which must divide d_model {d_model}"
-        );
-        let norm = || {
-            RmsNormConfig::new(d_model)
-                .with_epsilon(self.norm_eps)
-                .init(device)
-        };
-        Block {
-            input_layernorm: norm(),
-            self_attn: Attention::init(self, device),
-            post_attention_layernorm: norm(),
-            mlp: SwiGlu::init(d_model, self.d_ff, device),
-        }
-    }
-}
+    /// What all layers of a pass over these tokens share.
+    fn context(
+        config: &Self::Config,
+        d_model: usize,
+        tokens: Tokens,
+        device: &Device,
+    ) -> Self::Context;
 
-/// Attention and feed-forward layer, each with its norm before it.
-#[derive(Module, Debug)]
-pub struct Block {
-    /// The norm before attention.
-    pub input_layernorm: RmsNorm,
-    /// Causal attention.
-    pub self_attn: Attention,
-    /// The norm before the feed-forward layer.
-    pub post_attention_layernorm: RmsNorm,
-    /// The feed-forward layer.
-    pub mlp: SwiGlu,
-}
-
-impl Block {
     /// `G(y)`.
     ///
     /// # Shapes
     ///
     /// - input: `[batch, seq, d_model]`
     /// - output: the same
-    pub fn forward(&self, y: Tensor<3>, positions: &Positions) -> Tensor<3> {
-        let u = y.clone() + self.attend(y, positions);
-        u.clone() + self.feed_forward(u)
-    }
+    fn forward(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3>;
 
-    /// `F(y) = G(y) - y`, without the detour over `G`.
+    /// `F(y)`. A residual block computes this more directly than by the subtraction.
     ///
     /// # Shapes
     ///
     /// - input: `[batch, seq, d_model]`
     /// - output: the same
-    pub fn slope(&self, y: Tensor<3>, positions: &Positions) -> Tensor<3> {
-        let attended = self.attend(y.clone(), positions);
-        let fed = self.feed_forward(y + attended.clone());
-        attended + fed
-    }
-
-    /// `(Attention(RMSNorm(y)), SwiGLU(RMSNorm(u)))` of new tokens, whose keys and values the cache
-    /// takes up.
-    fn parts_cached(
-        &self,
-        y: Tensor<3>,
-        chunk: &Chunk,
-        cache: &mut KeyValueCache,
-    ) -> (Tensor<3>, Tensor<3>) {
-        let x = normalise(&self.input_layernorm, y.clone());
-        let attended = self.self_attn.forward_cached(x, chunk, cache);
-        let fed = self.feed_forward(y + attended.clone());
-        (attended, fed)
-    }
-
-    fn attend(&self, y: Tensor<3>, positions: &Positions) -> Tensor<3> {
-        self.self_attn
-            .forward(normalise(&self.input_layernorm, y), positions)
-    }
-
-    fn feed_forward(&self, u: Tensor<3>) -> Tensor<3> {
-        self.mlp
-            .forward(normalise(&self.post_attention_layernorm, u))
+    fn slope(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
+        self.forward(y.clone(), at) - y
     }
 }
 
-/// What `norm` computes, in one fused operation.
+/// The sizes of a block, and what they cost.
 ///
-/// # Shapes
-///
-/// - input: `[batch, seq, d_model]`
-/// - output: the same
-pub fn normalise(norm: &RmsNorm, x: Tensor<3>) -> Tensor<3> {
-    rms_norm(x, norm.gamma.val(), norm.epsilon)
+/// The serde form is the block's part of `config.json`, which other parts share: unknown keys
+/// must be ignored, and the names must not be those of a model's own keys.
+pub trait BlockConfig:
+    Clone + Debug + PartialEq + Send + Sync + Serialize + DeserializeOwned + 'static
+{
+    /// What `config.json` calls the block, if it is not the LLaMA layer.
+    const NAME: &'static str;
+
+    /// Reads the block's part of the text of `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Json`] with line and column; [`BlockError::Unsupported`] for a block that is
+    /// not this one.
+    fn read(json: &str) -> Result<Self, BlockError> {
+        Ok(serde_json::from_str(json)?)
+    }
+
+    /// The block's keys of `config.json`.
+    fn write(&self) -> Map<String, Value> {
+        table(self)
+    }
+
+    /// Whether there can be such a block for states of width `d_model`. Sizes above `2^20` must be
+    /// refused, so that products of three of them do not overflow.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Value`], naming the key, what was found and what is allowed.
+    fn validate(&self, d_model: usize) -> Result<(), BlockError>;
+
+    /// What RMSNorm adds to the mean square, also in the norm after the last layer.
+    fn norm_eps(&self) -> f64;
+
+    /// What one evaluation costs in texts of `seq` tokens.
+    fn cost(&self, d_model: usize, seq: usize) -> BlockCost;
 }
 
-/// A block at work on given positions: the right-hand side of `dy/dt = F(y)` in one layer.
+/// A configuration as a table.
+pub(crate) fn table(config: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(keys)) => keys,
+        _ => panic!("the configuration of a block serialises as a table"),
+    }
+}
+
+/// The costs of one evaluation of a block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockCost {
+    /// Floating-point operations for each token of a forward pass, averaged over the text. A
+    /// multiplication and an addition count as two; norms and activations are left out.
+    pub flops_per_token: f64,
+    /// Bytes for each token of the cache, in f32.
+    pub cache_bytes_per_token: u64,
+    /// Numbers for each token that a backward pass keeps of the forward pass.
+    pub activations_per_token: u64,
+}
+
+/// What one evaluation of a block remembers of a batch of texts.
+pub trait BlockCache: Clone + Debug + Send + Sync + 'static {
+    /// An empty cache with elements of this type.
+    fn new(stored: Precision) -> Self;
+
+    /// Keeps these rows of the batch, in this order.
+    fn keep_rows(&mut self, rows: &[usize]);
+
+    /// Replaces a row by the only row of another cache.
+    fn put_row(&mut self, row: usize, other: Self);
+
+    /// Adds the rows of another cache behind its own.
+    fn append(&mut self, other: Self);
+
+    /// Tokens that each row has room for; the larger of that and its tokens if there is no limit.
+    fn capacity(&self) -> usize;
+}
+
+/// The tokens of a pass.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tokens {
+    /// Texts from their beginning, at positions `0..seq`.
+    Whole {
+        /// Columns of the batch.
+        seq: usize,
+    },
+    /// New tokens of texts whose earlier tokens are in caches.
+    New {
+        /// What each row's columns are.
+        rows: Vec<CacheRow>,
+        /// Columns of the batch.
+        seq: usize,
+        /// The most tokens that any row will ever have.
+        limit: usize,
+    },
+}
+
+/// All that a block is told about one evaluation besides its input.
 #[derive(Debug)]
-pub struct BlockField<'a> {
-    /// The layer's parameters.
-    pub block: &'a Block,
-    /// Where its input stands.
-    pub positions: &'a Positions,
+pub struct Evaluation<'a, B: Block + ?Sized> {
+    /// Where the tokens stand.
+    pub context: &'a B::Context,
+    /// What the same evaluation remembers of earlier tokens, in decoding.
+    pub cache: Option<&'a mut B::Cache>,
+    /// Where the block may add terms of the loss, `[1]` each: sums over the tokens of the batch,
+    /// in nats, as all losses here. Nobody reads them outside training.
+    pub terms: &'a mut Vec<Tensor<1>>,
 }
 
-impl VectorField<Tensor<3>> for BlockField<'_> {
-    fn slope(&mut self, y: Tensor<3>) -> Tensor<3> {
-        self.block.slope(y, self.positions)
-    }
-
-    fn euler(&mut self, y: Tensor<3>, h: f64) -> Tensor<3> {
-        if h == 1.0 {
-            self.block.forward(y, self.positions)
-        } else {
-            y.clone() + self.slope(y) * h
-        }
-    }
-}
-
-/// A block that sees new tokens of texts whose earlier tokens it saw before: the right-hand side of
-/// `dy/dt = F(y)` in one layer, with a cache for each evaluation.
+/// A block at work in one layer: the right-hand side of `dy/dt = F(y)`.
 ///
-/// It counts its evaluations, so the first uses the first cache, the second the second, whatever
-/// the solver does between them.
+/// It counts its evaluations, so that the first uses the first cache, the second the second,
+/// whatever the solver does between them.
 #[derive(Debug)]
-pub struct CachedBlockField<'a> {
-    block: &'a Block,
-    chunk: &'a Chunk,
-    caches: std::slice::IterMut<'a, KeyValueCache>,
+pub struct BlockField<'a, B: Block> {
+    block: &'a B,
+    context: &'a B::Context,
+    caches: Option<IterMut<'a, B::Cache>>,
+    terms: &'a mut Vec<Tensor<1>>,
 }
 
-impl<'a> CachedBlockField<'a> {
-    /// The field of one step; `caches` are those of the layer, as many as the solver evaluates it.
-    pub fn new(block: &'a Block, chunk: &'a Chunk, caches: &'a mut [KeyValueCache]) -> Self {
-        let caches = caches.iter_mut();
+impl<'a, B: Block> BlockField<'a, B> {
+    /// The field of one step. `caches`, in decoding, are those of the layer: as many as the solver
+    /// evaluates it.
+    pub fn new(
+        block: &'a B,
+        context: &'a B::Context,
+        caches: Option<&'a mut [B::Cache]>,
+        terms: &'a mut Vec<Tensor<1>>,
+    ) -> Self {
+        let caches = caches.map(|caches| caches.iter_mut());
         Self {
             block,
-            chunk,
+            context,
             caches,
+            terms,
         }
     }
 
-    fn parts(&mut self, y: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let cache = self.caches.next();
-        let cache = cache.expect("invariant: a layer has a cache for every evaluation");
-        self.block.parts_cached(y, self.chunk, cache)
+    fn evaluation(&mut self) -> Evaluation<'_, B> {
+        let cache = self.caches.as_mut().map(|caches| {
+            caches
+                .next()
+                .expect("invariant: a layer has a cache for every evaluation")
+        });
+        Evaluation {
+            context: self.context,
+            cache,
+            terms: self.terms,
+        }
     }
 }
 
-impl VectorField<Tensor<3>> for CachedBlockField<'_> {
+impl<B: Block> VectorField<Tensor<3>> for BlockField<'_, B> {
     fn slope(&mut self, y: Tensor<3>) -> Tensor<3> {
-        let (attended, fed) = self.parts(y);
-        attended + fed
+        self.block.slope(y, self.evaluation())
     }
 
     fn euler(&mut self, y: Tensor<3>, h: f64) -> Tensor<3> {
-        let (attended, fed) = self.parts(y.clone());
         if h == 1.0 {
-            (y + attended) + fed
+            self.block.forward(y, self.evaluation())
         } else {
-            y + (attended + fed) * h
+            y.clone() + self.slope(y) * h
         }
     }
 }

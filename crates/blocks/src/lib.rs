@@ -1,38 +1,43 @@
 //! Transformer blocks, seen as vector fields.
 //!
 //! ```text
-//! G(y) = u + SwiGLU(RMSNorm(u)),   u = y + Attention(RMSNorm(y))      the block
+//! G(y) = u + SwiGLU(RMSNorm(u)),   u = y + Attention(RMSNorm(y))      the LLaMA block
 //! F(y) = G(y) - y                                                     its vector field
 //! ```
 //!
-//! [`Block`] is the LLaMA layer: pre-norm, bias-free, dropout-free, with causal grouped-query
-//! [`Attention`] under a rotary position embedding in the half-split layout ([`Positions`]), and a
-//! [`SwiGlu`] feed-forward layer. [`BlockField`] is the same thing as an
-//! [`iiet_ode::VectorField`]: it goes wherever a solver wants an equation. [`CachedBlockField`] is
-//! the same field for new tokens of texts it has seen before, with a [`KeyValueCache`] for each
-//! evaluation.
+//! [`Block`] is the seam: a map, a vector field, and what a model must know of its parameters and
+//! costs. [`BlockField`] makes any block an [`iiet_ode::VectorField`], so that it goes wherever a
+//! solver wants an equation. [`llama`] is the one block that this crate brings: pre-norm, bias-free,
+//! dropout-free, with causal grouped-query attention under a rotary position embedding in the
+//! half-split layout, and a SwiGLU feed-forward layer.
 //!
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};
-//! use iiet_blocks::{BlockConfig, Positions};
+//! use iiet_blocks::{Block, BlockField, LlamaBlock, LlamaConfig, Tokens};
+//! use iiet_ode::{ExplicitEuler, Solver};
 //!
 //! let device = Device::default();
-//! let config = BlockConfig { d_model: 64, d_ff: 176, n_heads: 4, n_kv_heads: 2, norm_eps: 1e-6 };
-//! let block = config.init(&device);
-//! let positions = Positions::new(config.head_dim(), 1e4, 10, &device);
+//! let config = LlamaConfig { d_ff: 176, n_heads: 4, n_kv_heads: 2, ..LlamaConfig::default() };
+//! let block = LlamaBlock::init(&config, 64, &device);
+//!
+//! // One layer of a plain transformer: one explicit Euler step of size 1.
+//! let context = LlamaBlock::context(&config, 64, Tokens::Whole { seq: 10 }, &device);
+//! let mut terms = Vec::new();
+//! let mut field = BlockField::new(&block, &context, None, &mut terms);
 //! let y = Tensor::<3>::random([1, 10, 64], Distribution::Default, &device);
-//! assert_eq!(block.forward(y, &positions).dims(), [1, 10, 64]);
+//! let solver = ExplicitEuler {};
+//! let next = solver.step(&mut field, solver.start(y), 1.0);
+//! assert_eq!(next.y.dims(), [1, 10, 64]);
 //! ```
 
-mod attention;
 mod block;
-mod cache;
-mod rope;
-mod swiglu;
+mod error;
+pub mod llama;
 
-pub use attention::Attention;
-pub use block::{Block, BlockConfig, BlockField, CachedBlockField, normalise};
-pub use cache::{Chunk, KeyValueCache};
+pub use block::{Block, BlockCache, BlockConfig, BlockCost, BlockField, Evaluation, Tokens};
+pub use error::BlockError;
 pub use iiet_kernels::{CacheRow, Precision};
-pub use rope::{Frequencies, Llama3Scaling, Positions};
-pub use swiglu::SwiGlu;
+pub use llama::{
+    Frequencies, KeyValueCache, Llama3Scaling, LlamaBlock, LlamaConfig, LlamaContext, Positions,
+    normalise,
+};

@@ -1,27 +1,44 @@
 //! What holds for a block whatever its weights.
 
 use burn::tensor::{Device, Distribution, Tensor, TensorData, Tolerance};
-use iiet_blocks::{Attention, Block, BlockConfig, BlockField, Positions};
+use iiet_blocks::llama::{Attention, SwiGlu};
+use iiet_blocks::{
+    Block, BlockConfig, BlockField, Evaluation, LlamaBlock, LlamaConfig, LlamaContext, Tokens,
+};
 use iiet_ode::VectorField;
 
-const CONFIG: BlockConfig = BlockConfig {
-    d_model: 16,
-    d_ff: 24,
-    n_heads: 4,
-    n_kv_heads: 2,
-    norm_eps: 1e-6,
-};
+const D_MODEL: usize = 16;
 
-fn setup(config: BlockConfig, seq: usize) -> (Block, Positions, Tensor<3>) {
+fn config() -> LlamaConfig {
+    LlamaConfig {
+        d_ff: 24,
+        n_heads: 4,
+        n_kv_heads: 2,
+        ..LlamaConfig::default()
+    }
+}
+
+fn setup(seq: usize) -> (LlamaBlock, LlamaContext, Tensor<3>) {
     let device = Device::default();
     device.seed(7);
-    let y = Tensor::random(
-        [2, seq, config.d_model],
-        Distribution::Normal(0.0, 1.0),
-        &device,
-    );
-    let positions = Positions::new(config.head_dim(), 1e4, seq, &device);
-    (config.init(&device), positions, y)
+    let normal = Distribution::Normal(0.0, 1.0);
+    let y = Tensor::random([2, seq, D_MODEL], normal, &device);
+    let context = LlamaBlock::context(&config(), D_MODEL, Tokens::Whole { seq }, &device);
+    let block = LlamaBlock::init(&config(), D_MODEL, &device);
+    (block, context, y)
+}
+
+/// `G(y)`.
+fn map(block: &LlamaBlock, context: &LlamaContext, y: Tensor<3>) -> Tensor<3> {
+    let (cache, terms) = (None, &mut Vec::new());
+    block.forward(
+        y,
+        Evaluation {
+            context,
+            cache,
+            terms,
+        },
+    )
 }
 
 fn assert_close(a: Tensor<3>, b: Tensor<3>) {
@@ -31,25 +48,22 @@ fn assert_close(a: Tensor<3>, b: Tensor<3>) {
 
 #[test]
 fn slope_is_the_map_minus_the_identity() {
-    let (block, positions, y) = setup(CONFIG, 9);
-    let slope = block.slope(y.clone(), &positions);
-    let map = block.forward(y.clone(), &positions);
+    let (block, context, y) = setup(9);
+    let mut terms = Vec::new();
+    let mut field = BlockField::new(&block, &context, None, &mut terms);
+    let slope = field.slope(y.clone());
+    let map = map(&block, &context, y.clone());
     assert_close(slope.clone() + y.clone(), map.clone());
-
-    let mut field = BlockField {
-        block: &block,
-        positions: &positions,
-    };
     assert_close(field.euler(y.clone(), 1.0), map);
     assert_close(field.euler(y.clone(), 0.5), y + slope * 0.5);
 }
 
 #[test]
 fn a_token_does_not_see_those_after_it() {
-    let (block, positions, y) = setup(CONFIG, 9);
-    let before = block.forward(y.clone(), &positions);
+    let (block, context, y) = setup(9);
+    let before = map(&block, &context, y.clone());
     let changed = y.slice_assign([0..2, 5..9], Tensor::ones([2, 4, 16], &Device::default()));
-    let after = block.forward(changed, &positions);
+    let after = map(&block, &context, changed);
     let head = |x: Tensor<3>| x.slice([0..2, 0..5]);
     before
         .clone()
@@ -69,10 +83,10 @@ fn a_token_does_not_see_those_after_it() {
 
 #[test]
 fn sequences_of_a_batch_do_not_mix() {
-    let (block, positions, y) = setup(CONFIG, 6);
-    let both = block.forward(y.clone(), &positions);
+    let (block, context, y) = setup(6);
+    let both = map(&block, &context, y.clone());
     for i in 0..2 {
-        let alone = block.forward(y.clone().narrow(0, i, 1), &positions);
+        let alone = map(&block, &context, y.clone().narrow(0, i, 1));
         assert_close(both.clone().narrow(0, i, 1), alone);
     }
 }
@@ -81,18 +95,18 @@ fn sequences_of_a_batch_do_not_mix() {
 fn grouped_queries_are_repeated_keys() {
     // Grouped attention equals multi-head attention whose key and value projections repeat each
     // shared head for its group.
-    let (block, positions, y) = setup(CONFIG, 6);
+    let (block, context, y) = setup(6);
     let grouped = block.self_attn;
     let repeat = |weight: Tensor<2>| {
-        let head_dim = CONFIG.head_dim();
+        let head_dim = D_MODEL / 4;
         let heads = (0..4).map(|head| weight.clone().narrow(1, head / 2 * head_dim, head_dim));
         Tensor::cat(heads.collect(), 1)
     };
-    let config = BlockConfig {
+    let config = LlamaConfig {
         n_kv_heads: 4,
-        ..CONFIG
+        ..config()
     };
-    let mut full = Attention::init(&config, &Device::default());
+    let mut full = Attention::init(&config, D_MODEL, &Device::default());
     full.q_proj = grouped.q_proj.clone();
     full.o_proj = grouped.o_proj.clone();
     full.k_proj.weight = full
@@ -104,8 +118,8 @@ fn grouped_queries_are_repeated_keys() {
         .weight
         .map(|_| repeat(grouped.v_proj.weight.val()));
     assert_close(
-        grouped.forward(y.clone(), &positions),
-        full.forward(y, &positions),
+        grouped.forward(y.clone(), &context, None),
+        full.forward(y, &context, None),
     );
 }
 
@@ -113,27 +127,27 @@ fn grouped_queries_are_repeated_keys() {
 fn attention_depends_on_distance_only() {
     // Equal tokens get equal outputs wherever they stand: the weights sum to one and the rotation
     // of queries and keys leaves values alone.
-    let (block, positions, _) = setup(CONFIG, 5);
+    let (block, context, _) = setup(5);
     let y = Tensor::<3>::ones([1, 5, 16], &Device::default());
-    let out = block.self_attn.forward(y, &positions);
+    let out = block.self_attn.forward(y, &context, None);
     let first = out.clone().slice([0..1, 0..1]).repeat_dim(1, 5);
     assert_close(out, first);
 }
 
 #[test]
 fn a_single_token_attends_to_itself() {
-    let (block, positions, y) = setup(CONFIG, 1);
+    let (block, context, y) = setup(1);
     let attention = &block.self_attn;
     let values = attention.v_proj.forward(y.clone());
     let heads = [0, 0, 1, 1].map(|head| values.clone().narrow(2, head * 4, 4));
     let expected = attention.o_proj.forward(Tensor::cat(heads.to_vec(), 2));
-    assert_close(attention.forward(y, &positions), expected);
+    assert_close(attention.forward(y, &context, None), expected);
 }
 
 #[test]
 fn swiglu_by_hand() {
     let device = Device::default();
-    let mut mlp = iiet_blocks::SwiGlu::init(1, 2, &device);
+    let mut mlp = SwiGlu::init(1, 2, &device);
     let set = |linear: &mut burn::nn::Linear, data: TensorData| {
         linear.weight = linear
             .weight
@@ -151,4 +165,17 @@ fn swiglu_by_hand() {
         (y - (2.0 * 0.731_058_6 - 30.0 * 0.268_941_4)).abs() < 1e-5,
         "{y}"
     );
+}
+
+#[test]
+fn costs_count_products_by_hand() {
+    // q and o: 2 x 16 x 16; k and v: 2 x 16 x 8; feed-forward: 3 x 16 x 24. Attention: scores and
+    // mixing of (seq + 1) / 2 = 5 tokens, 2 x 2 x 16 x 5.
+    let cost = config().cost(D_MODEL, 9);
+    let projections = 2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 24;
+    assert_eq!(
+        cost.flops_per_token,
+        (2 * projections + 2 * 2 * 16 * 5) as f64
+    );
+    assert_eq!(cost.cache_bytes_per_token, 2 * 8 * 4);
 }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use iiet_files::{NewDirectory, open_regular, write_file};
 use iiet_model::{Inference, Precision, SaveOptions, load_as, save};
-use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption};
-use serde_json::Value;
+use iiet_ode::SolverConfig;
+use iiet_train::override_solver;
+use toml::{Table, Value};
 
 use crate::print::outln;
 use crate::{backend, precision};
@@ -28,12 +29,10 @@ pub(crate) struct Arguments {
     /// The solver of the new model, such as iterative_implicit_euler.
     #[arg(long, value_name = "NAME")]
     solver: String,
-    /// Corrections of an implicit solver: one number, or one for each layer as in 3,1,0.
-    #[arg(long, value_name = "R")]
-    iterations: Option<String>,
-    /// 2 or 4, for runge_kutta and predictor_corrector.
-    #[arg(long, value_name = "ORDER")]
-    predictor_order: Option<usize>,
+    /// An option of the solver, such as iterations=3 or 'iterations=[3, 1, 0]'; repeatable. Those
+    /// that are not given stay as they are, or are the defaults of another solver.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// How weights are stored.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = precision::parser())]
     dtype: Precision,
@@ -47,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let place = || out.display().to_string();
     let before = iiet_model::load_config(&arguments.model)?;
     let mut config = before.clone();
-    config.solver = solver(arguments, before.solver)?;
+    config.solver = solver(arguments, &before.solver)?;
     config.validate()?;
     let directory = NewDirectory::create(out).with_context(place)?;
 
@@ -84,35 +83,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     outln!("{}", out.display())
 }
 
-/// The solver asked for; options that are not given stay as they are.
-fn solver(arguments: &Arguments, before: SolverConfig) -> anyhow::Result<SolverConfig> {
-    let name = Value::from(arguments.solver.as_str());
-    let name: SolverName = serde_json::from_value(name).context("--solver")?;
-    let mut options = before.options;
-    if let Some(text) = &arguments.iterations {
-        if !name.reads(SolverOption::Iterations) {
-            bail!("--iterations: {} takes none", arguments.solver);
-        }
-        options.iterations = iterations(text).context("--iterations")?;
+/// The solver asked for.
+fn solver(arguments: &Arguments, before: &SolverConfig) -> anyhow::Result<SolverConfig> {
+    let mut table = Table::new();
+    for assignment in &arguments.set {
+        let place = || format!("--set {assignment}");
+        table.extend(toml::from_str::<Table>(assignment).with_context(place)?);
     }
-    if let Some(order) = arguments.predictor_order {
-        if !name.reads(SolverOption::PredictorOrder) {
-            bail!("--predictor-order: {} has none", arguments.solver);
-        }
-        options.predictor_order = order;
-    }
-    Ok(SolverConfig { name, options })
-}
-
-/// Corrections as written: one number, or one for each layer.
-pub(crate) fn iterations(text: &str) -> anyhow::Result<IterationSchedule> {
-    let numbers: Vec<usize> = text
-        .split(',')
-        .map(|word| word.trim().parse())
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{text:?}; expected 3, or 3,1,0"))?;
-    Ok(match numbers.as_slice() {
-        [one] => IterationSchedule::Uniform(*one),
-        _ => IterationSchedule::PerLayer(numbers),
-    })
+    table.insert("name".into(), arguments.solver.as_str().into());
+    override_solver(before, &Value::Table(table)).map_err(|reason| anyhow!("--solver: {reason}"))
 }

@@ -12,14 +12,13 @@ use iiet_distill::{
 use iiet_eval::Settings;
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, save, table};
 use iiet_model::{LanguageModel, load_config, model_hash};
-use iiet_ode::IterationSchedule;
+use iiet_ode::{IterationSchedule, Options};
 use iiet_train::{
     DataProgress, Devices, ModelSection, RunConfig, RunDirectory, RunOptions, TrainingObjective,
     train,
 };
 
 use crate::backend::{Chosen, DevicesArgument};
-use crate::convert::iterations;
 use crate::influence;
 use crate::train::{interrupt, name_of, report, to_resume};
 
@@ -174,7 +173,7 @@ fn fresh(
         "corrections kept {kept:?}: {:.2} evaluations a layer",
         evaluations as f64 / kept.len() as f64
     );
-    config.model.iterations = schedule;
+    config.model.solver = config.model.solver.with_iterations(schedule);
     if let Some(influence) = influence {
         fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
         influence::write(&influence, &run.join("influence.json"))?;
@@ -218,7 +217,7 @@ fn schedule(
         }
         (.., Some(text)) => {
             let config = teacher.config();
-            let all = corrections(config).context("--schedule")?;
+            let all = corrections(&config).context("--schedule")?;
             let schedule = iterations(text).context("--schedule")?;
             Ok((by_hand(&all, schedule).context("--schedule")?, None))
         }
@@ -245,5 +244,18 @@ fn resumed(arguments: &Arguments, device: &Device) -> anyhow::Result<Ready> {
         run: run.path().to_owned(),
         name: name_of(&path),
         config,
+    })
+}
+
+/// A schedule as written: one number, or one for each layer.
+fn iterations(text: &str) -> anyhow::Result<IterationSchedule> {
+    let numbers: Vec<usize> = text
+        .split(',')
+        .map(|word| word.trim().parse())
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{text:?}; expected 3, or 3,1,0"))?;
+    Ok(match numbers.as_slice() {
+        [one] => IterationSchedule::Uniform(*one),
+        _ => IterationSchedule::PerLayer(numbers),
     })
 }

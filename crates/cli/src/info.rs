@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use iiet_files::{MANIFEST, Manifest};
-use iiet_model::{Cost, LanguageModel, TrainingMemory, load_config};
-use iiet_ode::SolverOption;
+use iiet_model::{Cost, LanguageModel, ModelConfig, TrainingMemory, load_config};
+use iiet_ode::{IterationSchedule, Options};
+use toml::{Table, Value};
 
 use crate::backend;
 use crate::print::outln;
@@ -19,31 +20,21 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let dir = &arguments.model;
     let config = load_config(dir)?;
-    let model = LanguageModel::empty(&config, &backend::for_files()?.device)?;
+    let model: LanguageModel = LanguageModel::empty(&config, &backend::for_files()?.device)?;
     let cost = Cost::of(&model);
+    let block = &config.block;
     let total = cost.total_evaluations();
-    let name = serde_json::to_value(config.solver.name)?;
-    outln!(
-        "solver                     {}",
-        name.as_str().unwrap_or_default()
-    )?;
-    let options = &config.solver.options;
-    if config.solver.name.reads(SolverOption::Iterations) {
-        outln!(
-            "iterations                 {:?}",
-            options.iterations.per_layer(config.n_layers)
-        )?;
-    }
-    if config.solver.name.reads(SolverOption::PredictorOrder) {
-        outln!("predictor order            {}", options.predictor_order)?;
+    outln!("solver                     {}", config.solver.name())?;
+    for (key, value) in options(&config)? {
+        outln!("{key:<26} {value}")?;
     }
     outln!(
         "layers                     {} of width {}, feed-forward {}, {} heads, {} key/value heads",
         config.n_layers,
         config.d_model,
-        config.d_ff,
-        config.n_heads,
-        config.n_kv_heads
+        block.d_ff,
+        block.n_heads,
+        block.n_kv_heads
     )?;
     outln!("context                    {} tokens", config.seq_len)?;
     outln!("vocabulary                 {} tokens", config.vocab_size)?;
@@ -87,6 +78,17 @@ fn integrity(dir: &Path) -> anyhow::Result<String> {
         ),
         None => format!("unverified: without {MANIFEST}, changed bytes are not noticed"),
     })
+}
+
+/// The solver's options, a schedule with a number for each layer.
+fn options(config: &ModelConfig) -> anyhow::Result<Vec<(String, Value)>> {
+    let mut solver = config.solver.clone();
+    if let Some(schedule) = config.solver.iterations() {
+        let per_layer = IterationSchedule::PerLayer(schedule.per_layer(config.n_layers));
+        solver = solver.with_iterations(per_layer);
+    }
+    let table = Table::try_from(solver)?;
+    Ok(table.into_iter().filter(|(key, _)| key != "name").collect())
 }
 
 fn mebibytes(bytes: u64) -> String {

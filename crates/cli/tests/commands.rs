@@ -244,7 +244,7 @@ fn a_report_has_what_it_prints() {
     let (teacher, data) = (evaluation("models/bos"), evaluation("harness/data"));
     let student = folder.path().join("student").display().to_string();
     let convert = ["convert", "--model", &teacher, "--out", &student];
-    let solver = ["--solver", "implicit_euler", "--iterations", "2"];
+    let solver = ["--solver", "implicit_euler", "--set", "iterations=2"];
     let output = iiet(&[&convert[..], &solver[..]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
 

@@ -279,7 +279,7 @@ fn a_llama_becomes_an_ode_model() {
     };
     // The textbook implicit Euler without a correction is the model itself, to the last bit.
     let same = target("same");
-    convert("implicit_euler", &same, &["--iterations", "0"]);
+    convert("implicit_euler", &same, &["--set", "iterations=0"]);
     assert_eq!(logits_of(&same), logits_of(&model));
     let prompt = ["--max-tokens", "10"];
     assert_eq!(
@@ -291,7 +291,7 @@ fn a_llama_becomes_an_ode_model() {
     convert(
         "iterative_implicit_euler",
         &iiet_model,
-        &["--iterations", "2,1", "--dtype", "bf16"],
+        &["--set", "iterations=[2, 1]", "--dtype", "bf16"],
     );
     let info = text_of(&iiet(&["info", "--model", &iiet_model]));
     // Two key/value heads of 8, keys and values, five evaluations: 160 numbers.
@@ -319,7 +319,7 @@ fn a_llama_becomes_an_ode_model() {
     for (arguments, expected) in [
         (vec!["--solver", "leapfrog"], "unknown variant `leapfrog`"),
         (
-            vec!["--solver", "runge_kutta", "--iterations", "3"],
+            vec!["--solver", "runge_kutta", "--set", "iterations=3"],
             "runge_kutta takes none",
         ),
         (
@@ -327,11 +327,16 @@ fn a_llama_becomes_an_ode_model() {
             "allowed: 2, 4",
         ),
         (
-            vec!["--solver", "implicit_euler", "--iterations", "1,2,3"],
+            vec![
+                "--solver",
+                "implicit_euler",
+                "--set",
+                "iterations=[1, 2, 3]",
+            ],
             "the model has 2",
         ),
         (
-            vec!["--solver", "implicit_euler", "--iterations", "x"],
+            vec!["--solver", "implicit_euler", "--set", "iterations=x"],
             "expected 3, or 3,1,0",
         ),
     ] {

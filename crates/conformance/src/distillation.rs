@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_distill::Distillation;
 use iiet_model::{model_hash, parse_safetensors};
-use iiet_ode::IterationSchedule;
+use iiet_ode::{IterationSchedule, Options};
 use iiet_train::{BatchTensors, DistillSection, TrainingObjective};
 
 use crate::finding::{difference, values};
@@ -36,8 +36,9 @@ pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
     };
     let objective = Distillation::open(&section, device)?;
     let model = teacher.model(device)?;
-    let mut config = model.config().clone();
-    config.solver.options.iterations = IterationSchedule::PerLayer(ITERATIONS.to_vec());
+    let mut config = model.config();
+    let schedule = IterationSchedule::PerLayer(ITERATIONS.to_vec());
+    config.solver = config.solver.with_iterations(schedule);
     let student = model.with_config(&config, 0, device)?.train();
 
     let batch = batch(&teacher.expected()?.ids, device);

@@ -78,9 +78,9 @@ impl Formula {
             state.second.resize(values.len(), 0.0);
             // From the device's, so that each step is checked and not their sum.
             state.parameter = values.iter().copied().map(f64::from).collect();
-            let decay = match parameters.roles[name] {
-                Role::Projection | Role::Embedding => self.weight_decay,
-                Role::Coefficient => 0.0,
+            let decay = match parameters.roles[name].decays {
+                true => self.weight_decay,
+                false => 0.0,
             };
             for (i, p) in state.parameter.iter_mut().enumerate() {
                 let g = SCALE * f64::from(gradients[name][i]);
@@ -115,9 +115,9 @@ impl Parameters {
 
 impl ParameterVisitor for Parameters {
     fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>) {
-        let value = match role {
-            Role::Projection => parameter.val().inner().transpose(),
-            Role::Embedding | Role::Coefficient => parameter.val().inner(),
+        let value = match role.transposed {
+            true => parameter.val().inner().transpose(),
+            false => parameter.val().inner(),
         };
         match values(name, value) {
             Ok(values) => {

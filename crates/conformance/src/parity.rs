@@ -144,9 +144,9 @@ impl ParameterVisitor for CollectGradients {
         let gradient = self.part.as_ref().and_then(|part| value.grad(part));
         // A parameter that the loss does not depend on has no gradient; PyTorch writes zeros.
         let gradient = gradient.unwrap_or_else(|| value.inner().zeros_like());
-        let gradient = match role {
-            Role::Projection => gradient.transpose(),
-            Role::Embedding | Role::Coefficient => gradient,
+        let gradient = match role.transposed {
+            true => gradient.transpose(),
+            false => gradient,
         };
         match values(name, gradient) {
             Ok(gradient) => match self.by_name.get_mut(name) {

@@ -17,6 +17,7 @@ use burn::tensor::{Device, Int, Tensor};
 use iiet_data::Tokenizer;
 use iiet_kernels::{DistillationMix, in_f32, linear_distillation};
 use iiet_model::{Cost, LanguageModel, Objective, load, model_hash};
+use iiet_ode::Layer;
 use iiet_train::{
     BatchObjective, BatchTensors, CROSS_ENTROPY, DistillSection, Footprint, NextToken, RunConfig,
     TrainingObjective,
@@ -154,7 +155,7 @@ impl Objective for States {
         nothing
     }
 
-    fn of_layer(&mut self, _: usize, y: &Tensor<3>) -> Option<Tensor<1>> {
+    fn of_layer(&mut self, _: Layer, y: &Tensor<3>) -> Option<Tensor<1>> {
         if let Some(layers) = &mut self.layers {
             layers.push(y.clone());
         }
@@ -199,8 +200,8 @@ impl Objective for OfBatch {
         loss.loss
     }
 
-    fn of_layer(&mut self, n: usize, y: &Tensor<3>) -> Option<Tensor<1>> {
-        let teacher = self.teacher_layers.get(n)?.clone();
+    fn of_layer(&mut self, layer: Layer, y: &Tensor<3>) -> Option<Tensor<1>> {
+        let teacher = self.teacher_layers.get(layer.index())?.clone();
         let apart = smooth_l1(y.clone(), teacher, self.weights.clone()) * self.share;
         let known = apart.clone().inner();
         self.apart = Some(match self.apart.take() {

@@ -2,7 +2,6 @@ use std::path::PathBuf;
 
 use iiet_data::DataError;
 use iiet_model::ModelError;
-use iiet_ode::SolverName;
 
 /// What can go wrong when a model is measured or a schedule is chosen.
 #[derive(Debug, thiserror::Error)]
@@ -11,11 +10,11 @@ pub enum DistillError {
     /// A model that has nothing to drop.
     #[error(
         "the model's solver, {}, takes no corrections; influence is measured on implicit_euler and iterative_implicit_euler with iterations above 0",
-        name(*.solver)
+        .solver
     )]
     NoCorrections {
         /// The solver of the model.
-        solver: SolverName,
+        solver: &'static str,
     },
     /// A threshold that is no influence.
     #[error(
@@ -83,10 +82,4 @@ pub enum DistillError {
         /// What the plotter or the system said.
         reason: String,
     },
-}
-
-fn name(solver: SolverName) -> String {
-    let name = serde_json::to_value(solver).ok();
-    name.and_then(|name| name.as_str().map(str::to_owned))
-        .unwrap_or_else(|| format!("{solver:?}"))
 }

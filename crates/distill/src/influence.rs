@@ -10,8 +10,8 @@
 //! Liu et al., *IIET*, EMNLP 2025 (arXiv 2509.22463), section 4.
 
 use burn::tensor::{Int, Tensor};
-use iiet_model::{LanguageModel, ModelConfig};
-use iiet_ode::{Solver, SolverConfig, SolverOption, Trajectory};
+use iiet_model::{LanguageModel, ModelConfig, Observer};
+use iiet_ode::{Layer, Options};
 use serde::{Deserialize, Serialize};
 
 use crate::DistillError;
@@ -48,7 +48,7 @@ impl InfluenceMeter {
     ///
     /// [`DistillError::NoCorrections`] if no layer of the model takes any.
     pub fn new(model: &LanguageModel) -> Result<Self, DistillError> {
-        let corrections = corrections(model.config())?;
+        let corrections = corrections(&model.config())?;
         Ok(Self {
             moments: corrections.iter().map(|r| vec![(0.0, 0.0); *r]).collect(),
             sequences: 0,
@@ -71,22 +71,19 @@ impl InfluenceMeter {
     pub fn add(&mut self, model: &LanguageModel, ids: Tensor<2, Int>) {
         let [batch, seq] = ids.dims();
         assert_eq!(*self.seq.get_or_insert(seq), seq, "sequences of one length");
-        let positions = model.positions(&ids);
-        let solver = &model.model.solver;
-
-        let mut at = Trajectory::start(model.embed(ids));
-        for (n, moments) in self.moments.iter_mut().enumerate() {
-            let mut field = model.field(n, &positions);
-            let mut previous: Option<Tensor<3>> = None;
-            let mut corrections = moments.iter_mut();
-            at = solver.step_watched(&mut field, at, 1.0, &mut |output| {
-                if let Some(previous) = previous.replace(output.clone()) {
-                    let moments = corrections.next().expect("invariant: r_n corrections");
-                    let changes = distance(previous, output);
-                    add_to(moments, self.sequences, &changes);
-                }
-            });
-        }
+        let mut pass = model.pass(&ids);
+        let mut changes = Changes {
+            moments: &mut self.moments,
+            before: self.sequences,
+            corrections: 0,
+            previous: None,
+        };
+        model.walk(
+            model.start(ids),
+            model.sizes().n_layers,
+            &mut pass,
+            &mut changes,
+        );
         self.sequences += batch as u64;
     }
 
@@ -110,20 +107,48 @@ impl InfluenceMeter {
     }
 }
 
+/// Adds what each correction changes.
+struct Changes<'a> {
+    moments: &'a mut [Vec<(f64, f64)>],
+    /// Sequences measured before this batch.
+    before: u64,
+    /// Corrections that the layer has taken.
+    corrections: usize,
+    /// The output without the last of them.
+    previous: Option<Tensor<3>>,
+}
+
+impl<M> Observer<M> for Changes<'_> {
+    fn watches_corrections(&self) -> bool {
+        true
+    }
+
+    fn correction(&mut self, layer: Layer, output: Tensor<3>) {
+        if let Some(previous) = self.previous.replace(output.clone()) {
+            let moments = &mut self.moments[layer.index()][self.corrections];
+            add_to(moments, self.before, &distance(previous, output));
+            self.corrections += 1;
+        }
+    }
+
+    fn after(&mut self, _: Layer, _: &Tensor<3>) {
+        (self.corrections, self.previous) = (0, None);
+    }
+}
+
 /// How many corrections each layer of a model takes.
 ///
 /// # Errors
 ///
 /// [`DistillError::NoCorrections`] if no layer takes any.
 pub fn corrections(config: &ModelConfig) -> Result<Vec<usize>, DistillError> {
-    let SolverConfig { name, options } = &config.solver;
-    let corrections = match name.reads(SolverOption::Iterations) {
-        true => options.iterations.per_layer(config.n_layers),
-        false => Vec::new(),
-    };
-    match corrections.iter().any(|r| *r > 0) {
-        true => Ok(corrections),
-        false => Err(DistillError::NoCorrections { solver: *name }),
+    let schedule = config.solver.iterations();
+    let corrections = schedule.map(|schedule| schedule.per_layer(config.n_layers));
+    match corrections {
+        Some(corrections) if corrections.iter().any(|r| *r > 0) => Ok(corrections),
+        _ => Err(DistillError::NoCorrections {
+            solver: config.solver.name(),
+        }),
     }
 }
 

@@ -8,10 +8,10 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_distill::{DistillError, Distillation};
 use iiet_model::{
-    LanguageModel, ModelConfig, Objective, ParameterMapper, ParameterVisitor, Role, SaveOptions,
-    load, map_parameters, model_hash, parse_safetensors, save, visit_parameters,
+    LanguageModel, LlamaConfig, ModelConfig, Objective, ParameterMapper, ParameterVisitor, Role,
+    SaveOptions, load, map_parameters, model_hash, parse_safetensors, save, visit_parameters,
 };
-use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOptions};
+use iiet_ode::{IterationSchedule, Layer, Options, SolverConfig};
 use iiet_train::{BatchTensors, DistillSection, TrainingObjective};
 
 const SHAPE: [usize; 2] = [3, 7];
@@ -20,23 +20,19 @@ fn config(iterations: Vec<usize>) -> ModelConfig {
     ModelConfig {
         vocab_size: 61,
         d_model: 16,
-        d_ff: 24,
         n_layers: iterations.len(),
-        n_heads: 4,
-        n_kv_heads: 2,
         seq_len: 32,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
-        rope_scaling: None,
         initializer_range: 0.3,
         tie_embeddings: true,
-        solver: SolverConfig {
-            name: SolverName::IterativeImplicitEuler,
-            options: SolverOptions {
-                iterations: IterationSchedule::PerLayer(iterations),
-                ..SolverOptions::default()
-            },
+        block: LlamaConfig {
+            d_ff: 24,
+            n_heads: 4,
+            n_kv_heads: 2,
+            ..LlamaConfig::default()
         },
+        solver: SolverConfig::named("iterative_implicit_euler")
+            .unwrap()
+            .with_iterations(IterationSchedule::PerLayer(iterations)),
         bos_token_id: None,
         eos_token_ids: Vec::new(),
     }
@@ -91,7 +87,7 @@ impl Objective for Watch {
         Tensor::zeros([1], &hidden.device())
     }
 
-    fn of_layer(&mut self, _: usize, y: &Tensor<3>) -> Option<Tensor<1>> {
+    fn of_layer(&mut self, _: Layer, y: &Tensor<3>) -> Option<Tensor<1>> {
         self.0.push(y.clone());
         None
     }
@@ -324,7 +320,8 @@ fn terms_and_gradients_are_those_of_pytorch() {
     };
     let plain = Device::default();
     let (model, mut config) = load(&teacher, &plain).unwrap();
-    config.solver.options.iterations = IterationSchedule::PerLayer(vec![1, 0, 2]);
+    let schedule = IterationSchedule::PerLayer(vec![1, 0, 2]);
+    config.solver = config.solver.with_iterations(schedule);
     let student = model.with_config(&config, 0, &plain).unwrap().train();
     let objective = Distillation::open(&section, &plain).unwrap();
 
@@ -389,9 +386,9 @@ struct Golden(burn::tensor::Gradients, BTreeMap<String, Vec<f32>>);
 impl ParameterVisitor for Golden {
     fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>) {
         if let Some(gradient) = parameter.val().grad(&self.0) {
-            let gradient = match role {
-                Role::Projection => gradient.transpose(),
-                _ => gradient,
+            let gradient = match role.transposed {
+                true => gradient.transpose(),
+                false => gradient,
             };
             let values = gradient.try_into_vec_as::<f32>().unwrap();
             self.1.insert(format!("grad.{name}"), values);

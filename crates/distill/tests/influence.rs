@@ -2,32 +2,27 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_blocks::{BlockField, Positions};
 use iiet_distill::{DistillError, Influence, InfluenceMeter};
-use iiet_model::{LanguageModel, ModelConfig};
-use iiet_ode::{IterationSchedule, Solver, SolverConfig, SolverName, SolverOptions, Trajectory};
+use iiet_model::{At, LanguageModel, LlamaConfig, ModelConfig};
+use iiet_ode::{AnySolver, IterationSchedule, Layer, Options, SolverConfig};
 
-fn config(name: SolverName, iterations: IterationSchedule, n_layers: usize) -> ModelConfig {
+fn config(name: &str, iterations: IterationSchedule, n_layers: usize) -> ModelConfig {
     ModelConfig {
         vocab_size: 61,
         d_model: 16,
-        d_ff: 24,
         n_layers,
-        n_heads: 4,
-        n_kv_heads: 2,
         seq_len: 32,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
-        rope_scaling: None,
         initializer_range: 0.2,
         tie_embeddings: true,
-        solver: SolverConfig {
-            name,
-            options: SolverOptions {
-                iterations,
-                ..SolverOptions::default()
-            },
+        block: LlamaConfig {
+            d_ff: 24,
+            n_heads: 4,
+            n_kv_heads: 2,
+            ..LlamaConfig::default()
         },
+        solver: SolverConfig::named(name)
+            .unwrap()
+            .with_iterations(iterations),
         bos_token_id: None,
         eos_token_ids: Vec::new(),
     }
@@ -70,12 +65,15 @@ fn a_table_by_hand() {
     let config = ModelConfig {
         vocab_size: 2,
         d_model: 2,
-        d_ff: 1,
-        n_heads: 1,
-        n_kv_heads: 1,
-        ..config(SolverName::ImplicitEuler, IterationSchedule::Uniform(1), 1)
+        block: LlamaConfig {
+            d_ff: 1,
+            n_heads: 1,
+            n_kv_heads: 1,
+            ..LlamaConfig::default()
+        },
+        ..config("implicit_euler", IterationSchedule::Uniform(1), 1)
     };
-    let mut model = LanguageModel::empty(&config, &device).unwrap();
+    let mut model: LanguageModel = LanguageModel::empty(&config, &device).unwrap();
     let matrix = |rows: [[f32; 2]; 2]| Param::from_tensor(Tensor::<2>::from_data(rows, &device));
     model.model.embed_tokens.weight = matrix([[2.0f32.sqrt(), 0.0], [0.0, 0.0]]);
     let layer = &mut model.model.layers[0];
@@ -111,34 +109,29 @@ fn stopped_early(
     rows: &[Vec<i64>],
     device: &Device,
 ) -> Vec<Vec<Vec<f32>>> {
-    let config = model.config();
-    let positions = Positions::at(&config.frequencies(), 0..rows[0].len(), device);
-    let mut at = Trajectory::start(model.model.embed_tokens.forward(ids(rows, device)));
+    let batch = ids(rows, device);
+    let mut at = model.start(batch.clone());
     let mut outputs = Vec::new();
-    for (layer, block) in model.model.layers.iter().enumerate() {
-        let step = |corrections: usize, at: Trajectory<Tensor<3>>| {
-            let mut options = config.solver.options.clone();
+    for layer in Layer::all(r.len()) {
+        let step = |corrections: usize, at: At<AnySolver>| {
             let mut schedule = r.to_vec();
-            schedule[layer] = corrections;
-            options.iterations = IterationSchedule::PerLayer(schedule);
-            let mut field = BlockField {
-                block,
-                positions: &positions,
-            };
-            let mut shorter = model.model.solver.clone();
-            match &mut shorter {
-                iiet_ode::AnySolver::IterativeImplicitEuler(s) => s.iterations = options.iterations,
-                iiet_ode::AnySolver::ImplicitEuler(s) => s.iterations = options.iterations,
+            schedule[layer.index()] = corrections;
+            let schedule = IterationSchedule::PerLayer(schedule);
+            let mut shorter = model.clone();
+            match &mut shorter.model.solver {
+                AnySolver::IterativeImplicitEuler(s) => s.iterations = schedule,
+                AnySolver::ImplicitEuler(s) => s.iterations = schedule,
                 other => panic!("{other:?} takes no corrections"),
             }
-            shorter.step(&mut field, at, 1.0)
+            shorter.walk(at, 1, &mut shorter.pass(&batch), &mut ())
         };
+        let corrections = r[layer.index()];
         outputs.push(
-            (0..=r[layer])
+            (0..=corrections)
                 .map(|i| step(i, at.clone()).y.try_into_vec_as::<f32>().unwrap())
                 .collect(),
         );
-        at = step(r[layer], at);
+        at = step(corrections, at);
     }
     outputs
 }
@@ -163,8 +156,8 @@ fn each_value_compares_two_shorter_steps_whatever_the_batch() {
     let device = Device::flex();
     let rows = sequences();
     for (name, r) in [
-        (SolverName::IterativeImplicitEuler, vec![3, 0, 2, 1]),
-        (SolverName::ImplicitEuler, vec![2, 1, 0, 3]),
+        ("iterative_implicit_euler", vec![3, 0, 2, 1]),
+        ("implicit_euler", vec![2, 1, 0, 3]),
     ] {
         let schedule = IterationSchedule::PerLayer(r.clone());
         let model = LanguageModel::init(&config(name, schedule, 4), 5, &device).unwrap();
@@ -191,7 +184,7 @@ fn each_value_compares_two_shorter_steps_whatever_the_batch() {
 fn the_standard_error_is_that_of_the_sequences() {
     let device = Device::flex();
     let rows = sequences();
-    let name = SolverName::IterativeImplicitEuler;
+    let name = "iterative_implicit_euler";
     let config = config(name, IterationSchedule::Uniform(1), 2);
     let model = LanguageModel::init(&config, 5, &device).unwrap();
     let of_each: Vec<f64> = rows
@@ -210,12 +203,9 @@ fn the_standard_error_is_that_of_the_sequences() {
 #[test]
 fn a_model_without_corrections_is_refused_by_its_solvers_name() {
     let device = Device::flex();
-    for (name, r) in [
-        (SolverName::ExplicitEuler, 3),
-        (SolverName::IterativeImplicitEuler, 0),
-    ] {
+    for (name, r) in [("explicit_euler", 3), ("iterative_implicit_euler", 0)] {
         let config = config(name, IterationSchedule::Uniform(r), 2);
-        let model = LanguageModel::empty(&config, &device).unwrap();
+        let model: LanguageModel = LanguageModel::empty(&config, &device).unwrap();
         let error = InfluenceMeter::new(&model).unwrap_err();
         assert!(matches!(error, DistillError::NoCorrections { solver } if solver == name));
         assert!(error.to_string().contains("_euler, takes no"), "{error}");

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::{Device, Tensor};
 use iiet_distill::objective_of;
 use iiet_model::{load_config, model_hash};
-use iiet_ode::IterationSchedule;
+use iiet_ode::{IterationSchedule, Options};
 use iiet_train::{
     AllReduce, Devices, ModelSection, Record, RunConfig, RunOptions, TrainingObjective, train,
 };
@@ -75,7 +75,8 @@ fn every_device_has_the_teacher() {
     let hash = model_hash(&teacher).unwrap();
     let mut config =
         RunConfig::load_student(&path("student.toml"), &section, (&teacher, &hash), &[]).unwrap();
-    config.model.iterations = IterationSchedule::PerLayer(vec![1, 0]);
+    let schedule = IterationSchedule::PerLayer(vec![1, 0]);
+    config.model.solver = config.model.solver.with_iterations(schedule);
     let objective = objective_of(&config, &Device::default()).unwrap();
     let alone = go(&config, &path("one"), &*objective, 1);
     for count in [2, 3] {

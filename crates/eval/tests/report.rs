@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use iiet_eval::report::{Report, ReportSettings, TaskQuality, report, save};
 use iiet_eval::{EvalError, ModelScorer, Settings, TokenScorer, prepare, task};
 use iiet_model::{ModelConfig, SaveOptions};
-use iiet_ode::{IterationSchedule, SolverName};
+use iiet_ode::{IterationSchedule, Options, SolverConfig};
 use iiet_text::TextTokenizer;
 
 fn tests(part: &str) -> PathBuf {
@@ -50,8 +50,8 @@ fn variant(folder: &Path, name: &str, change: impl FnOnce(&mut ModelConfig)) -> 
 
 fn iterated(r: usize) -> impl FnOnce(&mut ModelConfig) {
     move |config| {
-        config.solver.name = SolverName::ImplicitEuler;
-        config.solver.options.iterations = IterationSchedule::Uniform(r);
+        let solver = SolverConfig::named("implicit_euler").unwrap();
+        config.solver = solver.with_iterations(IterationSchedule::Uniform(r));
     }
 }
 

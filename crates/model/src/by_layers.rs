@@ -8,12 +8,22 @@
 
 use burn::module::Module;
 use burn::tensor::{Gradients, Int, Tensor};
+use iiet_blocks::Block;
 use iiet_kernels::backward_from;
-use iiet_ode::Trajectory;
+use iiet_ode::{Memory, NetworkSolver, Trajectory};
 
-use crate::{LanguageModel, Objective};
+use crate::{At, LanguageModel, Objective, Observer, Pass};
 
-impl LanguageModel {
+/// Keeps what each layer starts from.
+struct Starts<M>(Vec<Trajectory<Tensor<3>, M>>);
+
+impl<M: Clone> Observer<M> for Starts<M> {
+    fn before(&mut self, at: &Trajectory<Tensor<3>, M>) {
+        self.0.push(at.clone());
+    }
+}
+
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// The sum of [`objective`](Self::objective), whose gradients are handed out in parts, the last
     /// layer's first; a parameter's gradient is the sum over the parts that have one.
     ///
@@ -31,52 +41,44 @@ impl LanguageModel {
         objective: &mut O,
         mut collect: impl FnMut(Gradients),
     ) -> Tensor<1> {
-        let positions = self.positions(&ids);
-        let (mut at, mut starts) = {
-            let plain = self.valid();
-            let plain_positions = plain.positions(&ids.clone().inner());
-            let mut at = Trajectory::start(plain.embed(ids.clone().inner()));
-            let mut starts = Vec::with_capacity(self.model.layers.len());
-            for n in 0..self.model.layers.len() {
-                starts.push(at.clone());
-                at = plain.layer(n, at, &plain_positions);
-            }
-            (at, starts)
-        };
-
-        let y = leaf(at.y);
+        let (end, mut starts) = self.starts(ids.clone().inner());
+        let y = leaf(end.y);
         let last = self.of_last(y.clone(), objective);
         let mut gradients = last.backward();
         let mut sum = last.inner();
         let mut dy = y.grad_remove(&mut gradients);
         collect(gradients);
-        // To the states s_0, s_1, .. that later layers have read; none has read the last.
-        let mut d_history: Vec<Option<Tensor<3>>> = vec![None; at.history.len()];
-        at.history.clear();
+        // To the states that later layers have read; none has read the last layer's.
+        let mut d_memory: Vec<Option<Tensor<3>>> = vec![None; end.memory.states().len()];
 
-        for n in (0..self.model.layers.len()).rev() {
-            let start = starts.pop().expect("invariant: one for each layer");
-            let y = leaf(start.y);
-            let history: Vec<_> = start.history.into_iter().map(leaf).collect();
+        let mut pass = self.pass(&ids);
+        while let Some(start) = starts.pop() {
+            let (layer, y) = (start.layer, leaf(start.y));
+            let memory = start.memory.map(&mut leaf);
+            let read = memory.states();
             let before = Trajectory {
                 y: y.clone(),
-                n: start.n,
-                history: history.clone(),
+                layer,
+                memory,
             };
-            let after = self.layer(n, before, &positions);
-            let term = objective.of_layer(n, &after.y).map(|term| {
-                sum = sum.clone() + term.clone().inner();
-                let term = term.reshape([1, 1, 1]);
-                (term.clone(), Some(term.inner().ones_like()))
-            });
+            let after = self.walk(before, 1, &mut pass, &mut ());
+            let of_layer = objective.of_layer(layer, &after.y);
+            let terms = of_layer.into_iter().chain(std::mem::take(&mut pass.terms));
+            let terms: Vec<_> = terms
+                .map(|term| {
+                    sum = sum.clone() + term.clone().inner();
+                    let term = term.reshape([1, 1, 1]);
+                    (term.clone(), Some(term.inner().ones_like()))
+                })
+                .collect();
             let outputs = [(after.y, dy.take())]
                 .into_iter()
-                .chain(term)
-                .chain(after.history.into_iter().zip(d_history));
+                .chain(terms)
+                .chain(after.memory.states().into_iter().zip(d_memory));
             let known = outputs.filter_map(|(output, gradient)| Some((output, gradient?)));
             let mut gradients = backward_from(known);
             dy = y.grad_remove(&mut gradients);
-            d_history = history
+            d_memory = read
                 .into_iter()
                 .map(|state| state.grad_remove(&mut gradients))
                 .collect();
@@ -87,6 +89,20 @@ impl LanguageModel {
             collect(backward_from([(self.embed(ids), dy)]));
         }
         sum
+    }
+
+    /// The end of the walk and what each layer starts from, without autodiff.
+    fn starts(&self, ids: Tensor<2, Int>) -> (At<S>, Vec<At<S>>) {
+        let plain = self.valid();
+        let mut pass: Pass<'_, B> = plain.pass(&ids);
+        let mut starts = Starts(Vec::with_capacity(self.sizes().n_layers));
+        let end = plain.walk(
+            plain.start(ids),
+            self.sizes().n_layers,
+            &mut pass,
+            &mut starts,
+        );
+        (end, starts.0)
     }
 }
 

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
+use iiet_blocks::Block;
+use iiet_ode::{NetworkSolver, Role};
 
 use crate::names::{
-    ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
+    ParameterMapper, ParameterVisitor, map_parameters, visit_parameters, with_value,
 };
-use crate::{LanguageModel, ModelConfig, ModelError};
+use crate::{ConfigOf, LanguageModel, ModelError};
 
-impl LanguageModel {
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// A model of another configuration that takes over every parameter of this one that it has
     /// by name and shape; the others are fresh.
     ///
@@ -22,7 +24,7 @@ impl LanguageModel {
     /// Those of [`ModelConfig::validate`].
     pub fn with_config(
         &self,
-        config: &ModelConfig,
+        config: &ConfigOf<B, S>,
         seed: u64,
         device: &Device,
     ) -> Result<Self, ModelError> {

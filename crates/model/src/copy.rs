@@ -2,11 +2,13 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
+use iiet_blocks::Block;
+use iiet_ode::{NetworkSolver, Role};
 
 use crate::LanguageModel;
-use crate::names::{ParameterMapper, Role, map_parameters};
+use crate::names::{ParameterMapper, map_parameters};
 
-impl LanguageModel {
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// This model on a device, to the last bit.
     ///
     /// What lies there already is shared, the rest is copied through the host's memory, parameter by

@@ -2,9 +2,11 @@
 
 use burn::module::Param;
 use burn::tensor::Tensor;
+use iiet_blocks::{Block, BlockConfig, BlockCost};
+use iiet_ode::{Layer, NetworkSolver, Role};
 
-use crate::names::{ParameterVisitor, Role, visit_parameters};
-use crate::{LanguageModel, ModelConfig};
+use crate::LanguageModel;
+use crate::names::{ParameterVisitor, visit_parameters};
 
 /// The costs of a model, known without touching its weights.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,53 +26,47 @@ pub struct Cost {
 
 impl Cost {
     /// The costs of a model, initialised or empty.
-    pub fn of(model: &LanguageModel) -> Self {
+    pub fn of<B: Block, S: NetworkSolver>(model: &LanguageModel<B, S>) -> Self {
         let mut count = Count::default();
         visit_parameters(model, &mut count);
-        let ModelConfig {
-            vocab_size,
-            d_model,
-            n_layers,
-            n_heads,
-            n_kv_heads,
-            seq_len,
+        let sizes = model.sizes();
+        let BlockCost {
+            flops_per_token,
+            cache_bytes_per_token,
             ..
-        } = *model.config();
+        } = sizes.block.cost(sizes.d_model, sizes.seq_len);
         let solver = &model.model.solver;
-        let evaluations: Vec<usize> = (1..=n_layers).map(|n| solver.evaluations(n)).collect();
-        let total: usize = evaluations.iter().sum();
-        let head = (vocab_size * d_model) as f64;
-        let block = (count.layer_projections / n_layers as u64) as f64;
-        // Scores and mixing, for the (seq + 1) / 2 tokens that a causal token sees on average.
-        let attention = 2.0 * d_model as f64 * (seq_len as f64 + 1.0);
-        let kv_width = d_model / n_heads * n_kv_heads;
+        let evaluations: Vec<usize> = Layer::all(sizes.n_layers)
+            .map(|layer| solver.evaluations(layer))
+            .collect();
+        let total = sum(&evaluations);
+        let head = (sizes.vocab_size * sizes.d_model) as f64;
         Self {
             parameters: count.parameters,
-            forward_flops_per_token: total as f64 * (2.0 * block + attention) + 2.0 * head,
-            cache_bytes_per_token: (total * 2 * kv_width * size_of::<f32>()) as u64,
+            forward_flops_per_token: total as f64 * flops_per_token + 2.0 * head,
+            cache_bytes_per_token: (total as u64).saturating_mul(cache_bytes_per_token),
             evaluations,
         }
     }
 
     /// Evaluations of blocks for one token, all layers together.
     pub fn total_evaluations(&self) -> usize {
-        self.evaluations.iter().sum()
+        sum(&self.evaluations)
     }
+}
+
+fn sum(evaluations: &[usize]) -> usize {
+    evaluations.iter().fold(0, |sum, n| sum.saturating_add(*n))
 }
 
 #[derive(Default)]
 struct Count {
     parameters: u64,
-    layer_projections: u64,
 }
 
 impl ParameterVisitor for Count {
-    fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>) {
-        let elements = parameter.lazy_shape().num_elements() as u64;
-        self.parameters += elements;
-        if role == Role::Projection && name.starts_with("model.layers.") {
-            self.layer_projections += elements;
-        }
+    fn visit<const D: usize>(&mut self, _: &str, _: Role, parameter: &Param<Tensor<D>>) {
+        self.parameters += parameter.lazy_shape().num_elements() as u64;
     }
 }
 
@@ -87,10 +83,13 @@ impl TrainingMemory {
     /// The estimate for micro-batches of `batch` sequences of `seq` tokens.
     ///
     /// Parameters are exact. Activations are the tensors that the backward pass needs: for each
-    /// evaluation the inputs of both norms, of the projections and of attention, the feed-forward
-    /// layer's gate, value and product, and the solver's own states. The sum was within a tenth of
-    /// the peaks measured for three solvers at two sizes on flex.
-    pub fn of(model: &LanguageModel, batch: usize, seq: usize) -> Self {
+    /// evaluation what the block keeps ([`BlockCost`]), and the solver's own states. For LLaMA's the
+    /// sum was within a tenth of the peaks measured for three solvers at two sizes on flex.
+    pub fn of<B: Block, S: NetworkSolver>(
+        model: &LanguageModel<B, S>,
+        batch: usize,
+        seq: usize,
+    ) -> Self {
         let cost = Cost::of(model);
         let evaluations = cost.total_evaluations();
         Self::estimate(model, &cost, batch.saturating_mul(seq), evaluations, 4)
@@ -98,28 +97,35 @@ impl TrainingMemory {
 
     /// The estimate where the backward pass computes every layer again: the activations of one
     /// layer, and for each layer its state, its place in a history and a gradient to both.
-    pub fn of_one_layer(model: &LanguageModel, batch: usize, seq: usize) -> Self {
+    pub fn of_one_layer<B: Block, S: NetworkSolver>(
+        model: &LanguageModel<B, S>,
+        batch: usize,
+        seq: usize,
+    ) -> Self {
         let cost = Cost::of(model);
         let evaluations = cost.evaluations.iter().copied().max().unwrap_or(0);
-        let states = 4 + 4 * model.config().n_layers;
+        let states = 4 + 4 * model.sizes().n_layers;
         Self::estimate(model, &cost, batch.saturating_mul(seq), evaluations, states)
     }
 
-    /// For so many evaluations and states of `tokens` tokens. The bounds of
-    /// [`ModelConfig::validate`] keep the bytes of one token below 2^60; a batch has no bound.
-    fn estimate(
-        model: &LanguageModel,
+    /// For so many evaluations and states of `tokens` tokens.
+    fn estimate<B: Block, S: NetworkSolver>(
+        model: &LanguageModel<B, S>,
         cost: &Cost,
         tokens: usize,
         evaluations: usize,
         states: usize,
     ) -> Self {
-        let config = model.config();
-        let evaluation = 12 * config.d_model + 3 * config.d_ff;
-        let per_token = evaluations * evaluation + states * config.d_model;
+        let sizes = model.sizes();
+        let block = sizes.block.cost(sizes.d_model, sizes.seq_len);
+        let of_evaluations = block
+            .activations_per_token
+            .saturating_mul(evaluations as u64);
+        let of_states = (states as u64).saturating_mul(sizes.d_model as u64);
+        let per_token = of_evaluations.saturating_add(of_states);
         Self {
-            parameters: 4 * 4 * cost.parameters,
-            activations: (tokens as u64).saturating_mul(4 * per_token as u64),
+            parameters: cost.parameters.saturating_mul(4 * 4),
+            activations: per_token.saturating_mul(tokens as u64).saturating_mul(4),
         }
     }
 

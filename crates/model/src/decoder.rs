@@ -8,11 +8,11 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor};
-use iiet_blocks::{CacheRow, CachedBlockField, Chunk, KeyValueCache, Precision, normalise};
+use iiet_blocks::{Block, BlockCache, CacheRow, LlamaBlock, Precision, Tokens, normalise};
 use iiet_kernels::on_workers;
-use iiet_ode::{Solver, Trajectory};
+use iiet_ode::{Layer, NetworkSolver};
 
-use crate::{Backbone, LanguageModel, token_ids};
+use crate::{LanguageModel, Pass, token_ids};
 
 /// Tokens of a prompt that are read in one pass: enough to fill matrix products, few enough that
 /// what lies between them stays in cache.
@@ -20,15 +20,15 @@ const CHUNK: usize = 512;
 
 /// Everything that decoding remembers of a batch of texts.
 #[derive(Debug, Clone)]
-pub struct Cache {
+pub struct Cache<B: Block = LlamaBlock> {
     /// By layer and evaluation.
-    layers: Vec<Vec<KeyValueCache>>,
+    layers: Vec<Vec<B::Cache>>,
     /// Tokens of each row.
     lengths: Vec<usize>,
     stored: Precision,
 }
 
-impl Cache {
+impl<B: Block> Cache<B> {
     /// How many tokens each row of the batch has.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
@@ -42,7 +42,7 @@ impl Cache {
     /// Slots for tokens in each row, taken and free.
     pub fn capacity(&self) -> usize {
         let first = self.layers.first().and_then(|layer| layer.first());
-        first.map_or(0, KeyValueCache::capacity)
+        first.map_or(0, B::Cache::capacity)
     }
 
     /// Keeps these rows of the batch, in this order.
@@ -62,7 +62,7 @@ impl Cache {
     /// # Panics
     ///
     /// If there is no such row, or the other cache has not exactly one.
-    pub fn put_row(&mut self, row: usize, other: Cache) {
+    pub fn put_row(&mut self, row: usize, other: Self) {
         assert_eq!(
             other.lengths.len(),
             1,
@@ -80,7 +80,7 @@ impl Cache {
     /// # Panics
     ///
     /// If one of them has rows without tokens.
-    pub fn append(&mut self, other: Cache) {
+    pub fn append(&mut self, other: Self) {
         let has_tokens = |lengths: &[usize]| lengths.iter().all(|tokens| *tokens > 0);
         assert!(
             has_tokens(&self.lengths) && has_tokens(&other.lengths),
@@ -94,15 +94,15 @@ impl Cache {
     }
 }
 
-impl LanguageModel {
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// An empty cache for a batch of texts.
-    pub fn cache(&self, batch: usize, stored: Precision) -> Cache {
-        let layer = |n| {
-            let evaluations = self.model.solver.evaluations(n);
-            vec![KeyValueCache::new(stored); evaluations]
+    pub fn cache(&self, batch: usize, stored: Precision) -> Cache<B> {
+        let of_layer = |layer| {
+            let evaluations = self.model.solver.evaluations(layer);
+            vec![B::Cache::new(stored); evaluations]
         };
         Cache {
-            layers: (1..=self.config().n_layers).map(layer).collect(),
+            layers: Layer::all(self.sizes().n_layers).map(of_layer).collect(),
             lengths: vec![0; batch],
             stored,
         }
@@ -126,7 +126,7 @@ impl LanguageModel {
         &self,
         ids: Tensor<2, Int>,
         tokens: &[Range<usize>],
-        cache: &mut Cache,
+        cache: &mut Cache<B>,
     ) -> Tensor<3> {
         let [batch, seq] = ids.dims();
         assert!(
@@ -145,23 +145,15 @@ impl LanguageModel {
             })
             .collect();
         let lengths = rows.iter().map(CacheRow::total).collect();
-        let config = self.config();
-        let device = ids.device();
-        let chunk = Chunk::new(rows, seq, config.seq_len, &config.frequencies(), &device);
-        let Backbone {
-            layers,
-            solver,
-            norm,
-            ..
-        } = &self.model;
-
-        let mut at = Trajectory::start(self.embed(ids));
-        for (block, caches) in layers.iter().zip(&mut cache.layers) {
-            let mut field = CachedBlockField::new(block, &chunk, caches);
-            at = solver.step(&mut field, at, 1.0);
-        }
+        let limit = self.sizes().seq_len;
+        let mut pass = Pass {
+            context: self.context(Tokens::New { rows, seq, limit }, &ids.device()),
+            caches: Some(cache.layers.as_mut_slice()),
+            terms: Vec::new(),
+        };
+        let at = self.walk(self.start(ids), self.sizes().n_layers, &mut pass, &mut ());
         cache.lengths = lengths;
-        normalise(norm, at.y)
+        normalise(&self.model.norm, at.y)
     }
 
     /// The logits of one more token for each row.
@@ -174,7 +166,7 @@ impl LanguageModel {
     /// # Panics
     ///
     /// As [`extend`](Self::extend).
-    pub fn decode(&self, ids: &[u32], cache: &mut Cache, device: &Device) -> Tensor<2> {
+    pub fn decode(&self, ids: &[u32], cache: &mut Cache<B>, device: &Device) -> Tensor<2> {
         let ids: Vec<Option<u32>> = ids.iter().copied().map(Some).collect();
         self.decode_some(&ids, cache, device)
     }
@@ -184,14 +176,14 @@ impl LanguageModel {
     pub fn decode_some(
         &self,
         ids: &[Option<u32>],
-        cache: &mut Cache,
+        cache: &mut Cache<B>,
         device: &Device,
     ) -> Tensor<2> {
         let batch = ids.len();
         let columns: Vec<Range<usize>> = ids.iter().map(|id| 0..id.iter().len()).collect();
         let ids: Vec<u32> = ids.iter().map(|id| id.unwrap_or(0)).collect();
         let ids = token_ids(&ids, [batch, 1], device);
-        let vocab = self.config().vocab_size;
+        let vocab = self.sizes().vocab_size;
         on_workers(|| {
             let hidden = self.extend(ids, &columns, cache);
             self.logits(hidden).reshape([batch, vocab])
@@ -209,7 +201,7 @@ impl LanguageModel {
     /// # Panics
     ///
     /// If a text is empty, or the cache has another number of rows.
-    pub fn prefill(&self, texts: &[&[u32]], cache: &mut Cache, device: &Device) -> Tensor<2> {
+    pub fn prefill(&self, texts: &[&[u32]], cache: &mut Cache<B>, device: &Device) -> Tensor<2> {
         assert!(
             texts.iter().all(|text| !text.is_empty()),
             "prefill: a text is empty"
@@ -236,6 +228,6 @@ impl LanguageModel {
         }
         let last: Vec<Tensor<3>> = last.into_iter().flatten().collect();
         let logits = self.logits(Tensor::cat(last, 0));
-        logits.reshape([texts.len(), self.config().vocab_size])
+        logits.reshape([texts.len(), self.sizes().vocab_size])
     }
 }

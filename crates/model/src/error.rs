@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use iiet_blocks::Precision;
+use iiet_blocks::{BlockError, Precision};
 use iiet_files::FilesError;
 use iiet_ode::OdeError;
 
@@ -23,6 +23,17 @@ pub enum ModelError {
         found: String,
         /// What is allowed.
         allowed: String,
+    },
+    /// Sizes that the block cannot have.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// A parameter that its block or solver does not declare as it should.
+    #[error("the parameter {path} {reason}")]
+    Declaration {
+        /// The module path.
+        path: String,
+        /// What is wrong.
+        reason: String,
     },
     /// Options that do not fit the solver.
     #[error(transparent)]

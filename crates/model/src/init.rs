@@ -1,25 +1,27 @@
 //! Fresh weights.
 //!
-//! Matrices are normal with standard deviation `initializer_range`; norms and solver coefficients
-//! keep their neutral values. A matrix depends on the seed and its own name alone: the backend,
+//! What is declared as [`Start::Normal`], every matrix of LLaMA's, is normal with standard deviation
+//! `initializer_range`; the rest, norms and solver coefficients, keeps its neutral values. A matrix depends on the seed and its own name alone: the backend,
 //! the order of creation and the other parameters make no difference.
 
 use burn::module::Param;
 use burn::tensor::{Device, Shape, Tensor, TensorData};
+use iiet_blocks::Block;
+use iiet_ode::{NetworkSolver, Role, Start};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
 
-use crate::names::{ParameterMapper, Role, map_parameters, with_value};
-use crate::{LanguageModel, ModelConfig, ModelError};
+use crate::names::{ParameterMapper, map_parameters, with_value};
+use crate::{ConfigOf, LanguageModel, ModelError};
 
-impl LanguageModel {
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// A model with fresh weights.
     ///
     /// # Errors
     ///
     /// Those of [`ModelConfig::validate`].
-    pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
+    pub fn init(config: &ConfigOf<B, S>, seed: u64, device: &Device) -> Result<Self, ModelError> {
         let model = Self::empty(config, device)?;
         let normal = Normal::new(0.0, config.initializer_range as f32)
             .expect("invariant: validate() lets only deviations through that are finite in f32");
@@ -48,7 +50,7 @@ impl ParameterMapper for Fill {
         role: Role,
         parameter: Param<Tensor<D>>,
     ) -> Param<Tensor<D>> {
-        if role == Role::Coefficient {
+        if role.start != Start::Normal {
             return parameter;
         }
         let shape: Shape = parameter.lazy_shape();

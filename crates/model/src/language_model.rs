@@ -11,37 +11,42 @@ use burn::nn::{
     Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig,
 };
 use burn::tensor::{Device, Int, Tensor};
-use iiet_blocks::{Block, BlockField, Positions, normalise};
+use iiet_blocks::{Block, BlockConfig, LlamaBlock, Tokens, normalise};
 use iiet_kernels::{embedding, in_f32, linear};
-use iiet_ode::{AnySolver, Solver, Trajectory};
+use iiet_ode::{AnySolver, Layer, NetworkSolver};
 
+use crate::names::check_declarations;
 use crate::{ModelConfig, ModelError};
+
+/// The configuration of a language model with such blocks and such a solver.
+pub type ConfigOf<B, S> = ModelConfig<<B as Block>::Config, <S as NetworkSolver>::Options>;
 
 /// A causal language model.
 #[derive(Module, Debug)]
-pub struct LanguageModel {
+pub struct LanguageModel<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
     /// Everything below the output projection.
-    pub model: Backbone,
+    pub model: Backbone<B, S>,
     /// The output projection, unless it is the embedding.
     pub lm_head: Option<Linear>,
+    /// All but the solver's options, which are the solver's.
     #[module(skip)]
-    config: ModelConfig,
+    sizes: ModelConfig<B::Config, ()>,
 }
 
 /// The embedding, the layers and the solver that integrates through them.
 #[derive(Module, Debug)]
-pub struct Backbone {
+pub struct Backbone<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
     /// `E`.
     pub embed_tokens: Embedding,
     /// `F_1, .., F_N`.
-    pub layers: Vec<Block>,
+    pub layers: Vec<B>,
     /// How a layer takes its step.
-    pub solver: AnySolver,
+    pub solver: S,
     /// The norm after the last layer.
     pub norm: RmsNorm,
 }
 
-impl LanguageModel {
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// A model whose matrices are zero, to be filled from a checkpoint or by
     /// [`init`](Self::init).
     ///
@@ -49,22 +54,27 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::validate`].
-    pub fn empty(config: &ModelConfig, device: &Device) -> Result<Self, ModelError> {
+    /// Those of [`ModelConfig::validate`], and [`ModelError::Declaration`] if the block or the
+    /// solver has a parameter that it does not declare.
+    pub fn empty(config: &ConfigOf<B, S>, device: &Device) -> Result<Self, ModelError> {
         config.validate()?;
         let ModelConfig {
             vocab_size,
             d_model,
             n_layers,
+            ref block,
+            ref solver,
             ..
         } = *config;
         let embed_tokens = EmbeddingConfig::new(vocab_size, d_model)
             .with_initializer(Initializer::Zeros)
             .init(device);
-        let layers = (0..n_layers).map(|_| config.block().init(device)).collect();
-        let solver = config.solver.init(n_layers, d_model, device)?;
+        let layers = Layer::all(n_layers)
+            .map(|_| B::init(block, d_model, device))
+            .collect();
+        let solver = S::init(solver, n_layers, d_model, device);
         let norm = RmsNormConfig::new(d_model)
-            .with_epsilon(config.rms_norm_eps)
+            .with_epsilon(block.norm_eps())
             .init(device);
         let lm_head = (!config.tie_embeddings).then(|| {
             LinearConfig::new(d_model, vocab_size)
@@ -72,7 +82,7 @@ impl LanguageModel {
                 .with_initializer(Initializer::Zeros)
                 .init(device)
         });
-        Ok(Self {
+        let model = Self {
             model: Backbone {
                 embed_tokens,
                 layers,
@@ -80,13 +90,22 @@ impl LanguageModel {
                 norm,
             },
             lm_head,
-            config: config.clone(),
-        })
+            sizes: config.clone().with(block.clone(), ()),
+        };
+        check_declarations(&model)?;
+        Ok(model)
     }
 
-    /// What the model was built from.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    /// What the model computes with: what it was built from, and its solver's present options.
+    pub fn config(&self) -> ConfigOf<B, S> {
+        let sizes = self.sizes.clone();
+        let block = sizes.block.clone();
+        sizes.with(block, self.model.solver.options())
+    }
+
+    /// The configuration without the solver's options.
+    pub fn sizes(&self) -> &ModelConfig<B::Config, ()> {
+        &self.sizes
     }
 
     /// Logits of the next token at every position.
@@ -106,22 +125,14 @@ impl LanguageModel {
     /// - input: `[batch, seq]`, ids below `vocab_size`
     /// - output: `[batch, seq, d_model]`
     pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let positions = self.positions(&ids);
-        let mut at = Trajectory::start(self.embed(ids));
-        for n in 0..self.model.layers.len() {
-            at = self.layer(n, at, &positions);
-        }
+        let mut pass = self.pass(&ids);
+        let at = self.walk(self.start(ids), self.sizes.n_layers, &mut pass, &mut ());
         normalise(&self.model.norm, at.y)
     }
 
-    /// Where the tokens stand.
-    ///
-    /// # Shapes
-    ///
-    /// - input: `[batch, seq]`
-    pub fn positions(&self, ids: &Tensor<2, Int>) -> Positions {
-        let [_, seq] = ids.dims();
-        Positions::at(&self.config.frequencies(), 0..seq, &ids.device())
+    /// What all layers share in a pass over these tokens.
+    pub fn context(&self, tokens: Tokens, device: &Device) -> B::Context {
+        B::context(&self.sizes.block, self.sizes.d_model, tokens, device)
     }
 
     /// `y_0`.
@@ -132,29 +143,6 @@ impl LanguageModel {
     /// - output: `[batch, seq, d_model]`
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         embedding(self.model.embed_tokens.weight.val(), ids)
-    }
-
-    /// One step of the solver through layer `n`, counted from 0.
-    pub(crate) fn layer(
-        &self,
-        n: usize,
-        at: Trajectory<Tensor<3>>,
-        positions: &Positions,
-    ) -> Trajectory<Tensor<3>> {
-        let solver = &self.model.solver;
-        solver.step(&mut self.field(n, positions), at, 1.0)
-    }
-
-    /// The right-hand side of `dy/dt = F(y)` in layer `n`, counted from 0.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such layer.
-    pub fn field<'a>(&'a self, n: usize, positions: &'a Positions) -> BlockField<'a> {
-        BlockField {
-            block: &self.model.layers[n],
-            positions,
-        }
     }
 
     /// Projects hidden states on the vocabulary. Logits are never halves.

@@ -30,6 +30,7 @@ mod names;
 mod objective;
 mod precision;
 mod token_ids;
+mod walk;
 
 pub use checkpoint::{
     SaveOptions, load, load_as, load_config, load_in, model_hash, parse_safetensors, save,
@@ -39,9 +40,11 @@ pub use config::ModelConfig;
 pub use cost::{Cost, TrainingMemory};
 pub use decoder::Cache;
 pub use error::{ModelError, TensorFault};
-pub use iiet_blocks::{Llama3Scaling, Precision};
-pub use language_model::{Backbone, LanguageModel};
+pub use iiet_blocks::{Llama3Scaling, LlamaConfig, Precision};
+pub use iiet_ode::Role;
+pub use language_model::{Backbone, ConfigOf, LanguageModel};
 pub use memory::{Inference, MemoryEstimate, available_memory};
-pub use names::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
+pub use names::{ParameterMapper, ParameterVisitor, map_parameters, visit_parameters};
 pub use objective::{CrossEntropy, Objective};
 pub use token_ids::token_ids;
+pub use walk::{At, Observer, Pass};

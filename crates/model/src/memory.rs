@@ -3,7 +3,7 @@
 use std::fmt;
 
 use burn::tensor::Device;
-use iiet_blocks::KeyValueCache;
+use iiet_blocks::{BlockConfig, KeyValueCache};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::{Cost, LanguageModel, ModelConfig, ModelError, Precision};
@@ -146,15 +146,18 @@ impl Inference {
         device: &Device,
     ) -> Result<MemoryEstimate, ModelError> {
         // It has no memory until it is filled.
-        let cost = Cost::of(&LanguageModel::empty(config, device)?);
+        let empty: LanguageModel = LanguageModel::empty(config, device)?;
+        let cost = Cost::of(&empty);
         let [tokens, logits, cached] =
             [self.tokens, self.logits, self.cached].map(|count| count as u64);
         let [f32, stored, cache] =
             [Precision::F32, self.precision, self.cache].map(|type_| type_.bytes() as u64);
-        let width = 12 * config.d_model + 3 * config.d_ff + (config.n_layers + 1) * config.d_model;
+        let block = config.block.cost(config.d_model, config.seq_len);
+        let history = (config.n_layers + 1) * config.d_model;
+        let width = block.activations_per_token + history as u64;
         let mut estimate = MemoryEstimate::of(work)
             .with("weights", stored * cost.parameters)
-            .with("hidden states", tokens.saturating_mul(f32 * width as u64))
+            .with("hidden states", tokens.saturating_mul(f32 * width))
             // As the device has them, as they are read back, and as they are used.
             .with(
                 "logits",

@@ -1,24 +1,17 @@
 //! The names of parameters in checkpoints, and walks over a model that know them.
 //!
 //! A module path such as `model.solver.IterativeImplicitEuler.history.guess_norms.0.gamma` is
-//! called `model.history.rouge_predictions_norm.0.weight` on disk: the published checkpoints'
-//! spelling. Linear weights lie transposed there, `[out, in]`.
+//! called `model.history.rouge_predictions_norm.0.weight` on disk. What lies below a block or the
+//! solver is named by these ([`Parameters`]); this file knows the rest of the path.
+
+use std::collections::BTreeSet;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use iiet_blocks::Block;
+use iiet_ode::{NetworkSolver, Parameter, Parameters, Role, norm_parameter};
 
-use crate::LanguageModel;
-
-/// What a parameter is, for those who treat kinds of parameters differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// A projection `[in, out]`, stored as `[out, in]`.
-    Projection,
-    /// The embedding `[vocab, d_model]`.
-    Embedding,
-    /// A norm's scale or shift, a solver's coefficient.
-    Coefficient,
-}
+use crate::{LanguageModel, ModelError};
 
 /// Something done to each parameter in turn.
 pub trait ParameterVisitor {
@@ -38,19 +31,23 @@ pub trait ParameterMapper {
 }
 
 /// Visits every parameter of the model.
-pub fn visit_parameters(model: &LanguageModel, visitor: &mut impl ParameterVisitor) {
-    let path = Path::default();
+pub fn visit_parameters<B: Block, S: NetworkSolver>(
+    model: &LanguageModel<B, S>,
+    visitor: &mut impl ParameterVisitor,
+) {
     model.visit(&mut Named {
-        path,
+        path: Path::of::<B, S>(),
         inner: visitor,
     });
 }
 
 /// Replaces every parameter of the model.
-pub fn map_parameters(model: LanguageModel, mapper: &mut impl ParameterMapper) -> LanguageModel {
-    let path = Path::default();
+pub fn map_parameters<B: Block, S: NetworkSolver>(
+    model: LanguageModel<B, S>,
+    mapper: &mut impl ParameterMapper,
+) -> LanguageModel<B, S> {
     model.map(&mut Named {
-        path,
+        path: Path::of::<B, S>(),
         inner: mapper,
     })
 }
@@ -66,46 +63,63 @@ pub(crate) fn with_value<const D: usize>(
     parameter.transform_for_load(Tensor::from_data(data, (device, dtype)), id)
 }
 
+/// What a model with such blocks and such a solver declares of the parameter at a path.
+fn declared<B: Parameters, S: Parameters>(path: &[&str]) -> Option<Parameter> {
+    match path {
+        ["model", "embed_tokens", "weight"] => {
+            Some(Parameter::new("model.embed_tokens.weight", Role::EMBEDDING))
+        }
+        ["model", "layers", n, path @ ..] => {
+            let Parameter { name, role } = B::parameter(path)?;
+            Some(Parameter::new(format!("model.layers.{n}.{name}"), role))
+        }
+        // The solver is not a level of its own: `model.history`, `model.alpha`.
+        ["model", "solver", path @ ..] => {
+            let Parameter { name, role } = S::parameter(path)?;
+            Some(Parameter::new(format!("model.{name}"), role))
+        }
+        ["model", "norm", field] => {
+            let name = format!("model.norm.{}", norm_parameter(field)?);
+            Some(Parameter::new(name, Role::COEFFICIENT))
+        }
+        ["lm_head", "weight"] => Some(Parameter::new("lm_head.weight", Role::PROJECTION)),
+        _ => None,
+    }
+}
+
+/// Refuses a model with a parameter that nobody declares, or two of one name.
+pub(crate) fn check_declarations<B: Block, S: NetworkSolver>(
+    model: &LanguageModel<B, S>,
+) -> Result<(), ModelError> {
+    let mut check = Check {
+        path: Path::of::<B, S>(),
+        names: BTreeSet::new(),
+        fault: None,
+    };
+    model.visit(&mut check);
+    match check.fault {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
+}
+
 /// The module path on the way to a parameter.
-#[derive(Default)]
 struct Path {
-    /// Field name and the type that has the field, such as `("q_proj", "Struct:Attention")`.
-    steps: Vec<(String, String)>,
+    steps: Vec<String>,
+    declared: fn(&[&str]) -> Option<Parameter>,
 }
 
 impl Path {
-    fn enter(&mut self, name: &str, container: &str) {
-        self.steps.push((name.into(), container.into()));
-    }
-
-    fn exit(&mut self) {
-        self.steps.pop();
-    }
-
-    fn role(&self) -> Role {
-        match self.steps.last().map(|(_, container)| container.as_str()) {
-            Some("Struct:Linear") => Role::Projection,
-            Some("Struct:Embedding") => Role::Embedding,
-            _ => Role::Coefficient,
+    fn of<B: Parameters, S: Parameters>() -> Self {
+        Self {
+            steps: Vec::new(),
+            declared: declared::<B, S>,
         }
     }
 
-    fn name(&self) -> String {
-        let words = self.steps.iter().filter_map(|(field, container)| {
-            match (container.as_str(), field.as_str()) {
-                // The solver is not a level of its own: `model.history`, `model.alpha`.
-                (_, "solver" | "stages") | ("Enum:AnySolver", _) => None,
-                ("Struct:LearnedHistory", "w") => Some("weight"),
-                ("Struct:LearnedHistory", "wc") => Some("weight_c"),
-                ("Struct:LearnedHistory", "guess_norms") => Some("rouge_predictions_norm"),
-                ("Struct:LearnedHistory", "correction_norms") => Some("layer_norms"),
-                ("Struct:LearnedEma", "rk_norm") => Some("RK_norm"),
-                ("Struct:RmsNorm" | "Struct:LayerNorm", "gamma") => Some("weight"),
-                ("Struct:LayerNorm", "beta") => Some("bias"),
-                (_, field) => Some(field),
-            }
-        });
-        words.collect::<Vec<_>>().join(".")
+    fn parameter(&self) -> Option<Parameter> {
+        let steps: Vec<&str> = self.steps.iter().map(String::as_str).collect();
+        (self.declared)(&steps)
     }
 }
 
@@ -114,30 +128,72 @@ struct Named<'a, T> {
     inner: &'a mut T,
 }
 
+impl<T> Named<'_, T> {
+    fn parameter(&self) -> Parameter {
+        let parameter = self.path.parameter();
+        parameter.expect("invariant: no model is built with a parameter that is not declared")
+    }
+}
+
 impl<T: ParameterVisitor> ModuleVisitor for Named<'_, T> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.enter(name, container_type);
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.steps.push(name.into());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
+        self.path.steps.pop();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.inner.visit(&self.path.name(), self.path.role(), param);
+        let Parameter { name, role } = self.parameter();
+        self.inner.visit(&name, role, param);
     }
 }
 
 impl<T: ParameterMapper> ModuleMapper for Named<'_, T> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.enter(name, container_type);
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.steps.push(name.into());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
+        self.path.steps.pop();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        self.inner.map(&self.path.name(), self.path.role(), param)
+        let Parameter { name, role } = self.parameter();
+        self.inner.map(&name, role, param)
+    }
+}
+
+struct Check {
+    path: Path,
+    names: BTreeSet<String>,
+    fault: Option<ModelError>,
+}
+
+impl ModuleVisitor for Check {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.steps.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.steps.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
+        let reason = match self.path.parameter() {
+            None => "is not declared by its block or solver".to_owned(),
+            Some(Parameter { name, .. }) if self.names.contains(&name) => {
+                format!("has the name {name}, which another parameter has")
+            }
+            Some(Parameter { name, .. }) => {
+                self.names.insert(name);
+                return;
+            }
+        };
+        self.fault.get_or_insert(ModelError::Declaration {
+            path: self.path.steps.join("."),
+            reason,
+        });
     }
 }

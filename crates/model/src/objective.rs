@@ -2,11 +2,11 @@
 //! output.
 
 use burn::tensor::{Int, Tensor};
-use iiet_blocks::normalise;
+use iiet_blocks::{Block, normalise};
 use iiet_kernels::linear_cross_entropy;
-use iiet_ode::Trajectory;
+use iiet_ode::{Layer, NetworkSolver};
 
-use crate::LanguageModel;
+use crate::{LanguageModel, Observer};
 
 /// A loss of one batch, as a sum of terms.
 ///
@@ -22,14 +22,14 @@ pub trait Objective {
     /// - output: `[1]`
     fn of_hidden(&mut self, hidden: Tensor<3>, projection: Tensor<2>) -> Tensor<1>;
 
-    /// The term of the output `y_{n+1}` of layer n, counted from 0; by default there is none.
+    /// The term of a layer's output `y_n`; by default there is none.
     ///
     /// # Shapes
     ///
     /// - y: `[batch, seq, d_model]`
     /// - output: `[1]`
-    fn of_layer(&mut self, n: usize, y: &Tensor<3>) -> Option<Tensor<1>> {
-        let _ = (n, y);
+    fn of_layer(&mut self, layer: Layer, y: &Tensor<3>) -> Option<Tensor<1>> {
+        let _ = (layer, y);
         None
     }
 }
@@ -57,8 +57,29 @@ impl Objective for CrossEntropy {
     }
 }
 
-impl LanguageModel {
-    /// The sum of an objective's terms.
+/// The terms of the layers, as the walk meets them.
+struct Terms<'a, O: ?Sized> {
+    objective: &'a mut O,
+    sum: Option<Tensor<1>>,
+}
+
+impl<M, O: Objective + ?Sized> Observer<M> for Terms<'_, O> {
+    fn after(&mut self, layer: Layer, y: &Tensor<3>) {
+        if let Some(term) = self.objective.of_layer(layer, y) {
+            self.sum = Some(plus(self.sum.take(), term));
+        }
+    }
+}
+
+fn plus(sum: Option<Tensor<1>>, term: Tensor<1>) -> Tensor<1> {
+    match sum {
+        Some(sum) => sum + term,
+        None => term,
+    }
+}
+
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
+    /// The sum of an objective's terms and of those that blocks add.
     ///
     /// # Shapes
     ///
@@ -69,17 +90,22 @@ impl LanguageModel {
         ids: Tensor<2, Int>,
         objective: &mut O,
     ) -> Tensor<1> {
-        let positions = self.positions(&ids);
-        let mut at = Trajectory::start(self.embed(ids));
-        let mut sum: Option<Tensor<1>> = None;
-        for n in 0..self.model.layers.len() {
-            at = self.layer(n, at, &positions);
-            if let Some(term) = objective.of_layer(n, &at.y) {
-                sum = Some(sum.map_or(term.clone(), |sum| sum + term));
-            }
-        }
-        let last = self.of_last(at.y, objective);
-        sum.map_or(last.clone(), |sum| sum + last)
+        let mut pass = self.pass(&ids);
+        let mut terms = Terms {
+            objective: &mut *objective,
+            sum: None,
+        };
+        let at = self.walk(
+            self.start(ids),
+            self.sizes().n_layers,
+            &mut pass,
+            &mut terms,
+        );
+        let sum = pass
+            .terms
+            .into_iter()
+            .fold(terms.sum, |sum, term| Some(plus(sum, term)));
+        plus(sum, self.of_last(at.y, objective))
     }
 
     /// The term of the hidden states, given the last layer's output.

@@ -5,11 +5,13 @@
 
 use burn::module::Param;
 use burn::tensor::Tensor;
+use iiet_blocks::Block;
+use iiet_ode::{NetworkSolver, Role};
 
-use crate::names::{ParameterMapper, Role, map_parameters};
+use crate::names::{ParameterMapper, map_parameters};
 use crate::{LanguageModel, Precision};
 
-impl LanguageModel {
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// The model with its matrices in a precision.
     ///
     /// A parameter that is trained is one of the new model too: gradients are taken with respect to
@@ -19,13 +21,11 @@ impl LanguageModel {
     }
 }
 
-impl Role {
-    /// The type of such a parameter in a model of the precision.
-    pub(crate) fn precision(self, of_model: Precision) -> Precision {
-        match self {
-            Self::Projection | Self::Embedding => of_model,
-            Self::Coefficient => Precision::F32,
-        }
+/// The type of such a parameter in a model of the precision.
+pub(crate) fn precision_of(role: Role, of_model: Precision) -> Precision {
+    match role.halves {
+        true => of_model,
+        false => Precision::F32,
     }
 }
 
@@ -40,7 +40,7 @@ impl ParameterMapper for Round {
         role: Role,
         parameter: Param<Tensor<D>>,
     ) -> Param<Tensor<D>> {
-        let dtype = role.precision(self.precision).dtype();
+        let dtype = precision_of(role, self.precision).dtype();
         parameter.map(|tensor| match tensor.is_require_grad() {
             _ if tensor.dtype() == dtype => tensor,
             true => tensor.inner().cast(dtype).autodiff().require_grad(),

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Gradients, Int, Tensor};
 use iiet_model::{
     CrossEntropy, LanguageModel, Objective, ParameterVisitor, Role, load, visit_parameters,
 };
-use iiet_ode::SolverName::{IterativeImplicitEuler, PredictorCorrector};
+use iiet_ode::{Layer, Options};
 
 /// Sums of gradients by name.
 #[derive(Default)]
@@ -39,8 +39,11 @@ impl Objective for WithLayers {
         self.0.of_hidden(hidden, projection)
     }
 
-    fn of_layer(&mut self, n: usize, y: &Tensor<3>) -> Option<Tensor<1>> {
-        n.is_multiple_of(2).then(|| y.clone().square().sum())
+    fn of_layer(&mut self, layer: Layer, y: &Tensor<3>) -> Option<Tensor<1>> {
+        layer
+            .index()
+            .is_multiple_of(2)
+            .then(|| y.clone().square().sum())
     }
 }
 
@@ -82,7 +85,8 @@ fn gradients_are_those_of_one_backward_pass() {
             targets: ids.clone().flip([1]),
             weights: Tensor::ones([2, 9], &ids.device()),
         };
-        let learned = [PredictorCorrector, IterativeImplicitEuler].contains(&config.solver.name);
+        let learned =
+            ["predictor_corrector", "iterative_implicit_euler"].contains(&config.solver.name());
         let exact = !learned;
         compare(&path, both(&model, &ids, &mut cross_entropy.clone()), exact);
         compare(

@@ -4,8 +4,10 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_model::{LanguageModel, ModelConfig, ParameterMapper, Precision, Role, map_parameters};
-use iiet_ode::{IterationSchedule, SolverConfig, SolverName, SolverOption, SolverOptions};
+use iiet_model::{
+    LanguageModel, LlamaConfig, ModelConfig, ParameterMapper, Precision, Role, map_parameters,
+};
+use iiet_ode::{IterationSchedule, Options, SolverConfig};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -16,16 +18,16 @@ fn config(solver: SolverConfig, n_kv_heads: usize) -> ModelConfig {
     ModelConfig {
         vocab_size: VOCAB,
         d_model: 32,
-        d_ff: 56,
         n_layers: LAYERS,
-        n_heads: 4,
-        n_kv_heads,
         seq_len: 24,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
-        rope_scaling: None,
         initializer_range: 0.12,
         tie_embeddings: n_kv_heads == 4,
+        block: LlamaConfig {
+            d_ff: 56,
+            n_heads: 4,
+            n_kv_heads,
+            ..LlamaConfig::default()
+        },
         solver,
         bos_token_id: Some(1),
         eos_token_ids: vec![],
@@ -39,17 +41,17 @@ fn solvers() -> Vec<SolverConfig> {
         IterationSchedule::PerLayer(vec![2, 0, 1]),
     ];
     let mut solvers = Vec::new();
-    for name in SolverName::ALL.iter().copied() {
-        for (iterations, predictor_order) in schedules.iter().cloned().zip([2, 4]) {
-            let options = SolverOptions {
-                iterations,
-                predictor_order,
-            };
-            solvers.push(SolverConfig { name, options });
-        }
-        let options = [SolverOption::Iterations, SolverOption::PredictorOrder];
-        if !options.iter().any(|option| name.reads(*option)) {
-            solvers.pop();
+    for name in SolverConfig::NAMES {
+        let solver = SolverConfig::named(name).unwrap();
+        for (schedule, order) in schedules.iter().cloned().zip([2, 4]) {
+            let mut json = serde_json::to_value(solver.clone().with_iterations(schedule)).unwrap();
+            if let Some(option) = json.get_mut("predictor_order") {
+                *option = order.into();
+            }
+            let solver = serde_json::from_value(json).unwrap();
+            if !solvers.contains(&solver) {
+                solvers.push(solver);
+            }
         }
     }
     solvers
@@ -65,7 +67,7 @@ impl ParameterMapper for Scramble {
         role: Role,
         parameter: burn::module::Param<Tensor<D>>,
     ) -> burn::module::Param<Tensor<D>> {
-        if role != Role::Coefficient {
+        if role != Role::COEFFICIENT {
             return parameter;
         }
         parameter.map(|value| {

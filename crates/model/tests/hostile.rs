@@ -11,6 +11,7 @@ use iiet_model::{
     Cost, LanguageModel, ModelConfig, ModelError, ParameterMapper, Precision, Role, SaveOptions,
     load, load_config, load_in, map_parameters, parse_safetensors, save,
 };
+use iiet_ode::Options;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tempfile::TempDir;
@@ -455,10 +456,11 @@ fn a_tensor_in_two_shards_or_in_another_than_listed_is_refused() {
 #[test]
 fn a_configuration_alone_takes_no_memory_for_the_history_of_its_layers() {
     let text = fs::read_to_string(golden("e-iiet-3-1-0").join("config.json")).unwrap();
-    let mut config = ModelConfig::from_json(&text, Path::new("config.json")).unwrap();
+    let mut config: ModelConfig = ModelConfig::from_json(&text, Path::new("config.json")).unwrap();
     config.n_layers = 16384;
-    config.solver.options.iterations = iiet_ode::IterationSchedule::Uniform(1);
-    let model = LanguageModel::empty(&config, &Device::default()).unwrap();
+    let one = iiet_ode::IterationSchedule::Uniform(1);
+    config.solver = config.solver.with_iterations(one);
+    let model: LanguageModel = LanguageModel::empty(&config, &Device::default()).unwrap();
     // Two matrices of 16385 x 16385 would be 2 GB.
     let cost = Cost::of(&model);
     assert!(cost.parameters > 2 * 16385 * 16385);
@@ -536,7 +538,7 @@ proptest! {
         let (start, digit) = numbers[at.index(numbers.len())];
         let other = format!("{}{number}{}", &TEXT[..start], &TEXT[start + digit.len()..]);
         for text in [String::from_utf8_lossy(&bytes).into_owned(), other] {
-            if let Err(error) = ModelConfig::from_json(&text, Path::new("config.json")) {
+            if let Err(error) = <ModelConfig>::from_json(&text, Path::new("config.json")) {
                 prop_assert!(!error.to_string().is_empty());
             }
         }

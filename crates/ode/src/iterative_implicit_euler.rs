@@ -7,22 +7,51 @@
 //! Liu et al., *IIET: Efficient Numerical Transformer via Implicit Iterative Euler Method*,
 //! EMNLP 2025 (arXiv 2509.22463), section 3.
 
-use burn::module::Module;
-use burn::tensor::Device;
+#[cfg(feature = "burn")]
+use burn::{module::Module, tensor::Device};
+use serde::{Deserialize, Serialize};
 
-use crate::solver::Layered;
+#[cfg(not(feature = "burn"))]
+use crate::FixedMultistep as Coefficients;
 use crate::{
-    IterationSchedule, LearnedHistory, Multistep, Solver, SolverOption, SolverOptions, State,
-    Trajectory, VectorField,
+    IterationSchedule, Layer, Multistep, OdeError, Options, Solver, State, Trajectory, VectorField,
 };
+#[cfg(feature = "burn")]
+use crate::{LearnedHistory as Coefficients, NetworkSolver, Parameter, Parameters};
+
+/// The options of `iterative_implicit_euler`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IterativeImplicitEulerOptions {
+    /// The number of corrections in each layer.
+    pub iterations: IterationSchedule,
+}
+
+impl Options for IterativeImplicitEulerOptions {
+    const NAMES: &'static [&'static str] = &["iterative_implicit_euler"];
+
+    fn validate(&self, depth: usize) -> Result<(), OdeError> {
+        self.iterations.check(depth)
+    }
+
+    fn iterations(&self) -> Option<&IterationSchedule> {
+        Some(&self.iterations)
+    }
+
+    fn iterations_mut(&mut self) -> Option<&mut IterationSchedule> {
+        Some(&mut self.iterations)
+    }
+}
 
 /// `1 + r_n` evaluations in layer n; what order it reaches is learned.
-#[derive(Module, Debug)]
-pub struct IterativeImplicitEuler<H = LearnedHistory> {
+#[derive(Debug)]
+#[cfg_attr(feature = "burn", derive(Module))]
+#[cfg_attr(not(feature = "burn"), derive(Clone))]
+pub struct IterativeImplicitEuler<H = Coefficients> {
     /// `w`, `wc` and the norms.
     pub history: H,
     /// The number of corrections in each layer.
-    #[module(skip)]
+    #[cfg_attr(feature = "burn", module(skip))]
     pub iterations: IterationSchedule,
 }
 
@@ -30,36 +59,48 @@ impl<H> IterativeImplicitEuler<H> {
     fn guess_and_correct<S: State>(
         &self,
         field: &mut impl VectorField<S>,
-        at: Trajectory<S>,
+        at: Trajectory<S, Vec<S>>,
         h: f64,
         watch: Option<&mut dyn FnMut(S)>,
-    ) -> Trajectory<S>
+    ) -> Trajectory<S, Vec<S>>
     where
         H: Multistep<S>,
     {
-        let r = self.iterations.at(at.n + 1);
+        let r = self.iterations.at(at.layer);
         let guess = field.euler(at.y.clone(), h);
         self.history.correct(field, at, guess, r, h, watch)
     }
 }
 
 impl<S: State, H: Multistep<S>> Solver<S> for IterativeImplicitEuler<H> {
-    fn step(&self, field: &mut impl VectorField<S>, at: Trajectory<S>, h: f64) -> Trajectory<S> {
+    /// The states `s_0, s_1, ..` that the layers so far settled on.
+    type Memory = Vec<S>;
+
+    fn memory(&self) -> Vec<S> {
+        Vec::new()
+    }
+
+    fn step(
+        &self,
+        field: &mut impl VectorField<S>,
+        at: Trajectory<S, Vec<S>>,
+        h: f64,
+    ) -> Trajectory<S, Vec<S>> {
         self.guess_and_correct(field, at, h, None)
     }
 
     fn step_watched(
         &self,
         field: &mut impl VectorField<S>,
-        at: Trajectory<S>,
+        at: Trajectory<S, Vec<S>>,
         h: f64,
         watch: &mut dyn FnMut(S),
-    ) -> Trajectory<S> {
+    ) -> Trajectory<S, Vec<S>> {
         self.guess_and_correct(field, at, h, Some(watch))
     }
 
-    fn evaluations(&self, n: usize) -> usize {
-        1 + self.iterations.at(n)
+    fn evaluations(&self, layer: Layer) -> usize {
+        1 + self.iterations.at(layer)
     }
 
     fn order(&self) -> Option<usize> {
@@ -67,13 +108,34 @@ impl<S: State, H: Multistep<S>> Solver<S> for IterativeImplicitEuler<H> {
     }
 }
 
-impl Layered for IterativeImplicitEuler {
-    const READS: &'static [SolverOption] = &[SolverOption::Iterations];
+#[cfg(feature = "burn")]
+impl Parameters for IterativeImplicitEuler {
+    fn parameter(path: &[&str]) -> Option<Parameter> {
+        match path {
+            ["history", path @ ..] => Coefficients::parameter(path),
+            _ => None,
+        }
+    }
+}
 
-    fn init(options: &SolverOptions, layers: usize, d_model: usize, device: &Device) -> Self {
+#[cfg(feature = "burn")]
+impl NetworkSolver for IterativeImplicitEuler {
+    type Options = IterativeImplicitEulerOptions;
+
+    fn init(
+        options: &IterativeImplicitEulerOptions,
+        depth: usize,
+        d_model: usize,
+        device: &Device,
+    ) -> Self {
         Self {
-            history: LearnedHistory::init(layers, d_model, device),
+            history: Coefficients::init(depth, d_model, device),
             iterations: options.iterations.clone(),
         }
+    }
+
+    fn options(&self) -> IterativeImplicitEulerOptions {
+        let iterations = self.iterations.clone();
+        IterativeImplicitEulerOptions { iterations }
     }
 }

@@ -7,7 +7,8 @@ use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Shape, Tensor, TensorData};
 use iiet_kernels::{layer_norm, weighted_sum};
 
-use crate::Multistep;
+use crate::parameter::norm_parameter;
+use crate::{Layer, Multistep, Parameter, Parameters, Role};
 
 /// What every LayerNorm here adds to the variance, as in the published checkpoints.
 const NORM_EPS: f64 = 1e-5;
@@ -45,6 +46,25 @@ impl LearnedHistory {
     }
 }
 
+/// The names are those of the published checkpoints.
+impl Parameters for LearnedHistory {
+    fn parameter(path: &[&str]) -> Option<Parameter> {
+        let name = match path {
+            ["w"] => "history.weight".to_owned(),
+            ["wc"] => "history.weight_c".to_owned(),
+            ["guess_norms", n, field] => {
+                let field = norm_parameter(field)?;
+                format!("history.rouge_predictions_norm.{n}.{field}")
+            }
+            ["correction_norms", n, field] => {
+                format!("history.layer_norms.{n}.{}", norm_parameter(field)?)
+            }
+            _ => return None,
+        };
+        Some(Parameter::new(name, Role::COEFFICIENT))
+    }
+}
+
 /// Row n is `1 / (n + 1)` up to the diagonal and zero beyond it.
 ///
 /// Like the matrices of a model it takes memory when it is first used: the size grows with the square
@@ -66,25 +86,28 @@ fn row_means(size: usize, device: &Device) -> Param<Tensor<2>> {
 }
 
 impl<const D: usize> Multistep<Tensor<D>> for LearnedHistory {
-    fn normalise_guess(&self, n: usize, s: Tensor<D>) -> Tensor<D> {
-        normalise(&self.guess_norms[n - 1], s)
+    fn normalise_guess(&self, layer: Layer, s: Tensor<D>) -> Tensor<D> {
+        normalise(&self.guess_norms[layer.index()], s)
     }
 
-    fn normalise_correction(&self, n: usize, s: Tensor<D>) -> Tensor<D> {
-        normalise(&self.correction_norms[n - 1], s)
+    fn normalise_correction(&self, layer: Layer, s: Tensor<D>) -> Tensor<D> {
+        normalise(&self.correction_norms[layer.index()], s)
     }
 
-    fn past(&self, n: usize, states: &[Tensor<D>]) -> Tensor<D> {
+    fn past(&self, layer: Layer, states: &[Tensor<D>]) -> Tensor<D> {
+        let n = layer.n();
         weighted_sum(states.to_vec(), row(&self.w, n, 0..n))
     }
 
-    fn with_present(&self, n: usize, past: Tensor<D>, s: Tensor<D>) -> Tensor<D> {
+    fn with_present(&self, layer: Layer, past: Tensor<D>, s: Tensor<D>) -> Tensor<D> {
+        let n = layer.n();
         let one = Tensor::ones([1], &past.device());
         let weights = Tensor::cat(vec![one, row(&self.w, n, n..n + 1)], 0);
         weighted_sum(vec![past, s], weights)
     }
 
-    fn output(&self, n: usize, states: &[Tensor<D>]) -> Tensor<D> {
+    fn output(&self, layer: Layer, states: &[Tensor<D>]) -> Tensor<D> {
+        let n = layer.n();
         weighted_sum(states.to_vec(), row(&self.wc, n, 0..n + 1))
     }
 }

@@ -14,15 +14,21 @@
 //! | [`PredictorCorrector`] | Runge-Kutta guess, learned multistep correction | order + 1 | learned |
 //! | [`IterativeImplicitEuler`] | Euler guess, r learned multistep corrections | 1 + r | learned |
 //!
-//! What a method carries from step to step is the [`Trajectory`], passed in and returned. How many
-//! corrections a step takes is data, an [`IterationSchedule`].
+//! What a method carries from step to step is its [`Memory`], passed in and returned within the
+//! [`Trajectory`]. How many corrections a step takes is data, an [`IterationSchedule`].
+//!
+//! Without the feature `burn`, which is on by default, the crate has no tensors: the methods then
+//! work on `f64`, on arrays, and on whatever else implements [`State`], and compile in seconds. With
+//! it come tensors as states, learned coefficients ([`LearnedHistory`], [`LearnedEma`]), and the
+//! solvers by name ([`SolverConfig`], [`AnySolver`]) and as parts of a network
+//! ([`NetworkSolver`]).
 //!
 //! ```
-//! use iiet_ode::{ImplicitEuler, IterationSchedule, Solver, Trajectory};
+//! use iiet_ode::{ImplicitEuler, IterationSchedule, Solver};
 //!
 //! // y' = -y from y(0) = 1, ten steps of 0.1.
 //! let solver = ImplicitEuler { iterations: IterationSchedule::Uniform(30) };
-//! let mut at = Trajectory::start(1.0);
+//! let mut at = solver.start(1.0);
 //! for _ in 0..10 {
 //!     at = solver.step(&mut |y: f64| -y, at, 0.1);
 //! }
@@ -30,28 +36,52 @@
 //! assert!((at.y - by_hand).abs() < 1e-12);
 //! ```
 
+#[cfg(feature = "burn")]
+mod any;
+mod error;
 mod explicit_euler;
 mod field;
 mod implicit_euler;
 mod iterative_implicit_euler;
+mod layer;
+#[cfg(feature = "burn")]
+mod learned_ema;
+#[cfg(feature = "burn")]
 mod learned_history;
+mod memory;
 mod multistep;
+#[cfg(feature = "burn")]
+mod network;
+mod options;
+#[cfg(feature = "burn")]
+mod parameter;
 mod predictor_corrector;
 mod runge_kutta;
 mod schedule;
 mod solver;
 mod state;
 
-pub use explicit_euler::ExplicitEuler;
+#[cfg(feature = "burn")]
+pub use any::{AnyMemory, AnySolver, SolverConfig};
+pub use error::OdeError;
+pub use explicit_euler::{ExplicitEuler, ExplicitEulerOptions};
 pub use field::VectorField;
-pub use implicit_euler::ImplicitEuler;
-pub use iterative_implicit_euler::IterativeImplicitEuler;
+pub use implicit_euler::{ImplicitEuler, ImplicitEulerOptions};
+pub use iterative_implicit_euler::{IterativeImplicitEuler, IterativeImplicitEulerOptions};
+pub use layer::Layer;
+#[cfg(feature = "burn")]
+pub use learned_ema::LearnedEma;
+#[cfg(feature = "burn")]
 pub use learned_history::LearnedHistory;
+pub use memory::Memory;
 pub use multistep::{FixedMultistep, Multistep};
-pub use predictor_corrector::{EmaStages, FixedEma, LearnedEma, PredictorCorrector};
-pub use runge_kutta::{RungeKutta, Tableau};
+#[cfg(feature = "burn")]
+pub use network::NetworkSolver;
+pub use options::Options;
+#[cfg(feature = "burn")]
+pub use parameter::{Parameter, Parameters, Role, Start, norm_parameter};
+pub use predictor_corrector::{EmaStages, FixedEma, PredictorCorrector, PredictorCorrectorOptions};
+pub use runge_kutta::{RungeKutta, RungeKuttaOptions, Tableau};
 pub use schedule::IterationSchedule;
-pub use solver::{
-    AnySolver, OdeError, Solver, SolverConfig, SolverName, SolverOption, SolverOptions, Trajectory,
-};
+pub use solver::{Solver, Trajectory};
 pub use state::State;

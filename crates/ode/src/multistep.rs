@@ -13,56 +13,56 @@
 //! IIET (arXiv 2509.22463, section 3) guesses with explicit Euler and takes r corrections;
 //! PCformer (arXiv 2411.03042) guesses with Runge-Kutta and takes one.
 
-use crate::{State, Trajectory, VectorField};
+use crate::{Layer, State, Trajectory, VectorField};
 
-/// The coefficients of a linear multistep correction. Layers count from 1.
+/// The coefficients of a linear multistep correction.
 pub trait Multistep<S: State> {
     /// `LN_n^pred(s)`, applied to the guess.
-    fn normalise_guess(&self, n: usize, s: S) -> S;
+    fn normalise_guess(&self, layer: Layer, s: S) -> S;
 
     /// `LN_n^corr(s)`, applied to every correction.
-    fn normalise_correction(&self, n: usize, s: S) -> S;
+    fn normalise_correction(&self, layer: Layer, s: S) -> S;
 
     /// `sum_{k<n} w[n,k] s_k`, over the states of the layers before.
-    fn past(&self, n: usize, states: &[S]) -> S;
+    fn past(&self, layer: Layer, states: &[S]) -> S;
 
     /// `past + w[n,n] s`, with the layer's own latest state.
-    fn with_present(&self, n: usize, past: S, s: S) -> S;
+    fn with_present(&self, layer: Layer, past: S, s: S) -> S;
 
     /// `sum_{k<=n} wc[n,k] s_k`, the layer's output.
-    fn output(&self, n: usize, states: &[S]) -> S;
+    fn output(&self, layer: Layer, states: &[S]) -> S;
 
     /// Takes layer n from its guess to its output in r corrections. `watch`, if there is one, sees
     /// the output that each number of corrections from 0 to r would give.
     fn correct(
         &self,
         field: &mut impl VectorField<S>,
-        mut at: Trajectory<S>,
+        mut at: Trajectory<S, Vec<S>>,
         guess: S,
         r: usize,
         h: f64,
         mut watch: Option<&mut dyn FnMut(S)>,
-    ) -> Trajectory<S> {
-        if at.history.is_empty() {
-            at.history.push(at.y.clone());
+    ) -> Trajectory<S, Vec<S>> {
+        if at.memory.is_empty() {
+            at.memory.push(at.y.clone());
         }
-        let n = at.n + 1;
+        let n = at.layer;
         let mut s = self.normalise_guess(n, guess);
         if r > 0 {
             // The earlier states do not change while the layer iterates: their sum is taken once.
-            let past = self.past(n, &at.history);
+            let past = self.past(n, &at.memory);
             for _ in 0..r {
                 if let Some(watch) = &mut watch {
-                    at.history.push(s.clone());
-                    watch(self.output(n, &at.history));
-                    at.history.pop();
+                    at.memory.push(s.clone());
+                    watch(self.output(n, &at.memory));
+                    at.memory.pop();
                 }
                 let z = self.with_present(n, past.clone(), s);
                 s = self.normalise_correction(n, field.euler(z, h));
             }
         }
-        at.history.push(s);
-        let y = self.output(n, &at.history);
+        at.memory.push(s);
+        let y = self.output(n, &at.memory);
         if let Some(watch) = watch {
             watch(y.clone());
         }
@@ -80,24 +80,25 @@ pub struct FixedMultistep {
 }
 
 impl<S: State> Multistep<S> for FixedMultistep {
-    fn normalise_guess(&self, _n: usize, s: S) -> S {
+    fn normalise_guess(&self, _: Layer, s: S) -> S {
         s
     }
 
-    fn normalise_correction(&self, _n: usize, s: S) -> S {
+    fn normalise_correction(&self, _: Layer, s: S) -> S {
         s
     }
 
-    fn past(&self, n: usize, states: &[S]) -> S {
-        weighted_sum(&self.w[n], states)
+    fn past(&self, layer: Layer, states: &[S]) -> S {
+        weighted_sum(&self.w[layer.n()], states)
     }
 
-    fn with_present(&self, n: usize, past: S, s: S) -> S {
+    fn with_present(&self, layer: Layer, past: S, s: S) -> S {
+        let n = layer.n();
         past.axpy(self.w[n][n], s)
     }
 
-    fn output(&self, n: usize, states: &[S]) -> S {
-        weighted_sum(&self.wc[n], states)
+    fn output(&self, layer: Layer, states: &[S]) -> S {
+        weighted_sum(&self.wc[layer.n()], states)
     }
 }
 

@@ -12,16 +12,40 @@
 //! Li et al., *Predictor-Corrector Enhanced Transformers with Exponential Moving Average
 //! Coefficient Learning*, NeurIPS 2024 (arXiv 2411.03042).
 
-use burn::module::{Module, Param};
-use burn::nn::{LayerNorm, LayerNormConfig};
-use burn::tensor::{Device, Tensor};
-use iiet_kernels::weighted_sum;
+#[cfg(feature = "burn")]
+use burn::{module::Module, tensor::Device};
+use serde::{Deserialize, Serialize};
 
-use crate::learned_history::normalise;
-use crate::solver::Layered;
+#[cfg(not(feature = "burn"))]
+use crate::FixedMultistep as Coefficients;
+use crate::options::check_order;
+use crate::{Layer, Multistep, OdeError, Options, Solver, State, Trajectory, VectorField};
+#[cfg(feature = "burn")]
 use crate::{
-    LearnedHistory, Multistep, Solver, SolverOption, SolverOptions, State, Trajectory, VectorField,
+    LearnedEma as Stages, LearnedHistory as Coefficients, NetworkSolver, Parameter, Parameters,
 };
+
+/// The options of `predictor_corrector`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PredictorCorrectorOptions {
+    /// The number of the predictor's stages, 2 or 4.
+    pub predictor_order: usize,
+}
+
+impl Default for PredictorCorrectorOptions {
+    fn default() -> Self {
+        Self { predictor_order: 2 }
+    }
+}
+
+impl Options for PredictorCorrectorOptions {
+    const NAMES: &'static [&'static str] = &["predictor_corrector"];
+
+    fn validate(&self, _: usize) -> Result<(), OdeError> {
+        check_order(self.predictor_order)
+    }
+}
 
 /// How the predictor treats and weighs its stages j = 0..order.
 pub trait EmaStages<S: State> {
@@ -74,42 +98,14 @@ impl<S: State> EmaStages<S> for FixedEma {
     }
 }
 
-/// A learned alpha, shared by all layers, and a LayerNorm for each stage.
-#[derive(Module, Debug)]
-pub struct LearnedEma {
-    /// `alpha`, `[1]`, starting at 0.5.
-    pub alpha: Param<Tensor<1>>,
-    /// `LN_j`, one for each stage.
-    pub rk_norm: Vec<LayerNorm>,
-}
-
-impl<const D: usize> EmaStages<Tensor<D>> for LearnedEma {
-    fn order(&self) -> usize {
-        self.rk_norm.len()
-    }
-
-    fn normalise_stage(&self, j: usize, k: Tensor<D>) -> Tensor<D> {
-        normalise(&self.rk_norm[j], k)
-    }
-
-    fn combine(&self, y: Tensor<D>, stages: Vec<Tensor<D>>) -> Tensor<D> {
-        let alpha = self.alpha.val();
-        let decay = alpha.clone().neg().add_scalar(1.0);
-        // A product rather than a power: its gradient is defined at alpha = 1.
-        let mut weights = vec![alpha];
-        for age in 1..stages.len() {
-            weights.push(weights[age - 1].clone() * decay.clone());
-        }
-        weights.push(Tensor::ones([1], &y.device()));
-        weights.reverse();
-        let terms = [y].into_iter().chain(stages).collect();
-        weighted_sum(terms, Tensor::cat(weights, 0))
-    }
-}
+#[cfg(not(feature = "burn"))]
+use FixedEma as Stages;
 
 /// `order + 1` evaluations a layer; what order it reaches is learned.
-#[derive(Module, Debug)]
-pub struct PredictorCorrector<P = LearnedEma, H = LearnedHistory> {
+#[derive(Debug)]
+#[cfg_attr(feature = "burn", derive(Module))]
+#[cfg_attr(not(feature = "burn"), derive(Clone))]
+pub struct PredictorCorrector<P = Stages, H = Coefficients> {
     /// The predictor's coefficients.
     pub stages: P,
     /// The corrector's coefficients.
@@ -117,12 +113,24 @@ pub struct PredictorCorrector<P = LearnedEma, H = LearnedHistory> {
 }
 
 impl<S: State, P: EmaStages<S>, H: Multistep<S>> Solver<S> for PredictorCorrector<P, H> {
-    fn step(&self, field: &mut impl VectorField<S>, at: Trajectory<S>, h: f64) -> Trajectory<S> {
+    /// The states `s_0, s_1, ..` that the layers so far settled on.
+    type Memory = Vec<S>;
+
+    fn memory(&self) -> Vec<S> {
+        Vec::new()
+    }
+
+    fn step(
+        &self,
+        field: &mut impl VectorField<S>,
+        at: Trajectory<S, Vec<S>>,
+        h: f64,
+    ) -> Trajectory<S, Vec<S>> {
         let guess = self.stages.predict(field, at.y.clone(), h);
         self.history.correct(field, at, guess, 1, h, None)
     }
 
-    fn evaluations(&self, _n: usize) -> usize {
+    fn evaluations(&self, _: Layer) -> usize {
         self.stages.order() + 1
     }
 
@@ -131,18 +139,35 @@ impl<S: State, P: EmaStages<S>, H: Multistep<S>> Solver<S> for PredictorCorrecto
     }
 }
 
-impl Layered for PredictorCorrector {
-    const READS: &'static [SolverOption] = &[SolverOption::PredictorOrder];
-
-    fn init(options: &SolverOptions, layers: usize, d_model: usize, device: &Device) -> Self {
-        Self {
-            stages: LearnedEma {
-                alpha: Param::from_data([0.5f32], device),
-                rk_norm: (0..options.predictor_order)
-                    .map(|_| LayerNormConfig::new(d_model).init(device))
-                    .collect(),
-            },
-            history: LearnedHistory::init(layers, d_model, device),
+#[cfg(feature = "burn")]
+impl Parameters for PredictorCorrector {
+    fn parameter(path: &[&str]) -> Option<Parameter> {
+        match path {
+            ["stages", path @ ..] => Stages::parameter(path),
+            ["history", path @ ..] => Coefficients::parameter(path),
+            _ => None,
         }
+    }
+}
+
+#[cfg(feature = "burn")]
+impl NetworkSolver for PredictorCorrector {
+    type Options = PredictorCorrectorOptions;
+
+    fn init(
+        options: &PredictorCorrectorOptions,
+        depth: usize,
+        d_model: usize,
+        device: &Device,
+    ) -> Self {
+        Self {
+            stages: Stages::init(options.predictor_order, d_model, device),
+            history: Coefficients::init(depth, d_model, device),
+        }
+    }
+
+    fn options(&self) -> PredictorCorrectorOptions {
+        let predictor_order = self.stages.rk_norm.len();
+        PredictorCorrectorOptions { predictor_order }
     }
 }

@@ -5,11 +5,37 @@
 //! Li et al., *ODE Transformer*, ACL 2022 (arXiv 2203.09176), with the classical coefficients of
 //! Hairer, Norsett and Wanner, *Solving Ordinary Differential Equations I*, section II.1.
 
-use burn::module::Module;
-use burn::tensor::Device;
+#[cfg(feature = "burn")]
+use burn::{module::Module, tensor::Device};
+use serde::{Deserialize, Serialize};
 
-use crate::solver::Layered;
-use crate::{Solver, SolverOption, SolverOptions, State, Trajectory, VectorField};
+use crate::options::check_order;
+use crate::{Layer, OdeError, Options, Solver, State, Trajectory, VectorField};
+#[cfg(feature = "burn")]
+use crate::{NetworkSolver, Parameter, Parameters};
+
+/// The options of `runge_kutta`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RungeKuttaOptions {
+    /// The order of the method, 2 or 4. (The name is that of the published configurations, which
+    /// share it with the predictor.)
+    pub predictor_order: usize,
+}
+
+impl Default for RungeKuttaOptions {
+    fn default() -> Self {
+        Self { predictor_order: 2 }
+    }
+}
+
+impl Options for RungeKuttaOptions {
+    const NAMES: &'static [&'static str] = &["runge_kutta"];
+
+    fn validate(&self, _: usize) -> Result<(), OdeError> {
+        check_order(self.predictor_order)
+    }
+}
 
 /// The coefficients of an explicit Runge-Kutta method.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,14 +65,20 @@ impl Tableau {
 }
 
 /// One evaluation for each stage of the tableau.
-#[derive(Module, Debug)]
+#[derive(Debug)]
+#[cfg_attr(feature = "burn", derive(Module))]
+#[cfg_attr(not(feature = "burn"), derive(Clone))]
 pub struct RungeKutta {
     /// The method's coefficients.
-    #[module(skip)]
+    #[cfg_attr(feature = "burn", module(skip))]
     pub tableau: Tableau,
 }
 
 impl<S: State> Solver<S> for RungeKutta {
+    type Memory = ();
+
+    fn memory(&self) {}
+
     fn step(&self, field: &mut impl VectorField<S>, at: Trajectory<S>, h: f64) -> Trajectory<S> {
         let Tableau { a, b, .. } = self.tableau;
         at.advance(|y| {
@@ -59,7 +91,7 @@ impl<S: State> Solver<S> for RungeKutta {
         })
     }
 
-    fn evaluations(&self, _n: usize) -> usize {
+    fn evaluations(&self, _: Layer) -> usize {
         self.tableau.b.len()
     }
 
@@ -76,14 +108,27 @@ fn add_weighted<S: State>(y: S, h: f64, c: &[f64], k: &[S]) -> S {
         .fold(y, |z, (c_i, k_i)| z.axpy(h * c_i, k_i.clone()))
 }
 
-impl Layered for RungeKutta {
-    const READS: &'static [SolverOption] = &[SolverOption::PredictorOrder];
+#[cfg(feature = "burn")]
+impl Parameters for RungeKutta {
+    fn parameter(_: &[&str]) -> Option<Parameter> {
+        None
+    }
+}
 
-    fn init(options: &SolverOptions, _layers: usize, _: usize, _: &Device) -> Self {
+#[cfg(feature = "burn")]
+impl NetworkSolver for RungeKutta {
+    type Options = RungeKuttaOptions;
+
+    fn init(options: &RungeKuttaOptions, _depth: usize, _d_model: usize, _: &Device) -> Self {
         let tableau = match options.predictor_order {
             2 => Tableau::HEUN,
             _ => Tableau::CLASSICAL,
         };
         Self { tableau }
+    }
+
+    fn options(&self) -> RungeKuttaOptions {
+        let predictor_order = self.tableau.order;
+        RungeKuttaOptions { predictor_order }
     }
 }

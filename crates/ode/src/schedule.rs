@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::OdeError;
+use crate::{Layer, OdeError};
 
 /// The number of fixed-point corrections `r_n` of layers n = 1..N.
 ///
@@ -20,27 +20,34 @@ pub enum IterationSchedule {
     PerLayer(Vec<usize>),
 }
 
+impl Default for IterationSchedule {
+    /// Three corrections in every layer, as in the paper's main models.
+    fn default() -> Self {
+        Self::Uniform(3)
+    }
+}
+
 impl IterationSchedule {
     /// The most corrections that a layer may take. Fixed-point iteration has converged to machine
     /// precision long before, or never will; each correction costs an evaluation of the block and
     /// a cache of its own.
     pub const MAX_CORRECTIONS: usize = 4096;
 
-    /// `r_n` for the layer n, counted from 1.
+    /// `r_n` of a layer.
     ///
     /// # Panics
     ///
-    /// If the schedule has fewer than n layers; [`check`](Self::check) rules that out.
-    pub fn at(&self, n: usize) -> usize {
+    /// If the schedule has fewer layers; [`check`](Self::check) rules that out.
+    pub fn at(&self, layer: Layer) -> usize {
         match self {
             Self::Uniform(r) => *r,
-            Self::PerLayer(r) => r[n - 1],
+            Self::PerLayer(r) => r[layer.index()],
         }
     }
 
-    /// One number for each of `layers` layers.
-    pub fn per_layer(&self, layers: usize) -> Vec<usize> {
-        (1..=layers).map(|n| self.at(n)).collect()
+    /// One number for each of `depth` layers.
+    pub fn per_layer(&self, depth: usize) -> Vec<usize> {
+        Layer::all(depth).map(|layer| self.at(layer)).collect()
     }
 
     /// Whether the schedule fits a network of so many layers.

@@ -1,5 +1,6 @@
 //! What can be integrated: anything that can be scaled and added.
 
+#[cfg(feature = "burn")]
 use burn::tensor::Tensor;
 
 /// An element of a vector space over the reals, the `y` of `dy/dt = F(y)`.
@@ -37,6 +38,7 @@ impl<const N: usize> State for [f64; N] {
 }
 
 /// Hidden states of any rank, for example `[batch, seq, d_model]`.
+#[cfg(feature = "burn")]
 impl<const D: usize> State for Tensor<D> {
     fn scale(self, c: f64) -> Self {
         self.mul_scalar(c)

@@ -1,7 +1,7 @@
 //! The classical solvers have the order they claim, on linear and nonlinear equations.
 
 use iiet_ode::{
-    ExplicitEuler, ImplicitEuler, IterationSchedule, RungeKutta, Solver, State, Tableau, Trajectory,
+    ExplicitEuler, ImplicitEuler, IterationSchedule, Layer, RungeKutta, Solver, State, Tableau,
 };
 
 /// Integrates from 0 to `end` in `steps` steps.
@@ -13,11 +13,11 @@ fn integrate<S: State>(
     steps: usize,
 ) -> S {
     let h = end / steps as f64;
-    let mut at = Trajectory::start(y0);
+    let mut at = solver.start(y0);
     for _ in 0..steps {
         at = solver.step(&mut field, at, h);
     }
-    assert_eq!(at.n, steps);
+    assert_eq!(at.layer, Layer::at(steps));
     at.y
 }
 
@@ -216,14 +216,18 @@ fn evaluations_are_counted_as_they_happen() {
     let solver = ImplicitEuler {
         iterations: schedule,
     };
-    let mut at = Trajectory::start(1.0);
-    for n in 1..=3 {
+    let mut at = solver.start(1.0);
+    for layer in Layer::all(3) {
         let mut calls = 0;
         let mut field = |y: f64| {
             calls += 1;
             -y
         };
         at = solver.step(&mut field, at, 0.1);
-        assert_eq!(calls, Solver::<f64>::evaluations(&solver, n), "layer {n}");
+        assert_eq!(
+            calls,
+            Solver::<f64>::evaluations(&solver, layer),
+            "layer {layer}"
+        );
     }
 }

@@ -135,7 +135,7 @@ impl Engine {
     pub fn new(model: LanguageModel, options: EngineOptions, device: &Device) -> Self {
         assert!(options.rows > 0, "an engine needs at least one row");
         Self {
-            limits: Limits::of(model.config()),
+            limits: Limits::of(&model.config()),
             cache: model.cache(0, options.cache),
             model,
             device: device.clone(),

@@ -4,6 +4,7 @@ mod by_name;
 mod differences;
 mod distill_section;
 mod model_section;
+mod stage;
 mod train_section;
 
 use std::path::Path;
@@ -15,7 +16,8 @@ use toml::{Table, Value};
 pub(crate) use self::differences::differences;
 pub use self::distill_section::DistillSection;
 pub use self::model_section::ModelSection;
-pub use self::train_section::{Recompute, Stage, TrainSection};
+pub use self::stage::{Stage, override_solver};
+pub use self::train_section::{Recompute, TrainSection};
 use crate::TrainError;
 
 /// A run, as the TOML file describes it.
@@ -138,23 +140,23 @@ impl RunConfig {
             if let Some(stage) = self.train.stages.first() {
                 return Err(TrainError::Value {
                     key: "train.stages",
-                    found: format!("a list that begins with {:?}", stage.solver),
+                    found: format!("a list that begins with {}", stage.solver),
                     allowed: "a student keeps the solver it has; allowed: none".into(),
                 });
             }
         }
         for stage in &self.train.stages {
             self.model
-                .for_stage(stage)
+                .with_solver(stage.solver(&self.model.solver)?)
                 .config(self.data.vocab_size, None)
                 .validate()?;
         }
         if let Some(last) = self.train.stages.last()
-            && self.model.for_stage(last) != self.model
+            && last.solver(&self.model.solver)? != self.model.solver
         {
             return Err(TrainError::Value {
                 key: "train.stages",
-                found: format!("{:?} in the last stage", last.solver),
+                found: format!("{} in the last stage", last.solver),
                 allowed: "the last stage must use the solver of [model]".into(),
             });
         }
@@ -207,9 +209,13 @@ fn set(table: &mut Table, assignment: &str) -> Result<RunConfig, String> {
         .split_last()
         .expect("invariant: split yields at least one word");
     for section in sections {
-        place = place
+        let inner = place
             .entry(*section)
-            .or_insert_with(|| Value::Table(Table::new()))
+            .or_insert_with(|| Value::Table(Table::new()));
+        if let (&"solver", Value::String(name)) = (section, &*inner) {
+            *inner = Value::Table(stage::named(name));
+        }
+        place = inner
             .as_table_mut()
             .ok_or_else(|| format!("{section} is not a section; allowed: model, data, train"))?;
     }
@@ -222,7 +228,7 @@ fn set(table: &mut Table, assignment: &str) -> Result<RunConfig, String> {
 
 #[cfg(test)]
 mod tests {
-    use iiet_ode::{IterationSchedule, SolverName};
+    use iiet_ode::{IterationSchedule, Options};
 
     use super::*;
     use std::io::Write;
@@ -249,18 +255,16 @@ mod tests {
             SMALL,
             &[
                 "train.lr=0.5",
-                "model.solver=runge_kutta",
-                "model.iterations=[1, 2]",
+                "model.solver=implicit_euler",
+                "model.solver.iterations=[1, 2]",
                 "data.source=corpus.txt",
             ],
         )
         .unwrap();
         assert_eq!(config.train.lr, 0.5);
-        assert_eq!(config.model.solver, SolverName::RungeKutta);
-        assert_eq!(
-            config.model.iterations,
-            IterationSchedule::PerLayer(vec![1, 2])
-        );
+        assert_eq!(config.model.solver.name(), "implicit_euler");
+        let schedule = IterationSchedule::PerLayer(vec![1, 2]);
+        assert_eq!(config.model.solver.iterations(), Some(&schedule));
         assert_eq!(
             config.data.source,
             iiet_data::SourceSpec::One("corpus.txt".into())
@@ -300,7 +304,7 @@ mod tests {
             (
                 SMALL.into(),
                 vec!["train.lr=1", "model.solver=heun"],
-                "--set model.solver=heun: unknown variant `heun`, expected one of",
+                "--set model.solver=heun: there is no solver \"heun\"; allowed: explicit_euler",
             ),
             (
                 SMALL.into(),
@@ -319,6 +323,11 @@ mod tests {
             ),
             (
                 SMALL.into(),
+                vec!["model.solver.predictor_order=2"],
+                "unknown field `predictor_order`, expected `iterations`",
+            ),
+            (
+                SMALL.into(),
                 vec!["train.steps=0"],
                 "train.steps is 0; allowed: 1 to 2^40",
             ),
@@ -329,7 +338,7 @@ mod tests {
             ),
             (
                 SMALL.into(),
-                vec!["model.iterations=[1]"],
+                vec!["model.solver.iterations=[1]"],
                 "iterations lists 1 layers, the model has 2",
             ),
             (

@@ -56,6 +56,18 @@ pub enum TrainError {
         /// GiB that the machine has to give.
         available: f64,
     },
+    /// A key of `[model]` that contradicts the weights to start from.
+    #[error("{key} is {wanted}; allowed: {found}, as in train.init, {}", dir.display())]
+    Initial {
+        /// The key.
+        key: String,
+        /// Its value.
+        wanted: String,
+        /// That of the weights.
+        found: String,
+        /// The directory of `train.init`.
+        dir: PathBuf,
+    },
     /// A loss or gradient that is no number.
     #[error(
         "step {step}: the {what} is {value}; stopped before the update. {checkpoint} A lower \

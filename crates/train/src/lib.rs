@@ -27,7 +27,9 @@ mod schedule;
 mod trainer;
 
 pub use checkpoint::Difference;
-pub use config::{DistillSection, ModelSection, Recompute, RunConfig, Stage, TrainSection};
+pub use config::{
+    DistillSection, ModelSection, Recompute, RunConfig, Stage, TrainSection, override_solver,
+};
 #[cfg(feature = "cuda")]
 pub use devices::Collective;
 pub use devices::{AllReduce, Devices};

@@ -122,10 +122,7 @@ impl ParameterMapper for Update<'_> {
             beta_1,
             beta_2,
             eps: 1e-8,
-            weight_decay: match role {
-                Role::Projection | Role::Embedding => weight_decay,
-                Role::Coefficient => 0.0,
-            },
+            weight_decay: if role.decays { weight_decay } else { 0.0 },
             scale: self.scale,
             update: updates + 1,
         };

@@ -21,6 +21,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use iiet_data::{Corpus, MixedBatches, prepare_corpus};
 use iiet_model::{LanguageModel, ModelConfig};
+use iiet_ode::Options;
 
 use self::initial::initial_model;
 use self::keep::LastCheckpoint;
@@ -340,14 +341,13 @@ impl<'a> Trainer<'a> {
     /// Switches the solver where a stage begins.
     fn enter_stage(&mut self) -> Result<(), TrainError> {
         let wanted = stage_config(self.config, &self.corpus, self.step);
-        // Compared as they are written: there `3` and `[3, 3]` are the same schedule, and options
-        // that the solver does not read are left out.
+        // Compared as they are written: there `3` and `[3, 3]` are the same schedule.
         if wanted.to_json() == self.replicas.first.model.config().to_json() {
             return Ok(());
         }
-        let solver = wanted.solver.name;
+        let solver = wanted.solver.name();
         self.progress
-            .say(&format!("step {}: switching to {solver:?}", self.step));
+            .say(&format!("step {}: switching to {solver}", self.step));
         self.replicas.switch(&wanted, self.config.train.seed)
     }
 }
@@ -355,7 +355,11 @@ impl<'a> Trainer<'a> {
 /// The model's configuration for the update after `step`.
 fn stage_config(config: &RunConfig, corpus: &Corpus, step: u64) -> ModelConfig {
     let section = match config.train.stage_at(step) {
-        Some(i) => config.model.for_stage(&config.train.stages[i]),
+        Some(i) => {
+            let solver = config.train.stages[i].solver(&config.model.solver);
+            let solver = solver.expect("invariant: a configuration is validated before it is run");
+            config.model.with_solver(solver)
+        }
         None => config.model.clone(),
     };
     let tokenizer = &corpus.tokenizer;

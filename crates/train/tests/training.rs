@@ -93,7 +93,7 @@ fn a_run_goes_on_from_the_weights_of_a_model_under_another_solver() {
     // that of the model, far below that of random weights.
     let sets = [
         "model.solver=implicit_euler",
-        "model.iterations=0",
+        "model.solver.iterations=0",
         init.as_str(),
         tokenizer.as_str(),
     ];
@@ -247,8 +247,8 @@ fn a_stage_switch_keeps_what_was_learned() {
     );
     let (_, config) = iiet_model::load(&place.path("two/model"), &Device::default()).unwrap();
     assert_eq!(
-        config.solver.name,
-        iiet_ode::SolverName::IterativeImplicitEuler
+        iiet_ode::Options::name(&config.solver),
+        "iterative_implicit_euler"
     );
 }
 

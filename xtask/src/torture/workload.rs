@@ -58,8 +58,7 @@ d_ff = 176
 n_layers = 3
 n_heads = 2
 seq_len = 64
-solver = "iterative_implicit_euler"
-iterations = 1
+solver = {{ name = "iterative_implicit_euler", iterations = 1 }}
 
 [data]
 source = [{{ path = '{}', weight = 0.7 }}, {{ path = '{}', weight = 0.3 }}]

@@ -1,7 +1,5 @@
 //! A report that the tests of its table and its chart can read.
 
-use iiet_ode::SolverName;
-
 use super::{
     AskedTask, Estimate, Machine, ModelReport, Quality, Report, Round, Speed, TaskQuality,
     TokenCost, Workload,
@@ -39,7 +37,7 @@ pub(super) fn model(name: &str, evaluations: usize, accuracy: f64) -> ModelRepor
         name: name.to_owned(),
         path: name.into(),
         model_hash: String::new(),
-        solver: SolverName::IterativeImplicitEuler,
+        solver: "iterative_implicit_euler",
         iterations: None,
         layers: 4,
         d_model: 128,

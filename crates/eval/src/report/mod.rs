@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use iiet_files::write_file;
 use iiet_model::{Cost, LanguageModel, ModelConfig, available_memory, model_hash};
-use iiet_ode::{SolverName, SolverOption};
+use iiet_ode::Options;
 use iiet_text::TextTokenizer;
 use serde::Serialize;
 
@@ -91,7 +91,7 @@ pub struct ModelReport {
     pub path: PathBuf,
     /// [`model_hash`] of the directory.
     pub model_hash: String,
-    pub solver: SolverName,
+    pub solver: &'static str,
     /// Corrections of each layer, for a solver that takes any.
     pub iterations: Option<Vec<usize>>,
     pub layers: usize,
@@ -164,17 +164,16 @@ pub fn report(
     let mut reports = Vec::new();
     for (at, (speed, name)) in speeds.into_iter().zip(names).enumerate() {
         let config = language_models[at].config();
-        let options = &config.solver.options;
-        let iterated = config.solver.name.reads(SolverOption::Iterations);
+        let schedule = config.solver.iterations();
         reports.push(ModelReport {
             name,
             path: models[at].clone(),
             model_hash: model_hash(&models[at])?,
-            solver: config.solver.name,
-            iterations: iterated.then(|| options.iterations.per_layer(config.n_layers)),
+            solver: config.solver.name(),
+            iterations: schedule.map(|schedule| schedule.per_layer(config.n_layers)),
             layers: config.n_layers,
             d_model: config.d_model,
-            d_ff: config.d_ff,
+            d_ff: config.block.d_ff,
             context: config.seq_len,
             vocab_size: config.vocab_size,
             cost: TokenCost::new(&costs[at], &reference),
@@ -196,7 +195,8 @@ impl<'a> Candidate<'a> {
     fn open(path: &'a Path, device: &Device) -> Result<Self, EvalError> {
         let config = iiet_model::load_config(path)?;
         let tokenizer = TextTokenizer::open(path, config.vocab_size)?;
-        let cost = Cost::of(&LanguageModel::empty(&config, device)?);
+        let empty: LanguageModel = LanguageModel::empty(&config, device)?;
+        let cost = Cost::of(&empty);
         Ok(Self {
             path,
             config,

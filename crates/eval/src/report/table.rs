@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
-use iiet_ode::SolverName;
 
 use super::{Estimate, ModelReport, Report, TaskQuality};
 
@@ -78,7 +77,7 @@ fn costs(report: &Report) -> Table {
         let (cost, speed) = (&model.cost, &model.speed);
         vec![
             model.name.clone(),
-            solver(model.solver),
+            model.solver.to_owned(),
             thousands(cost.parameters),
             cost.evaluations.to_string(),
             format!("{:.2}", cost.evaluations_per_layer),
@@ -215,12 +214,6 @@ fn percentage(estimate: Option<Estimate>) -> String {
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
-}
-
-/// As configurations write it.
-fn solver(name: SolverName) -> String {
-    let value = serde_json::to_value(name).unwrap_or_default();
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 /// Digits in groups of three.

@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
+use iiet_ode::Start;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -13,9 +14,10 @@ use super::directory::Directory;
 use super::finite::first_misfit;
 use super::parse_safetensors;
 use crate::names::{
-    ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters, with_value,
+    ParameterMapper, ParameterVisitor, map_parameters, visit_parameters, with_value,
 };
-use crate::{LanguageModel, ModelConfig, ModelError, Precision, TensorFault};
+use crate::precision::precision_of;
+use crate::{LanguageModel, ModelConfig, ModelError, Precision, Role, TensorFault};
 
 /// Reads a model directory, in f32 whatever the type on disk.
 ///
@@ -224,7 +226,7 @@ impl ParameterVisitor for Check<'_, '_> {
         let name = name.to_owned();
         let view = self.weights.get(name.as_str());
         if self.extent == Extent::AllButCoefficients
-            && role == Role::Coefficient
+            && role.start == Start::AsBuilt
             && view.is_none_or(|view| view.shape() != shape)
         {
             return;
@@ -244,16 +246,16 @@ impl ParameterVisitor for Check<'_, '_> {
             let found = format!("{:?}", view.dtype());
             self.faults.push(TensorFault::Type { name, found });
         } else {
-            self.stored.push((name, role.precision(self.precision)));
+            self.stored.push((name, precision_of(role, self.precision)));
         }
     }
 }
 
 /// The shape of a parameter on disk.
 pub(super) fn stored_shape(role: Role, shape: &[usize]) -> Vec<usize> {
-    match role {
-        Role::Projection => shape.iter().rev().copied().collect(),
-        Role::Embedding | Role::Coefficient => shape.to_vec(),
+    match role.transposed {
+        true => shape.iter().rev().copied().collect(),
+        false => shape.to_vec(),
     }
 }
 
@@ -277,11 +279,11 @@ impl ParameterMapper for Fill<'_> {
             _ => return parameter,
         };
         let mut values = to_f32(view);
-        if let (Role::Projection, [rows, columns]) = (role, view.shape()) {
+        if let (true, [rows, columns]) = (role.transposed, view.shape()) {
             values = transposed(&values, *rows, *columns);
         }
         let data = TensorData::new::<f32, _>(values, shape);
-        let dtype = role.precision(self.precision).dtype();
+        let dtype = precision_of(role, self.precision).dtype();
         with_value(parameter, data.convert_dtype(dtype), &self.device)
     }
 }

@@ -20,8 +20,8 @@ use serde::Serialize;
 use super::finite::limit;
 use super::read::{stored_shape, transposed};
 use super::{CONFIG, INDEX, WEIGHTS};
-use crate::names::{ParameterVisitor, Role, visit_parameters};
-use crate::{LanguageModel, ModelError, Precision};
+use crate::names::{ParameterVisitor, visit_parameters};
+use crate::{LanguageModel, ModelError, Precision, Role};
 
 /// How to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,8 +153,8 @@ impl ParameterVisitor for Collect {
             name: name.into(),
             elements: shape.iter().product(),
             shape,
-            values: Box::new(move || match (role, dims.as_slice()) {
-                (Role::Projection, [rows, columns]) => transposed(&read(&tensor), *rows, *columns),
+            values: Box::new(move || match (role.transposed, dims.as_slice()) {
+                (true, [rows, columns]) => transposed(&read(&tensor), *rows, *columns),
                 _ => read(&tensor),
             }),
             stored: self.stored,

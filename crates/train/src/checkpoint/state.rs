@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use iiet_data::{Corpus, MixedBatches, PreparedSource};
 use iiet_model::ModelConfig;
-use iiet_ode::SolverName;
 use serde::{Deserialize, Serialize};
 
 use crate::loss_scale::LossScale;
@@ -76,7 +75,7 @@ pub(crate) struct ScheduleState {
 pub(crate) struct StageState {
     /// From 0.
     pub(crate) index: usize,
-    pub(crate) solver: SolverName,
+    pub(crate) solver: String,
 }
 
 /// Hashes of what a run must not change, blake3 in hexadecimal.
@@ -135,7 +134,7 @@ impl State {
         let index = train.stage_at(step.saturating_sub(1));
         let stage = index.filter(|_| step > 0).map(|index| StageState {
             index,
-            solver: train.stages[index].solver,
+            solver: train.stages[index].solver.to_string(),
         });
         Self {
             format: FORMAT,

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use iiet_model::Precision;
-use iiet_ode::{IterationSchedule, SolverName};
 use serde::{Deserialize, Serialize};
 
-use super::by_name;
+use super::{Stage, by_name};
 use crate::TrainError;
 use crate::schedule::ScheduleKind;
 
@@ -95,22 +94,6 @@ pub enum Recompute {
     None,
     /// Every layer's evaluations; kept are its input and the states of a history.
     Layer,
-}
-
-/// One of the stages of two-stage training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage {
-    /// The solver of this stage.
-    pub solver: SolverName,
-    /// Its corrections; the model's unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub iterations: Option<IterationSchedule>,
-    /// Its order; the model's unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub predictor_order: Option<usize>,
-    /// The share of the steps.
-    pub share: f64,
 }
 
 fn one() -> usize {

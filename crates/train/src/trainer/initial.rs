@@ -4,7 +4,12 @@ use burn::tensor::Device;
 use iiet_data::Tokenizer;
 use iiet_model::{LanguageModel, ModelConfig, load};
 
-use crate::{TrainError, TrainSection};
+use toml::{Table, Value};
+
+use crate::{ModelSection, TrainError, TrainSection};
+
+/// Keys of `[model]` in which a model may differ from the one that its weights come from.
+const MAY_DIFFER: [&str; 3] = ["seq_len", "initializer_range", "solver"];
 
 /// A model of the wanted configuration, with the weights of `train.init` if that is given.
 ///
@@ -28,32 +33,33 @@ pub(super) fn initial_model(
         });
     }
     let (model, found) = load(dir, device)?;
-    let scaling = |config: &ModelConfig| format!("{:?}", config.rope_scaling);
-    let keys = |config: &ModelConfig| {
-        [
-            (
-                "vocabulary of data.tokenizer",
-                config.vocab_size.to_string(),
-            ),
-            ("model.d_model", config.d_model.to_string()),
-            ("model.d_ff", config.d_ff.to_string()),
-            ("model.n_layers", config.n_layers.to_string()),
-            ("model.n_heads", config.n_heads.to_string()),
-            ("model.n_kv_heads", config.n_kv_heads.to_string()),
-            ("model.tie_embeddings", config.tie_embeddings.to_string()),
-            ("model.rms_norm_eps", config.rms_norm_eps.to_string()),
-            ("model.rope_theta", config.rope_theta.to_string()),
-            ("rope_scaling", scaling(config)),
-        ]
+    let differs = |key: &str, wanted: String, found: String| {
+        Err(TrainError::Initial {
+            key: key.to_owned(),
+            wanted,
+            found,
+            dir: dir.clone(),
+        })
     };
-    for ((key, wanted), (_, found)) in keys(wanted).into_iter().zip(keys(&found)) {
-        if wanted != found {
-            return Err(TrainError::Value {
-                key,
-                found: wanted,
-                allowed: format!("allowed: {found}, as in train.init, {}", dir.display()),
-            });
+    let [vocab_size, of_tokenizer] = [&found, wanted].map(|config| config.vocab_size.to_string());
+    if vocab_size != of_tokenizer {
+        return differs("vocabulary of data.tokenizer", of_tokenizer, vocab_size);
+    }
+    let [now, before] = [wanted, &found].map(|config| {
+        Table::try_from(ModelSection::of(config)).expect("invariant: the section is a table")
+    });
+    for (key, value) in &now {
+        if !MAY_DIFFER.contains(&key.as_str()) && before.get(key) != Some(value) {
+            let found = before.get(key).map_or("none".into(), Value::to_string);
+            return differs(&format!("model.{key}"), value.to_string(), found);
         }
+    }
+    let scaling = |config: &ModelConfig| match config.block.rope_scaling {
+        Some(scaling) => format!("llama3 with factor {}", scaling.factor),
+        None => "none".to_owned(),
+    };
+    if wanted.block.rope_scaling != found.block.rope_scaling {
+        return differs("rope_scaling", scaling(wanted), scaling(&found));
     }
     Ok(model.with_config(wanted, train.seed, device)?)
 }

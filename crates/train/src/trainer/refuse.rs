@@ -45,7 +45,7 @@ pub(super) fn refuse_what_does_not_fit(
     if options.on_host {
         // The final solver is the most expensive one, or the stages would be pointless.
         let wanted = config.model.config(vocab_size, None);
-        let model = LanguageModel::empty(&wanted, devices.first())?;
+        let model: LanguageModel = LanguageModel::empty(&wanted, devices.first())?;
         let (batch, seq) = (config.train.batch, config.model.seq_len);
         let mut memory = match config.train.recompute {
             Recompute::None => TrainingMemory::of(&model, batch, seq),

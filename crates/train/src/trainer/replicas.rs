@@ -206,7 +206,7 @@ impl Replica {
     ) -> Result<(), ModelError> {
         // The optimizer takes the model apart and updates it in place: a clone left here would make
         // it copy every parameter. Nothing can fail before the model is whole again.
-        let hollow = LanguageModel::empty(self.model.config(), &self.device)?;
+        let hollow = LanguageModel::empty(&self.model.config(), &self.device)?;
         let model = std::mem::replace(&mut self.model, hollow);
         self.model = self.optimizer.step(model, gradients, scale, lr);
         Ok(())

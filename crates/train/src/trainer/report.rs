@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 
 use burn::module::Module;
 use iiet_model::{Cost, Precision};
+use iiet_ode::Options;
 use iiet_text::{Request, Sampler, Sampling, generate};
 
 use super::Trainer;
@@ -26,8 +27,8 @@ impl Trainer<'_> {
         let train = &self.config.train;
         let per_step = train.batch * train.accumulation * self.config.model.seq_len;
         self.progress.say(&format!(
-            "{:?}, {} parameters, {} evaluations a token; {} steps of {per_step} tokens, {}; into {}",
-            self.config.model.solver,
+            "{}, {} parameters, {} evaluations a token; {} steps of {per_step} tokens, {}; into {}",
+            self.config.model.solver.name(),
             cost.parameters,
             cost.total_evaluations(),
             train.steps,

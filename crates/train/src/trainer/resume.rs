@@ -97,7 +97,7 @@ fn refuse_impossible_steps(config: &RunConfig, at: &Checkpoint) -> Result<(), Tr
         && now < before.index
     {
         return refuse(format!(
-            "the run is in stage {} ({:?}), and with so many steps it would be back in stage {}",
+            "the run is in stage {} ({}), and with so many steps it would be back in stage {}",
             before.index + 1,
             before.solver,
             now + 1

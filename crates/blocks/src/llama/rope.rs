@@ -6,6 +6,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_kernels::rotate;
+use serde::Serialize;
 
 /// The rotary frequencies `theta^(-2i/d)`, i = 0..d/2, of heads of width d.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +18,10 @@ pub struct Frequencies(Vec<f32>);
 /// `factor`, those below `original_context / high_freq_factor` stay, and those between are
 /// interpolated (*The Llama 3 Herd of Models*, arXiv 2407.21783, section 3.4.2; the formula is that
 /// of the published inference code).
-#[derive(Debug, Clone, Copy, PartialEq)]
+///
+/// Its serde form is the `rope_scaling` of `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "rope_type", rename = "llama3")]
 pub struct Llama3Scaling {
     /// What the long wavelengths are multiplied by.
     pub factor: f64,
@@ -26,6 +30,7 @@ pub struct Llama3Scaling {
     /// Rotations within the original context from which on a frequency counts as high.
     pub high_freq_factor: f64,
     /// The context of the first training, in tokens.
+    #[serde(rename = "original_max_position_embeddings")]
     pub original_context: usize,
 }
 

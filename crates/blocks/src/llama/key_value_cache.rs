@@ -4,63 +4,13 @@
 //! the earlier positions. A solver that evaluates a layer four times therefore needs four caches
 //! there, and with them gives token by token what the full pass gives.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use iiet_kernels::{CacheRow, Precision, cached_attention};
 
-use crate::{Frequencies, Positions};
+use crate::BlockCache;
 
 /// The slots that a cache grows by at least.
 const BLOCK: usize = 64;
-
-/// The tokens that a pass adds to the caches: what all layers must know about where they stand.
-#[derive(Debug, Clone)]
-pub struct Chunk {
-    rows: Vec<CacheRow>,
-    /// The tokens of all rows, one after the other.
-    positions: Positions,
-    /// The most slots that a cache will ever need.
-    limit: usize,
-}
-
-impl Chunk {
-    /// A pass over `seq` columns, of which each row's [`CacheRow`] says what they are; `limit` is
-    /// the most tokens that any row will ever have.
-    ///
-    /// A row's tokens stand at the positions `cached..cached + count`.
-    pub fn new(
-        rows: Vec<CacheRow>,
-        seq: usize,
-        limit: usize,
-        frequencies: &Frequencies,
-        device: &Device,
-    ) -> Self {
-        let at = rows.iter().flat_map(|row| {
-            // Padding stands nowhere; any angle will do.
-            (0..seq).map(|column| row.cached + column.saturating_sub(row.from))
-        });
-        let positions = Positions::at(frequencies, at, device);
-        Self {
-            rows,
-            positions,
-            limit,
-        }
-    }
-
-    /// Rotates by the positions of the chunk's tokens.
-    ///
-    /// # Shapes
-    ///
-    /// - input: `[batch, seq, heads * head_dim]`
-    /// - output: `[batch, heads, seq, head_dim]`
-    pub(crate) fn rotate(&self, x: Tensor<3>, heads: usize) -> Tensor<4> {
-        let [batch, seq, width] = x.dims();
-        let head_dim = width / heads;
-        // Rows of a batch differ in their positions: to the rotation they are one long row.
-        let x = x.reshape([1, batch * seq, heads, head_dim]).swap_dims(1, 2);
-        let x = self.positions.rotate(x).swap_dims(1, 2);
-        x.reshape([batch, seq, heads, head_dim]).swap_dims(1, 2)
-    }
-}
 
 /// The keys and values of one evaluation of one layer, for a batch.
 #[derive(Debug, Clone)]
@@ -71,16 +21,7 @@ pub struct KeyValueCache {
 }
 
 impl KeyValueCache {
-    /// An empty cache.
-    pub fn new(stored: Precision) -> Self {
-        let keys_and_values = None;
-        Self {
-            stored,
-            keys_and_values,
-        }
-    }
-
-    /// Adds a chunk's keys and values and attends to all there are.
+    /// Adds new tokens' keys and values and attends to all there are.
     ///
     /// # Shapes
     ///
@@ -91,19 +32,58 @@ impl KeyValueCache {
         q: Tensor<4>,
         k: Tensor<4>,
         v: Tensor<4>,
-        chunk: &Chunk,
+        rows: &[CacheRow],
+        limit: usize,
         scale: f64,
     ) -> Tensor<4> {
-        let [mut keys, mut values] = self.with_room_for(&k, chunk);
-        keys = store(keys, k, &chunk.rows);
-        values = store(values, v, &chunk.rows);
-        let mixed = cached_attention(q, keys.clone(), values.clone(), &chunk.rows, scale);
+        let [mut keys, mut values] = self.with_room_for(&k, rows, limit);
+        keys = store(keys, k, rows);
+        values = store(values, v, rows);
+        let mixed = cached_attention(q, keys.clone(), values.clone(), rows, scale);
         self.keys_and_values = Some([keys, values]);
         mixed
     }
 
-    /// Keeps these rows of the batch, in this order.
-    pub fn keep_rows(&mut self, rows: &[usize]) {
+    /// Takes the tensors out, so that they are written in place, with room for the new tokens; a
+    /// row never has more than `limit`.
+    ///
+    /// Room at least doubles, so that a token is moved a bounded number of times however long the
+    /// text becomes.
+    fn with_room_for(
+        &mut self,
+        like: &Tensor<4>,
+        rows: &[CacheRow],
+        limit: usize,
+    ) -> [Tensor<4>; 2] {
+        let needed = rows.iter().map(CacheRow::total).max().unwrap_or(0);
+        let capacity = self.capacity();
+        let [batch, n_kv_heads, _, head_dim] = like.dims();
+        let fresh = |slots: usize| {
+            let options = (&like.device(), self.stored.dtype());
+            Tensor::<4>::zeros([batch, n_kv_heads, slots, head_dim], options)
+        };
+        let larger = needed
+            .max(2 * capacity)
+            .next_multiple_of(BLOCK)
+            .min(limit.max(needed));
+        match self.keys_and_values.take() {
+            Some(tensors) if needed <= capacity => tensors,
+            Some(tensors) => tensors.map(|old| resized(old, larger)),
+            None => [fresh(larger), fresh(larger)],
+        }
+    }
+}
+
+impl BlockCache for KeyValueCache {
+    fn new(stored: Precision) -> Self {
+        let keys_and_values = None;
+        Self {
+            stored,
+            keys_and_values,
+        }
+    }
+
+    fn keep_rows(&mut self, rows: &[usize]) {
         if let Some(tensors) = self.keys_and_values.take() {
             let keep = |x: Tensor<4>| {
                 let rows = rows.iter().map(|row| x.clone().narrow(0, *row, 1));
@@ -113,8 +93,7 @@ impl KeyValueCache {
         }
     }
 
-    /// Replaces a row by the only row of another cache.
-    pub fn put_row(&mut self, row: usize, other: Self) {
+    fn put_row(&mut self, row: usize, other: Self) {
         let (Some(tensors), Some(others)) = (self.keys_and_values.take(), other.keys_and_values)
         else {
             return;
@@ -131,8 +110,7 @@ impl KeyValueCache {
         self.keys_and_values = Some([put(keys, other_keys), put(values, other_values)]);
     }
 
-    /// Adds the rows of another cache behind its own.
-    pub fn append(&mut self, other: Self) {
+    fn append(&mut self, other: Self) {
         self.keys_and_values = match (self.keys_and_values.take(), other.keys_and_values) {
             (Some(own), Some(others)) => {
                 let slots = own[0].dims()[2].max(others[0].dims()[2]);
@@ -145,34 +123,10 @@ impl KeyValueCache {
         };
     }
 
-    /// Slots of each row, taken and free.
-    pub fn capacity(&self) -> usize {
+    fn capacity(&self) -> usize {
         match &self.keys_and_values {
             Some([keys, _]) => keys.dims()[2],
             None => 0,
-        }
-    }
-
-    /// Takes the tensors out, so that they are written in place, with room for the chunk.
-    ///
-    /// Room at least doubles, so that a token is moved a bounded number of times however long the
-    /// text becomes.
-    fn with_room_for(&mut self, like: &Tensor<4>, chunk: &Chunk) -> [Tensor<4>; 2] {
-        let needed = chunk.rows.iter().map(CacheRow::total).max().unwrap_or(0);
-        let capacity = self.capacity();
-        let [batch, n_kv_heads, _, head_dim] = like.dims();
-        let fresh = |slots: usize| {
-            let options = (&like.device(), self.stored.dtype());
-            Tensor::<4>::zeros([batch, n_kv_heads, slots, head_dim], options)
-        };
-        let larger = needed
-            .max(2 * capacity)
-            .next_multiple_of(BLOCK)
-            .min(chunk.limit.max(needed));
-        match self.keys_and_values.take() {
-            Some(tensors) if needed <= capacity => tensors,
-            Some(tensors) => tensors.map(|old| resized(old, larger)),
-            None => [fresh(larger), fresh(larger)],
         }
     }
 }

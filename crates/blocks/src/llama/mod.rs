@@ -1,0 +1,134 @@
+//! The LLaMA layer as a map and as a vector field.
+//!
+//! ```text
+//! u    = y + Attention(RMSNorm(y))
+//! G(y) = u + SwiGLU(RMSNorm(u))
+//! F(y) = G(y) - y = Attention(RMSNorm(y)) + SwiGLU(RMSNorm(u))
+//! ```
+//!
+//! Touvron et al., *LLaMA* (arXiv 2302.13971), section 2.2. Names and layouts are those of the
+//! checkpoints on the hub.
+
+mod attention;
+mod config;
+mod context;
+mod key_value_cache;
+mod rope;
+mod swiglu;
+
+use burn::module::Module;
+use burn::nn::{RmsNorm, RmsNormConfig};
+use burn::tensor::{Device, Tensor};
+use iiet_kernels::rms_norm;
+use iiet_ode::{Parameter, Parameters, Role, norm_parameter};
+
+pub use self::attention::Attention;
+pub use self::config::LlamaConfig;
+pub use self::context::LlamaContext;
+pub use self::key_value_cache::KeyValueCache;
+pub use self::rope::{Frequencies, Llama3Scaling, Positions};
+pub use self::swiglu::SwiGlu;
+use crate::{Block, Evaluation, Tokens};
+
+/// Attention and feed-forward layer, each with its norm before it.
+#[derive(Module, Debug)]
+pub struct LlamaBlock {
+    /// The norm before attention.
+    pub input_layernorm: RmsNorm,
+    /// Causal attention.
+    pub self_attn: Attention,
+    /// The norm before the feed-forward layer.
+    pub post_attention_layernorm: RmsNorm,
+    /// The feed-forward layer.
+    pub mlp: SwiGlu,
+}
+
+impl LlamaBlock {
+    fn attend(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
+        let x = normalise(&self.input_layernorm, y);
+        self.self_attn.forward(x, at.context, at.cache)
+    }
+
+    fn feed_forward(&self, u: Tensor<3>) -> Tensor<3> {
+        self.mlp
+            .forward(normalise(&self.post_attention_layernorm, u))
+    }
+}
+
+impl Block for LlamaBlock {
+    type Config = LlamaConfig;
+    type Context = LlamaContext;
+    type Cache = KeyValueCache;
+
+    /// # Panics
+    ///
+    /// If `n_heads` does not divide `d_model` or `n_kv_heads` does not divide `n_heads`, which
+    /// [`LlamaConfig::validate`](crate::BlockConfig::validate) refuses.
+    fn init(config: &LlamaConfig, d_model: usize, device: &Device) -> Self {
+        let norm = || {
+            RmsNormConfig::new(d_model)
+                .with_epsilon(config.rms_norm_eps)
+                .init(device)
+        };
+        Self {
+            input_layernorm: norm(),
+            self_attn: Attention::init(config, d_model, device),
+            post_attention_layernorm: norm(),
+            mlp: SwiGlu::init(d_model, config.d_ff, device),
+        }
+    }
+
+    fn context(
+        config: &LlamaConfig,
+        d_model: usize,
+        tokens: Tokens,
+        device: &Device,
+    ) -> LlamaContext {
+        LlamaContext::new(&config.frequencies(d_model), tokens, device)
+    }
+
+    fn forward(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
+        let u = y.clone() + self.attend(y, at);
+        u.clone() + self.feed_forward(u)
+    }
+
+    fn slope(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
+        let attended = self.attend(y.clone(), at);
+        let fed = self.feed_forward(y + attended.clone());
+        attended + fed
+    }
+}
+
+/// The names of LLaMA checkpoints.
+impl Parameters for LlamaBlock {
+    fn parameter(path: &[&str]) -> Option<Parameter> {
+        match path {
+            [
+                "self_attn",
+                "q_proj" | "k_proj" | "v_proj" | "o_proj",
+                "weight",
+            ]
+            | ["mlp", "gate_proj" | "up_proj" | "down_proj", "weight"] => {
+                Some(Parameter::new(path.join("."), Role::PROJECTION))
+            }
+            [
+                norm @ ("input_layernorm" | "post_attention_layernorm"),
+                field,
+            ] => {
+                let name = format!("{norm}.{}", norm_parameter(field)?);
+                Some(Parameter::new(name, Role::COEFFICIENT))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What `norm` computes, in one fused operation.
+///
+/// # Shapes
+///
+/// - input: `[batch, seq, d_model]`
+/// - output: the same
+pub fn normalise(norm: &RmsNorm, x: Tensor<3>) -> Tensor<3> {
+    rms_norm(x, norm.gamma.val(), norm.epsilon)
+}

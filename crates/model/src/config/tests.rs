@@ -1,0 +1,206 @@
+//! `config.json` of LLaMA and IIET models, written and read.
+
+use std::path::Path;
+
+use iiet_blocks::Llama3Scaling;
+use iiet_ode::{IterationSchedule, Options, SolverConfig};
+
+use super::*;
+
+const LLAMA: &str = r#"{
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512,
+    "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 5,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-05, "hidden_act": "silu", "torch_dtype": "float32",
+    "rope_scaling": null, "eos_token_id": 2, "bos_token_id": 1, "use_cache": true
+}"#;
+
+fn read(text: &str) -> Result<ModelConfig, ModelError> {
+    ModelConfig::from_json(text, Path::new("config.json"))
+}
+
+#[test]
+fn a_llama_is_explicit_euler() {
+    let config = read(LLAMA).unwrap();
+    assert_eq!(config.solver.name(), "explicit_euler");
+    assert_eq!(
+        (
+            config.block.n_heads,
+            config.block.n_kv_heads,
+            config.block.rope_theta
+        ),
+        (8, 4, 1e4)
+    );
+    assert_eq!(
+        (config.bos_token_id, config.eos_token_ids),
+        (Some(1), vec![2])
+    );
+    assert!(!config.tie_embeddings);
+}
+
+#[test]
+fn several_ends_and_scaled_frequencies_are_read_and_written() {
+    let scaling = r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+        "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192}"#;
+    let text = LLAMA
+        .replace("\"rope_scaling\": null", scaling)
+        .replace("\"eos_token_id\": 2", "\"eos_token_id\": [2, 7]");
+    let config = read(&text).unwrap();
+    assert_eq!(config.eos_token_ids, [2, 7]);
+    let expected = Llama3Scaling {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_context: 8192,
+    };
+    assert_eq!(config.block.rope_scaling, Some(expected));
+    assert_eq!(read(&config.to_json()).unwrap(), config);
+    // Newer writers put the same under another key, next to the base.
+    let renamed = text.replace(
+        "\"rope_scaling\": {",
+        "\"rope_parameters\": {\"rope_theta\": 5e5, ",
+    );
+    let config = read(&renamed).unwrap();
+    assert_eq!(
+        (config.block.rope_scaling, config.block.rope_theta),
+        (Some(expected), 5e5)
+    );
+}
+
+#[test]
+fn writing_and_reading_is_the_identity() {
+    let mut config = read(LLAMA).unwrap();
+    for name in SolverConfig::NAMES {
+        let schedule = IterationSchedule::PerLayer(vec![3, 1, 0, 2, 2]);
+        config.solver = SolverConfig::named(name).unwrap().with_iterations(schedule);
+        let again = read(&config.to_json()).unwrap();
+        assert_eq!(again, config, "{name}");
+        assert_eq!(again.to_json(), config.to_json());
+    }
+}
+
+#[test]
+fn options_of_other_solvers_are_ignored_as_other_keys_are() {
+    // Directories written by earlier versions have predictor_order beside iterations.
+    let text = LLAMA.replace(
+        "\"use_cache\": true",
+        "\"solver\": \"iterative_implicit_euler\", \"iterations\": 2, \"predictor_order\": 2",
+    );
+    let schedule = IterationSchedule::Uniform(2);
+    assert_eq!(read(&text).unwrap().solver.iterations(), Some(&schedule));
+}
+
+#[test]
+fn what_is_not_implemented_is_refused_by_name() {
+    for (from, to, expected) in [
+        (
+            "\"llama\"",
+            "\"gpt2\"",
+            "config.json: model_type is gpt2; allowed: llama, iiet",
+        ),
+        (
+            "\"silu\"",
+            "\"gelu\"",
+            "config.json: hidden_act is gelu; allowed: silu",
+        ),
+        (
+            "\"use_cache\"",
+            "\"attention_bias\"",
+            "attention_bias is true",
+        ),
+        (
+            "\"rope_scaling\": null",
+            "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}",
+            "rope_scaling is {\"factor\":2.0,\"type\":\"linear\"}; allowed: none, or rope_type default or llama3",
+        ),
+        (
+            "\"rope_scaling\": null",
+            "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0}",
+            "rope_scaling is {\"factor\":8.0,\"rope_type\":\"llama3\"}; llama3 needs the numbers",
+        ),
+        (
+            "\"eos_token_id\": 2",
+            "\"eos_token_id\": \"</s>\"",
+            "eos_token_id is something else; allowed: a token id, or a list of them",
+        ),
+        ("\"use_cache\"", "\"mlp_bias\"", "mlp_bias is true"),
+        (
+            "\"use_cache\": true",
+            "\"head_dim\": 16",
+            "head_dim is 16; allowed: hidden_size / num_attention_heads",
+        ),
+        (
+            "\"use_cache\": true",
+            "\"solver\": \"leapfrog\"",
+            "there is no solver \"leapfrog\"; allowed: explicit_euler",
+        ),
+    ] {
+        let error = read(&LLAMA.replace(from, to)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn impossible_sizes_are_refused() {
+    for (from, to, expected) in [
+        (
+            "\"vocab_size\": 512",
+            "\"vocab_size\": 0",
+            "vocab_size is 0; allowed: 1 to 1048576",
+        ),
+        (
+            "\"num_attention_heads\": 8",
+            "\"num_attention_heads\": 0",
+            "n_heads (num_attention_heads) is 0",
+        ),
+        (
+            "\"num_attention_heads\": 8",
+            "\"num_attention_heads\": 7",
+            "it must be an even multiple of n_heads",
+        ),
+        (
+            "\"num_key_value_heads\": 4",
+            "\"num_key_value_heads\": 3",
+            "it must divide n_heads",
+        ),
+        (
+            "\"hidden_size\": 64",
+            "\"hidden_size\": 18446744073709551615",
+            "allowed: 1 to 1048576",
+        ),
+        (
+            "\"eos_token_id\": 2",
+            "\"eos_token_id\": 512",
+            "eos_token_id is 512; allowed: below vocab_size, 512",
+        ),
+        (
+            "1e-05",
+            "-1",
+            "rms_norm_eps is -1.0; allowed: above 0, at most 1e3",
+        ),
+        (
+            "\"use_cache\": true",
+            "\"initializer_range\": 1e308",
+            "initializer_range is 1e308; allowed: above 0, at most 1e3",
+        ),
+        (
+            "\"use_cache\": true",
+            "\"solver\": \"implicit_euler\", \"iterations\": 4294967296",
+            "iterations is 4294967296 in a layer; allowed: 0 to 4096",
+        ),
+        (
+            "\"use_cache\": true",
+            "\"solver\": \"implicit_euler\", \"iterations\": [1, 2]",
+            "iterations lists 2 layers, the model has 5",
+        ),
+        (
+            "\"use_cache\": true",
+            "\"solver\": \"runge_kutta\", \"predictor_order\": 3",
+            "predictor_order is 3; allowed: 2, 4",
+        ),
+    ] {
+        let error = read(&LLAMA.replace(from, to)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

@@ -1,0 +1,114 @@
+//! The one walk through the layers: forward passes, objectives, recomputation, decoding and the
+//! measurement of influence all take it.
+
+use burn::tensor::{Int, Tensor};
+use iiet_blocks::{Block, BlockField, Tokens};
+use iiet_ode::{Layer, NetworkSolver, Solver, Trajectory};
+
+use crate::LanguageModel;
+
+/// Where a walk stands.
+pub type At<S> = Trajectory<Tensor<3>, <S as Solver<Tensor<3>>>::Memory>;
+
+/// What a walk brings to the blocks, and what it picks up there.
+#[derive(Debug)]
+pub struct Pass<'a, B: Block> {
+    /// Where the tokens stand.
+    pub context: B::Context,
+    /// In decoding, a cache for each evaluation of each layer.
+    pub caches: Option<&'a mut [Vec<B::Cache>]>,
+    /// Terms of the loss that blocks have added so far, `[1]` each.
+    pub terms: Vec<Tensor<1>>,
+}
+
+/// Someone who looks on while the solver goes through the layers.
+pub trait Observer<M> {
+    /// Before the step of layer `at.layer`.
+    fn before(&mut self, at: &Trajectory<Tensor<3>, M>) {
+        let _ = at;
+    }
+
+    /// Whether [`correction`](Self::correction) shall be called, which costs one more output for
+    /// each correction.
+    fn watches_corrections(&self) -> bool {
+        false
+    }
+
+    /// The output that the layer would give if it stopped after 0, 1, .. r corrections, in turn.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[batch, seq, d_model]`
+    fn correction(&mut self, layer: Layer, output: Tensor<3>) {
+        let _ = (layer, output);
+    }
+
+    /// After the step, at its result.
+    ///
+    /// # Shapes
+    ///
+    /// - y: `[batch, seq, d_model]`
+    fn after(&mut self, layer: Layer, y: &Tensor<3>) {
+        let _ = (layer, y);
+    }
+}
+
+/// Nobody.
+impl<M> Observer<M> for () {}
+
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
+    /// What all layers share in a pass over whole texts.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`
+    pub fn pass<'a>(&self, ids: &Tensor<2, Int>) -> Pass<'a, B> {
+        let [_, seq] = ids.dims();
+        let device = ids.device();
+        Pass {
+            context: self.context(Tokens::Whole { seq }, &device),
+            caches: None,
+            terms: Vec::new(),
+        }
+    }
+
+    /// Before the first layer, at `y_0`.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`, below `vocab_size`
+    pub fn start(&self, ids: Tensor<2, Int>) -> At<S> {
+        self.model.solver.start(self.embed(ids))
+    }
+
+    /// Takes the solver through the next `layers` layers, one step of size 1 each.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many layers after `at`.
+    pub fn walk(
+        &self,
+        mut at: At<S>,
+        layers: usize,
+        pass: &mut Pass<'_, B>,
+        observer: &mut impl Observer<S::Memory>,
+    ) -> At<S> {
+        let solver = &self.model.solver;
+        for _ in 0..layers {
+            observer.before(&at);
+            let layer = at.layer;
+            let block = &self.model.layers[layer.index()];
+            let caches = pass.caches.as_deref_mut();
+            let caches = caches.map(|caches| caches[layer.index()].as_mut_slice());
+            let mut field = BlockField::new(block, &pass.context, caches, &mut pass.terms);
+            at = match observer.watches_corrections() {
+                true => solver.step_watched(&mut field, at, 1.0, &mut |output| {
+                    observer.correction(layer, output);
+                }),
+                false => solver.step(&mut field, at, 1.0),
+            };
+            observer.after(layer, &at.y);
+        }
+        at
+    }
+}

@@ -1,0 +1,24 @@
+//! Solvers that a network is built with: they may own parameters for each layer.
+
+use burn::module::{Module, ModuleDisplay};
+use burn::tensor::{Device, Tensor};
+
+use crate::{Options, Parameters, Solver};
+
+/// A solver for hidden states `[batch, seq, d_model]`, as a module.
+///
+/// Implementable outside this workspace: a language model takes any such solver.
+pub trait NetworkSolver:
+    Solver<Tensor<3>> + Module + ModuleDisplay + Parameters + Sync + 'static
+{
+    /// What it is built from.
+    type Options: Options;
+
+    /// The solver with fresh parameters for `depth` layers of width `d_model`. The options are
+    /// valid for that depth.
+    fn init(options: &Self::Options, depth: usize, d_model: usize, device: &Device) -> Self;
+
+    /// What it computes with: the options that [`init`](Self::init) was given, unless they were
+    /// changed since.
+    fn options(&self) -> Self::Options;
+}

@@ -1,0 +1,110 @@
+//! Solvers by name: their options in TOML and JSON, the errors, and the modules built from them.
+
+use burn::tensor::{Device, Tensor};
+use iiet_ode::{AnySolver, IterationSchedule, Layer, NetworkSolver, Options, Solver, SolverConfig};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Section {
+    solver: SolverConfig,
+}
+
+fn from_toml(text: &str) -> Result<SolverConfig, String> {
+    toml::from_str::<Section>(text)
+        .map(|section| section.solver)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_name_means_the_defaults_and_a_table_sets_options() {
+    for name in SolverConfig::NAMES {
+        let config = from_toml(&format!("solver = \"{name}\"")).unwrap();
+        assert_eq!(config, SolverConfig::named(name).unwrap());
+        assert_eq!(config.name(), *name);
+        let table = from_toml(&format!("solver = {{ name = \"{name}\" }}")).unwrap();
+        assert_eq!(table, config);
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<SolverConfig>(&json).unwrap(), config);
+    }
+    let config = from_toml("[solver]\nname = \"implicit_euler\"\niterations = [2, 0]").unwrap();
+    let schedule = IterationSchedule::PerLayer(vec![2, 0]);
+    assert_eq!(config.iterations(), Some(&schedule));
+}
+
+#[test]
+fn unknown_names_and_keys_are_refused_with_those_there_are() {
+    for (text, expected) in [
+        (
+            "solver = \"leapfrog\"",
+            "there is no solver \"leapfrog\"; allowed: explicit_euler, runge_kutta",
+        ),
+        (
+            "solver = { name = \"leapfrog\" }",
+            "unknown variant `leapfrog`",
+        ),
+        (
+            "solver = { name = \"implicit_euler\", predictor_order = 2 }",
+            "unknown field `predictor_order`, expected `iterations`",
+        ),
+        (
+            "solver = { name = \"runge_kutta\", iterations = 2 }",
+            "unknown field `iterations`, expected `predictor_order`",
+        ),
+        (
+            "solver = { name = \"explicit_euler\", iterations = 2 }",
+            "unknown field `iterations`, there are no fields",
+        ),
+        ("solver = { iterations = 2 }", "missing field `name`"),
+        ("solver = 3", "the name of a solver, or a table"),
+    ] {
+        let error = from_toml(text).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn options_that_do_not_fit_are_refused() {
+    for (text, expected) in [
+        (
+            "{ name = \"runge_kutta\", predictor_order = 3 }",
+            "predictor_order is 3; allowed: 2, 4",
+        ),
+        (
+            "{ name = \"predictor_corrector\", predictor_order = 3 }",
+            "predictor_order is 3; allowed: 2, 4",
+        ),
+        (
+            "{ name = \"implicit_euler\", iterations = [1, 2, 3] }",
+            "iterations lists 3 layers, the model has 2",
+        ),
+        (
+            "{ name = \"iterative_implicit_euler\", iterations = [1, 2, 3] }",
+            "iterations lists 3 layers, the model has 2",
+        ),
+    ] {
+        let config = from_toml(&format!("solver = {text}")).unwrap();
+        assert_eq!(config.validate(2).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn every_named_solver_counts_its_evaluations_and_knows_its_options() {
+    let device = Device::default();
+    for name in SolverConfig::NAMES {
+        let config = SolverConfig::named(name).unwrap();
+        let solver = AnySolver::init(&config, 2, 8, &device);
+        assert_eq!(solver.options(), config);
+        let mut at = solver.start(Tensor::<2>::ones([1, 8], &device));
+        for layer in Layer::all(2) {
+            let mut calls = 0;
+            let mut field = |y: Tensor<2>| {
+                calls += 1;
+                y * 0.1
+            };
+            at = solver.step(&mut field, at, 1.0);
+            let stated = Solver::<Tensor<2>>::evaluations(&solver, layer);
+            assert_eq!(calls, stated, "{name}, layer {layer}");
+        }
+        assert_eq!(at.layer, Layer::at(2));
+    }
+}
