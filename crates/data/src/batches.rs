@@ -1,51 +1,34 @@
 //! Batches as a pure function of seed and index.
 //!
-//! The file is cut into windows of `seq + 1` tokens, each beginning `seq` after the one before, so
-//! that every token but the first is a target once. An epoch is one permutation of the windows,
-//! drawn by Fisher and Yates' shuffle with ChaCha8 seeded from (seed, epoch). The epochs' windows
-//! make one endless sequence, and batch `i` is its places `i * batch` to `(i + 1) * batch`: any
-//! batch can be had without those before it, and a batch may span two epochs.
+//! A row is an example: a window of a text, a prompt with its completion, or what another source
+//! gives ([`Examples`]). An epoch is one permutation of the examples, drawn by Fisher and Yates'
+//! shuffle with ChaCha8 seeded from (seed, epoch). The epochs' examples make one endless sequence,
+//! and batch `i` is its places `i * batch` to `(i + 1) * batch`: any batch can be had without those
+//! before it, and a batch may span two epochs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::batch::{Batch, MAX_BATCH_TOKENS};
 use crate::error::DataError;
+use crate::examples::{Examples, TextWindows};
+use crate::pairs::Pairs;
 use crate::token_file::TokenFile;
 
-/// Rows of tokens and the tokens to predict from them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// The tokens read.
-    ///
-    /// # Shapes
-    /// `[batch, seq]`, row-major; 0 where the row is padded.
-    pub inputs: Vec<u32>,
-    /// The tokens to predict, each the one after its input; same shape.
-    pub targets: Vec<u32>,
-    /// False where the target is padding and must not count; same shape.
-    pub valid: Vec<bool>,
-    /// Rows.
-    pub batch: usize,
-    /// Tokens a row.
-    pub seq: usize,
-}
-
-/// The endless sequence of shuffled batches of a token file; cheap to clone.
+/// The endless sequence of shuffled batches of a source of examples; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Batches {
-    tokens: TokenFile,
+    examples: Arc<dyn Examples>,
     batch: usize,
-    seq: usize,
     seed: u64,
     /// Which source of a mixture this is; each has permutations of its own.
     source: u64,
-    windows: u64,
     permutations: Arc<Mutex<Vec<Permutation>>>,
 }
 
-/// The order of one epoch's windows.
+/// The order of one epoch's examples.
 #[derive(Clone, Debug)]
 struct Permutation {
     epoch: u128,
@@ -54,60 +37,49 @@ struct Permutation {
 
 /// Permutations kept: a batch may span two epochs.
 const KEPT: usize = 2;
-/// A batch of more tokens than this is a mistake.
-pub(crate) const MAX_BATCH_TOKENS: usize = 1 << 28;
 
 impl Batches {
-    /// Batches of `batch` rows of `seq` tokens.
+    /// Batches of `batch` rows of `seq` tokens from a token file: windows of a text, or the pairs of a
+    /// file of prompts and completions.
     ///
     /// # Errors
-    /// If `batch` or `seq` is 0 or their product beyond 2^28, or the file has fewer than two
-    /// tokens, or more than 2^32 windows.
+    /// If `batch` or `seq` is 0 or their product beyond 2^28, the file has fewer than two tokens, more
+    /// than 2^32 - 1 windows, or a pair that does not fit into a row.
     pub fn new(tokens: TokenFile, batch: usize, seq: usize, seed: u64) -> Result<Self, DataError> {
-        Self::for_source(tokens, batch, seq, seed, 0)
+        check_size(batch, seq)?;
+        Self::of(examples(tokens, seq)?, batch, seed)
     }
 
-    /// As [`new`](Self::new), for a source of a mixture.
+    /// Batches of `batch` examples.
+    ///
+    /// # Errors
+    /// If `batch` or the length of a row is 0 or their product beyond 2^28, or the number of examples
+    /// is not 1 to 2^32 - 1.
+    pub fn of(examples: Arc<dyn Examples>, batch: usize, seed: u64) -> Result<Self, DataError> {
+        Self::for_source(examples, batch, seed, 0)
+    }
+
+    /// As [`of`](Self::of), for a source of a mixture.
     pub(crate) fn for_source(
-        tokens: TokenFile,
+        examples: Arc<dyn Examples>,
         batch: usize,
-        seq: usize,
         seed: u64,
         source: u64,
     ) -> Result<Self, DataError> {
-        for (key, value) in [("batch", batch), ("seq", seq)] {
-            let product = batch.checked_mul(seq);
-            if value == 0 || product.is_none_or(|product| product > MAX_BATCH_TOKENS) {
-                let found = value.to_string();
-                let allowed = "at least 1, with batch * seq at most 268435456".to_owned();
-                return Err(DataError::Config {
-                    key,
-                    found,
-                    allowed,
-                });
-            }
-        }
-        if tokens.len() < 2 {
-            return Err(DataError::TooFewTokens {
-                path: tokens.path().to_path_buf(),
-                tokens: tokens.len(),
-            });
-        }
-        let windows = (tokens.len() - 1).div_ceil(seq as u64);
-        if windows > u64::from(u32::MAX) {
-            return Err(DataError::TooLarge {
-                what: "the number of windows",
-                found: windows,
-                allowed: u64::from(u32::MAX),
+        check_size(batch, examples.seq())?;
+        let count = examples.count();
+        if count == 0 || count > u64::from(u32::MAX) {
+            return Err(DataError::Config {
+                key: "the number of windows or examples",
+                found: count.to_string(),
+                allowed: format!("1 to {}", u32::MAX),
             });
         }
         Ok(Self {
-            tokens,
+            examples,
             batch,
-            seq,
             seed,
             source,
-            windows,
             permutations: Arc::default(),
         })
     }
@@ -126,31 +98,31 @@ impl Batches {
         Ok(batch)
     }
 
-    /// Appends the window at a place of the endless sequence.
+    /// Appends the example at a place of the endless sequence.
     pub(crate) fn push_place(&self, place: u128, batch: &mut Batch) -> Result<(), DataError> {
-        let windows = u128::from(self.windows);
-        let permutation = self.permutation(place / windows)?;
-        // The remainder is below `windows`, which fits in 32 bits.
-        let window = permutation.order[(place % windows) as usize];
-        self.push(u64::from(window), batch)
+        let count = u128::from(self.windows());
+        let permutation = self.permutation(place / count)?;
+        // The remainder is below `count`, which fits in 32 bits.
+        let example = permutation.order[(place % count) as usize];
+        self.examples.push(self.seed, u64::from(example), batch)
     }
 
-    /// Batch `index` of the file from front to back; `None` past its end. The last batch may have
+    /// Batch `index` of the examples from front to back; `None` past its end. The last batch may have
     /// fewer rows.
     ///
     /// # Errors
     /// If the file holds a token outside its vocabulary.
     pub fn in_order(&self, index: u64) -> Result<Option<Batch>, DataError> {
         let first = index.saturating_mul(self.batch as u64);
-        if first >= self.windows {
+        if first >= self.windows() {
             return Ok(None);
         }
-        let end = self.windows.min(first.saturating_add(self.batch as u64));
+        let end = self.windows().min(first.saturating_add(self.batch as u64));
         let windows: Vec<u64> = (first..end).collect();
         self.of_windows(&windows).map(Some)
     }
 
-    /// A batch of these windows, one a row.
+    /// A batch of these examples, one a row.
     ///
     /// # Errors
     /// [`DataError::OutOfRange`] for a window that is not there, or if the file holds a token
@@ -158,14 +130,22 @@ impl Batches {
     pub fn of_windows(&self, windows: &[u64]) -> Result<Batch, DataError> {
         let mut batch = self.empty(windows.len());
         for &window in windows {
-            self.push(window, &mut batch)?;
+            if window >= self.windows() {
+                return Err(DataError::OutOfRange {
+                    what: "windows",
+                    start: window,
+                    end: window.saturating_add(1),
+                    len: self.windows(),
+                });
+            }
+            self.examples.push(self.seed, window, &mut batch)?;
         }
         Ok(batch)
     }
 
-    /// Windows of the file, and so rows of an epoch.
+    /// Windows of a text, or examples of another source, and so rows of an epoch.
     pub fn windows(&self) -> u64 {
-        self.windows
+        self.examples.count()
     }
 
     /// Rows of a batch.
@@ -175,52 +155,21 @@ impl Batches {
 
     /// Tokens of a row.
     pub fn seq(&self) -> usize {
-        self.seq
+        self.examples.seq()
     }
 
-    /// The file.
-    pub fn tokens(&self) -> &TokenFile {
-        &self.tokens
+    /// What the rows are made of.
+    pub fn examples(&self) -> &Arc<dyn Examples> {
+        &self.examples
     }
 
     /// Epochs completed before batch `index`.
     pub fn epoch_of(&self, index: u64) -> f64 {
-        index as f64 * self.batch as f64 / self.windows as f64
+        index as f64 * self.batch as f64 / self.windows() as f64
     }
 
     pub(crate) fn empty(&self, rows: usize) -> Batch {
-        let tokens = rows.saturating_mul(self.seq).min(MAX_BATCH_TOKENS);
-        Batch {
-            inputs: Vec::with_capacity(tokens),
-            targets: Vec::with_capacity(tokens),
-            valid: Vec::with_capacity(tokens),
-            batch: rows,
-            seq: self.seq,
-        }
-    }
-
-    /// Appends a window as a row.
-    fn push(&self, window: u64, batch: &mut Batch) -> Result<(), DataError> {
-        if window >= self.windows {
-            return Err(DataError::OutOfRange {
-                what: "windows",
-                start: window,
-                end: window.saturating_add(1),
-                len: self.windows,
-            });
-        }
-        let seq = self.seq as u64;
-        let start = window * seq;
-        let end = (start + seq + 1).min(self.tokens.len());
-        let tokens = self.tokens.read(start..end)?;
-        let targets = tokens.len() - 1; // at least one, by the number of windows
-        let padding = std::iter::repeat_n(0, self.seq - targets);
-        batch.inputs.extend(&tokens[..targets]);
-        batch.inputs.extend(padding.clone());
-        batch.targets.extend(&tokens[1..]);
-        batch.targets.extend(padding);
-        batch.valid.extend((0..self.seq).map(|at| at < targets));
-        Ok(())
+        Batch::with_capacity(rows, self.seq())
     }
 
     fn permutation(&self, epoch: u128) -> Result<Permutation, DataError> {
@@ -234,11 +183,33 @@ impl Batches {
         if kept.len() == KEPT {
             kept.remove(0);
         }
-        let order = permutation(self.seed, self.source, epoch, self.windows as u32)?.into();
+        let order = permutation(self.seed, self.source, epoch, self.windows() as u32)?.into();
         let made = Permutation { epoch, order };
         kept.push(made.clone());
         Ok(made)
     }
+}
+
+/// The examples of a token file, by its kind.
+pub(crate) fn examples(tokens: TokenFile, seq: usize) -> Result<Arc<dyn Examples>, DataError> {
+    Ok(match tokens.has_prompts() {
+        true => Arc::new(Pairs::new(tokens, seq)?),
+        false => Arc::new(TextWindows::new(tokens, seq)?),
+    })
+}
+
+fn check_size(batch: usize, seq: usize) -> Result<(), DataError> {
+    let product = batch.checked_mul(seq);
+    for (key, value) in [("batch", batch), ("seq", seq)] {
+        if value == 0 || product.is_none_or(|product| product > MAX_BATCH_TOKENS) {
+            return Err(DataError::Config {
+                key,
+                found: value.to_string(),
+                allowed: "at least 1, with batch * seq at most 268435456".to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The numbers below `n`, shuffled. Written out rather than taken from `rand`, whose shuffle may
@@ -254,7 +225,7 @@ fn permutation(seed: u64, source: u64, epoch: u128, n: u32) -> Result<Vec<u32>, 
     order
         .try_reserve_exact(n as usize)
         .map_err(|_| DataError::OutOfMemory {
-            what: "the permutation of an epoch's windows",
+            what: "the permutation of an epoch's examples",
             bytes: 4 * u64::from(n),
         })?;
     order.extend(0..n);
@@ -312,12 +283,12 @@ mod tests {
         let first = batches.in_order(0).unwrap().unwrap();
         assert_eq!(first.inputs, [0, 1, 2, 3, 4, 5]);
         assert_eq!(first.targets, [1, 2, 3, 4, 5, 6]);
-        assert_eq!(first.valid, [true; 6]);
+        assert_eq!(first.weights, [1.0; 6]);
         let last = batches.in_order(1).unwrap().unwrap();
         assert_eq!((last.batch, last.seq), (1, 3));
         assert_eq!(last.inputs, [6, 0, 0]);
         assert_eq!(last.targets, [7, 0, 0]);
-        assert_eq!(last.valid, [true, false, false]);
+        assert_eq!(last.weights, [1.0, 0.0, 0.0]);
         assert_eq!(batches.in_order(2).unwrap(), None);
         assert_eq!(batches.in_order(u64::MAX).unwrap(), None);
         // 7 tokens fill two windows exactly.
@@ -375,7 +346,7 @@ mod tests {
         let (_folder, file) = counting(2);
         let batches = Batches::new(file.clone(), 8, 512, 0).unwrap();
         let batch = batches.get(u64::MAX).unwrap();
-        assert_eq!(batch.valid.iter().filter(|&&valid| valid).count(), 8);
+        assert_eq!(batch.counted(), 8);
         for (batch, seq) in [(0, 1), (1, 0), (usize::MAX, 2), (1 << 20, 1 << 20)] {
             let wrong = Batches::new(file.clone(), batch, seq, 0);
             assert!(matches!(wrong, Err(DataError::Config { .. })));

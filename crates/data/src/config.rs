@@ -26,6 +26,13 @@ pub struct DataConfig {
     pub validation: Validation,
     /// The field of a JSON object and the column of a CSV, TSV or Parquet file that hold the text.
     pub text_field: String,
+    /// With [`completion_field`](Self::completion_field): the field or column of a prompt, in place
+    /// of `text_field`. Records are then examples of which only the completion is trained on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_field: Option<String>,
+    /// The field or column of the completion of a prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_field: Option<String>,
     /// What to do about a record that cannot be read.
     pub on_error: OnError,
     /// The folder of prepared corpora; each lives in `<cache>/<name>-<key>/`.
@@ -42,6 +49,8 @@ impl Default for DataConfig {
             vocab_size: 4096,
             validation: Validation::default(),
             text_field: "text".to_owned(),
+            prompt_field: None,
+            completion_field: None,
             on_error: OnError::default(),
             cache: PathBuf::from("data"),
             limits: Limits::default(),
@@ -82,6 +91,14 @@ pub enum OnError {
 }
 
 impl DataConfig {
+    /// The fields of a prompt and its completion, if records are pairs.
+    pub(crate) fn pair_fields(&self) -> Option<[&str; 2]> {
+        Some([
+            self.prompt_field.as_deref()?,
+            self.completion_field.as_deref()?,
+        ])
+    }
+
     /// Checks what can be checked without reading the source.
     ///
     /// # Errors
@@ -107,9 +124,32 @@ impl DataConfig {
         }
         self.source.check()?;
         self.limits.check()?;
-        if self.text_field.is_empty() {
-            let allowed = "the name of a field".to_owned();
-            return wrong("data.text_field", "\"\"".to_owned(), allowed);
+        for (key, field) in [
+            ("data.text_field", Some(&self.text_field)),
+            ("data.prompt_field", self.prompt_field.as_ref()),
+            ("data.completion_field", self.completion_field.as_ref()),
+        ] {
+            if field.is_some_and(String::is_empty) {
+                let allowed = "the name of a field".to_owned();
+                return wrong(key, "\"\"".to_owned(), allowed);
+            }
+        }
+        for (key, field, other) in [
+            (
+                "data.prompt_field",
+                &self.prompt_field,
+                &self.completion_field,
+            ),
+            (
+                "data.completion_field",
+                &self.completion_field,
+                &self.prompt_field,
+            ),
+        ] {
+            if field.is_none() && other.is_some() {
+                let allowed = "prompt_field and completion_field together, or neither".to_owned();
+                return wrong(key, "nothing".to_owned(), allowed);
+            }
         }
         Ok(())
     }

@@ -28,14 +28,21 @@ pub struct Inspection {
 /// What one token file holds.
 #[derive(Clone, Debug, Serialize)]
 pub struct TokenFileInspection {
+    /// The file.
     pub path: PathBuf,
     /// Bytes per token.
     pub token_width: usize,
+    /// Token ids are below this.
     pub vocab_size: usize,
-    /// In hexadecimal.
+    /// Of the tokenizer's vocabulary, in hexadecimal.
     pub vocab_hash: String,
+    /// Documents in the file.
     pub documents: u64,
+    /// Whether these are prompts with completions.
+    pub has_prompts: bool,
+    /// Tokens in the file, document ends included.
     pub tokens: u64,
+    /// Bytes of text that the tokens stand for.
     pub text_bytes: u64,
     /// Bytes of text per token; 0 if there are no tokens.
     pub bytes_per_token: f64,
@@ -52,7 +59,9 @@ pub struct TokenFileInspection {
 /// A token and how often it occurs.
 #[derive(Clone, Debug, Serialize)]
 pub struct FrequentToken {
+    /// The token.
     pub id: u32,
+    /// How often it occurs.
     pub count: u64,
     /// Its text, or its name if it is special; `None` where no tokenizer is at hand.
     pub text: Option<String>,
@@ -155,6 +164,7 @@ fn inspect_file(
         vocab_size: file.vocab_size(),
         vocab_hash: blake3::Hash::from(file.vocab_hash()).to_hex().to_string(),
         documents: file.documents() as u64,
+        has_prompts: file.has_prompts(),
         tokens: file.len(),
         text_bytes: file.text_bytes(),
         bytes_per_token: file.text_bytes() as f64 / file.len().max(1) as f64,
@@ -195,7 +205,11 @@ impl fmt::Display for Inspection {
 impl fmt::Display for TokenFileInspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.path.display())?;
-        writeln!(f, "documents         {}", self.documents)?;
+        let kind = match self.has_prompts {
+            true => ", prompts with completions",
+            false => "",
+        };
+        writeln!(f, "documents         {}{kind}", self.documents)?;
         writeln!(
             f,
             "tokens            {} of {} bytes",

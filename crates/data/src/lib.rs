@@ -31,13 +31,21 @@
 //! # }
 //! ```
 
+/// The example of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+mod batch;
 mod batches;
 mod config;
 mod error;
+mod examples;
 mod guarded;
 mod inspect;
 mod manifest;
 mod mixture;
+mod pairs;
 mod prepare;
 mod progress;
 mod read_at;
@@ -47,13 +55,16 @@ mod token_file;
 mod token_writer;
 mod tokenizer;
 
-pub use batches::{Batch, Batches, evaluation_windows};
+pub use batch::Batch;
+pub use batches::{Batches, evaluation_windows};
 pub use config::{DataConfig, Limits, OnError, SourceSpec, Validation, WeightedSource};
 pub use error::{BadRecord, DataError, Problem};
+pub use examples::{Examples, TextWindows};
 pub use guarded::guarded;
 pub use inspect::{FrequentToken, Inspection, TokenFileInspection, find_prepared, inspect};
 pub use manifest::{Counts, Manifest, SkipReport, Skipped};
 pub use mixture::MixedBatches;
+pub use pairs::Pairs;
 pub use prepare::{Corpus, HeldOut, Prepared, PreparedSource, prepare, prepare_corpus};
 pub use progress::Progress;
 pub use source::cargo_deps::{CargoSummary, HeldOutCrates, HeldOutFile, LeftOut, default_corpus};

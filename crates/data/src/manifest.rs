@@ -40,8 +40,11 @@ pub struct Manifest {
 /// The size of a token file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
+    /// Documents.
     pub documents: u64,
+    /// Tokens, document ends included.
     pub tokens: u64,
+    /// Bytes of text that the tokens stand for.
     pub text_bytes: u64,
 }
 
@@ -59,6 +62,7 @@ pub struct SkipReport {
 pub struct Skipped {
     /// `FILE` or `FILE:LINE`.
     pub place: String,
+    /// What is wrong there.
     pub reason: String,
 }
 

@@ -17,8 +17,12 @@
 //! ([`Batches`]), so each source has epochs of its own and a window is never repeated before all
 //! others of its source were seen.
 
-use crate::batches::{Batch, Batches, MAX_BATCH_TOKENS};
+use std::sync::Arc;
+
+use crate::batch::Batch;
+use crate::batches::{Batches, examples};
 use crate::error::DataError;
+use crate::examples::Examples;
 use crate::token_file::TokenFile;
 
 /// Rows after which the pattern of sources begins anew.
@@ -48,13 +52,49 @@ impl MixedBatches {
         seq: usize,
         seed: u64,
     ) -> Result<Self, DataError> {
+        let sources = sources.iter().map(|(tokens, weight)| {
+            // A row without tokens is refused with the batch's own message.
+            Ok((examples(tokens.clone(), seq.max(1))?, *weight))
+        });
+        let sources = sources.collect::<Result<Vec<_>, DataError>>()?;
+        if seq == 0 {
+            return Err(DataError::Config {
+                key: "seq",
+                found: "0".to_owned(),
+                allowed: "at least 1".to_owned(),
+            });
+        }
+        Self::of(&sources, batch, seed)
+    }
+
+    /// Batches of `batch` rows from these sources, each with its weight.
+    ///
+    /// # Errors
+    /// Those of [`Batches::of`] and of the weights; [`DataError::Config`] if the sources' rows are not
+    /// of one length.
+    pub fn of(
+        sources: &[(Arc<dyn Examples>, f64)],
+        batch: usize,
+        seed: u64,
+    ) -> Result<Self, DataError> {
         let weights: Vec<f64> = sources.iter().map(|(_, weight)| *weight).collect();
         let pattern = Pattern::new(&weights)?;
+        let lengths = sources.iter().map(|(examples, _)| examples.seq());
+        if let Some(other) = lengths
+            .clone()
+            .find(|other| Some(*other) != lengths.clone().next())
+        {
+            return Err(DataError::Config {
+                key: "the length of a source's rows",
+                found: other.to_string(),
+                allowed: "that of the first source".to_owned(),
+            });
+        }
         let sources = sources
             .iter()
             .enumerate()
-            .map(|(at, (tokens, _))| {
-                Batches::for_source(tokens.clone(), batch, seq, seed, at as u64)
+            .map(|(at, (examples, _))| {
+                Batches::for_source(Arc::clone(examples), batch, seed, at as u64)
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
@@ -76,7 +116,6 @@ impl MixedBatches {
             let (source, place) = self.pattern.at(row);
             self.sources[source].push_place(place, &mut batch)?;
         }
-        debug_assert!(batch.inputs.len() <= MAX_BATCH_TOKENS);
         Ok(batch)
     }
 

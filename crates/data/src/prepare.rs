@@ -228,7 +228,7 @@ fn survey(
 ) -> Result<(Scan, Plan, Option<CargoSummary>), DataError> {
     let (items, cargo) = collect(config, source, progress)?;
     let scan = scan::scan(&items, config, progress)?;
-    let plan = Plan::new(&scan, &config.validation);
+    let plan = Plan::new(&scan, config);
     Ok((scan, plan, cargo))
 }
 

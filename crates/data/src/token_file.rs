@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   0  magic            8 bytes  "IIETTOKS"
-//!   8  version          u32      1
+//!   8  version          u32      1 for text, 2 for prompts with completions
 //!  12  token width      u32      2 or 4 bytes
 //!  16  vocabulary size  u64      ids are below it
 //!  24  vocabulary hash  32 bytes
@@ -14,7 +14,8 @@
 //!  80  payload checksum 32 bytes blake3 of all that follows the header
 //! 112  header checksum  32 bytes blake3 of bytes 0 to 112
 //! 144  tokens           width bytes each
-//!      documents        16 bytes each: first token u64, bytes of text u64
+//!      documents        16 bytes each: first token u64, bytes of text u64;
+//!                       in version 2 also the prompt's tokens, u64
 //! ```
 //!
 //! Opening checks the header, that the file is exactly as long as it says, and the order of the
@@ -38,14 +39,18 @@ use crate::read_at::read_exact_at;
 use crate::tokenizer::MAX_VOCAB;
 
 pub(crate) const MAGIC: &[u8; 8] = b"IIETTOKS";
-pub(crate) const VERSION: u32 = 1;
+/// Of a file of text.
+const TEXT_VERSION: u32 = 1;
+/// Of a file of prompts with completions.
+const PAIRS_VERSION: u32 = 2;
 pub(crate) const HEADER_BYTES: usize = 144;
 pub(crate) const HEADER_HASHED: usize = 112;
-pub(crate) const DOCUMENT_BYTES: usize = 16;
 
 /// What the header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    /// Whether documents are prompts with completions.
+    pub has_prompts: bool,
     pub width: usize,
     pub vocab_size: u64,
     pub vocab_hash: [u8; 32],
@@ -56,6 +61,14 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// Bytes of a row of the document table.
+    fn row_bytes(&self) -> usize {
+        match self.has_prompts {
+            true => 24,
+            false => 16,
+        }
+    }
+
     /// The bytes per token that a vocabulary needs.
     pub fn width_for(vocab_size: usize) -> usize {
         if vocab_size <= 1 << 16 { 2 } else { 4 }
@@ -64,7 +77,11 @@ impl Header {
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let version = match self.has_prompts {
+            true => PAIRS_VERSION,
+            false => TEXT_VERSION,
+        };
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
         bytes[12..16].copy_from_slice(&(self.width as u32).to_le_bytes());
         bytes[16..24].copy_from_slice(&self.vocab_size.to_le_bytes());
         bytes[24..56].copy_from_slice(&self.vocab_hash);
@@ -158,6 +175,11 @@ impl TokenFile {
         *blake3::hash(&self.header.to_bytes()[..HEADER_HASHED]).as_bytes()
     }
 
+    /// Whether its documents are prompts with completions.
+    pub fn has_prompts(&self) -> bool {
+        self.header.has_prompts
+    }
+
     /// Bytes of text that the tokens stand for, document ends not counted.
     pub fn text_bytes(&self) -> u64 {
         self.header.text_bytes
@@ -174,9 +196,9 @@ impl TokenFile {
     /// [`DataError::OutOfRange`] if there is no document `index`; [`DataError::Io`] or
     /// [`DataError::ChangedWhileOpen`] if the file cannot be read any more.
     pub fn document(&self, index: usize) -> Result<Range<u64>, DataError> {
-        let start = self.document_row(index)?.0;
+        let start = self.document_row(index)?.start;
         let end = match index + 1 < self.documents() {
-            true => self.document_row(index + 1)?.0,
+            true => self.document_row(index + 1)?.start,
             false => self.len(),
         };
         Ok(start..end)
@@ -187,7 +209,15 @@ impl TokenFile {
     /// # Errors
     /// As [`document`](Self::document).
     pub fn document_text_bytes(&self, index: usize) -> Result<u64, DataError> {
-        Ok(self.document_row(index)?.1)
+        Ok(self.document_row(index)?.text_bytes)
+    }
+
+    /// Tokens of a document's prompt, which it begins with; 0 in a file of text.
+    ///
+    /// # Errors
+    /// As [`document`](Self::document).
+    pub fn prompt_tokens(&self, index: usize) -> Result<u64, DataError> {
+        Ok(self.document_row(index)?.prompt_tokens)
     }
 
     /// The tokens of a range.
@@ -328,8 +358,7 @@ impl TokenFile {
         Ok(())
     }
 
-    /// First token and text bytes of a document.
-    fn document_row(&self, index: usize) -> Result<(u64, u64), DataError> {
+    fn document_row(&self, index: usize) -> Result<Row, DataError> {
         if index >= self.documents() {
             return Err(DataError::OutOfRange {
                 what: "documents",
@@ -339,12 +368,13 @@ impl TokenFile {
             });
         }
         self.check_unchanged()?;
-        let mut row = [0; DOCUMENT_BYTES];
+        let mut row = [0; 24];
+        let row = &mut row[..self.header.row_bytes()];
         self.opened.read_exact(
-            self.table_offset() + (index * DOCUMENT_BYTES) as u64,
-            &mut row,
+            self.table_offset() + (index * self.header.row_bytes()) as u64,
+            row,
         )?;
-        Ok(split_row(&row))
+        Ok(Row::of(row))
     }
 
     fn table_offset(&self) -> u64 {
@@ -352,17 +382,26 @@ impl TokenFile {
     }
 
     fn check_documents(&self) -> Result<(), DataError> {
-        const ROWS: u64 = (BLOCK_BYTES / DOCUMENT_BYTES) as u64;
+        const ROWS: u64 = 1 << 13;
         let documents = self.header.documents;
-        let mut block = vec![0; documents.min(ROWS) as usize * DOCUMENT_BYTES];
+        let row_bytes = self.header.row_bytes();
+        let mut block = vec![0; documents.min(ROWS) as usize * row_bytes];
+        let damaged = |what, found: u64, expected: String| {
+            Err(damaged(self.path(), what, found.to_string(), expected))
+        };
+        let mut prompt = 0;
         let (mut text_bytes, mut least) = (0_u64, 0);
         for first in (0..documents).step_by(ROWS as usize) {
             let rows = (documents - first).min(ROWS) as usize;
-            let block = &mut block[..rows * DOCUMENT_BYTES];
-            let offset = self.table_offset() + first * DOCUMENT_BYTES as u64;
+            let block = &mut block[..rows * row_bytes];
+            let offset = self.table_offset() + first * row_bytes as u64;
             self.opened.read_exact(offset, block)?;
-            for row in block.as_chunks::<DOCUMENT_BYTES>().0 {
-                let (start, bytes) = split_row(row);
+            for row in block.chunks(row_bytes) {
+                let Row {
+                    start,
+                    text_bytes: bytes,
+                    prompt_tokens,
+                } = Row::of(row);
                 let in_order = match least {
                     0 => start == 0,
                     _ => start >= least,
@@ -372,17 +411,21 @@ impl TokenFile {
                         0 => "0".to_owned(),
                         _ => format!("{least} to {}", self.len()),
                     };
-                    let what = "the first token of a document";
-                    return Err(damaged(self.path(), what, start.to_string(), expected));
+                    return damaged("the first token of a document", start, expected);
                 }
-                least = start + 1;
+                // A document has a token, and a pair one after its prompt.
+                least = start.saturating_add(prompt_tokens).saturating_add(1);
+                prompt = prompt_tokens;
                 text_bytes = text_bytes.saturating_add(bytes);
             }
         }
+        if least > self.len() {
+            let expected = "fewer than the document has".to_owned();
+            return damaged("the number of a prompt's tokens", prompt, expected);
+        }
         if text_bytes != self.text_bytes() {
-            let (found, expected) = (text_bytes.to_string(), self.text_bytes().to_string());
             let what = "the sum of the documents' text bytes";
-            return Err(damaged(self.path(), what, found, expected));
+            return damaged(what, text_bytes, self.text_bytes().to_string());
         }
         Ok(())
     }
@@ -408,9 +451,24 @@ impl Opened {
     }
 }
 
-fn split_row(row: &[u8; DOCUMENT_BYTES]) -> (u64, u64) {
-    let (start, bytes) = row.split_at(8);
-    (u64_of(start), u64_of(bytes))
+/// What the table says of a document.
+struct Row {
+    /// Its first token.
+    start: u64,
+    text_bytes: u64,
+    prompt_tokens: u64,
+}
+
+impl Row {
+    /// From 16 bytes, or 24 in a file with prompts.
+    fn of(row: &[u8]) -> Self {
+        let number = |at: usize| row.get(at..at + 8).map_or(0, u64_of);
+        Self {
+            start: number(0),
+            text_bytes: number(8),
+            prompt_tokens: number(16),
+        }
+    }
 }
 
 /// Checks the beginning of a file of so many bytes.
@@ -426,8 +484,9 @@ fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataErr
         return wrong("the magic number", show(&head[..8]), show(MAGIC));
     }
     let version = u32_of(&head[8..12]);
-    if version != VERSION {
-        return wrong("the version", version.to_string(), VERSION.to_string());
+    if version != TEXT_VERSION && version != PAIRS_VERSION {
+        let expected = format!("{TEXT_VERSION} or {PAIRS_VERSION}");
+        return wrong("the version", version.to_string(), expected);
     }
     let hash = blake3::hash(&head[..HEADER_HASHED]);
     if head[HEADER_HASHED..] != *hash.as_bytes() {
@@ -439,6 +498,7 @@ fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataErr
         return wrong("the header's checksum", found, expected);
     }
     let header = Header {
+        has_prompts: version == PAIRS_VERSION,
         width: u32_of(&head[12..16]) as usize,
         vocab_size: u64_of(&head[16..24]),
         vocab_hash: head[24..56].try_into().expect("invariant: 32 bytes"),
@@ -467,7 +527,7 @@ fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataErr
             expected,
         );
     }
-    let table = header.documents.checked_mul(DOCUMENT_BYTES as u64);
+    let table = header.documents.checked_mul(header.row_bytes() as u64);
     let tokens = header.tokens.checked_mul(header.width as u64);
     let expected = tokens.and_then(|tokens| tokens.checked_add(table?));
     if expected != Some(payload) {

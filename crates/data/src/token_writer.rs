@@ -26,6 +26,8 @@ pub struct TokenWriter {
     counts: Counts,
     document_start: u64,
     document_text: u64,
+    /// Tokens of the current document's prompt, in a file that has them.
+    prompt: Option<u64>,
     bytes: Vec<u8>,
 }
 
@@ -35,6 +37,28 @@ impl TokenWriter {
     /// # Errors
     /// If the file cannot be created, or the vocabulary is empty or has more than 2^20 tokens.
     pub fn create(path: &Path, vocab_size: usize, vocab_hash: [u8; 32]) -> Result<Self, DataError> {
+        Self::begin(path, vocab_size, vocab_hash, None)
+    }
+
+    /// As [`create`](Self::create), for documents that are prompts with completions:
+    /// [`end_prompt`](Self::end_prompt) stands between the two.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create).
+    pub fn create_pairs(
+        path: &Path,
+        vocab_size: usize,
+        vocab_hash: [u8; 32],
+    ) -> Result<Self, DataError> {
+        Self::begin(path, vocab_size, vocab_hash, Some(0))
+    }
+
+    fn begin(
+        path: &Path,
+        vocab_size: usize,
+        vocab_hash: [u8; 32],
+        prompt: Option<u64>,
+    ) -> Result<Self, DataError> {
         if vocab_size == 0 || vocab_size > MAX_VOCAB {
             return Err(DataError::Config {
                 key: "vocab_size",
@@ -63,6 +87,7 @@ impl TokenWriter {
             counts: Counts::default(),
             document_start: 0,
             document_text: 0,
+            prompt,
             bytes: Vec::new(),
         })
     }
@@ -93,21 +118,43 @@ impl TokenWriter {
         Ok(())
     }
 
+    /// Whether nothing of the current document has been pushed yet.
+    pub(crate) fn is_at_start(&self) -> bool {
+        self.counts.tokens == self.document_start
+    }
+
+    /// Ends the prompt of the current document: what has been pushed of it so far. In a file of text
+    /// this does nothing.
+    pub fn end_prompt(&mut self) {
+        if let Some(prompt) = &mut self.prompt {
+            *prompt = self.counts.tokens - self.document_start;
+        }
+    }
+
     /// Completes the current document; one without tokens leaves no trace.
     ///
     /// # Errors
     /// If the disk is full.
     pub fn end_document(&mut self) -> Result<(), DataError> {
         if self.counts.tokens > self.document_start {
-            let row = [self.document_start, self.document_text].map(u64::to_le_bytes);
+            let [start, text] = [self.document_start, self.document_text].map(u64::to_le_bytes);
+            let prompt = self.prompt.map(u64::to_le_bytes);
+            let row = [
+                &start[..],
+                &text,
+                prompt.as_ref().map_or(&[], |prompt| prompt),
+            ];
             self.documents
-                .write_all(row.as_flattened())
+                .write_all(&row.concat())
                 .map_err(DataError::io(&self.path))?;
             self.counts.documents += 1;
             self.counts.text_bytes += self.document_text;
         }
         self.document_start = self.counts.tokens;
         self.document_text = 0;
+        if let Some(prompt) = &mut self.prompt {
+            *prompt = 0;
+        }
         Ok(())
     }
 
@@ -136,6 +183,7 @@ impl TokenWriter {
             self.tokens.write_all(&block[..read])?;
         }
         let header = Header {
+            has_prompts: self.prompt.is_some(),
             width: self.width,
             vocab_size: self.vocab_size as u64,
             vocab_hash: self.vocab_hash,

@@ -1,7 +1,9 @@
 //! The influence table of a model on a part of a corpus.
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
-use iiet_data::{Batches, TokenFile, evaluation_windows};
+use iiet_data::{Batches, TextWindows, TokenFile, evaluation_windows};
 use iiet_model::{LanguageModel, token_ids};
 
 use crate::{DistillError, Influence, InfluenceMeter};
@@ -32,7 +34,9 @@ pub fn calibrate(
     let seq = model.config().seq_len;
     let all: f64 = sources.iter().map(|(_, weight)| weight).sum();
     let parts = sources.iter().map(|(file, weight)| {
-        let batches = Batches::new(file.clone(), batch, seq, 0)?;
+        // Prompts and completions too as running text: a row of their own would be padded.
+        let windows = TextWindows::new(file.clone(), seq)?;
+        let batches = Batches::of(Arc::new(windows), batch, 0)?;
         // The last window of a file may be short; influence takes whole ones.
         let whole = file.len().saturating_sub(1) / seq as u64;
         if whole == 0 {

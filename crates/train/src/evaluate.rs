@@ -49,15 +49,11 @@ impl TextBytes {
         }
     }
 
-    /// The bytes of a batch's valid targets.
+    /// The bytes of a batch's targets that count.
     pub(crate) fn of(&self, batch: &Batch) -> f64 {
-        let targets = batch
-            .targets
-            .iter()
-            .zip(&batch.valid)
-            .filter(|(_, valid)| **valid);
-        let bytes = targets.map(|(token, _)| match &self.per_token {
-            Some(bytes) => f64::from(bytes[*token as usize]),
+        let targets = batch.counted_targets().flatten();
+        let bytes = targets.map(|token| match &self.per_token {
+            Some(bytes) => f64::from(bytes[token as usize]),
             None => self.mean,
         });
         bytes.sum()
@@ -69,11 +65,11 @@ impl TextBytes {
 pub struct BatchTensors {
     /// `[batch, seq]`, the inputs.
     pub ids: Tensor<2, Int>,
-    /// `[batch, seq]`, what follows each input.
+    /// `[batch, seq]`, what to predict at each place; in text, the token after the input.
     pub targets: Tensor<2, Int>,
-    /// `[batch, seq]`, 1 or, for padding, 0.
+    /// `[batch, seq]`, by how much each loss counts: 1, and 0 for padding and prompts.
     pub weights: Tensor<2>,
-    /// Valid targets.
+    /// Targets of a weight above 0.
     pub tokens: u64,
 }
 
@@ -89,18 +85,13 @@ impl BatchTensors {
 
 pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {
     let shape = [batch.batch, batch.seq];
-    let weights: Vec<f32> = batch
-        .valid
-        .iter()
-        .map(|v| f32::from(u8::from(*v)))
-        .collect();
-    let weights = Tensor::from_data(TensorData::new::<f32, _>(weights, shape), device);
-    let tokens = batch.valid.iter().filter(|valid| **valid).count() as u64;
+    let weights = TensorData::new::<f32, _>(batch.weights.clone(), shape);
+    let weights = Tensor::from_data(weights, device);
     BatchTensors {
         ids: token_ids(&batch.inputs, shape, device),
         targets: token_ids(&batch.targets, shape, device),
         weights,
-        tokens,
+        tokens: batch.counted(),
     }
 }
 
@@ -153,11 +144,10 @@ impl Validation {
                 .chunks(batch)
                 .map(|windows| source.of_windows(windows))
                 .collect::<Result<_, _>>()?;
-            let valid = batches.iter().flat_map(|batch| &batch.valid);
             Ok(Part {
                 name: name.clone(),
                 share,
-                tokens: valid.filter(|valid| **valid).count() as u64,
+                tokens: batches.iter().map(Batch::counted).sum(),
                 bytes: batches.iter().map(|batch| text.of(batch)).sum(),
                 batches,
             })
@@ -245,13 +235,8 @@ impl Part {
         let mut counts = vec![0u64; tokenizer.vocab_size()];
         let mut text = String::new();
         for batch in &self.batches {
-            for row in 0..batch.batch {
-                let row = row * batch.seq..(row + 1) * batch.seq;
-                let targets = batch.targets[row.clone()].iter().zip(&batch.valid[row]);
-                let tokens: Vec<u32> = targets
-                    .filter(|(_, valid)| **valid)
-                    .map(|(token, _)| *token)
-                    .collect();
+            for row in batch.counted_targets() {
+                let tokens: Vec<u32> = row.collect();
                 for token in &tokens {
                     counts[*token as usize] += 1;
                 }

@@ -4,7 +4,7 @@
 //! number, if there are at least 20 of them; of fewer, each gives its last part, from a line end on.
 
 use super::scan::{FEW_DOCUMENTS, Scan};
-use crate::config::Validation;
+use crate::config::{DataConfig, Validation};
 use crate::error::{BadRecord, DataError};
 use crate::source::{self, Reading, Split, Visitor};
 
@@ -20,12 +20,14 @@ pub(super) enum Plan {
 }
 
 impl Plan {
-    pub fn new(scan: &Scan, validation: &Validation) -> Self {
-        let fraction = match validation {
+    pub fn new(scan: &Scan, config: &DataConfig) -> Self {
+        let fraction = match &config.validation {
             Validation::Fraction(fraction) => *fraction,
             Validation::Path(_) => 0.0, // every item has its part
         };
-        if scan.undivided < FEW_DOCUMENTS as u64 {
+        // A prompt is never divided from its completion.
+        let are_texts = config.pair_fields().is_none();
+        if are_texts && scan.undivided < FEW_DOCUMENTS as u64 {
             let cut = |&bytes: &u64| ((1.0 - fraction) * bytes as f64) as u64;
             let cuts = scan.sizes.iter().map(cut).collect();
             return Self::Tails { cuts };
@@ -34,6 +36,9 @@ impl Plan {
             true => {
                 let mut hashes: Vec<u64> = (0..scan.undivided).map(hash).collect();
                 hashes.sort_unstable();
+                if hashes.is_empty() {
+                    return Self::Whole { threshold: 0 };
+                }
                 let held_out = (fraction * scan.undivided as f64).round().max(1.0);
                 hashes[(held_out as usize).min(hashes.len()) - 1]
             }
@@ -57,6 +62,8 @@ fn hash(document: u64) -> u64 {
 pub(super) enum Part<'a> {
     /// More text of the current document of this part.
     Text(Split, &'a str),
+    /// The prompt of the current document of this part is complete.
+    EndPrompt(Split),
     /// The current document of this part is complete.
     End(Split),
 }
@@ -142,6 +149,10 @@ impl Visitor for Divider<'_> {
             true => Ok(()),
             false => (self.take)(Part::Text(Split::Validation, second)),
         }
+    }
+
+    fn end_prompt(&mut self) -> Result<(), DataError> {
+        (self.take)(Part::EndPrompt(self.own.unwrap_or(self.current)))
     }
 
     fn end(&mut self) -> Result<(), DataError> {

@@ -35,15 +35,17 @@ pub(super) fn encode(
 ) -> Result<Written, DataError> {
     progress.stage("tokenising", Some(scan.text_bytes));
     let create = |name| {
-        TokenWriter::create(
-            &folder.join(name),
-            tokenizer.vocab_size(),
-            tokenizer.vocab_hash(),
-        )
+        let path = folder.join(name);
+        let (size, hash) = (tokenizer.vocab_size(), tokenizer.vocab_hash());
+        match config.pair_fields() {
+            Some(_) => TokenWriter::create_pairs(&path, size, hash),
+            None => TokenWriter::create(&path, size, hash),
+        }
     };
     let mut encoder = Encoder {
         tokenizer,
         progress,
+        has_prompts: config.pair_fields().is_some(),
         train: create(TRAIN_TOKENS)?,
         validation: create(VALIDATION_TOKENS)?,
         chunk: Vec::new(),
@@ -55,6 +57,7 @@ pub(super) fn encode(
             bytes += text.len() as u64;
             encoder.push(Task::Text(split, text.to_owned()), text.len())
         }
+        Part::EndPrompt(split) => encoder.push(Task::EndPrompt(split), 0),
         Part::End(split) => {
             documents += 1;
             encoder.push(Task::End(split), 0)
@@ -83,7 +86,7 @@ pub(super) fn encode(
                 documents: scan.documents,
                 text_bytes: scan.text_bytes,
                 held_out: written.validation.text_bytes,
-                remedy: "give more text, with line ends in it, another data.validation fraction, or the path of a validation source",
+                remedy: "give more text, with line ends in it, or more records, another data.validation fraction, or the path of a validation source",
             });
         }
     }
@@ -98,12 +101,14 @@ pub(super) fn encode(
 
 enum Task {
     Text(Split, String),
+    EndPrompt(Split),
     End(Split),
 }
 
 struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
     progress: &'a dyn Progress,
+    has_prompts: bool,
     train: TokenWriter,
     validation: TokenWriter,
     chunk: Vec<Task>,
@@ -128,20 +133,25 @@ impl Encoder<'_> {
             .par_iter()
             .map(|task| match task {
                 Task::Text(_, text) => self.tokenizer.encode(text),
-                Task::End(_) => Ok(Vec::new()),
+                Task::EndPrompt(_) | Task::End(_) => Ok(Vec::new()),
             })
             .collect::<Result<_, _>>()?;
         for (task, tokens) in self.chunk.drain(..).zip(encoded) {
-            let (Task::Text(split, _) | Task::End(split)) = &task;
+            let (Task::Text(split, _) | Task::EndPrompt(split) | Task::End(split)) = &task;
             let writer = match split {
                 Split::Train => &mut self.train,
                 Split::Validation => &mut self.validation,
             };
             match task {
                 Task::Text(_, text) => {
+                    // As `generate` puts it before a prompt.
+                    if self.has_prompts && writer.is_at_start() {
+                        writer.push(&self.tokenizer.start(), 0)?;
+                    }
                     writer.push(&tokens, text.len() as u64)?;
                     self.progress.advance(text.len() as u64);
                 }
+                Task::EndPrompt(_) => writer.end_prompt(),
                 Task::End(_) => {
                     if let Some(end) = self.tokenizer.document_end() {
                         writer.push(&[end], 0)?;

@@ -32,7 +32,7 @@ pub(super) fn sample(
                 progress.advance(text.len() as u64);
                 return Ok(());
             }
-            Part::End(_) => return Ok(()),
+            Part::EndPrompt(_) | Part::End(_) => return Ok(()),
         };
         for part in parts(text, PART_BYTES) {
             // Take a part whenever the sample has fallen behind its share of what was seen.

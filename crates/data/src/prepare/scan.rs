@@ -86,6 +86,10 @@ impl Visitor for Counter<'_> {
         Ok(())
     }
 
+    fn end_prompt(&mut self) -> Result<(), DataError> {
+        Ok(())
+    }
+
     fn end(&mut self) -> Result<(), DataError> {
         let bytes = std::mem::take(&mut self.current);
         self.found.text_bytes += bytes;

@@ -5,8 +5,7 @@
 use std::io::{self, Read};
 
 use super::decompress::{open, over_limit, read_error};
-use super::pieces::pieces;
-use super::{Item, Reading, Visitor, jsonl};
+use super::{Item, Reading, Visitor, give, jsonl};
 use crate::error::{BadRecord, DataError, Problem};
 
 /// Bytes that the reader takes ahead of the row it is at.
@@ -56,27 +55,27 @@ pub(crate) fn read(
                 });
             }
         }
-        let Some((index, count)) = columns else {
-            match column(&fields, &reading.text_field) {
-                Ok(index) => columns = Some((index, fields.len())),
+        let Some((indices, count)) = &columns else {
+            let found = reading.fields.iter().map(|field| column(&fields, field));
+            match found.collect::<Result<Vec<usize>, _>>() {
+                Ok(indices) => columns = Some((indices, fields.len())),
                 Err(problem) => return visitor.bad(bad(None, problem)),
             }
             continue;
         };
         row += 1;
-        let found = match fields.get(index) {
-            Some(text) if fields.len() == count => text_of(text),
-            _ => Err(Problem::NotCsv {
+        let found = match fields.len() == *count {
+            true => indices
+                .iter()
+                .map(|index| text_of(&fields[*index]))
+                .collect(),
+            false => Err(Problem::NotCsv {
                 message: format!("{} fields, the header has {count}", fields.len()),
             }),
         };
+        let found: Result<Vec<&str>, Problem> = found;
         match found {
-            Ok(text) => {
-                for piece in pieces(text) {
-                    visitor.piece(piece)?;
-                }
-                visitor.end()?;
-            }
+            Ok(texts) => give(&texts, visitor)?,
             Err(problem) => visitor.bad(bad(Some(row), problem))?,
         }
     }
@@ -180,6 +179,21 @@ mod tests {
             Problem::EmptyFile
         );
         assert_eq!(collect("a.csv", b"").bad[0].problem, Problem::EmptyFile);
+    }
+
+    #[test]
+    fn prompts_and_completions_are_two_columns() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, "answer,id,question\n4,1,2+2\n").unwrap();
+        let item = &crate::source::find(&[&path], None).unwrap()[0];
+        let reading = Reading {
+            fields: vec!["question".to_owned(), "answer".to_owned()],
+            ..Reading::of_field("")
+        };
+        let mut got = Collect::default();
+        crate::source::read(item, &reading, &mut got).unwrap();
+        assert_eq!(got.documents, ["2+2|4"]);
     }
 
     #[test]

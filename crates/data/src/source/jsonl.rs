@@ -7,7 +7,6 @@ use std::io::{BufRead, Read};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor as JsonVisitor};
 
 use super::decompress::{open, read_error};
-use super::pieces::pieces;
 use super::{Item, Reading, Visitor};
 use crate::error::{BadRecord, DataError, Problem};
 
@@ -74,12 +73,10 @@ pub(super) fn give(
     visitor: &mut dyn Visitor,
     bad: impl FnOnce(Problem) -> BadRecord,
 ) -> Result<(), DataError> {
-    match text_of(object, &reading.text_field) {
-        Ok(text) => {
-            for piece in pieces(&text) {
-                visitor.piece(piece)?;
-            }
-            visitor.end()
+    match texts_of(object, &reading.fields) {
+        Ok(texts) => {
+            let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+            super::give(&texts, visitor)
         }
         Err(problem) => visitor.bad(bad(problem)),
     }
@@ -114,38 +111,44 @@ pub(super) fn listed(names: impl Iterator<Item = impl AsRef<str>>) -> String {
     }
 }
 
-/// The text of one line.
-fn text_of<'a>(line: &'a [u8], field: &str) -> Result<Cow<'a, str>, Problem> {
+/// The texts of one line, in the order of the fields.
+fn texts_of<'a>(line: &'a [u8], fields: &[String]) -> Result<Vec<Cow<'a, str>>, Problem> {
     let line = std::str::from_utf8(line).map_err(|error| Problem::NotUtf8 {
         offset: error.valid_up_to() as u64,
         of: "line",
     })?;
     let mut json = serde_json::Deserializer::from_str(line);
-    let found = TextField(field)
+    let found = TextFields(fields)
         .deserialize(&mut json)
         .and_then(|found| json.end().map(|()| found));
-    match found {
-        Ok(Found::Text(text)) if text.is_empty() => Err(Problem::EmptyText),
-        Ok(Found::Text(text)) => Ok(text),
-        Ok(Found::Other(found)) => Err(Problem::WrongType {
-            what: format!("the field \"{field}\""),
-            found,
-            expected: "a string",
-        }),
-        Ok(Found::Missing(fields)) => Err(Problem::MissingField {
-            field: field.to_owned(),
-            found: listed(fields.iter()),
-        }),
-        Err(error) if error.is_data() => Err(Problem::WrongType {
+    let found = found.map_err(|error| match error.is_data() {
+        true => Problem::WrongType {
             what: "the line".to_owned(),
             found: kind_of(line),
             expected: "a JSON object",
-        }),
-        Err(error) => Err(Problem::NotJson {
+        },
+        false => Problem::NotJson {
             column: error.column(),
             message: without_place(&error),
-        }),
-    }
+        },
+    })?;
+    let others = found.others;
+    let texts = found.values.into_iter().zip(fields);
+    texts
+        .map(|(value, field)| match value {
+            Some(Value::Text(text)) if text.is_empty() => Err(Problem::EmptyText),
+            Some(Value::Text(text)) => Ok(text),
+            Some(Value::Other(found)) => Err(Problem::WrongType {
+                what: format!("the field \"{field}\""),
+                found,
+                expected: "a string",
+            }),
+            None => Err(Problem::MissingField {
+                field: field.to_owned(),
+                found: listed(others.iter()),
+            }),
+        })
+        .collect()
 }
 
 /// The error's text without its " at line 1 column 7": the line is the file's, not the record's.
@@ -169,18 +172,24 @@ fn kind_of(line: &str) -> String {
     .to_owned()
 }
 
-enum Found<'a> {
-    Text(Cow<'a, str>),
-    /// The field holds something else, which this names.
-    Other(String),
-    /// The names of the fields there are.
-    Missing(Vec<String>),
+/// What was found of the fields asked for.
+struct Found<'a> {
+    /// In their order; `None` where a field is missing.
+    values: Vec<Option<Value<'a>>>,
+    /// The names of other fields.
+    others: Vec<String>,
 }
 
-/// Picks one field of an object and reads past the others without storing them.
-struct TextField<'f>(&'f str);
+enum Value<'a> {
+    Text(Cow<'a, str>),
+    /// Something else, which this names.
+    Other(String),
+}
 
-impl<'de> DeserializeSeed<'de> for TextField<'_> {
+/// Picks some fields of an object and reads past the others without storing them.
+struct TextFields<'f>(&'f [String]);
+
+impl<'de> DeserializeSeed<'de> for TextFields<'_> {
     type Value = Found<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Found<'de>, D::Error> {
@@ -188,7 +197,7 @@ impl<'de> DeserializeSeed<'de> for TextField<'_> {
     }
 }
 
-impl<'de> JsonVisitor<'de> for TextField<'_> {
+impl<'de> JsonVisitor<'de> for TextFields<'_> {
     type Value = Found<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -196,79 +205,79 @@ impl<'de> JsonVisitor<'de> for TextField<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Found<'de>, M::Error> {
-        let mut found = None;
-        let mut fields = Vec::new();
+        let mut values: Vec<Option<Value<'de>>> = self.0.iter().map(|_| None).collect();
+        let mut others = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            if key == self.0 {
-                found = Some(map.next_value_seed(TextValue)?);
+            if let Some(at) = self.0.iter().position(|field| *field == key) {
+                values[at] = Some(map.next_value_seed(TextValue)?);
             } else {
                 map.next_value::<IgnoredAny>()?;
-                if fields.len() <= FIELDS_LISTED {
-                    fields.push(key);
+                if others.len() <= FIELDS_LISTED {
+                    others.push(key);
                 }
             }
         }
-        Ok(found.unwrap_or(Found::Missing(fields)))
+        Ok(Found { values, others })
     }
 }
 
 struct TextValue;
 
 impl<'de> DeserializeSeed<'de> for TextValue {
-    type Value = Found<'de>;
+    type Value = Value<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Found<'de>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Value<'de>, D::Error> {
         json.deserialize_any(self)
     }
 }
 
 impl<'de> JsonVisitor<'de> for TextValue {
-    type Value = Found<'de>;
+    type Value = Value<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Found<'de>, E> {
-        Ok(Found::Text(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Found<'de>, E> {
-        Ok(Found::Text(Cow::Owned(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_string<E>(self, text: String) -> Result<Found<'de>, E> {
-        Ok(Found::Text(Cow::Owned(text)))
+    fn visit_string<E>(self, text: String) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Owned(text)))
     }
 
-    fn visit_unit<E>(self) -> Result<Found<'de>, E> {
-        Ok(Found::Other("null".to_owned()))
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
+        Ok(Value::Other("null".to_owned()))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Found<'de>, E> {
-        Ok(Found::Other("a boolean".to_owned()))
+    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
+        Ok(Value::Other("a boolean".to_owned()))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Found<'de>, E> {
-        Ok(Found::Other("a number".to_owned()))
+    fn visit_u64<E>(self, _: u64) -> Result<Value<'de>, E> {
+        Ok(Value::Other("a number".to_owned()))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Found<'de>, E> {
-        Ok(Found::Other("a number".to_owned()))
+    fn visit_i64<E>(self, _: i64) -> Result<Value<'de>, E> {
+        Ok(Value::Other("a number".to_owned()))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Found<'de>, E> {
-        Ok(Found::Other("a number".to_owned()))
+    fn visit_f64<E>(self, _: f64) -> Result<Value<'de>, E> {
+        Ok(Value::Other("a number".to_owned()))
     }
 
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Found<'de>, A::Error> {
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Value<'de>, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Found::Other("an array".to_owned()))
+        Ok(Value::Other("an array".to_owned()))
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Found<'de>, M::Error> {
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Value<'de>, M::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Found::Other("an object".to_owned()))
+        Ok(Value::Other("an object".to_owned()))
     }
 }
 
@@ -341,6 +350,31 @@ mod tests {
         assert!(kept > 1000, "{kept}");
         assert_eq!(got.bad.len(), 1);
         assert_eq!(got.bad[0].problem, Problem::Truncated { lines: kept });
+    }
+
+    #[test]
+    fn prompts_and_completions_are_two_fields() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let lines =
+            "{\"a\": \"four\", \"q\": \"2+2\"}\n{\"q\": \"3+3\"}\n{\"q\": \"1\", \"a\": 2}\n";
+        std::fs::write(&path, lines).unwrap();
+        let item = &crate::source::find(&[&path], None).unwrap()[0];
+        let reading = Reading {
+            fields: vec!["q".to_owned(), "a".to_owned()],
+            ..Reading::of_field("")
+        };
+        let mut got = crate::source::tests::Collect::default();
+        read(item, &reading, &mut got).unwrap();
+        assert_eq!(got.documents, ["2+2|four"]);
+        let said: Vec<String> = got.bad.iter().map(|bad| bad.problem.to_string()).collect();
+        assert_eq!(
+            said,
+            [
+                "no field \"a\"; the fields here are: none",
+                "the field \"a\" is a number, expected a string"
+            ]
+        );
     }
 
     #[test]

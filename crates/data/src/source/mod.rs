@@ -21,7 +21,7 @@ pub(crate) use find::find;
 pub(crate) use pieces::parts;
 
 use crate::config::{DataConfig, Limits};
-use crate::error::{BadRecord, DataError};
+use crate::error::{BadRecord, DataError, Problem};
 
 /// What a file is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub(crate) struct Item {
 pub(crate) trait Visitor {
     /// More text of the current document; at most [`pieces::PIECE_BYTES`], never empty.
     fn piece(&mut self, text: &str) -> Result<(), DataError>;
+    /// The prompt of the current document is complete; what follows is its completion.
+    fn end_prompt(&mut self) -> Result<(), DataError>;
     /// The current document is complete.
     fn end(&mut self) -> Result<(), DataError>;
     /// A record cannot be used. What was seen of the current document is to be dropped.
@@ -74,26 +76,47 @@ pub(crate) trait Visitor {
 /// How items are read.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
-    /// The field or column that holds the text.
-    pub text_field: String,
+    /// The fields or columns that hold the text, or a prompt and its completion.
+    pub fields: Vec<String>,
     pub limits: Limits,
 }
 
 impl Reading {
     pub fn of(config: &DataConfig) -> Self {
         Self {
-            text_field: config.text_field.clone(),
+            fields: match config.pair_fields() {
+                Some(pair) => pair.map(str::to_owned).to_vec(),
+                None => vec![config.text_field.clone()],
+            },
             limits: config.limits.clone(),
         }
+    }
+
+    /// Whether records are prompts with completions.
+    pub fn has_prompts(&self) -> bool {
+        self.fields.len() > 1
     }
 
     #[cfg(test)]
     pub fn of_field(field: &str) -> Self {
         Self {
-            text_field: field.to_owned(),
+            fields: vec![field.to_owned()],
             limits: Limits::default(),
         }
     }
+}
+
+/// Hands over the texts of a record: one, or a prompt and its completion.
+fn give(texts: &[&str], visitor: &mut dyn Visitor) -> Result<(), DataError> {
+    for (at, text) in texts.iter().enumerate() {
+        if at > 0 {
+            visitor.end_prompt()?;
+        }
+        for piece in pieces::pieces(text) {
+            visitor.piece(piece)?;
+        }
+    }
+    visitor.end()
 }
 
 /// Reads an item from front to back.
@@ -102,6 +125,18 @@ pub(crate) fn read(
     reading: &Reading,
     visitor: &mut dyn Visitor,
 ) -> Result<(), DataError> {
+    let without_pairs = match item.format {
+        Format::Text => Some("a text file"),
+        Format::Parquet => Some("a Parquet file"),
+        _ => None,
+    };
+    if let Some(found) = without_pairs.filter(|_| reading.has_prompts()) {
+        return visitor.bad(BadRecord {
+            path: item.path.clone(),
+            line: None,
+            problem: Problem::NoPairs { found },
+        });
+    }
     match item.format {
         Format::Text => text::read(item, reading, visitor),
         Format::Jsonl => jsonl::read(item, reading, visitor),
@@ -192,6 +227,11 @@ pub(crate) mod tests {
         fn piece(&mut self, text: &str) -> Result<(), DataError> {
             assert!(!text.is_empty() && text.len() <= pieces::PIECE_BYTES);
             self.current.push_str(text);
+            Ok(())
+        }
+
+        fn end_prompt(&mut self) -> Result<(), DataError> {
+            self.current.push('|');
             Ok(())
         }
 

@@ -38,7 +38,7 @@ pub(crate) fn read(
         problem,
     };
     let damaged = |row: Option<u64>, message| bad(row, Problem::Parquet { message });
-    let text_field = reading.text_field.as_str();
+    let text_field = reading.fields[0].as_str();
     if item.bytes == 0 {
         return visitor.bad(bad(None, Problem::EmptyFile));
     }
@@ -137,7 +137,7 @@ fn step<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> 
 
 fn text_of<'a>(value: Option<&'a ByteArray>, reading: &Reading) -> Result<&'a str, Problem> {
     let value = value.ok_or_else(|| Problem::WrongType {
-        what: format!("the field \"{}\"", reading.text_field),
+        what: format!("the field \"{}\"", reading.fields[0]),
         found: "null".to_owned(),
         expected: "a string",
     })?;

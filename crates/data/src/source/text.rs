@@ -106,6 +106,9 @@ mod tests {
                 self.0.push(text.len());
                 Ok(())
             }
+            fn end_prompt(&mut self) -> Result<(), DataError> {
+                Ok(())
+            }
             fn end(&mut self) -> Result<(), DataError> {
                 Ok(())
             }

@@ -1,0 +1,33 @@
+//! Prepares a text file and prints the rows of a batch.
+//!
+//! ```sh
+//! cargo run --workspace --example batches -- FILE.txt
+//! ```
+
+use std::path::PathBuf;
+
+use iiet_data::{DataConfig, MixedBatches, SourceSpec, prepare_corpus};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let file = std::env::args().nth(1).ok_or("usage: batches FILE")?;
+    let config = DataConfig {
+        source: SourceSpec::One(file),
+        vocab_size: 1024,
+        cache: std::env::temp_dir().join("iiet-batches-example"),
+        ..DataConfig::default()
+    };
+    // The second time this finds what the first has prepared.
+    let corpus = prepare_corpus(&config, &())?;
+    let folder: &PathBuf = &corpus.sources[0].prepared.directory;
+    println!("prepared in {}", folder.display());
+
+    // The batch of any step follows from the seed and the step.
+    let (rows, seq, seed) = (4, 16, 0);
+    let batches = MixedBatches::new(&corpus.train(), rows, seq, seed)?;
+    let batch = batches.get(1_000)?;
+    for row in batch.inputs.chunks(seq) {
+        println!("{:?}", corpus.tokenizer.decode(row)?);
+    }
+    println!("{} of {} targets count", batch.counted(), rows * seq);
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Rows of tokens, what to predict from them, and how much each prediction counts.
+
+use crate::error::DataError;
+
+/// Rows of tokens, the tokens to predict from them, and their weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The tokens read.
+    ///
+    /// # Shapes
+    /// `[batch, seq]`, row-major; 0 where the row is padded.
+    pub inputs: Vec<u32>,
+    /// The token to predict at each place; same shape. In text it is the one after the input.
+    pub targets: Vec<u32>,
+    /// By how much the loss at each place counts; same shape. 1 in text, 0 where the target is
+    /// padding or part of a prompt.
+    pub weights: Vec<f32>,
+    /// Rows.
+    pub batch: usize,
+    /// Tokens a row.
+    pub seq: usize,
+}
+
+impl Batch {
+    /// No rows yet, and memory for so many of `seq` tokens.
+    pub fn with_capacity(rows: usize, seq: usize) -> Self {
+        let tokens = rows.saturating_mul(seq).min(MAX_BATCH_TOKENS);
+        Self {
+            inputs: Vec::with_capacity(tokens),
+            targets: Vec::with_capacity(tokens),
+            weights: Vec::with_capacity(tokens),
+            batch: 0,
+            seq,
+        }
+    }
+
+    /// Appends a row and pads it to the batch's length with tokens 0 of weight 0.
+    ///
+    /// # Errors
+    /// [`DataError::Row`] if the three are not of one length or are longer than the row, or a weight
+    /// is negative or not finite.
+    pub fn push_row(
+        &mut self,
+        inputs: &[u32],
+        targets: &[u32],
+        weights: &[f32],
+    ) -> Result<(), DataError> {
+        let lengths = [inputs.len(), targets.len(), weights.len()];
+        let wrong = |what: String| DataError::Row {
+            what,
+            seq: self.seq,
+        };
+        if lengths
+            .iter()
+            .any(|length| *length != lengths[0] || *length > self.seq)
+        {
+            let [inputs, targets, weights] = lengths;
+            return Err(wrong(format!(
+                "{inputs} inputs, {targets} targets and {weights} weights"
+            )));
+        }
+        if let Some(weight) = weights.iter().find(|w| !(w.is_finite() && **w >= 0.0)) {
+            return Err(wrong(format!("a weight of {weight}")));
+        }
+        self.inputs.extend(inputs);
+        self.targets.extend(targets);
+        self.weights.extend(weights);
+        self.batch += 1;
+        let length = self.batch * self.seq;
+        self.inputs.resize(length, 0);
+        self.targets.resize(length, 0);
+        self.weights.resize(length, 0.0);
+        Ok(())
+    }
+
+    /// Targets that count, that is of a weight above 0.
+    pub fn counted(&self) -> u64 {
+        self.weights.iter().filter(|weight| **weight > 0.0).count() as u64
+    }
+
+    /// The targets that count, row by row.
+    pub fn counted_targets(&self) -> impl Iterator<Item = impl Iterator<Item = u32> + '_> + '_ {
+        let rows = self
+            .targets
+            .chunks(self.seq)
+            .zip(self.weights.chunks(self.seq));
+        rows.map(|(targets, weights)| {
+            let row = targets.iter().zip(weights);
+            row.filter(|(_, weight)| **weight > 0.0)
+                .map(|(target, _)| *target)
+        })
+    }
+}
+
+/// A batch of more tokens than this is a mistake.
+pub(crate) const MAX_BATCH_TOKENS: usize = 1 << 28;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_padded_and_checked() {
+        let mut batch = Batch::with_capacity(2, 3);
+        batch.push_row(&[5, 6], &[7, 8], &[0.0, 0.5]).unwrap();
+        batch.push_row(&[1, 2, 3], &[2, 3, 4], &[1.0; 3]).unwrap();
+        assert_eq!(batch.inputs, [5, 6, 0, 1, 2, 3]);
+        assert_eq!(batch.targets, [7, 8, 0, 2, 3, 4]);
+        assert_eq!(batch.weights, [0.0, 0.5, 0.0, 1.0, 1.0, 1.0]);
+        assert_eq!((batch.batch, batch.counted()), (2, 4));
+        let counted: Vec<Vec<u32>> = batch.counted_targets().map(Iterator::collect).collect();
+        assert_eq!(counted, [vec![8], vec![2, 3, 4]]);
+        for (inputs, targets, weights, said) in [
+            (
+                &[1, 2, 3, 4][..],
+                &[1, 2, 3, 4][..],
+                &[1.0; 4][..],
+                "4 inputs",
+            ),
+            (&[1], &[1, 2], &[1.0], "2 targets"),
+            (&[1], &[1], &[], "0 weights"),
+            (&[1], &[1], &[f32::NAN], "a weight of NaN"),
+            (&[1], &[1], &[-1.0], "a weight of -1"),
+        ] {
+            let error = batch
+                .push_row(inputs, targets, weights)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        assert_eq!(batch.batch, 2);
+    }
+}
