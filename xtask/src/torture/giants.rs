@@ -33,12 +33,12 @@ pub(super) fn run(world: &World, megabytes: usize) -> anyhow::Result<Giants> {
     fs::write(folder.join("line.jsonl.gz"), gzip(line.as_bytes())?)?;
     fs::write(folder.join("line.jsonl.zst"), zstd(line.as_bytes()))?;
     drop(line);
-    let lines = "{\"text\": \"a b c\"}\n".repeat(megabytes << 15);
+    let lines = "{\"text\": \"a b c\"}\n".repeat(megabytes << 13);
     fs::write(folder.join("lines.jsonl.gz"), gzip(lines.as_bytes())?)?;
     drop(lines);
     fs::write(folder.join("prompts.txt"), "a ".repeat(megabytes << 18))?;
     fs::write(folder.join("deep.json"), "[".repeat(megabytes << 16))?;
-    let text: String = (0..40_000)
+    let text: String = (0..megabytes * 200)
         .map(|i| format!("{i} and {i} make {}, say {i} of {}.\n", 2 * i, i % 97))
         .collect();
     fs::write(folder.join("ordinary.txt"), text)?;
@@ -139,7 +139,7 @@ pub(super) fn run(world: &World, megabytes: usize) -> anyhow::Result<Giants> {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut command = world.iiet(&arguments);
         let ended = watch(&mut command, &world.scratch, None)?;
-        if let Some(fault) = ended.fault(size(&folder.join(file))) {
+        if let Some(fault) = ended.fault_but_for_time(size(&folder.join(file))) {
             eprintln!("{fault}\n  {}\n  {}\n", as_typed(&command), ended.message());
             faults.push(fault);
         }

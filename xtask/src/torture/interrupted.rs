@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::child::{as_typed, watch};
 use super::random::Random;
 use super::workload::contents;
-use super::world::World;
+use super::world::{World, is_hidden};
 
 pub(super) struct Interrupted {
     kills: u64,
@@ -226,8 +226,9 @@ fn clear(world: &World) -> anyhow::Result<()> {
 
 /// The files that end so, with their content, in the order of the names asked for.
 fn files(world: &World, names: &[&str]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let found = contents(&world.path("k"))?;
-    let visible = |path: &Path| !path.to_string_lossy().contains("/.");
+    let folder = world.path("k");
+    let found = contents(&folder)?;
+    let visible = |path: &Path| !is_hidden(path, &folder);
     let by_name = |name: &&str| {
         let mut ending = found
             .iter()

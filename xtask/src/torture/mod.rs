@@ -51,12 +51,12 @@ struct Extent {
     seed: u64,
     /// This input alone.
     case: Option<u64>,
-    /// This kind of inputs alone.
+    /// This part, or this kind of inputs, alone.
     only: Option<String>,
 }
 
 const HELP: &str = "\
-cargo xtask torture [--short] [--seed N] [--inputs N] [--kills N] [--only KIND] [--case N]
+cargo xtask torture [--short] [--seed N] [--inputs N] [--kills N] [--only PART] [--case N]
 
 Kills, damages and starves training runs of the real iiet, and compares with an undisturbed one. Then
 attacks every command with damaged input, pipes, kills and little memory.
@@ -65,7 +65,8 @@ attacks every command with damaged input, pipes, kills and little memory.
   --seed N     other moments and places [default: 1]
   --inputs N   damaged and invented inputs [default: 3000]
   --kills N    of training, and as many of the other commands [default: 120]
-  --only KIND  nothing but inputs of one kind, such as tokenizer or arguments
+  --only PART  nothing but training, giants, streams, kills, together, inputs, or inputs of one kind,
+               such as tokenizer or arguments
   --case N     nothing but the input N of the seed";
 
 /// Set for the process that runs inside a mount namespace of its own.
@@ -106,30 +107,53 @@ fn attack(workspace: &Path, iiet: &Path, place: &Path, extent: &Extent) -> anyho
         println!("{}", inputs::run(&world, seed, case, 1, None)?);
         return Ok(());
     }
-    if let Some(only) = &extent.only {
-        let found = inputs::run(&world, seed, 0, extent.inputs, Some(only))?;
-        println!("{found}");
-        return Ok(());
+    let mut random = Random::new(seed);
+    let wanted = |part: &str| extent.only.as_deref().is_none_or(|only| only == part);
+    if wanted("training") {
+        training(workspace, iiet, place, extent, &mut random)?;
     }
+    if wanted("giants") {
+        println!("{}", giants::run(&world, extent.giants)?);
+    }
+    if wanted("streams") {
+        println!("{}", streams::run(&world)?);
+    }
+    if wanted("kills") {
+        let kills = interrupted::run(&world, extent.interruptions, &mut random)?;
+        println!("{kills}");
+    }
+    if wanted("together") {
+        let together = together::run(&world, extent.pairs, extent.starved, &mut random)?;
+        println!("{together}");
+    }
+    let parts = ["training", "giants", "streams", "kills", "together"];
+    match extent.only.as_deref() {
+        Some(only) if parts.contains(&only) => {}
+        None | Some("inputs") => {
+            println!("{}", inputs::run(&world, seed, 0, extent.inputs, None)?);
+        }
+        kind => println!("{}", inputs::run(&world, seed, 0, extent.inputs, kind)?),
+    }
+    Ok(())
+}
+
+/// One run in peace, and what must not change what it comes to.
+fn training(
+    workspace: &Path,
+    iiet: &Path,
+    place: &Path,
+    extent: &Extent,
+    random: &mut Random,
+) -> anyhow::Result<()> {
     let workload = Workload::prepare(workspace, iiet, place, extent.steps)?;
     println!(
         "clean run         {} steps in {:.1} s: two sources, two stages, accumulation 2, {:.1} epochs of the smaller source",
         extent.steps, workload.clean_seconds, workload.epochs,
     );
-    let mut random = Random::new(seed);
-    println!("{}", kills::run(&workload, extent, &mut random)?);
-    println!("{}", corruption::run(&workload, extent, &mut random)?);
+    println!("{}", kills::run(&workload, extent, random)?);
+    println!("{}", corruption::run(&workload, extent, random)?);
     println!("{}", disk::run(&workload, extent)?);
     println!("{}", numbers::run(&workload)?);
-    println!("{}", inputs::run(&world, seed, 0, extent.inputs, None)?);
-    println!("{}", giants::run(&world, extent.giants)?);
-    println!("{}", streams::run(&world)?);
-    println!(
-        "{}",
-        interrupted::run(&world, extent.interruptions, &mut random)?
-    );
-    let together = together::run(&world, extent.pairs, extent.starved, &mut random)?;
-    println!("{together}");
     Ok(())
 }
 
@@ -180,7 +204,7 @@ fn parse(arguments: &[OsString]) -> anyhow::Result<Option<Extent>> {
             "--case" => extent.case = Some(number()?),
             "--only" => {
                 let kind = rest.next().and_then(|kind| kind.to_str());
-                extent.only = Some(kind.context("--only needs a kind of input")?.to_owned());
+                extent.only = Some(kind.context("--only needs a part")?.to_owned());
             }
             "--help" | "-h" => return Ok(None),
             _ => bail!("torture: unknown option {argument:?}\n\n{HELP}"),

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use super::child::{as_typed, watch, with_address_space};
 use super::random::Random;
 use super::workload::contents;
-use super::world::World;
+use super::world::{World, is_hidden};
 
 pub(super) struct Together {
     pairs: u64,
@@ -135,7 +135,7 @@ pub(super) fn run(
             );
         }
         for (path, bytes) in contents(&folder)? {
-            let partial = path.to_string_lossy().contains("/.");
+            let partial = is_hidden(&path, &folder);
             let json = path.extension().is_some_and(|ending| ending == "json") && !partial;
             let read = serde_json::from_slice::<serde_json::Value>(&bytes);
             ensure!(!json || read.is_ok(), "{}: half written", path.display());

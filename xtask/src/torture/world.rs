@@ -167,3 +167,10 @@ pub(super) fn size(path: &Path) -> u64 {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.map(|entry| size(&entry.path())).sum()
 }
+
+/// Whether a file below a folder is on its way, under a name that begins with a dot.
+pub(super) fn is_hidden(path: &Path, below: &Path) -> bool {
+    let relative = path.strip_prefix(below).unwrap_or(path);
+    let mut names = relative.iter().map(|name| name.to_string_lossy());
+    names.any(|name| name.starts_with('.'))
+}

@@ -46,7 +46,8 @@ impl fmt::Display for Inputs {
     }
 }
 
-/// The cases `first..first + count`, or one kind of them.
+/// The cases `first..first + count`, or one kind of them, after each command was seen to accept what is
+/// not damaged.
 pub(super) fn run(
     world: &World,
     seed: u64,
@@ -62,6 +63,11 @@ pub(super) fn run(
         seconds: 0.0,
     };
     let mut faults = Vec::new();
+    for target in &targets {
+        if only.is_none_or(|only| only == target.name) {
+            undamaged(world, target)?;
+        }
+    }
     for case in first..first + count {
         // One more kind: numbers on the command line.
         let kind = (case % (targets.len() as u64 + 1)) as usize;
@@ -126,18 +132,33 @@ fn fresh(world: &World) -> anyhow::Result<PathBuf> {
     Ok(case)
 }
 
+/// Every command of a target must accept it as it is, or the cases say nothing.
+fn undamaged(world: &World, target: &Target) -> anyhow::Result<()> {
+    for template in target.commands {
+        let case = fresh(world)?;
+        let copied = copied(target, &case)?;
+        let mut command = fill(world, template.iter().copied(), &case, &copied)?;
+        world.must(&mut command)?;
+    }
+    Ok(())
+}
+
+/// A copy of what a target damages.
+fn copied(target: &Target, case: &Path) -> anyhow::Result<PathBuf> {
+    let copied = case.join(target.from.file_name().unwrap_or_default());
+    match target.from.is_dir() {
+        true => copy(&target.from, &copied)?,
+        false => drop(fs::copy(&target.from, &copied)?),
+    }
+    Ok(copied)
+}
+
 fn damaged(world: &World, target: &Target, random: &mut Random) -> anyhow::Result<Found> {
     let case = fresh(world)?;
-    let copied = case.join(target.from.file_name().unwrap_or_default());
-    let path = match target.from.is_dir() {
-        true => {
-            copy(&target.from, &copied)?;
-            chosen(&copied, target, random)?
-        }
-        false => {
-            fs::copy(&target.from, &copied)?;
-            copied.clone()
-        }
+    let copied = copied(target, &case)?;
+    let path = match copied.is_dir() {
+        true => chosen(&copied, target, random)?,
+        false => copied.clone(),
     };
     let before = fs::read(&path)?;
     let changed = mutate(&before, random);

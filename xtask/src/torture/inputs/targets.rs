@@ -68,6 +68,22 @@ const SHORT: &[&str] = &[
 ];
 const INSPECT_CONFIG: &[&str] = &["data", "inspect", "--config", "{}"];
 
+/// A damaged configuration must not make the run a thousand times longer.
+const RESUME: &[&str] = &[
+    "train",
+    "--resume",
+    "--run",
+    "{}",
+    "--set",
+    "train.steps=13",
+    "--set",
+    "train.batch=4",
+    "--set",
+    "train.accumulation=1",
+    "--set",
+    "train.eval_tokens=256",
+];
+
 /// `data prepare` of one source.
 macro_rules! prepare {
     ($($set:literal),*) => {
@@ -177,21 +193,9 @@ pub(super) fn all(world: &World) -> anyhow::Result<Vec<Target>> {
             "checkpoint",
             "teacher",
             &[".json", ".toml", ".safetensors"],
-            &[&["train", "--resume", "--run", "{}"]],
+            &[RESUME],
         ),
-        target(
-            "metrics",
-            "teacher",
-            &["metrics.jsonl"],
-            &[&[
-                "train",
-                "--resume",
-                "--run",
-                "{}",
-                "--set",
-                "train.steps=13",
-            ]],
-        ),
+        target("metrics", "teacher", &["metrics.jsonl"], &[RESUME]),
         target("text", "text.txt", &[""], prepare!()),
         target("jsonl", "rows.jsonl", &[""], prepare!()),
         target("gz", "rows.jsonl.gz", &[""], prepare!()),
@@ -202,7 +206,11 @@ pub(super) fn all(world: &World) -> anyhow::Result<Vec<Target>> {
             "parquet",
             "rows.parquet",
             &[""],
-            prepare!("data.text_field=question"),
+            prepare!(
+                "data.text_field=question",
+                "data.on_error=skip",
+                "data.validation=text.txt"
+            ),
         ),
         Target {
             from: corpus,
