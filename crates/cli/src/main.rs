@@ -16,6 +16,7 @@ mod generate;
 mod influence;
 mod info;
 mod logits;
+mod out_of_memory;
 mod output;
 mod precision;
 mod print;
@@ -24,6 +25,7 @@ mod train;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Train, inspect and run ODE-transformer language models.
@@ -63,13 +65,57 @@ enum Command {
     Devices,
 }
 
+#[global_allocator]
+static ALLOCATOR: out_of_memory::Reporting = out_of_memory::Reporting;
+
 fn main() -> ExitCode {
     iiet_train::keep_freed_memory();
-    match run(Arguments::parse().command) {
+    let command = Arguments::parse().command;
+    let (work, remedy) = command.work();
+    out_of_memory::set_work(work, remedy);
+    match start_threads().and_then(|()| run(command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print::errln!("error: {}", message(&error));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts the threads that all commands compute with. Left to their first use, they would panic where
+/// the system has none to give.
+fn start_threads() -> anyhow::Result<()> {
+    let started = rayon::ThreadPoolBuilder::new().build_global();
+    started.context(
+        "cannot start the threads to compute with; raise the limits of processes (ulimit -u) and of \
+         memory (ulimit -v), or set RAYON_NUM_THREADS=1",
+    )
+}
+
+impl Command {
+    /// What it does, for a message that memory is used up, and what to lower.
+    fn work(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Train(_) | Self::Distill(_) => (
+                "training",
+                "lower train.batch or the sizes of the model, or set train.recompute = \"layer\"; the \
+                 last checkpoint is untouched",
+            ),
+            Self::Eval(_) | Self::Compare(_) => {
+                ("evaluating", "lower --limit, or use --precision bf16")
+            }
+            Self::Generate(_) => (
+                "generating",
+                "lower --batch-size or --max-tokens, or use --precision bf16",
+            ),
+            Self::Convert(_) => ("converting", "the weights of one model in f32 must fit"),
+            Self::Logits(_) => ("computing logits", "give fewer --ids"),
+            Self::Influence(_) => ("measuring influences", "lower --batch"),
+            Self::Data(_) => (
+                "preparing data",
+                "lower data.vocab_size, or divide large records",
+            ),
+            Self::Info(_) | Self::Conformance(_) | Self::Devices => ("starting", "raise the limit"),
         }
     }
 }

@@ -1,0 +1,94 @@
+//! What a user sees when the system refuses memory: a sentence and exit code 1.
+//!
+//! Commands estimate what they need and refuse it in time. Where the system refuses nevertheless, as
+//! under `ulimit -v` or in a small container, the standard library aborts with a number of bytes; its
+//! hook for a message is not stable. So the allocator of this binary is the system's, and looks at what
+//! it returns.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{Cursor, Write};
+use std::sync::OnceLock;
+
+/// What the command does, and what a user can do about its memory.
+static WORK: OnceLock<(&str, &str)> = OnceLock::new();
+
+/// Says for a later message what is being done, as in "training", and what to lower.
+pub(crate) fn set_work(work: &'static str, remedy: &'static str) {
+    // There is one command in a process.
+    let _ = WORK.set((work, remedy));
+}
+
+/// The system's allocator, which ends the process with a message where it has no memory left.
+pub(crate) struct Reporting;
+
+// SAFETY: every call is passed on to the system's allocator as it is, and what that returns is
+// returned unless it is null.
+unsafe impl GlobalAlloc for Reporting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps GlobalAlloc's contract, as in the other functions.
+        checked(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        checked(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        checked(unsafe { System.realloc(old, layout, size) }, size)
+    }
+
+    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(old, layout) }
+    }
+}
+
+fn checked(memory: *mut u8, bytes: usize) -> *mut u8 {
+    if memory.is_null() {
+        refused(bytes);
+    }
+    memory
+}
+
+/// Writes the message without taking memory, and ends the process without destructors, which could
+/// want some. What is being written to a file stays under its temporary name.
+#[cold]
+fn refused(bytes: usize) -> ! {
+    let mut message = [0; 512];
+    let length = message_into(&mut message, bytes);
+    // There is no place left to say that a message cannot be written.
+    let _ = std::io::stderr().write_all(&message[..length]);
+    // SAFETY: it takes a number and does not return.
+    unsafe { libc::_exit(1) }
+}
+
+fn message_into(message: &mut [u8], bytes: usize) -> usize {
+    let (work, remedy) = WORK.get().copied().unwrap_or(("starting", "give it more"));
+    let mut text = Cursor::new(message);
+    // A message that is cut short is better than none.
+    let _ = writeln!(
+        text,
+        "error: out of memory while {work}: the system refused {bytes} bytes (a limit such as \
+         ulimit -v or a container's counts too); {remedy}"
+    );
+    text.position() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_says_what_was_done_and_what_to_lower() {
+        let mut message = [0; 512];
+        let length = message_into(&mut message, 4096);
+        let text = std::str::from_utf8(&message[..length]).unwrap();
+        assert!(text.starts_with("error: out of memory while "), "{text}");
+        assert!(text.contains("refused 4096 bytes"), "{text}");
+        assert!(text.ends_with('\n'), "{text}");
+        // A buffer that is too small is filled and not overrun.
+        assert_eq!(message_into(&mut [0; 16], 4096), 16);
+    }
+}
