@@ -102,3 +102,7 @@ pub use task::{Accuracy, Answers, Form, Item, Source, Task};
 pub use tasks::{TASKS, task};
 pub use token_scorer::{Prompt, Row, TokenModel, TokenScore, TokenScorer};
 pub use windows::{Window, rolling};
+
+#[cfg(all(doctest, feature = "model"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
