@@ -5,6 +5,7 @@
 //!   another.
 //! - [`Manifest`] records length and blake3 of the files of a directory; whoever reads the directory
 //!   compares.
+//! - [`FileLock`] keeps other processes out.
 //! - [`open_regular`] opens input and refuses what would block or never end: pipes, devices.
 //!
 //! ```
@@ -31,6 +32,7 @@
 mod durable;
 mod error;
 mod hash;
+mod lock;
 mod manifest;
 mod new_directory;
 mod regular;
@@ -41,9 +43,10 @@ pub use durable::{
 };
 pub use error::FilesError;
 pub use hash::{FileRecord, hash_files};
+pub use lock::FileLock;
 pub use manifest::{MANIFEST, Manifest};
 pub use new_directory::NewDirectory;
-pub use regular::{open_regular, read_regular, read_regular_text};
+pub use regular::{append_regular, open_regular, read_regular, read_regular_text};
 
 /// The examples of the README.
 #[cfg(doctest)]

@@ -7,6 +7,8 @@ use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::check_replaceable;
+
 /// Opens a regular file, through links, for reading. Nothing else is ever opened.
 ///
 /// # Errors
@@ -51,6 +53,26 @@ pub fn read_regular_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Opens a regular file for appending, which is created if there is none of that name. A link is
+/// not followed.
+///
+/// # Errors
+///
+/// As for [`open_regular`].
+pub fn append_regular(path: &Path) -> io::Result<File> {
+    check_replaceable(path)?;
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
+    }
+    let file = options.open(path)?;
+    require_regular(&file.metadata()?)?;
+    Ok(file)
 }
 
 fn require_regular(found: &Metadata) -> io::Result<()> {
@@ -123,6 +145,19 @@ mod tests {
             let expected = format!("is a {found}; allowed: a regular file");
             assert_eq!(error.to_string(), expected);
         }
+    }
+
+    #[test]
+    fn appending_creates_a_file_and_follows_no_link() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        symlink(&file, &link).unwrap();
+        let error = append_regular(&link).unwrap_err().to_string();
+        assert_eq!(error, "is a symbolic link; allowed: a regular file");
+        append_regular(&file).unwrap().write_all(b"a").unwrap();
+        append_regular(&file).unwrap().write_all(b"b").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"ab");
     }
 
     #[test]
