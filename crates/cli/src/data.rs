@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use iiet_data::{Corpus, DataError, MixedBatches, find_prepared, inspect, prepare_corpus};
-use iiet_train::{DataProgress, RunConfig};
+use iiet_distill::DistillSection;
+use iiet_train::RunConfig;
 
 use crate::print::outln;
+use crate::progress::DataProgress;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
@@ -76,6 +78,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn print_corpus(config: &RunConfig, json: bool) -> anyhow::Result<()> {
+    config.objective_section(&[DistillSection::NAME])?;
     let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
     let shares = shares(config, &corpus)?;
     let folders = corpus.sources.iter();

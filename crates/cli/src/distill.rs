@@ -7,20 +7,27 @@ use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
 use iiet_data::{Corpus, SourceSpec, prepare_corpus};
 use iiet_distill::{
-    Distillation, Influence, by_budget, by_hand, by_threshold, corrections, objective_of,
+    DistillSection, Distillation, Influence, by_budget, by_hand, by_threshold, check_budget,
+    check_threshold, corrections, load_student, objective_of,
 };
 use iiet_eval::Settings;
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, save, table};
-use iiet_model::{LanguageModel, load_config, model_hash};
+use iiet_model::{LanguageModel, ModelConfig, load_config, model_hash};
 use iiet_ode::{IterationSchedule, Options};
 use iiet_train::{
-    DataProgress, Devices, ModelSection, RunConfig, RunDirectory, RunOptions, TrainingObjective,
+    ClaimedRun, Devices, Event, Observer, RunConfig, RunDirectory, RunOptions, TrainingObjective,
     train,
 };
 
 use crate::backend::{Chosen, DevicesArgument};
 use crate::influence;
-use crate::train::{interrupt, name_of, report, to_resume};
+use crate::print::{errln, outln};
+use crate::progress::{DataProgress, RunProgress};
+use crate::signals;
+use crate::train::{git_revision, name_of, report, to_resume};
+
+/// In the run directory: what the schedule follows from.
+const INFLUENCE: &str = "influence.json";
 
 /// Windows at a time while influences are measured; the result does not depend on it.
 const CALIBRATION_BATCH: usize = 4;
@@ -76,29 +83,53 @@ pub(crate) struct Arguments {
 struct Ready {
     config: RunConfig,
     objective: Box<dyn TrainingObjective>,
-    run: PathBuf,
-    name: String,
+    run: ClaimedRun,
+    influence: Option<Influence>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (chosen, devices) = arguments.devices.open()?;
+    let interrupt = signals::catch()?;
     let ready = match (&arguments.teacher, &arguments.config) {
         (Some(teacher), Some(config)) => fresh(arguments, teacher, config, &devices)?,
         _ => resumed(arguments, &chosen.device)?,
     };
+    let mut progress = StudentProgress {
+        influence: ready.influence,
+        run: RunProgress::new(),
+    };
     let options = RunOptions {
-        run: Some(ready.run),
-        name: ready.name,
-        resume: arguments.resume,
+        run: ready.run,
+        revision: git_revision(),
         on_host: chosen.on_host,
         objective: &*ready.objective,
-        interrupt: interrupt()?,
+        interrupt,
+        progress: &DataProgress::default(),
+        observer: &mut progress,
     };
-    let summary = train(&ready.config, &options, &devices)?;
-    report(&summary);
-    match summary.validation {
-        Some(_) => compare(&ready.config, &summary.run, &chosen),
-        None => Ok(()),
+    let summary = train(&ready.config, options, &devices)?;
+    let printed = report(&summary);
+    if summary.validation.is_some() {
+        compare(&ready.config, &summary.run, &chosen)?;
+    }
+    printed
+}
+
+/// Shows a run, and keeps the influences that its schedule follows from in its directory.
+struct StudentProgress {
+    influence: Option<Influence>,
+    run: RunProgress,
+}
+
+impl Observer for StudentProgress {
+    fn on(&mut self, event: &Event<'_>) {
+        self.run.on(event);
+        if let Event::Started(started) = event
+            && let Some(influence) = &self.influence
+            && let Err(error) = influence::write(influence, &started.run.path().join(INFLUENCE))
+        {
+            errln!("the influences could not be written: {error:#}");
+        }
     }
 }
 
@@ -126,21 +157,17 @@ fn compare(config: &RunConfig, run: &RunDirectory, chosen: &Chosen) -> anyhow::R
         },
         host_memory: chosen.on_host,
     };
-    let section = config.distill.as_ref();
-    let teacher = &section
-        .context("invariant: a student has a teacher")?
-        .teacher;
-    let models = [teacher.clone(), run.model()];
+    let section = DistillSection::of(config)?.context("invariant: a student has a teacher")?;
+    let models = [section.teacher, run.model()];
     let report = iiet_eval::report::report(&models, &settings, &chosen.device)?;
     let path = run.path().join("report.json");
     let svg = save(&report, &path)?;
-    println!(
+    outln!(
         "\n{}\n{}, {}",
         table(&report),
         path.display(),
         svg.display()
-    );
-    Ok(())
+    )
 }
 
 fn fresh(
@@ -152,38 +179,44 @@ fn fresh(
     let device = devices.first();
     let name = name_of(file);
     let teacher_config = load_config(teacher)?;
-    let section = ModelSection::of(&teacher_config);
     let hash = model_hash(teacher)?;
-    let mut config = RunConfig::load_student(file, &section, (teacher, &hash), &arguments.set)?;
+    let mut config = load_student(file, &teacher_config, (teacher, &hash), &arguments.set)?;
     // Found out before the work, not after it.
     devices.refuse_uneven(&config.train)?;
-    let run = RunDirectory::fresh(arguments.run.as_deref(), &name)?
-        .path()
-        .to_owned();
-    let teacher_section = config.distill.as_ref();
-    let teacher_section = teacher_section.context("invariant: a student has a teacher")?;
-    let objective = Distillation::open(teacher_section, device)?;
+    // Claimed before the measurement, which may take long.
+    let run = ClaimedRun::new(arguments.run.as_deref(), &name)?;
+    check_schedule(arguments, &teacher_config)?;
+    let section = DistillSection::of(&config)?.context("invariant: a student has a teacher")?;
+    let objective = Distillation::open(&section, device)?;
     let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
     objective.check_tokenizer(&corpus.tokenizer)?;
 
     let (schedule, influence) = schedule(arguments, objective.teacher(), &corpus, device)?;
     let kept = schedule.per_layer(teacher_config.n_layers);
     let evaluations: usize = kept.iter().map(|r| r + 1).sum();
-    println!(
+    outln!(
         "corrections kept {kept:?}: {:.2} evaluations a layer",
         evaluations as f64 / kept.len() as f64
-    );
+    )?;
     config.model.solver = config.model.solver.with_iterations(schedule);
-    if let Some(influence) = influence {
-        fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
-        influence::write(&influence, &run.join("influence.json"))?;
-    }
     Ok(Ready {
         config,
         objective: Box::new(objective),
         run,
-        name,
+        influence,
     })
+}
+
+/// Refuses a schedule that the teacher cannot have, before its influences are measured.
+fn check_schedule(arguments: &Arguments, teacher: &ModelConfig) -> anyhow::Result<()> {
+    let all = corrections(teacher)?;
+    if let Some(tau) = arguments.threshold {
+        check_threshold(tau)?;
+    }
+    if let Some(mean) = arguments.evaluations {
+        check_budget(&all, mean)?;
+    }
+    Ok(())
 }
 
 /// The schedule asked for, and the influences that it follows from.
@@ -234,15 +267,15 @@ fn resumed(arguments: &Arguments, device: &Device) -> anyhow::Result<Ready> {
     let (path, _) = to_resume(&run);
     let config = RunConfig::load(&path, &arguments.set)?;
     ensure!(
-        config.distill.is_some(),
+        DistillSection::of(&config)?.is_some(),
         "{}: no student's run; go on with: train --run {} --resume",
         run.path().display(),
         run.path().display()
     );
     Ok(Ready {
         objective: objective_of(&config, device)?,
-        run: run.path().to_owned(),
-        name: name_of(&path),
+        run: ClaimedRun::existing(Some(run.path()), "")?,
+        influence: None,
         config,
     })
 }

@@ -7,9 +7,10 @@ use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use comfy_table::{Table, presets};
 use iiet_data::{TokenFile, Tokenizer};
-use iiet_distill::{DistillError, Influence, calibrate, draw_heat_map};
+use iiet_distill::{DistillError, Influence, calibrate};
 use iiet_files::write_file;
 use iiet_model::{Inference, LanguageModel, Precision};
+use iiet_plots::draw_heat_map;
 use indicatif::ProgressBar;
 
 use crate::backend::DeviceArgument;

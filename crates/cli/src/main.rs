@@ -9,7 +9,6 @@ mod conformance;
 mod convert;
 mod data;
 mod devices;
-#[allow(clippy::print_stdout, clippy::print_stderr)]
 mod distill;
 mod eval;
 mod generate;
@@ -20,7 +19,8 @@ mod out_of_memory;
 mod output;
 mod precision;
 mod print;
-#[allow(clippy::print_stdout, clippy::print_stderr)]
+mod progress;
+mod signals;
 mod train;
 
 use std::process::ExitCode;
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     let (work, remedy) = command.work();
     out_of_memory::set_work(work, remedy);
     match start_threads().and_then(|()| run(command)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => signals::exit_code().map_or(ExitCode::SUCCESS, ExitCode::from),
         Err(error) => {
             print::errln!("error: {}", message(&error));
             ExitCode::FAILURE

@@ -1,13 +1,15 @@
 //! `iiet train`
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::Command;
 
-use anyhow::Context;
 use iiet_distill::objective_of;
-use iiet_train::{Difference, RunConfig, RunDirectory, RunOptions, Summary, train};
+use iiet_train::{ClaimedRun, Difference, RunConfig, RunDirectory, RunOptions, Summary, train};
 
 use crate::backend::DevicesArgument;
+use crate::print::{errln, outln};
+use crate::progress::{DataProgress, RunProgress};
+use crate::signals;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -28,9 +30,6 @@ pub(crate) struct Arguments {
     devices: DevicesArgument,
 }
 
-/// Set by Ctrl-C.
-static INTERRUPT: AtomicBool = AtomicBool::new(false);
-
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (path, run) = match (&arguments.config, &arguments.run) {
         (Some(path), run) => (path.clone(), run.clone()),
@@ -40,17 +39,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = RunConfig::load(&path, &arguments.set)?;
     let (chosen, devices) = arguments.devices.open()?;
     let objective = objective_of(&config, &chosen.device)?;
+    let name = name_of(&path);
     let options = RunOptions {
-        run,
-        name: name_of(&path),
-        resume: arguments.resume,
+        run: match arguments.resume {
+            true => ClaimedRun::existing(run.as_deref(), &name)?,
+            false => ClaimedRun::new(run.as_deref(), &name)?,
+        },
+        revision: git_revision(),
         on_host: chosen.on_host,
         objective: &*objective,
-        interrupt: interrupt()?,
+        interrupt: signals::catch()?,
+        progress: &DataProgress::default(),
+        observer: &mut RunProgress::new(),
     };
-    let summary = train(&config, &options, &devices)?;
-    report(&summary);
-    Ok(())
+    let summary = train(&config, options, &devices)?;
+    report(&summary)
 }
 
 /// What a run is called after its configuration.
@@ -59,17 +62,20 @@ pub(crate) fn name_of(config: &Path) -> String {
     stem.map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned())
 }
 
-/// Set from now on by Ctrl-C.
-pub(crate) fn interrupt() -> anyhow::Result<&'static AtomicBool> {
-    ctrlc::set_handler(|| {
-        if INTERRUPT.swap(true, Ordering::Relaxed) {
-            // Asked twice: not even a checkpoint.
-            std::process::exit(130);
-        }
-        eprintln!("interrupted: writing a checkpoint after this step; once more to stop at once");
+/// The commit checked out in the current directory, marked if files differ from it.
+pub(crate) fn git_revision() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changes.is_empty() {
+        commit
+    } else {
+        format!("{commit} with changes")
     })
-    .context("cannot catch Ctrl-C")?;
-    Ok(&INTERRUPT)
 }
 
 /// The configuration to go on with, and the run.
@@ -77,7 +83,7 @@ pub(crate) fn to_resume(run: &RunDirectory) -> (PathBuf, Option<PathBuf>) {
     let (path, otherwise) = run.config_to_resume();
     let own = run.config();
     for Difference { key, before, now } in otherwise {
-        eprintln!(
+        errln!(
             "{key} is {before} in the checkpoint and {now} in {own}; the checkpoint's is used, --config {own} uses the other",
             own = own.display()
         );
@@ -85,44 +91,49 @@ pub(crate) fn to_resume(run: &RunDirectory) -> (PathBuf, Option<PathBuf>) {
     (path, Some(run.path().to_owned()))
 }
 
-pub(crate) fn report(summary: &Summary) {
+/// Prints how a run ended. What is told is in files already.
+pub(crate) fn report(summary: &Summary) -> anyhow::Result<()> {
     let Summary { run, baselines, .. } = summary;
     let Some(validation) = &summary.validation else {
-        println!(
-            "stopped after step {} of {}; go on with: --run {} --resume",
+        return outln!(
+            "stopped after step {} of {}, with the checkpoint {}; go on with: --run {} --resume",
             summary.step,
             summary.steps,
+            summary.checkpoint.display(),
             run.path().display()
         );
-        return;
     };
+    signals::forget();
     let against = |baseline: f64| {
         let percent = 100.0 * (validation.bits_per_byte / baseline - 1.0);
         let side = if percent > 0.0 { "above" } else { "below" };
         format!("the model is {:.0} % {side}", percent.abs())
     };
-    println!(
-        "\n{} steps, {} tokens in {:.0} s",
-        summary.step,
-        summary.tokens,
-        summary.elapsed.as_secs_f64()
-    );
-    println!(
-        "bits per byte of {} held-out tokens:",
-        summary.validation_tokens
-    );
-    println!(
-        "  this model                {:.3}",
-        validation.bits_per_byte
-    );
     let unigram = baselines.unigram_bits_per_byte;
-    println!(
-        "  token unigram entropy     {unigram:.3}   {}",
-        against(unigram)
-    );
     let gzip = baselines.gzip_bits_per_byte;
-    println!("  gzip -9                   {gzip:.3}   {}", against(gzip));
-    println!("curves  {}", run.curve().display());
-    println!("metrics {}", run.metrics().display());
-    println!("model   {}", run.model().display());
+    let lines = [
+        format!(
+            "\n{} steps, {} tokens in {:.0} s",
+            summary.step,
+            summary.tokens,
+            summary.elapsed.as_secs_f64()
+        ),
+        format!(
+            "bits per byte of {} held-out tokens:",
+            summary.validation_tokens
+        ),
+        format!(
+            "  this model                {:.3}",
+            validation.bits_per_byte
+        ),
+        format!(
+            "  token unigram entropy     {unigram:.3}   {}",
+            against(unigram)
+        ),
+        format!("  gzip -9                   {gzip:.3}   {}", against(gzip)),
+        format!("curves  {}", run.curve().display()),
+        format!("metrics {}", run.metrics().display()),
+        format!("model   {}", run.model().display()),
+    ];
+    outln!("{}", lines.join("\n"))
 }

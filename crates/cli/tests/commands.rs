@@ -174,8 +174,7 @@ fn a_task_that_cannot_be_evaluated_costs_no_other() {
         "{{\"goal\": \"a\", \"sol1\": \"{}\", \"sol2\": \"b\", \"label\": 1}}\n",
         "zq".repeat(40)
     );
-    let validation = piqa.join("validation.jsonl");
-    fs::write(&validation, &long).unwrap();
+    fs::write(piqa.join("validation.jsonl"), long).unwrap();
     let texts = folder.path().join("data/text");
     fs::create_dir_all(&texts).unwrap();
     fs::copy(
@@ -211,29 +210,6 @@ fn a_task_that_cannot_be_evaluated_costs_no_other() {
         "{failed}"
     );
     assert_eq!(results["not_yet_evaluated"], serde_json::json!([]));
-
-    // Beside an item that can be answered, only the other is left out.
-    let short = r#"{"goal": "a", "sol1": "b", "sol2": "c", "label": 0}"#;
-    fs::write(&validation, format!("{long}{short}\n")).unwrap();
-    let output = iiet(&[&arguments[..], &["--log-samples"]].concat());
-    let error = text(&output.stderr);
-    assert!(output.status.success(), "{error}");
-    assert!(error.contains("piqa: 1 of 2 items are left out"), "{error}");
-    let results: serde_json::Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
-    assert_eq!(results["n-samples"]["piqa"]["effective"], 1);
-    let left_out = &results["left_out"]["piqa"][0];
-    assert_eq!(left_out["doc_id"], 0);
-    let reason = left_out["reason"].as_str().unwrap();
-    assert!(
-        reason.contains("the continuation has 81 tokens"),
-        "{reason}"
-    );
-    let samples = fs::read_to_string(folder.path().join("samples_piqa.jsonl")).unwrap();
-    let sample: serde_json::Value = serde_json::from_str(samples.trim_end()).unwrap();
-    assert_eq!(
-        (&sample["doc_id"], &sample["doc"]["sol1"]),
-        (&1.into(), &"b".into())
-    );
 }
 
 /// Nothing but a regular file is replaced, and nothing is computed for it.

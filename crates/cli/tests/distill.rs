@@ -283,7 +283,7 @@ fn mistakes_are_named_before_anything_is_written() {
             teacher,
             config,
             &["--evaluations", "0.5"],
-            "0.5 evaluations a layer; allowed: 1 and above",
+            "0.5 evaluations a layer; allowed: 1, the guess",
         ),
         (
             teacher,

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use iiet_distill::Distillation;
+use iiet_distill::{DistillSection, Distillation};
 use iiet_model::{model_hash, parse_safetensors};
 use iiet_ode::{IterationSchedule, Options};
-use iiet_train::{BatchTensors, DistillSection, TrainingObjective};
+use iiet_train::{BatchTensors, TrainingObjective};
 
 use crate::finding::{difference, values};
 use crate::golden::{floats, on_device};

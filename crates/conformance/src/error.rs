@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use iiet_distill::DistillError;
 use iiet_model::ModelError;
+use iiet_train::StepError;
 
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub enum ConformanceError {
         /// The reason.
         source: std::io::Error,
     },
+    /// A training step that could not be taken.
+    #[error("a training step was not taken: {0}")]
+    Step(#[from] StepError),
     /// A case whose arrays are not what a case has.
     #[error("{case}: {reason}")]
     Case {

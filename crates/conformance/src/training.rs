@@ -3,13 +3,12 @@
 //! The text is made up, so that no corpus is needed: tokens of uneven frequency, a quarter of them
 //! copies of the one before. `golden/training.py` trains the same model on it and writes the losses.
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
+use iiet_data::Batch;
 use iiet_model::{LanguageModel, Precision};
-use iiet_train::{AccumulatedGradients, LearningRate, ModelAdamW, RunConfig};
+use iiet_train::{Devices, ModelAdamW, NextToken, RunConfig, Stepper, TrainSection};
 
-use crate::finding::{difference, largest, values};
-use crate::golden::on_device;
+use crate::finding::{difference, largest};
 use crate::{ConformanceError, Finding};
 
 const STEPS: u64 = 30;
@@ -72,34 +71,33 @@ pub fn tiny_model(device: &Device) -> Result<LanguageModel, ConformanceError> {
     Ok(LanguageModel::init(&model, config.train.seed, device)?)
 }
 
-/// Mean nats a token in each of the first steps, whose passes through the model are in a precision.
+/// Mean nats per token in each of the first steps, whose passes through the model are in a precision.
 fn losses(steps: u64, precision: Precision, device: &Device) -> Result<Vec<f32>, ConformanceError> {
     let config = tiny_config();
-    let (batch, seq) = (config.train.batch, config.model.seq_len);
-    let schedule = LearningRate::new(&config.train);
-    let mut optimizer = ModelAdamW::new(&config.train);
-    let mut model = tiny_model(device)?.train();
+    let train = TrainSection {
+        precision,
+        ..config.train
+    };
+    let (batch, seq) = (train.batch, config.model.seq_len);
+    let devices = Devices::one(device.clone());
+    let mut stepper = Stepper::new(&NextToken, &train, &devices);
+    let mut state = stepper.start(&tiny_model(device)?, ModelAdamW::new(&train));
     let mut losses = Vec::new();
     let text = text(steps as usize * batch * (seq + 1));
-    for (step, windows) in (1..).zip(text.chunks(batch * (seq + 1))) {
+    for windows in text.chunks(batch * (seq + 1)) {
         let rows = windows.chunks(seq + 1);
-        let inputs: Vec<Vec<u32>> = rows.clone().map(|row| row[..seq].to_vec()).collect();
-        let targets: Vec<Vec<u32>> = rows.map(|row| row[1..].to_vec()).collect();
-        let weights = Tensor::ones([batch, seq], device);
-        let rounded = model.clone().in_precision(precision);
-        let sum = rounded.loss(
-            on_device(&inputs, device),
-            on_device(&targets, device),
-            weights,
-        );
-        let mut gradients = AccumulatedGradients::default();
-        gradients.add(&rounded, sum.backward());
-        drop(rounded);
-        let tokens = (batch * seq) as f64;
-        let clip = (config.train.clip / (gradients.norm() / tokens)).min(1.0);
-        model = optimizer.step(model, gradients, clip / tokens, schedule.at(step));
-        let sum = values("the loss", sum.inner())?;
-        losses.push((f64::from(sum[0]) / tokens) as f32);
+        let batches = [Batch {
+            inputs: rows.clone().flat_map(|row| &row[..seq]).copied().collect(),
+            targets: rows.flat_map(|row| &row[1..]).copied().collect(),
+            weights: vec![1.0; batch * seq],
+            batch,
+            seq,
+        }];
+        let (next, figures) = stepper
+            .step(state, batches.as_slice())
+            .map_err(|not_taken| ConformanceError::Step(not_taken.reason))?;
+        state = next;
+        losses.push(figures.loss as f32);
     }
     Ok(losses)
 }

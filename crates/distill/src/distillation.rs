@@ -19,23 +19,24 @@ use iiet_kernels::{DistillationMix, in_f32, linear_distillation};
 use iiet_model::{Cost, LanguageModel, Objective, load, model_hash};
 use iiet_ode::Layer;
 use iiet_train::{
-    BatchObjective, BatchTensors, CROSS_ENTROPY, DistillSection, Footprint, NextToken, RunConfig,
+    BatchObjective, BatchTensors, CROSS_ENTROPY, Footprint, NextToken, RunConfig, TrainError,
     TrainingObjective,
 };
+use toml::Table;
 
-use crate::DistillError;
+use crate::{DistillError, DistillSection};
 
 /// What a configuration minimises: the distillation loss if it has a teacher, else cross-entropy.
 ///
 /// # Errors
 ///
-/// Those of [`Distillation::open`].
+/// Those of [`DistillSection::of`] and [`Distillation::open`].
 pub fn objective_of(
     config: &RunConfig,
     device: &Device,
 ) -> Result<Box<dyn TrainingObjective>, DistillError> {
-    Ok(match &config.distill {
-        Some(section) => Box::new(Distillation::open(section, device)?),
+    Ok(match DistillSection::of(config)? {
+        Some(section) => Box::new(Distillation::open(&section, device)?),
         None => Box::new(NextToken),
     })
 }
@@ -124,8 +125,12 @@ impl TrainingObjective for Distillation {
         })
     }
 
-    fn section(&self) -> Option<&DistillSection> {
-        Some(&self.section)
+    fn section(&self) -> Option<(&'static str, Table)> {
+        Some((DistillSection::NAME, self.section.table()))
+    }
+
+    fn check(&self, config: &RunConfig) -> Result<(), TrainError> {
+        DistillSection::refuse_stages(config)
     }
 
     fn footprint(&self) -> Footprint {

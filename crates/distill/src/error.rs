@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use iiet_data::DataError;
 use iiet_model::ModelError;
+use iiet_train::TrainError;
 
 /// What can go wrong when a model is measured or a schedule is chosen.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +25,16 @@ pub enum DistillError {
         /// The threshold asked for.
         found: f64,
     },
-    /// A budget that not even the guesses meet.
-    #[error("{found} evaluations a layer; allowed: 1 and above, since every layer makes its guess")]
+    /// A budget that not even the guesses meet, or that the teacher does not use.
+    #[error(
+        "{found} evaluations a layer; allowed: 1, the guess that every layer makes, to {most}, what \
+         the teacher takes"
+    )]
     Budget {
         /// The mean asked for.
         found: f64,
+        /// The teacher's.
+        most: f64,
     },
     /// A schedule that is no part of the teacher's.
     #[error("the schedule {found}; allowed: {allowed}")]
@@ -71,15 +77,16 @@ pub enum DistillError {
     /// The text could not be read.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// `[distill]` has a key or a value that it cannot have.
+    #[error("[distill]: {reason}")]
+    Section {
+        /// What was found and what is allowed.
+        reason: String,
+    },
+    /// From the configuration.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// The teacher could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The heat map could not be drawn or written.
-    #[error("{}: {reason}", .path.display())]
-    Drawing {
-        /// The file.
-        path: PathBuf,
-        /// What the plotter or the system said.
-        reason: String,
-    },
 }

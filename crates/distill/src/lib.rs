@@ -14,16 +14,16 @@
 mod calibration;
 mod distillation;
 mod error;
-mod heat_map;
 mod influence;
 mod schedule;
+mod section;
 
 pub use calibration::calibrate;
 pub use distillation::{Distillation, objective_of};
 pub use error::DistillError;
-pub use heat_map::draw_heat_map;
 pub use influence::{Influence, InfluenceMeter, corrections};
-pub use schedule::{by_budget, by_hand, by_threshold};
+pub use schedule::{by_budget, by_hand, by_threshold, check_budget, check_threshold};
+pub use section::{DistillSection, load_student};
 
 /// The examples of the README.
 #[cfg(doctest)]

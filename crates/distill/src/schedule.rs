@@ -19,13 +19,23 @@ use crate::DistillError;
 ///
 /// [`DistillError::Threshold`] if tau is negative or not a number.
 pub fn by_threshold(influence: &[Vec<f64>], tau: f64) -> Result<IterationSchedule, DistillError> {
-    if tau.is_nan() || tau < 0.0 {
-        return Err(DistillError::Threshold { found: tau });
-    }
+    check_threshold(tau)?;
     let kept = |row: &Vec<f64>| row.iter().take_while(|value| **value >= tau).count();
     Ok(IterationSchedule::PerLayer(
         influence.iter().map(kept).collect(),
     ))
+}
+
+/// Whether [`by_threshold`] takes a threshold: what can be known before influences are measured.
+///
+/// # Errors
+///
+/// [`DistillError::Threshold`] if tau is negative or not a number.
+pub fn check_threshold(tau: f64) -> Result<(), DistillError> {
+    match tau >= 0.0 {
+        true => Ok(()),
+        false => Err(DistillError::Threshold { found: tau }),
+    }
 }
 
 /// Drops corrections, the least influential of the layers' last ones first, until a layer takes
@@ -36,13 +46,12 @@ pub fn by_threshold(influence: &[Vec<f64>], tau: f64) -> Result<IterationSchedul
 ///
 /// # Errors
 ///
-/// [`DistillError::Budget`] if the mean is below 1, which every layer's guess takes, or not a number.
+/// Those of [`check_budget`].
 pub fn by_budget(influence: &[Vec<f64>], mean: f64) -> Result<IterationSchedule, DistillError> {
-    if mean.is_nan() || mean < 1.0 {
-        return Err(DistillError::Budget { found: mean });
-    }
+    let corrections: Vec<usize> = influence.iter().map(Vec::len).collect();
+    check_budget(&corrections, mean)?;
     let layers = influence.len();
-    let mut kept: Vec<usize> = influence.iter().map(Vec::len).collect();
+    let mut kept = corrections;
     while (layers + kept.iter().sum::<usize>()) as f64 > mean * layers as f64 {
         let last = |n: &usize| influence[*n][kept[*n] - 1];
         let least = (0..layers)
@@ -53,6 +62,22 @@ pub fn by_budget(influence: &[Vec<f64>], mean: f64) -> Result<IterationSchedule,
         kept[least] -= 1;
     }
     Ok(IterationSchedule::PerLayer(kept))
+}
+
+/// Whether [`by_budget`] takes a mean for a model with `teacher` corrections a layer: what can be known
+/// before influences are measured.
+///
+/// # Errors
+///
+/// [`DistillError::Budget`] if the mean is below 1, which every layer's guess takes, above what the
+/// teacher takes, or not a number.
+pub fn check_budget(teacher: &[usize], mean: f64) -> Result<(), DistillError> {
+    let all: usize = teacher.iter().map(|corrections| corrections + 1).sum();
+    let most = all as f64 / teacher.len().max(1) as f64;
+    match (1.0..=most).contains(&mean) {
+        true => Ok(()),
+        false => Err(DistillError::Budget { found: mean, most }),
+    }
 }
 
 /// A schedule as written, if a model with `teacher` corrections a layer can keep so many.
@@ -125,7 +150,12 @@ mod tests {
                 "{mean}"
             );
         }
-        assert!(by_budget(&table(), 0.9).is_err());
+        for mean in [0.9, 4.1, f64::INFINITY] {
+            let error = by_budget(&table(), mean).unwrap_err().to_string();
+            let expected =
+                "allowed: 1, the guess that every layer makes, to 4, what the teacher takes";
+            assert!(error.contains(expected), "{error}");
+        }
         assert!(by_budget(&table(), f64::NAN).is_err());
     }
 
@@ -175,8 +205,10 @@ mod tests {
         #[test]
         fn a_budget_is_met_and_hardly_undershot(table in tables(), a in 1.0..6.0f64, b in 1.0..6.0f64) {
             let layers = table.len();
-            let at = |mean| kept(&by_budget(&table, mean).unwrap(), &table);
             let full: usize = table.iter().map(|row| row.len() + 1).sum();
+            let most = full as f64 / layers as f64;
+            let (a, b) = (a.min(most), b.min(most));
+            let at = |mean| kept(&by_budget(&table, mean).unwrap(), &table);
             let (low, high) = (at(a.min(b)), at(a.max(b)));
             prop_assert!(low.iter().zip(&high).all(|(low, high)| low <= high));
             let evaluations = (layers + low.iter().sum::<usize>()) as f64;

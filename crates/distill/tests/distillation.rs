@@ -6,13 +6,13 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_distill::{DistillError, Distillation};
+use iiet_distill::{DistillError, DistillSection, Distillation};
 use iiet_model::{
     LanguageModel, LlamaConfig, ModelConfig, Objective, ParameterMapper, ParameterVisitor, Role,
     SaveOptions, load, map_parameters, model_hash, parse_safetensors, save, visit_parameters,
 };
 use iiet_ode::{IterationSchedule, Layer, Options, SolverConfig};
-use iiet_train::{BatchTensors, DistillSection, TrainingObjective};
+use iiet_train::{BatchTensors, TrainingObjective};
 
 const SHAPE: [usize; 2] = [3, 7];
 

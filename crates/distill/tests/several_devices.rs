@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{Device, Tensor};
-use iiet_distill::objective_of;
+use iiet_distill::{load_student, objective_of};
 use iiet_model::{load_config, model_hash};
 use iiet_ode::{IterationSchedule, Options};
 use iiet_train::{
-    AllReduce, Devices, ModelSection, Record, RunConfig, RunOptions, TrainingObjective, train,
+    AllReduce, ClaimedRun, Devices, Record, RunConfig, RunOptions, TrainingObjective, train,
 };
 
 /// The sum, a tensor for each that shares its memory with the others'.
@@ -33,14 +33,15 @@ fn go(
     let others = vec![Device::default(); count - 1];
     let devices = Devices::several(Device::default(), others, Shared);
     let options = RunOptions {
-        run: Some(run.to_owned()),
-        name: "run".into(),
-        resume: false,
+        run: ClaimedRun::new(Some(run), "").unwrap(),
+        revision: None,
         on_host: true,
         objective,
         interrupt: &AtomicBool::new(false),
+        progress: &(),
+        observer: &mut (),
     };
-    train(config, &options, &devices).unwrap();
+    train(config, options, &devices).unwrap();
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let records = text.lines().map(|line| serde_json::from_str(line).unwrap());
     records.collect()
@@ -71,10 +72,9 @@ fn every_device_has_the_teacher() {
     go(&config, &path("teacher"), &*objective, 1);
 
     let teacher: PathBuf = path("teacher/model");
-    let section = ModelSection::of(&load_config(&teacher).unwrap());
+    let model = load_config(&teacher).unwrap();
     let hash = model_hash(&teacher).unwrap();
-    let mut config =
-        RunConfig::load_student(&path("student.toml"), &section, (&teacher, &hash), &[]).unwrap();
+    let mut config = load_student(&path("student.toml"), &model, (&teacher, &hash), &[]).unwrap();
     let schedule = IterationSchedule::PerLayer(vec![1, 0]);
     config.model.solver = config.model.solver.with_iterations(schedule);
     let objective = objective_of(&config, &Device::default()).unwrap();

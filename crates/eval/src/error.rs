@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::data::Split;
-use crate::scorer::Unscorable;
 
 /// Every error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -12,51 +11,33 @@ pub enum EvalError {
     /// The system refused to read or write a file.
     #[error("{path}: {source}", path = path.display())]
     Io {
-        /// The file.
         path: PathBuf,
-        /// The reason.
         source: std::io::Error,
     },
     /// There is no task of this name.
     #[error("no task is called {name:?}; the tasks are {known}")]
-    UnknownTask {
-        /// The name.
-        name: String,
-        /// The tasks that there are.
-        known: String,
-    },
+    UnknownTask { name: String, known: String },
     /// A task's data is not on disk and was not fetched.
     #[error("{task}: no {split} data {place}; looked for {looked_for}; {remedy}")]
     NoData {
-        /// The task.
         task: String,
-        /// The part of the data set.
         split: Split,
-        /// Where it was looked for.
         place: String,
-        /// The files that were looked for.
         looked_for: String,
-        /// What to do.
         remedy: String,
     },
     /// A file is not what its name says.
     #[error("{path}: not a readable {format} file: {message}", path = path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// The format that its name promises.
         format: &'static str,
-        /// What is wrong.
         message: String,
     },
     /// A row cannot be read as an object.
     #[error("{path}, row {row}: {message}", path = path.display())]
     Row {
-        /// The file.
         path: PathBuf,
-        /// Its number, counted from 1.
         row: usize,
-        /// What is wrong.
         message: String,
     },
     /// What a file stands for takes too much memory for its size.
@@ -65,100 +46,75 @@ pub enum EvalError {
         path = path.display()
     )]
     TooLarge {
-        /// The file.
         path: PathBuf,
-        /// What it is.
         what: &'static str,
-        /// What is allowed.
         allowed: u64,
     },
     /// A field of a row is missing or is not what the task reads there.
     #[error("{path}, row {row}, field {field:?}: found {found}, expected {expected}", path = path.display())]
     Field {
-        /// The file.
         path: PathBuf,
-        /// Its number, counted from 1.
         row: usize,
-        /// The field.
         field: String,
-        /// What was found.
         found: String,
-        /// What was expected.
         expected: String,
     },
     /// A data file holds no rows, or a text nothing.
     #[error("{path}: nothing in it", path = path.display())]
-    NoRows {
-        /// The file.
-        path: PathBuf,
-    },
+    NoRows { path: PathBuf },
     /// There are fewer examples than a prompt is to show.
     #[error(
         "{task}: {wanted} examples are to be drawn for each prompt, the {split} split has {found} rows"
     )]
     TooFewExamples {
-        /// The task.
         task: String,
-        /// How many are needed.
         wanted: usize,
-        /// The part of the data set.
         split: Split,
-        /// What was found.
         found: usize,
     },
     /// A tokenizer cannot be read or used, or a prompt not be continued.
     #[error(transparent)]
     Text(#[from] iiet_text::TextError),
     /// A context or continuation that the definitions give no value for.
-    #[error(transparent)]
-    Unscorable(#[from] Unscorable),
+    #[error(
+        "{what} has {tokens} tokens, allowed are {allowed}: context ends in {context:?}, continuation is {continuation:?}"
+    )]
+    Unscorable {
+        what: &'static str,
+        tokens: usize,
+        allowed: String,
+        context: String,
+        continuation: String,
+    },
     /// Two evaluations are not of the same items.
     #[error(
         "{task}: the evaluations differ in {what}: {first} and {second}; they cannot be paired"
     )]
     NotPaired {
-        /// The task.
         task: String,
-        /// What it is.
         what: &'static str,
-        /// That of the first model.
         first: String,
-        /// That of the second model.
         second: String,
     },
     /// The held-out text is too little for a generated task.
     #[error("{task}: the held-out crates give {found} items, {wanted} are needed")]
     TooFewItems {
-        /// The task.
         task: &'static str,
-        /// What was found.
         found: usize,
-        /// How many are needed.
         wanted: usize,
     },
     /// A report on nothing.
     #[error("no {of} is named; allowed: one or more")]
-    Nothing {
-        /// What there should be one of.
-        of: &'static str,
-    },
+    Nothing { of: &'static str },
     /// A task is named more than once.
     #[error("the task {name} is named twice")]
-    Twice {
-        /// The name.
-        name: String,
-    },
+    Twice { name: String },
     /// A model whose context has no room for a prompt and a token after it.
     #[error(
         "{model}: the context is {context} tokens; allowed: 2 and above, to measure the speed of decoding",
         model = model.display()
     )]
-    Context {
-        /// The model.
-        model: PathBuf,
-        /// Tokens of its context.
-        context: usize,
-    },
+    Context { model: PathBuf, context: usize },
     /// Models that are compared do not fit into memory together.
     #[error(
         "the {models} models take {needed} MiB together, {available} MiB are free; their speeds are measured in turns, so all must fit",
@@ -166,41 +122,27 @@ pub enum EvalError {
         available = available >> 20
     )]
     Memory {
-        /// How many models.
         models: usize,
-        /// Bytes that they take.
         needed: u64,
-        /// Bytes that are free.
         available: u64,
     },
     /// A task could not be asked of a model.
     #[error("{model}, {task}: {source}")]
     Asking {
-        /// The model.
         model: String,
-        /// The task.
         task: &'static str,
-        /// The reason.
         source: Box<EvalError>,
     },
     /// A picture cannot be drawn or written.
     #[error("{path}: {reason}", path = path.display())]
-    Drawing {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        reason: String,
-    },
+    Drawing { path: PathBuf, reason: String },
     /// A model cannot be read or run.
     #[cfg(feature = "model")]
     #[error(transparent)]
     Model(#[from] iiet_model::ModelError),
     /// The scorer failed.
     #[error("{message}")]
-    Scorer {
-        /// What is wrong.
-        message: String,
-    },
+    Scorer { message: String },
     /// The default corpus cannot be read.
     #[error(transparent)]
     Data(#[from] iiet_data::DataError),

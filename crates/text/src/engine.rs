@@ -25,9 +25,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
-use iiet_blocks::{Block, LlamaBlock};
 use iiet_model::{Cache, LanguageModel, Precision};
-use iiet_ode::{AnySolver, NetworkSolver};
 
 use crate::TextError;
 use row::Row;
@@ -103,8 +101,8 @@ impl std::ops::AddAssign for Speed {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Engine<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
-    model: LanguageModel<B, S>,
+pub struct Engine {
+    model: LanguageModel,
     device: Device,
     options: EngineOptions,
     limits: Limits,
@@ -112,32 +110,32 @@ pub struct Engine<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
     waiting: VecDeque<Row>,
     /// Requests without a token to add, which end in the next step.
     ended: Vec<RequestId>,
-    reading: Option<Reading<B>>,
+    reading: Option<Reading>,
     /// By row of the cache; `None` is a row whose text has left.
     running: Vec<Option<Row>>,
-    cache: Cache<B>,
+    cache: Cache,
     speed: Speed,
 }
 
 /// Prompts that are being read side by side, all from their start.
 #[derive(Debug)]
-struct Reading<B: Block> {
+struct Reading {
     rows: Vec<Row>,
-    cache: Cache<B>,
+    cache: Cache,
     /// Tokens of each that have been read.
     read: usize,
 }
 
-impl<B: Block, S: NetworkSolver> Engine<B, S> {
+impl Engine {
     /// An engine without requests. A model's clone shares its parameters.
     ///
     /// # Panics
     ///
     /// If the options have no rows.
-    pub fn new(model: LanguageModel<B, S>, options: EngineOptions, device: &Device) -> Self {
+    pub fn new(model: LanguageModel, options: EngineOptions, device: &Device) -> Self {
         assert!(options.rows > 0, "an engine needs at least one row");
         Self {
-            limits: Limits::of(model.sizes()),
+            limits: Limits::of(&model.config()),
             cache: model.cache(0, options.cache),
             model,
             device: device.clone(),
@@ -315,7 +313,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
     }
 
     /// Gives texts the rows of those that have left, and new ones to the others.
-    fn join(&mut self, joining: Vec<Row>, mut cache: Cache<B>) {
+    fn join(&mut self, joining: Vec<Row>, mut cache: Cache) {
         let free: Vec<usize> = (0..self.running.len())
             .filter(|row| self.running[*row].is_none())
             .collect();
@@ -422,8 +420,8 @@ pub struct Continuation {
 /// # Errors
 ///
 /// As [`Engine::admit`], and [`TextError::Logits`] if no token can be chosen.
-pub fn generate<B: Block, S: NetworkSolver>(
-    model: &LanguageModel<B, S>,
+pub fn generate(
+    model: &LanguageModel,
     request: Request,
     cache: Precision,
     device: &Device,

@@ -34,7 +34,3 @@ pub use text_engine::{TextEnd, TextEngine, TextEvent, TextRequest};
 #[cfg(feature = "engine")]
 pub use text_model::TextModel;
 pub use text_tokenizer::TextTokenizer;
-
-#[cfg(all(doctest, feature = "engine"))]
-#[doc = include_str!("../README.md")]
-struct Readme;

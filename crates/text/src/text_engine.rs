@@ -69,28 +69,26 @@ pub enum TextEnd {
 }
 
 /// Continues prompts side by side.
-#[derive(Debug)]
-pub struct TextEngine {
-    text_model: TextModel,
+pub struct TextEngine<'a> {
+    text_model: &'a TextModel,
     engine: Engine,
-    outputs: HashMap<RequestId, Output>,
+    outputs: HashMap<RequestId, Output<'a>>,
 }
 
 /// From the tokens of one text to its characters.
-#[derive(Debug)]
-struct Output {
-    stream: TextStream,
+struct Output<'a> {
+    stream: TextStream<'a>,
     stops: Stops,
     tokens: usize,
 }
 
-impl TextEngine {
+impl<'a> TextEngine<'a> {
     /// An engine without requests.
     ///
     /// # Panics
     ///
     /// If the options have no rows.
-    pub fn new(text_model: TextModel, options: EngineOptions, device: &Device) -> Self {
+    pub fn new(text_model: &'a TextModel, options: EngineOptions, device: &Device) -> Self {
         Self {
             engine: Engine::new(text_model.model().clone(), options, device),
             text_model,

@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use iiet_data::Tokenizer;
-use iiet_files::{FileRecord, Manifest, beside, install_directory, remove_directory, write_file};
+use iiet_files::{
+    FileRecord, Manifest, beside, install_directory, read_regular, remove_directory, write_file,
+};
 use iiet_model::{LanguageModel, ModelError, SaveOptions, load, save};
 
-pub(crate) use self::retention::remove_leftovers;
+pub(crate) use self::retention::{Retention, remove_leftovers};
 pub use self::state::Difference;
 pub(crate) use self::state::{DataPosition, Identity, RandomState, State};
 use crate::optimizer::{ModelAdamW, Moments};
@@ -57,29 +59,25 @@ pub(crate) struct Contents<'a> {
 pub(crate) fn write(
     run: &RunDirectory,
     contents: Contents<'_>,
+    retention: &mut Retention,
     keep: usize,
 ) -> Result<PathBuf, TrainError> {
-    let path = run
-        .checkpoints()
-        .join(format!("step-{}", contents.state.step));
+    let step = contents.state.step;
+    let path = run.checkpoints().join(format!("step-{step}"));
     let partial = beside(&path, "partial");
     let written = write_files(&partial, contents)
         .and_then(|()| install_directory(&partial, &path).map_err(TrainError::io(&path)));
     if let Err(source) = written {
         // On a full disk the half is in the way; the error at hand matters more than this one.
         let _ = remove_directory(&partial);
-        let last = list(run)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(_, path)| path)
-            .find(|path| retention::looks_whole(path));
+        let last = retention.newest();
         return Err(TrainError::NotWritten {
             path,
             last: last.map_or_else(|| "none".into(), |path| path.display().to_string()),
             source: Box::new(source),
         });
     }
-    retention::prune(run, &path, keep)?;
+    retention.written(run, step, keep)?;
     Ok(path)
 }
 
@@ -238,7 +236,7 @@ fn manifest(path: &Path) -> Result<Manifest, TrainError> {
 
 fn read_state(path: &Path) -> Result<State, TrainError> {
     let path = path.join(STATE);
-    let text = fs::read(&path).map_err(TrainError::io(&path))?;
+    let text = read_regular(&path).map_err(TrainError::io(&path))?;
     let refuse = |reason: String| TrainError::Checkpoint {
         path: path.clone(),
         reason,

@@ -2,19 +2,20 @@
 
 mod by_name;
 mod differences;
-mod distill_section;
 mod model_section;
+mod sections;
 mod stage;
 mod train_section;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use iiet_data::DataConfig;
+use iiet_files::read_regular_text;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub(crate) use self::differences::differences;
-pub use self::distill_section::DistillSection;
 pub use self::model_section::ModelSection;
 pub use self::stage::{Stage, override_solver};
 pub use self::train_section::{Recompute, TrainSection};
@@ -22,7 +23,6 @@ use crate::TrainError;
 
 /// A run, as the TOML file describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// The model.
     pub model: ModelSection,
@@ -31,9 +31,9 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// The optimisation.
     pub train: TrainSection,
-    /// The teacher, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub distill: Option<DistillSection>,
+    /// Every other section, which an objective must claim: see [`TrainingObjective::section`](crate::TrainingObjective::section).
+    #[serde(flatten, deserialize_with = "sections::deserialize")]
+    pub objectives: BTreeMap<String, Table>,
 }
 
 impl RunConfig {
@@ -46,56 +46,28 @@ impl RunConfig {
     /// [`TrainError::ConfigFile`] with the line, [`TrainError::Set`] with the assignment at fault,
     /// and the errors of [`validate`](Self::validate).
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, TrainError> {
-        Self::load_with(path, &Table::new(), sets)
+        Self::load_given(path, &Table::new(), "", sets)
     }
 
-    /// The same of a file without `[model]` and without a teacher: the student of one. Its sizes are
-    /// the teacher's, its weights start as the teacher's, its schedule is still to be chosen.
+    /// The same of a file that leaves out the keys of `given`, because `owner`, such as "the teacher",
+    /// decides on them.
     ///
     /// # Errors
     ///
-    /// Those of [`load`](Self::load), and the same if the file or an assignment decides on what the
-    /// teacher does.
-    pub fn load_student(
+    /// Those of [`load`](Self::load), and the same if the file or an assignment has one of the keys.
+    pub fn load_given(
         path: &Path,
-        model: &ModelSection,
-        (teacher, teacher_hash): (&Path, &str),
+        given: &Table,
+        owner: &str,
         sets: &[String],
     ) -> Result<Self, TrainError> {
-        let table = |value: &dyn Fn(&mut Table)| {
-            let mut table = Table::new();
-            value(&mut table);
-            Value::Table(table)
-        };
-        let model = Value::try_from(model).expect("invariant: the section serialises as TOML");
-        let teacher = Value::String(teacher.display().to_string());
-        let given = Table::from_iter([
-            ("model".to_owned(), model),
-            (
-                "train".to_owned(),
-                table(&|train| {
-                    train.insert("init".into(), teacher.clone());
-                }),
-            ),
-            (
-                "distill".to_owned(),
-                table(&|distill| {
-                    distill.insert("teacher".into(), teacher.clone());
-                    distill.insert("teacher_hash".into(), teacher_hash.into());
-                }),
-            ),
-        ]);
-        Self::load_with(path, &given, sets)
-    }
-
-    fn load_with(path: &Path, given: &Table, sets: &[String]) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        let text = read_regular_text(path).map_err(TrainError::io(path))?;
         let refuse = |error: toml::de::Error| TrainError::ConfigFile {
             path: path.to_owned(),
             reason: error.to_string().trim_end().to_owned(),
         };
         let mut table: Table = toml::from_str(&text).map_err(refuse)?;
-        add("", &mut table, given).map_err(|reason| TrainError::ConfigFile {
+        add("", &mut table, given, owner).map_err(|reason| TrainError::ConfigFile {
             path: path.to_owned(),
             reason,
         })?;
@@ -112,7 +84,7 @@ impl RunConfig {
             };
             config = set(&mut table, assignment).map_err(refuse)?;
             if !holds(&table, given) {
-                let reason = "the teacher decides on that".to_owned();
+                let reason = format!("{owner} decides on that");
                 return Err(refuse(reason));
             }
         }
@@ -135,16 +107,6 @@ impl RunConfig {
         self.data.check()?;
         self.model.config(self.data.vocab_size, None).validate()?;
         self.train.validate()?;
-        if let Some(distill) = &self.distill {
-            distill.validate()?;
-            if let Some(stage) = self.train.stages.first() {
-                return Err(TrainError::Value {
-                    key: "train.stages",
-                    found: format!("a list that begins with {}", stage.solver),
-                    allowed: "a student keeps the solver it has; allowed: none".into(),
-                });
-            }
-        }
         for stage in &self.train.stages {
             self.model
                 .with_solver(stage.solver(&self.model.solver)?)
@@ -165,19 +127,17 @@ impl RunConfig {
 }
 
 /// Adds the keys of `given` to a table that must not have them.
-fn add(section: &str, table: &mut Table, given: &Table) -> Result<(), String> {
+fn add(section: &str, table: &mut Table, given: &Table, owner: &str) -> Result<(), String> {
     for (key, value) in given {
         match (table.get_mut(key), value) {
             (None, _) => {
                 table.insert(key.clone(), value.clone());
             }
             (Some(Value::Table(table)), Value::Table(given)) => {
-                add(&format!("{section}{key}."), table, given)?;
+                add(&format!("{section}{key}."), table, given, owner)?;
             }
             (Some(_), _) => {
-                return Err(format!(
-                    "{section}{key} is given; the teacher decides on that"
-                ));
+                return Err(format!("{section}{key} is given; {owner} decides on that"));
             }
         }
     }
@@ -330,6 +290,11 @@ mod tests {
                 SMALL.into(),
                 vec!["train.steps=0"],
                 "train.steps is 0; allowed: 1 to 2^40",
+            ),
+            (
+                SMALL.into(),
+                vec!["train.accumulation=16777216"],
+                "train.accumulation is 16777216; allowed: 1 to 2^20",
             ),
             (
                 SMALL.into(),

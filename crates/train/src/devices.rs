@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use crate::{TrainError, TrainSection};
 
 /// The sum over devices.
-pub trait AllReduce: Debug {
+pub trait AllReduce: Debug + Send + Sync {
     /// The sum of `of_each`, one tensor on each device, on every one of these devices in their order.
     ///
     /// # Shapes

@@ -7,7 +7,7 @@ use iiet_data::DataError;
 use iiet_files::FilesError;
 use iiet_model::ModelError;
 
-use crate::Difference;
+use crate::{Difference, StepError};
 
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,24 @@ pub enum TrainError {
         found: String,
         /// What is allowed.
         allowed: String,
+    },
+    /// A section of the configuration that belongs to no objective, or sections of several.
+    #[error("the {found}; allowed: {allowed}")]
+    Sections {
+        /// What was found.
+        found: String,
+        /// The sections that can be there.
+        allowed: String,
+    },
+    /// A configuration that says something else than the objective it is to be trained with.
+    #[error("{key} is {found}; the objective's is {expected}")]
+    Objective {
+        /// The key.
+        key: String,
+        /// In the configuration.
+        found: String,
+        /// In the objective.
+        expected: String,
     },
     /// The model or its batches would not fit.
     #[error(
@@ -83,11 +101,32 @@ pub enum TrainError {
         /// Where the last good state is.
         checkpoint: String,
     },
+    /// A step whose batches cannot be had.
+    #[error("step {step}: {reason}; stopped before the update. {checkpoint}")]
+    NoBatch {
+        /// The step that was not taken.
+        step: u64,
+        /// Why.
+        reason: StepError,
+        /// Where the last good state is.
+        checkpoint: String,
+    },
     /// A run directory that must not be written over.
     #[error("{}: there is a run already; continue it with --resume or name another with --run", path.display())]
     RunExists {
         /// The directory.
         path: PathBuf,
+    },
+    /// A directory for a new run that holds something else.
+    #[error(
+        "{}: holds {found}; allowed for a new run: a directory that is new or empty",
+        path.display()
+    )]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// Names of what is there.
+        found: String,
     },
     /// No run where one was looked for.
     #[error("{}: no run here to resume; name one with --run or --config", path.display())]
@@ -158,14 +197,6 @@ pub enum TrainError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A picture that could not be drawn.
-    #[error("{}: {reason}", path.display())]
-    Curve {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        reason: String,
-    },
     /// A file that cannot be read or written.
     #[error("{}: {source}{}", path.display(), remedy(source))]
     Io {
@@ -207,7 +238,7 @@ fn list(differences: &[Difference]) -> String {
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room (or lower train.keep) and go on with --resume"
+            "; make room and go on with --resume"
         }
         io::ErrorKind::FileTooLarge => {
             "; raise the limit on the size of files (ulimit -f) and go on with --resume"

@@ -1,10 +1,11 @@
 //! `metrics.jsonl`: one object for each logged step.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use iiet_files::{append_regular, read_regular, write_file};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -22,8 +23,9 @@ pub struct Record {
     /// `cross_entropy`, `divergence` from a teacher, `smooth_l1` between layers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub terms: BTreeMap<String, f64>,
-    /// The cross-entropy in bits per byte of text.
-    pub bits_per_byte: f64,
+    /// The cross-entropy in bits per byte of text; none for a batch whose targets are no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_byte: Option<f64>,
     /// The update's learning rate.
     pub lr: f64,
     /// Global norm of the gradient before clipping.
@@ -56,27 +58,42 @@ pub(crate) struct MetricsLog {
     pub(crate) records: Vec<Record>,
 }
 
+/// A log with lines that are no records, which was kept under another name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct KeptAside {
+    pub(crate) path: PathBuf,
+    pub(crate) reason: String,
+}
+
 impl MetricsLog {
     /// Opens the log of a run that stands after `step`: later records belong to updates that were
     /// lost with their checkpoint, and are dropped.
-    pub(crate) fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
-        let (records, text) = match File::open(path) {
-            Ok(file) => read_up_to(file, step).map_err(TrainError::io(path))?,
-            Err(_) => Default::default(),
+    ///
+    /// Nothing else is ever dropped: a log that cannot be understood in full is kept under another
+    /// name, and a new one goes on with what could be read of it.
+    pub(crate) fn open(path: &Path, step: u64) -> Result<(Self, Option<KeptAside>), TrainError> {
+        let (found, kept) = match read_regular(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Found::default(), None),
+            Err(error) => (Found::default(), Some(keep_aside(path, error.to_string())?)),
+            Ok(bytes) => {
+                let found = Found::in_log(&bytes, step);
+                let kept = match &found.not_understood {
+                    Some(reason) => Some(keep_aside(path, reason.clone())?),
+                    None => None,
+                };
+                if kept.is_some() || found.text.as_bytes() != bytes {
+                    write_file(path, |file| file.write_all(found.text.as_bytes()))
+                        .map_err(TrainError::io(path))?;
+                }
+                (found, kept)
+            }
         };
-        let partial = path.with_extension("jsonl.partial");
-        fs::write(&partial, text).map_err(TrainError::io(&partial))?;
-        fs::rename(&partial, path).map_err(TrainError::io(path))?;
-        let file = OpenOptions::new()
-            .append(true)
-            .open(path)
-            .map_err(TrainError::io(path))?;
-        let path = path.to_owned();
-        Ok(Self {
-            path,
-            file,
-            records,
-        })
+        let log = Self {
+            path: path.to_owned(),
+            file: append_regular(path).map_err(TrainError::io(path))?,
+            records: found.records,
+        };
+        Ok((log, kept))
     }
 
     /// Appends a record in one write, so that a reader never sees half a line.
@@ -93,20 +110,60 @@ fn line(record: &Record) -> String {
     serde_json::to_string(record).expect("invariant: plain data serialises") + "\n"
 }
 
-/// The records of steps up to `step`, and their lines as they stand: written again, a number could
-/// lose its last bit. A line cut short by a crash ends the log.
-fn read_up_to(file: File, step: u64) -> std::io::Result<(Vec<Record>, String)> {
-    let (mut records, mut text) = (Vec::new(), String::new());
-    for line in BufReader::new(file).lines() {
-        let line = line?;
-        match serde_json::from_str::<Record>(&line) {
-            Ok(record) if record.step <= step => records.push(record),
-            _ => break,
+/// What is in a log.
+#[derive(Debug, Default)]
+struct Found {
+    /// Records of steps that were taken.
+    records: Vec<Record>,
+    /// Their lines as they stand: written again, a number could lose its last bit.
+    text: String,
+    /// The first line that is not a record, and why.
+    not_understood: Option<String>,
+}
+
+impl Found {
+    /// The records of steps up to `step`. What follows the last line's end is half a record that a
+    /// crash cut short; every other line should be one.
+    fn in_log(bytes: &[u8], step: u64) -> Self {
+        let mut found = Self::default();
+        for (at, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let whole = line.strip_suffix(b"\n");
+            let text =
+                std::str::from_utf8(whole.unwrap_or(line)).map_err(|error| error.to_string());
+            let record = text.and_then(|text| {
+                let record = serde_json::from_str::<Record>(text);
+                record
+                    .map(|record| (record, text))
+                    .map_err(|error| error.to_string())
+            });
+            match record {
+                Ok((record, text)) if record.step <= step => {
+                    found.records.push(record);
+                    found.text.push_str(text);
+                    found.text.push('\n');
+                }
+                Err(reason) if whole.is_some() && found.not_understood.is_none() => {
+                    found.not_understood = Some(format!("line {}: {reason}", at + 1));
+                }
+                _ => {}
+            }
         }
-        text.push_str(&line);
-        text.push('\n');
+        found
     }
-    Ok((records, text))
+}
+
+/// Renames a log to the first free `NAME.unread-1`, `NAME.unread-2`, ..
+fn keep_aside(path: &Path, reason: String) -> Result<KeptAside, TrainError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = (1u64..)
+        .map(|number| path.with_file_name(format!("{name}.unread-{number}")))
+        .find(|aside| aside.symlink_metadata().is_err())
+        .expect("invariant: the names are endless");
+    fs::rename(path, &aside).map_err(TrainError::io(path))?;
+    Ok(KeptAside {
+        path: aside,
+        reason,
+    })
 }
 
 #[cfg(test)]
@@ -119,7 +176,7 @@ mod tests {
             tokens: 10 * step,
             loss: 1.0 / step as f64,
             terms: BTreeMap::new(),
-            bits_per_byte: 0.5,
+            bits_per_byte: Some(0.5),
             lr: 1e-3,
             grad_norm: 1.0,
             tokens_per_second: 100.0,
@@ -131,19 +188,74 @@ mod tests {
         }
     }
 
+    fn written(dir: &Path, records: u64) -> PathBuf {
+        let path = dir.join("metrics.jsonl");
+        let (mut log, kept) = MetricsLog::open(&path, 0).unwrap();
+        assert_eq!(kept, None);
+        (1..=records).for_each(|step| log.append(record(step)).unwrap());
+        path
+    }
+
     #[test]
-    fn a_reopened_log_forgets_later_steps_and_broken_lines() {
+    fn a_reopened_log_forgets_later_steps_and_a_line_cut_short() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("metrics.jsonl");
-        let mut log = MetricsLog::open(&path, 0).unwrap();
-        (1..=4).for_each(|step| log.append(record(step)).unwrap());
-        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        let path = written(dir.path(), 4);
+        let mut file = append_regular(&path).unwrap();
         file.write_all(b"{\"step\": 5, \"tok").unwrap();
 
-        let log = MetricsLog::open(&path, 3).unwrap();
+        let (log, kept) = MetricsLog::open(&path, 3).unwrap();
+        assert_eq!(kept, None);
         assert_eq!(log.records, [record(1), record(2), record(3)]);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 3);
         assert!(text.contains("\"validation_loss\":2.5"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_line_costs_no_other_and_the_old_file_is_kept() {
+        for damage in [b"\xff".as_slice(), b"x", b"\n"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = written(dir.path(), 30);
+            let mut bytes = fs::read(&path).unwrap();
+            let second = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            bytes[second..second + 1].copy_from_slice(damage);
+            fs::write(&path, &bytes).unwrap();
+
+            let (mut log, kept) = MetricsLog::open(&path, 30).unwrap();
+            let kept = kept.unwrap();
+            assert_eq!(kept.path, dir.path().join("metrics.jsonl.unread-1"));
+            assert!(kept.reason.starts_with("line 2: "), "{}", kept.reason);
+            assert_eq!(fs::read(&kept.path).unwrap(), bytes);
+            assert_eq!(log.records.len(), 29);
+            log.append(record(31)).unwrap();
+            let (log, kept) = MetricsLog::open(&path, 31).unwrap();
+            assert_eq!((log.records.len(), kept), (30, None));
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = written(dir.path(), 1);
+        // As written by earlier versions.
+        let mut file = append_regular(&path).unwrap();
+        let of_old = line(&record(2)).replace("\"bits_per_byte\":0.5", "\"bits_per_byte\":null");
+        file.write_all(of_old.as_bytes()).unwrap();
+        let (log, kept) = MetricsLog::open(&path, 2).unwrap();
+        assert_eq!(kept, None);
+        assert_eq!(log.records[1].bits_per_byte, None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_kept_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        fs::create_dir(&path).unwrap();
+        let (log, kept) = MetricsLog::open(&path, 2).unwrap();
+        assert!(log.records.is_empty() && path.is_file());
+        let reason = kept.unwrap().reason;
+        assert_eq!(reason, "is a directory; allowed: a regular file");
     }
 }

@@ -4,9 +4,10 @@ use std::fmt::Debug;
 
 use burn::tensor::Device;
 use iiet_model::{CrossEntropy, Objective};
+use toml::Table;
 
-use crate::DistillSection;
 use crate::evaluate::BatchTensors;
+use crate::{RunConfig, TrainError};
 
 /// The name of the term that is the cross-entropy with the text.
 pub const CROSS_ENTROPY: &str = "cross_entropy";
@@ -19,9 +20,19 @@ pub trait TrainingObjective: Debug + Send {
     /// The loss of a micro-batch: a sum over its tokens.
     fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective>;
 
-    /// The section of the configuration that it follows; a run must have the same.
-    fn section(&self) -> Option<&DistillSection> {
+    /// Its own section of the configuration: the name, and every key with its value, those left at
+    /// their defaults included. It belongs to the run's identity: a resumed run must have the same.
+    fn section(&self) -> Option<(&'static str, Table)> {
         None
+    }
+
+    /// Whether a run can be trained with it.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`] with the key, what was found and what is allowed.
+    fn check(&self, _config: &RunConfig) -> Result<(), TrainError> {
+        Ok(())
     }
 
     /// What it takes besides the trained model.

@@ -23,6 +23,7 @@ pub(crate) struct Moments {
 }
 
 /// AdamW over a whole model.
+#[derive(Debug)]
 pub struct ModelAdamW {
     beta_1: f64,
     beta_2: f64,

@@ -3,29 +3,36 @@
 //! ```text
 //! config.toml          the resolved configuration, with the git revision
 //! metrics.jsonl        one object for each logged step
-//! loss.svg             training and validation curves
+//! loss.svg             training and validation curves, drawn by the observer of the run
 //! samples.txt          text that the model wrote on the way
 //! checkpoints/step-N/  model, optimiser, position and config.toml, for --resume
 //! resumes.jsonl        one object for each resume: from where, and what was changed
 //! model/               the trained model, in Hugging Face layout
 //! ```
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+mod claim;
+
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread::sleep;
-use std::time::Duration;
 
-use iiet_files::write_file;
+use iiet_files::{append_regular, write_file};
 use serde::Serialize;
 
+pub use self::claim::ClaimedRun;
 use crate::config::differences;
 use crate::{Difference, RunConfig, TrainError, checkpoint};
 
-/// For so long another process is given the chance to be gone.
-const LOCK_TRIES: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// What can lie in a run directory: where one of these is, there is a run.
+const PARTS: [&str; 7] = [
+    "config.toml",
+    "metrics.jsonl",
+    "loss.svg",
+    "samples.txt",
+    "checkpoints",
+    "resumes.jsonl",
+    "model",
+];
 
 /// The directory of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,26 +41,6 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// A directory for a new run, not created yet: the one given, which must not hold a run, or
-    /// the first free one of `runs/NAME`, `runs/NAME-2`, ..
-    ///
-    /// # Errors
-    ///
-    /// [`TrainError::RunExists`].
-    pub fn fresh(given: Option<&Path>, name: &str) -> Result<Self, TrainError> {
-        let path = match given {
-            Some(path) => path.to_owned(),
-            None => candidates(name)
-                .find(|path| !path.exists())
-                .expect("invariant: the candidates are endless"),
-        };
-        let run = Self { path };
-        if run.config().exists() {
-            return Err(TrainError::RunExists { path: run.path });
-        }
-        Ok(run)
-    }
-
     /// The directory of a run to go on with: the one given, or the last of `runs/NAME`,
     /// `runs/NAME-2`, ..
     ///
@@ -103,25 +90,6 @@ impl RunDirectory {
             _ => Vec::new(),
         };
         (path, differences)
-    }
-
-    /// Keeps other processes from working on the run as long as the result lives. The system
-    /// releases it, however the process ends.
-    pub(crate) fn lock(&self) -> Result<File, TrainError> {
-        fs::create_dir_all(&self.path).map_err(TrainError::io(&self.path))?;
-        let path = self.path.join(".lock");
-        let lock = File::create(&path).map_err(TrainError::io(&path))?;
-        // A process that was killed, or one that forks just now, may hold it a moment longer.
-        for _ in 0..LOCK_TRIES {
-            match lock.try_lock() {
-                Err(TryLockError::WouldBlock) => sleep(LOCK_PAUSE),
-                // A file system without locks can be trained on all the same.
-                _ => return Ok(lock),
-            }
-        }
-        Err(TrainError::RunBusy {
-            path: self.path.clone(),
-        })
     }
 
     /// The directory itself.
@@ -176,8 +144,8 @@ impl RunDirectory {
     pub(crate) fn log_resume(&self, resume: &Resume<'_>) -> Result<(), TrainError> {
         let line = serde_json::to_string(resume).expect("invariant: plain data serialises");
         let path = self.resumes();
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
+        append_regular(&path)
+            .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
             .map_err(TrainError::io(&path))
     }
 }
@@ -195,9 +163,9 @@ pub(crate) struct Resume<'a> {
 
 /// The text of `config.toml`, which reads back as the configuration; where it came from is in
 /// comments.
-pub(crate) fn config_text(config: &RunConfig) -> String {
+pub(crate) fn config_text(config: &RunConfig, revision: Option<&str>) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let revision = git_revision().unwrap_or_else(|| "unknown".into());
+    let revision = revision.unwrap_or("unknown");
     format!(
         "# iiet {version}\n# git revision: {revision}\n\n{}",
         config.to_toml()
@@ -211,20 +179,4 @@ fn candidates(name: &str) -> impl Iterator<Item = PathBuf> {
         _ => PathBuf::from(format!("runs/{name}-{i}")),
     };
     (1..).map(numbered)
-}
-
-/// The commit checked out in the current directory, marked if files differ from it.
-fn git_revision() -> Option<String> {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changes.is_empty() {
-        commit
-    } else {
-        format!("{commit} with changes")
-    })
 }

@@ -1,57 +1,65 @@
 //! The training loop.
 
+mod draw;
 #[cfg(test)]
-mod equal_replicas;
+mod equal_copies;
 mod initial;
 mod keep;
 #[cfg(test)]
 mod non_finite;
 mod refuse;
-mod replicas;
 mod report;
 mod resume;
-mod step;
 
-use std::fs::File;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use burn::module::Module;
 use burn::tensor::Device;
-use iiet_data::{Corpus, MixedBatches, prepare_corpus};
+use iiet_data::{Corpus, MixedBatches, Progress, prepare_corpus};
 use iiet_model::{LanguageModel, ModelConfig};
-use iiet_ode::Options;
 
 use self::initial::initial_model;
 use self::keep::LastCheckpoint;
-use self::refuse::{refuse_another_objective, refuse_precision, refuse_what_does_not_fit};
-use self::replicas::Replicas;
-use crate::checkpoint::{self, Identity};
+use self::refuse::{refuse_precision, refuse_what_does_not_fit};
+use crate::checkpoint::{self, Identity, Retention};
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
-use crate::loss_scale::LossScale;
-use crate::metrics::MetricsLog;
+use crate::metrics::{KeptAside, MetricsLog};
 use crate::optimizer::ModelAdamW;
 use crate::peak::matrix_product_peak;
-use crate::progress::{DataProgress, StepProgress};
 use crate::run_directory::config_text;
-use crate::{Devices, LearningRate, RunConfig, RunDirectory, TrainError, TrainingObjective, curve};
+use crate::step::{LossScale, Stepper, TrainState};
+use crate::{
+    ClaimedRun, Devices, Event, Observer, RunConfig, RunDirectory, TrainError, TrainingObjective,
+};
 
 /// What a run is told besides its configuration.
-#[derive(Debug)]
 pub struct RunOptions<'a> {
-    /// Its directory; by default the next free `runs/NAME`, or the last one to resume.
-    pub run: Option<PathBuf>,
-    /// NAME.
-    pub name: String,
-    /// Whether to go on from the newest checkpoint.
-    pub resume: bool,
+    /// Its directory, claimed for a new run or to go on with one.
+    pub run: ClaimedRun,
+    /// What `config.toml` names as the revision of the program.
+    pub revision: Option<String>,
     /// Whether parameters and activations live in this machine's memory, which is then checked.
     pub on_host: bool,
     /// What is minimised.
     pub objective: &'a dyn TrainingObjective,
     /// Set from outside to end the run with a checkpoint after the current step.
     pub interrupt: &'a AtomicBool,
+    /// Told of the preparation of the corpus.
+    pub progress: &'a dyn Progress,
+    /// Told of everything else.
+    pub observer: &'a mut dyn Observer,
+}
+
+impl fmt::Debug for RunOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunOptions")
+            .field("run", &self.run)
+            .field("on_host", &self.on_host)
+            .field("objective", &self.objective)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a run ended.
@@ -84,52 +92,47 @@ pub struct Summary {
 /// [`TrainError`]. A run that fails after its first checkpoint can be resumed from it.
 pub fn train(
     config: &RunConfig,
-    options: &RunOptions<'_>,
+    options: RunOptions<'_>,
     devices: &Devices,
 ) -> Result<Summary, TrainError> {
     config.validate()?;
     devices.refuse_uneven(&config.train)?;
     refuse_precision(config.train.precision, devices)?;
-    refuse_another_objective(config, options.objective)?;
+    let config = &config.claimed_by(options.objective)?;
     // Before any text is read: the sizes are known but for the vocabulary of a given tokenizer.
-    refuse_what_does_not_fit(config, config.data.vocab_size, options, devices)?;
-    let given = options.run.as_deref();
-    let (run, found) = match options.resume {
-        true => {
-            let run = RunDirectory::existing(given, &options.name)?;
-            let lock = run.lock()?;
-            let found = resume::find(config, &run, devices.first())?;
-            (run, Some((found, lock)))
-        }
-        false => (RunDirectory::fresh(given, &options.name)?, None),
+    refuse_what_does_not_fit(config, config.data.vocab_size, &options, devices)?;
+    let found = match options.run.is_new() {
+        true => None,
+        false => resume::find(
+            config,
+            options.run.directory(),
+            devices.first(),
+            options.observer,
+        )?,
     };
-    let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
-    refuse_what_does_not_fit(config, corpus.tokenizer.vocab_size(), options, devices)?;
+    let corpus = prepare_corpus(&config.data, options.progress)?;
+    refuse_what_does_not_fit(config, corpus.tokenizer.vocab_size(), &options, devices)?;
     let plan = Plan {
         config,
         objective: options.objective,
         devices,
+        revision: options.revision,
+        observer: options.observer,
     };
     let mut trainer = match found {
-        Some((Some(found), lock)) => Trainer::resume(plan, run, lock, corpus, found)?,
-        Some((None, lock)) => Trainer::start(plan, run, lock, corpus)?,
-        None => {
-            // Only now, so that a corpus that cannot be had leaves no run behind.
-            let lock = run.lock()?;
-            Trainer::start(plan, run, lock, corpus)?
-        }
+        Some(found) => Trainer::resume(plan, options.run, corpus, found)?,
+        None => Trainer::start(plan, options.run, corpus)?,
     };
-    let result = trainer.run(options.interrupt);
-    trainer.progress.finish();
-    result
+    trainer.run(options.interrupt)
 }
 
 /// What a run is to do, and where.
-#[derive(Clone, Copy)]
 struct Plan<'a> {
     config: &'a RunConfig,
     objective: &'a dyn TrainingObjective,
     devices: &'a Devices,
+    revision: Option<String>,
+    observer: &'a mut dyn Observer,
 }
 
 struct Trainer<'a> {
@@ -145,19 +148,17 @@ struct Trainer<'a> {
     text: TextBytes,
     validation: Validation,
     baselines: Baselines,
-    schedule: LearningRate,
     log: MetricsLog,
-    progress: StepProgress,
-    replicas: Replicas<'a>,
-    step: u64,
-    tokens: u64,
-    /// Of the next step, where the precision needs one.
-    loss_scale: Option<LossScale>,
+    observer: &'a mut dyn Observer,
+    stepper: Stepper<'a>,
+    /// `None` only while a step is taken.
+    state: Option<TrainState>,
     /// FLOP/s that utilisation is a share of, of all devices together.
     peak: Option<f64>,
     checkpoint: Option<LastCheckpoint>,
+    retention: Retention,
     /// Held as long as this process works on the run.
-    _lock: File,
+    _claim: ClaimedRun,
 }
 
 /// What a run is trained on.
@@ -191,12 +192,7 @@ struct Standing {
 }
 
 impl<'a> Trainer<'a> {
-    fn start(
-        plan: Plan<'a>,
-        run: RunDirectory,
-        lock: File,
-        corpus: Corpus,
-    ) -> Result<Self, TrainError> {
+    fn start(plan: Plan<'a>, run: ClaimedRun, corpus: Corpus) -> Result<Self, TrainError> {
         let (config, device) = (plan.config, plan.devices.first());
         let model_config = stage_config(config, &corpus, 0);
         let model = initial_model(&config.train, &model_config, &corpus.tokenizer, device)?;
@@ -209,15 +205,14 @@ impl<'a> Trainer<'a> {
             loss_scale: LossScale::of(config.train.precision),
         };
         let data = Data::new(config, corpus)?;
-        let trainer = Self::assemble(plan, run, lock, data, standing)?;
+        let trainer = Self::assemble(plan, run, data, standing)?;
         trainer.run.write_config(&trainer.config_text)?;
         Ok(trainer)
     }
 
     fn assemble(
         plan: Plan<'a>,
-        run: RunDirectory,
-        lock: File,
+        claim: ClaimedRun,
         data: Data,
         standing: Standing,
     ) -> Result<Self, TrainError> {
@@ -225,7 +220,10 @@ impl<'a> Trainer<'a> {
             config,
             objective,
             devices,
+            revision,
+            observer,
         } = plan;
+        let run = claim.directory().clone();
         let train = &config.train;
         let (batch, seq) = (train.batch, config.model.seq_len);
         let Data {
@@ -244,32 +242,38 @@ impl<'a> Trainer<'a> {
         let held_out = corpus.held_out();
         let validation = Validation::new(&held_out, &text, batch, seq, train.eval_tokens)?;
         let baselines = validation.baselines(&corpus.tokenizer)?;
-        let log = MetricsLog::open(&run.metrics(), step)?;
+        let (log, kept) = MetricsLog::open(&run.metrics(), step)?;
+        if let Some(KeptAside { path, reason }) = &kept {
+            observer.on(&Event::MetricsKeptAside { kept: path, reason });
+        }
+        let stepper = Stepper::new(objective, train, devices);
+        let mut state = stepper.start(&model, optimizer);
+        state.step = step;
+        state.tokens = tokens;
+        state.loss_scale = loss_scale;
         Ok(Self {
             config,
             objective,
-            config_text: config_text(config),
+            config_text: config_text(config, revision.as_deref()),
             device: devices.first(),
             identity,
             batches,
             text,
             validation,
             baselines,
-            schedule: LearningRate::new(train),
             log,
-            progress: StepProgress::new(step, train.steps),
-            replicas: Replicas::new(&model, optimizer, objective, devices),
-            step,
-            tokens,
-            loss_scale,
+            observer,
+            state: Some(state),
+            stepper,
             peak: devices
                 .all()
                 .map(|device| matrix_product_peak(device, train.precision))
                 .sum(),
             checkpoint: None,
+            retention: Retention::default(),
             run,
             corpus,
-            _lock: lock,
+            _claim: claim,
         })
     }
 
@@ -280,24 +284,25 @@ impl<'a> Trainer<'a> {
         // Time and tokens since the last record, for the rate.
         let (mut busy, mut busy_tokens) = (Duration::ZERO, 0);
         let mut last = None;
-        while self.step < train.steps && !interrupt.load(Ordering::Relaxed) {
+        while self.state().step() < train.steps && !interrupt.load(Ordering::Relaxed) {
             self.enter_stage()?;
-            let (begun, tokens_before) = (Instant::now(), self.tokens);
-            let update = self.take_step()?;
+            let begun = Instant::now();
+            let (figures, bits_per_byte) = self.take_step()?;
             busy += begun.elapsed();
-            busy_tokens += self.tokens - tokens_before;
-            self.progress.step();
+            busy_tokens += figures.tokens;
+            let step = self.state().step();
+            self.observer.on(&Event::Step { step });
 
-            let due = |every: u64| every > 0 && self.step.is_multiple_of(every);
-            let at_end = self.step == train.steps;
+            let due = |every: u64| every > 0 && step.is_multiple_of(every);
+            let at_end = step == train.steps;
             let sample = due(train.sample_every);
             let keep = at_end || due(train.checkpoint_every);
             // The best checkpoint is known only if every checkpoint is measured.
             let validate = at_end || keep || due(train.eval_every);
             let mut evaluation = None;
-            if validate || due(train.log_every) || self.step == 1 {
-                let rate = busy_tokens as f64 / busy.as_secs_f64();
-                evaluation = self.log_step(&update, rate, validate)?;
+            if validate || due(train.log_every) || step == 1 {
+                let rate = busy_tokens as f64 / busy.as_secs_f64().max(f64::MIN_POSITIVE);
+                evaluation = self.log_step(&figures, bits_per_byte, rate, validate)?;
                 (busy, busy_tokens) = (Duration::ZERO, 0);
             }
             if sample {
@@ -308,28 +313,30 @@ impl<'a> Trainer<'a> {
             }
             last = evaluation;
         }
+        let (step, tokens) = (self.state().step(), self.state().tokens());
         let checkpoint = match &self.checkpoint {
-            Some(last) if last.step == self.step => last.path.clone(),
+            Some(last) if last.step == step => last.path.clone(),
             // The newest checkpoint may be older than an interrupt.
             _ => self.write_checkpoint(None)?,
         };
         let mut validation = None;
-        if self.step == train.steps {
-            let model = self.replicas.first.model.valid();
+        if step == train.steps {
+            let model = self.state().valid();
             // A run that was complete when it was resumed has taken no step here.
-            validation = Some(last.unwrap_or_else(|| self.evaluate()));
+            validation = Some(match last {
+                Some(evaluation) => evaluation,
+                None => self.evaluate()?,
+            });
             checkpoint::export(&self.run, &model, &self.corpus.tokenizer)?;
         }
-        curve::draw(
-            &self.run.curve(),
-            &self.log.records,
-            self.baselines.unigram_loss,
-        )?;
+        self.observer.on(&Event::Ended {
+            records: &self.log.records,
+        });
         Ok(Summary {
             run: self.run.clone(),
-            step: self.step,
+            step,
             steps: train.steps,
-            tokens: self.tokens,
+            tokens,
             elapsed: started.elapsed(),
             validation,
             baselines: self.baselines,
@@ -340,15 +347,30 @@ impl<'a> Trainer<'a> {
 
     /// Switches the solver where a stage begins.
     fn enter_stage(&mut self) -> Result<(), TrainError> {
-        let wanted = stage_config(self.config, &self.corpus, self.step);
+        let step = self.state().step();
+        let wanted = stage_config(self.config, &self.corpus, step);
         // Compared as they are written: there `3` and `[3, 3]` are the same schedule.
-        if wanted.to_json() == self.replicas.first.model.config().to_json() {
+        if wanted.to_json() == self.state().model().config().to_json() {
             return Ok(());
         }
-        let solver = wanted.solver.name();
-        self.progress
-            .say(&format!("step {}: switching to {solver}", self.step));
-        self.replicas.switch(&wanted, self.config.train.seed)
+        self.observer.on(&Event::Stage {
+            step,
+            model: &wanted,
+        });
+        let state = self.take_state();
+        let seed = self.config.train.seed;
+        self.state = Some(self.stepper.with_solver(state, &wanted, seed)?);
+        Ok(())
+    }
+
+    fn state(&self) -> &TrainState {
+        let state = self.state.as_ref();
+        state.expect("invariant: whoever takes the state puts it back")
+    }
+
+    fn take_state(&mut self) -> TrainState {
+        let state = self.state.take();
+        state.expect("invariant: whoever takes the state puts it back")
     }
 }
 

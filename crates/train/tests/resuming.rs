@@ -106,6 +106,66 @@ fn the_newest_and_the_best_stay() {
     );
 }
 
+/// Flips a bit in the middle of a file.
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_does_not_count_among_those_that_are_kept() {
+    let place = Place::new();
+    let all = ["train.checkpoint_every=4", "train.keep=3"];
+    place.run("run", &all).unwrap();
+    let checkpoints = place.path("run/checkpoints");
+    assert_eq!(names(&checkpoints), ["step-12", "step-4", "step-8"]);
+    let whole = place.losses("run");
+
+    // The newest has a flipped bit: the run goes on from step 8, and writes step 10 before it is back
+    // at step 12.
+    flip(&checkpoints.join("step-12/model.safetensors"));
+    let one = ["train.checkpoint_every=5", "train.keep=1"];
+    place.resume("run", &one).unwrap();
+    assert_eq!(place.losses("run"), whole);
+    assert_eq!(names(&checkpoints).last().unwrap(), "step-12");
+    // What is left can be resumed from.
+    place.resume("run", &["train.steps=13"]).unwrap();
+
+    // A damaged one between whole ones takes no place either.
+    let place = Place::new();
+    place.run("run", &all).unwrap();
+    let checkpoints = place.path("run/checkpoints");
+    flip(&checkpoints.join("step-8/optimizer.safetensors"));
+    let two = [
+        "train.steps=14",
+        "train.checkpoint_every=14",
+        "train.keep=2",
+    ];
+    place.resume("run", &two).unwrap();
+    let left = names(&checkpoints);
+    assert!(
+        left.contains(&"step-14".into()) && left.contains(&"step-12".into()),
+        "{left:?}"
+    );
+    assert!(!left.contains(&"step-8".into()), "{left:?}");
+}
+
+#[test]
+fn a_log_that_cannot_be_read_in_full_is_kept() {
+    let place = Place::new();
+    place.run("run", &[]).unwrap();
+    let path = place.path("run/metrics.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let damaged = text.replacen("\"step\":2,", "\"stop\":2,", 1);
+    fs::write(&path, &damaged).unwrap();
+    place.resume("run", &["train.steps=14"]).unwrap();
+    assert_eq!(place.records("run").len(), 13);
+    let kept = place.path("run/metrics.jsonl.unread-1");
+    assert_eq!(fs::read_to_string(kept).unwrap(), damaged);
+}
+
 #[test]
 fn another_corpus_weight_or_tokenizer_is_refused_by_name() {
     let place = Place::new();

@@ -21,11 +21,8 @@ use crate::error::EvalError;
 /// The parts of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// What models are trained on.
     Train,
-    /// What they are chosen by.
     Validation,
-    /// What they are judged on.
     Test,
 }
 

@@ -1,65 +1,126 @@
 //! Which checkpoints stay: the newest k, and the one with the least validation loss.
+//!
+//! Counted is only what was verified: every byte compared with the manifest, by this process, once.
+//! A damaged checkpoint must not count as one of the k, or it would stay in place of a whole one.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use iiet_files::{Manifest, remove_directory};
+use iiet_files::{FilesError, remove_directory};
 
 use super::{list, read_state};
 use crate::{RunDirectory, TrainError};
 
-/// Removes all checkpoints but the newest `keep` and the best, and what interrupted writes left.
-///
-/// Before anything is removed, the checkpoint just written is read back and compared with its
-/// manifest: a disk that lost it must not take the last good one with it.
-pub(super) fn prune(run: &RunDirectory, written: &Path, keep: usize) -> Result<(), TrainError> {
-    remove_leftovers(run)?;
-    let found = list(run)?;
-    let (whole, broken): (Vec<PathBuf>, Vec<PathBuf>) = found
-        .into_iter()
-        .map(|(_, path)| path)
-        .partition(|path| looks_whole(path));
-    let best = best(&whole);
-    let stay = |at: usize, path: &PathBuf| at < keep || Some(path) == best.as_ref();
-    let older = whole
-        .iter()
-        .enumerate()
-        .filter(|(at, path)| !stay(*at, path));
-    let leave: Vec<&PathBuf> = older.map(|(_, path)| path).chain(&broken).collect();
-    if leave.is_empty() {
-        return Ok(());
-    }
-    let manifest = super::manifest(written)?;
-    manifest.verify(written, manifest.files().map(|(name, _)| name))?;
-    for path in leave {
-        remove_directory(path).map_err(TrainError::io(path))?;
-    }
-    Ok(())
+/// What is known of the checkpoints of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Retention {
+    /// Those whose every byte was compared, with their validation loss.
+    verified: BTreeMap<u64, Verified>,
 }
 
-/// The checkpoint with the least validation loss; of equals, the newest.
-fn best(newest_first: &[PathBuf]) -> Option<PathBuf> {
-    let measured = newest_first.iter().filter_map(|path| {
-        let loss = read_state(path).ok()?.validation_loss?;
-        Some((loss, path))
-    });
-    let least = measured.min_by(|(a, _), (b, _)| a.total_cmp(b));
-    least.map(|(_, path)| path.clone())
+#[derive(Debug)]
+struct Verified {
+    path: PathBuf,
+    validation_loss: Option<f64>,
 }
 
-/// Whether a checkpoint has a manifest and every file has the length it records. Contents are
-/// compared when it is resumed.
-pub(super) fn looks_whole(path: &Path) -> bool {
-    let Ok(Some(manifest)) = Manifest::read(path) else {
-        return false;
-    };
-    let as_recorded = |name: &str, bytes: u64| {
-        let found = fs::metadata(path.join(name));
-        found.is_ok_and(|file| file.len() == bytes)
-    };
-    manifest
-        .files()
-        .all(|(name, record)| as_recorded(name, record.bytes))
+impl Retention {
+    /// Enters a checkpoint that was read and compared with its manifest.
+    pub(crate) fn enter(&mut self, step: u64, path: &Path, validation_loss: Option<f64>) {
+        let path = path.to_owned();
+        let verified = Verified {
+            path,
+            validation_loss,
+        };
+        self.verified.insert(step, verified);
+    }
+
+    /// The newest checkpoint that was verified.
+    pub(crate) fn newest(&self) -> Option<&Path> {
+        let newest = self.verified.last_key_value();
+        newest.map(|(_, verified)| verified.path.as_path())
+    }
+
+    /// Compares the checkpoint just written with its manifest, then removes all but the newest `keep`
+    /// and the best, and what interrupted writes left.
+    ///
+    /// Removed with them are damaged checkpoints, and those of later steps: they belong to updates
+    /// that were passed over when the run was resumed, and are being taken again.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`] if what was written cannot be read back; nothing is removed then.
+    pub(super) fn written(
+        &mut self,
+        run: &RunDirectory,
+        step: u64,
+        keep: usize,
+    ) -> Result<(), TrainError> {
+        remove_leftovers(run)?;
+        let found = list(run)?;
+        // What has been removed by hand is not there to count on.
+        self.verified
+            .retain(|step, _| found.iter().any(|(found, _)| found == step));
+        self.verified.remove(&step);
+        let (mut whole, mut leave) = (Vec::new(), Vec::new());
+        for (at, path) in &found {
+            match at {
+                at if *at > step => leave.push(path),
+                at => match self.verify(*at, path) {
+                    Ok(()) => whole.push(*at),
+                    Err(error) if *at == step => return Err(error),
+                    Err(error) if is_damage(&error) => leave.push(path),
+                    // It may be whole: what cannot be read now is neither counted nor removed.
+                    Err(_) => {}
+                },
+            }
+        }
+        let best = self.best(&whole);
+        for at in whole.into_iter().skip(keep) {
+            if Some(at) != best {
+                leave.extend(found.iter().find(|(of, _)| *of == at).map(|(_, path)| path));
+                self.verified.remove(&at);
+            }
+        }
+        for path in leave {
+            remove_directory(path).map_err(TrainError::io(path))?;
+        }
+        self.verified.retain(|at, _| *at <= step);
+        Ok(())
+    }
+
+    /// Compares a checkpoint with its manifest, unless that was done.
+    fn verify(&mut self, step: u64, path: &Path) -> Result<(), TrainError> {
+        if self.verified.contains_key(&step) {
+            return Ok(());
+        }
+        let manifest = super::manifest(path)?;
+        manifest.verify(path, manifest.files().map(|(name, _)| name))?;
+        let state = read_state(path)?;
+        self.enter(step, path, state.validation_loss);
+        Ok(())
+    }
+
+    /// The step with the least validation loss; of equals, the newest.
+    fn best(&self, newest_first: &[u64]) -> Option<u64> {
+        let measured = newest_first
+            .iter()
+            .filter_map(|step| Some((self.verified[step].validation_loss?, *step)));
+        let least = measured.min_by(|(a, _), (b, _)| a.total_cmp(b));
+        least.map(|(_, step)| step)
+    }
+}
+
+/// Whether an error says that a checkpoint is not whole, and not only that it cannot be read now.
+fn is_damage(error: &TrainError) -> bool {
+    match error {
+        TrainError::Io { source, .. } | TrainError::Files(FilesError::Io { source, .. }) => {
+            source.kind() == io::ErrorKind::NotFound
+        }
+        _ => true,
+    }
 }
 
 /// Removes the hidden folders that an interrupted write or removal left.

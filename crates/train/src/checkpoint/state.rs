@@ -10,7 +10,7 @@ use iiet_data::{Corpus, MixedBatches, PreparedSource};
 use iiet_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::loss_scale::LossScale;
+use crate::step::LossScale;
 use crate::{LearningRate, RunConfig, ScheduleKind};
 
 /// The version of the layout.

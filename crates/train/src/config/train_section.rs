@@ -142,8 +142,6 @@ impl TrainSection {
         };
         for (key, value) in [
             ("train.steps", self.steps),
-            ("train.batch", self.batch as u64),
-            ("train.accumulation", self.accumulation as u64),
             ("train.log_every", self.log_every),
             ("train.eval_every", self.eval_every),
             ("train.eval_tokens", self.eval_tokens),
@@ -151,6 +149,15 @@ impl TrainSection {
         ] {
             if value == 0 || value > 1 << 40 {
                 return refuse(key, value.to_string(), "allowed: 1 to 2^40");
+            }
+        }
+        // The number of micro-batches of a run, and of tokens in a step, can then be counted in 64 bits.
+        for (key, value) in [
+            ("train.batch", self.batch as u64),
+            ("train.accumulation", self.accumulation as u64),
+        ] {
+            if value == 0 || value > 1 << 20 {
+                return refuse(key, value.to_string(), "allowed: 1 to 2^20");
             }
         }
         if self.warmup > self.steps {

@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use burn::module::Module;
-
 use super::Trainer;
-use crate::TrainError;
 use crate::checkpoint::{self, Contents, State};
 use crate::evaluate::Evaluation;
+use crate::{Event, TrainError};
 
 /// The newest checkpoint and the step it stands after.
 pub(super) struct LastCheckpoint {
@@ -20,46 +18,55 @@ impl Trainer<'_> {
         &mut self,
         evaluation: Option<&Evaluation>,
     ) -> Result<PathBuf, TrainError> {
-        if let Some(Evaluation { loss, .. }) = evaluation
-            && !loss.is_finite()
-        {
-            return Err(self.broken(format!("the validation loss is {loss}")));
-        }
-        let mut state = State::after(
-            self.step,
-            self.tokens,
-            self.config,
-            &self.batches,
-            &self.identity,
-        );
+        let (step, tokens) = (self.state().step(), self.state().tokens());
+        let mut state = State::after(step, tokens, self.config, &self.batches, &self.identity);
         state.validation_loss = evaluation.map(|evaluation| evaluation.loss);
-        state.loss_scale = self.loss_scale;
+        state.loss_scale = self.state().loss_scale;
+        let mut retention = std::mem::take(&mut self.retention);
         let contents = Contents {
             state,
-            model: &self.replicas.first.model.valid(),
-            optimizer: &self.replicas.first.optimizer,
+            model: &self.state().valid(),
+            optimizer: self.state().optimizer(),
             tokenizer: &self.corpus.tokenizer,
             config: &self.config_text,
         };
-        let path =
-            checkpoint::write(&self.run, contents, self.config.train.keep).map_err(|error| {
-                match checkpoint::not_finite(&error) {
-                    Some(name) => self.broken(format!("{name} holds a value that is not finite")),
-                    None => error,
-                }
-            })?;
+        let keep = self.config.train.keep;
+        let written = checkpoint::write(&self.run, contents, &mut retention, keep);
+        self.retention = retention;
+        let path = written.map_err(|error| match checkpoint::not_finite(&error) {
+            Some(name) => self.broken(format!("{name} holds a value that is not finite")),
+            None => error,
+        })?;
         self.checkpoint = Some(LastCheckpoint {
-            step: self.step,
+            step,
             path: path.clone(),
         });
+        self.observer.on(&Event::Checkpoint { step, path: &path });
         Ok(path)
     }
 
-    fn broken(&self, what: String) -> TrainError {
+    pub(super) fn broken(&self, what: String) -> TrainError {
         TrainError::Broken {
-            step: self.step,
+            step: self.state().step(),
             what,
             checkpoint: self.last_checkpoint(),
+        }
+    }
+
+    /// Writes a checkpoint of the steps since the last one, because no other can be taken; says where
+    /// the last good state is then.
+    pub(super) fn keep_what_there_is(&mut self) -> String {
+        let step = self.state().step();
+        if self
+            .checkpoint
+            .as_ref()
+            .is_some_and(|last| last.step == step)
+        {
+            return self.last_checkpoint();
+        }
+        match self.write_checkpoint(None) {
+            Ok(_) => self.last_checkpoint(),
+            Err(error) => format!("{error}. {}", self.last_checkpoint()),
         }
     }
 

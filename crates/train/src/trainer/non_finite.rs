@@ -7,14 +7,12 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 use iiet_model::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
 
-use super::replicas::Replica;
 use super::*;
 use crate::NextToken;
 
 /// A trainer after two good steps, on a corpus of its own.
 pub(super) fn trainer<'a>(config: &'a RunConfig, devices: &'a Devices) -> Trainer<'a> {
-    let run = RunDirectory::fresh(Some(&config.data.cache.join("run")), "").unwrap();
-    let lock = run.lock().unwrap();
+    let run = ClaimedRun::new(Some(&config.data.cache.join("run")), "").unwrap();
     let corpus = prepare_corpus(&config.data, &()).unwrap();
     let mut trainer = {
         let objective = &NextToken;
@@ -22,8 +20,10 @@ pub(super) fn trainer<'a>(config: &'a RunConfig, devices: &'a Devices) -> Traine
             config,
             objective,
             devices,
+            revision: None,
+            observer: Box::leak(Box::new(())),
         };
-        Trainer::start(plan, run, lock, corpus).unwrap()
+        Trainer::start(plan, run, corpus).unwrap()
     };
     for _ in 0..2 {
         trainer.take_step().unwrap();
@@ -60,23 +60,32 @@ impl ParameterVisitor for Bits {
     }
 }
 
-/// Of the model and of its moments.
-pub(super) fn replica_bits(replica: &Replica) -> (Bits, Vec<u32>) {
+/// Of a model and of its moments.
+pub(super) fn copy_bits((model, optimizer): (&LanguageModel, &ModelAdamW)) -> (Bits, Vec<u32>) {
     let mut bits = Bits::default();
-    visit_parameters(&replica.model, &mut bits);
-    let moments = replica.optimizer.moments.values();
+    visit_parameters(model, &mut bits);
+    let moments = optimizer.moments.values();
     let moments = moments.flat_map(|m| [m.first.clone(), m.second.clone()]);
     let moments = moments.flat_map(|m| m.try_into_vec_as::<f32>().unwrap());
     (bits, moments.map(f32::to_bits).collect())
 }
 
 fn bits(trainer: &Trainer<'_>) -> ((Bits, Vec<u32>), u64, u64) {
-    let bits = replica_bits(&trainer.replicas.first);
-    (bits, trainer.step, trainer.tokens)
+    let state = trainer.state();
+    let bits = copy_bits((state.model(), state.optimizer()));
+    (bits, state.step(), state.tokens())
 }
 
 /// Sets every value of the parameters whose name ends so.
+#[derive(Clone, Copy)]
 struct Set(&'static str, f32);
+
+impl Set {
+    fn within(self, trainer: &mut Trainer<'_>) {
+        let state = trainer.take_state();
+        trainer.state = Some(state.with_model(|model| map_parameters(model, &mut { self })));
+    }
+}
 
 impl ParameterMapper for Set {
     fn map<const D: usize>(
@@ -93,6 +102,46 @@ impl ParameterMapper for Set {
             set.autodiff().require_grad()
         })
     }
+}
+
+#[test]
+fn a_validation_loss_that_is_not_finite_is_told_and_not_written() {
+    let devices = Devices::one(Device::default());
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 1000);
+    let mut trainer = trainer(&config, &devices);
+    Set("model.norm.weight", f32::INFINITY).within(&mut trainer);
+    let error = trainer.evaluate().unwrap_err();
+    assert!(
+        matches!(error, TrainError::Broken { step: 2, .. }),
+        "{error}"
+    );
+    assert!(checkpoint::list(&trainer.run).unwrap().is_empty());
+}
+
+#[test]
+fn a_corpus_that_is_cut_short_ends_the_run_with_a_checkpoint() {
+    let devices = Devices::one(Device::default());
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 1000);
+    let mut trainer = trainer(&config, &devices);
+    let tokens = trainer.corpus.sources[0].prepared.train.path().to_owned();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(tokens)
+        .unwrap();
+    file.set_len(200).unwrap();
+    let error = trainer.run(&AtomicBool::new(false)).unwrap_err();
+    assert!(
+        matches!(error, TrainError::NoBatch { step: 3, .. }),
+        "{error}"
+    );
+    let said = error.to_string();
+    assert!(
+        said.contains("train.tokens") && said.contains("step-2"),
+        "{said}"
+    );
+    assert_eq!(checkpoint::list(&trainer.run).unwrap()[0].0, 2);
 }
 
 #[test]
@@ -115,9 +164,8 @@ fn nothing_is_updated_by_what_is_no_number() {
             let folder = tempfile::tempdir().unwrap();
             let config = config(folder.path(), log_every);
             let mut trainer = trainer(&config, &devices);
-            for mut set in sets {
-                trainer.replicas.first.model =
-                    map_parameters(trainer.replicas.first.model.clone(), &mut set);
+            for set in sets {
+                set.within(&mut trainer);
             }
             let before = bits(&trainer);
             let error = trainer.run(&AtomicBool::new(false)).unwrap_err();

@@ -3,26 +3,7 @@
 use iiet_model::{Cost, LanguageModel, Precision, TrainingMemory};
 
 use super::RunOptions;
-use crate::{Devices, DistillSection, Recompute, RunConfig, TrainError, TrainingObjective, memory};
-
-/// A configuration with a teacher needs the objective that has it, and no other has.
-pub(super) fn refuse_another_objective(
-    config: &RunConfig,
-    objective: &dyn TrainingObjective,
-) -> Result<(), TrainError> {
-    let name = |section: Option<&DistillSection>| match section {
-        Some(section) => format!("{section:?}"),
-        None => "not there".to_owned(),
-    };
-    match objective.section() == config.distill.as_ref() {
-        true => Ok(()),
-        false => Err(TrainError::Value {
-            key: "distill",
-            found: name(config.distill.as_ref()),
-            allowed: format!("the objective's is {}", name(objective.section())),
-        }),
-    }
-}
+use crate::{Devices, Recompute, RunConfig, TrainError, memory};
 
 pub(super) fn refuse_precision(precision: Precision, devices: &Devices) -> Result<(), TrainError> {
     let works = |precision: Precision| devices.all().all(|device| precision.works_on(device));

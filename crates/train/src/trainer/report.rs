@@ -1,20 +1,17 @@
-//! What a run tells on the way: records, curves, samples.
+//! What a run tells on the way: records, validation losses, samples.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::ops::ControlFlow;
 
-use burn::module::Module;
+use iiet_files::append_regular;
 use iiet_model::{Cost, Precision};
-use iiet_ode::Options;
 use iiet_text::{Request, Sampler, Sampling, generate};
 
-use super::Trainer;
-use super::step::Step;
+use super::{Trainer, stage_config};
 use crate::evaluate::Evaluation;
 use crate::metrics::Record;
-use crate::{TrainError, curve};
+use crate::{Event, Figures, SourceUse, Started, TrainError};
 
 /// Tokens in a sample of text.
 const SAMPLE_TOKENS: usize = 64;
@@ -22,75 +19,82 @@ const SAMPLE_TOKENS: usize = 64;
 const SAMPLE_TEMPERATURE: f64 = 0.8;
 
 impl Trainer<'_> {
-    pub(super) fn announce(&self) {
-        let cost = Cost::of(&self.replicas.first.model);
+    pub(super) fn announce(&mut self) {
+        let cost = Cost::of(self.state().model());
         let train = &self.config.train;
-        let per_step = train.batch * train.accumulation * self.config.model.seq_len;
-        self.progress.say(&format!(
-            "{}, {} parameters, {} evaluations a token; {} steps of {per_step} tokens, {}; into {}",
-            self.config.model.solver.name(),
-            cost.parameters,
-            cost.total_evaluations(),
-            train.steps,
-            self.epochs(),
-            self.run.path().display(),
-        ));
-        if let Some(peak) = self.peak {
-            self.progress.say(&format!(
-                "large matrix products reach {:.0} GFLOP/s here; shares below are of that",
-                peak / 1e9
-            ));
-        }
+        let micro_batch = train.batch as u64 * self.config.model.seq_len as u64;
+        let started = Started {
+            run: &self.run,
+            model: stage_config(self.config, &self.corpus, train.steps),
+            parameters: cost.parameters,
+            evaluations: cost.total_evaluations(),
+            step: self.state().step(),
+            steps: train.steps,
+            tokens_per_step: micro_batch.saturating_mul(train.accumulation as u64),
+            sources: self.sources(),
+            peak: self.peak,
+            baselines: self.baselines,
+        };
+        self.observer.on(&Event::Started(&started));
     }
 
-    /// How often the run sees its data; by source, where there are several.
-    fn epochs(&self) -> String {
+    /// How often the run sees its data, by source.
+    fn sources(&self) -> Vec<SourceUse> {
         let train = &self.config.train;
-        let epochs = self
-            .batches
-            .epochs_before(train.steps * train.accumulation as u64);
+        let micro_batches = train.steps * train.accumulation as u64;
+        let epochs = self.batches.epochs_before(micro_batches);
         let sources = self.corpus.sources.iter().zip(self.batches.shares());
-        let lines = sources.zip(epochs).map(|((source, share), epochs)| {
-            let tokens = source.prepared.train.len();
-            match self.corpus.sources.len() {
-                1 => format!("{epochs:.2} epochs of {tokens} tokens"),
-                _ => format!(
-                    "{:.1} % {} ({epochs:.2} epochs of {tokens} tokens)",
-                    100.0 * share,
-                    source.name
-                ),
-            }
-        });
-        lines.collect::<Vec<_>>().join(", ")
+        sources
+            .zip(epochs)
+            .map(|((source, share), epochs)| SourceUse {
+                name: source.name.clone(),
+                share,
+                epochs,
+                tokens: source.prepared.train.len(),
+            })
+            .collect()
     }
 
     /// The loss on held-out text, in the precision of the training.
-    pub(super) fn evaluate(&self) -> Evaluation {
-        let model = self.replicas.first.model.valid();
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Broken`] if it is not finite: the last update broke the model.
+    pub(super) fn evaluate(&self) -> Result<Evaluation, TrainError> {
+        let model = self.state().valid();
         let model = model.in_precision(self.config.train.precision);
-        self.validation.evaluate(&model, self.device)
+        let evaluation = self.validation.evaluate(&model, self.device);
+        match evaluation.loss {
+            loss if loss.is_finite() => Ok(evaluation),
+            loss => Err(self.broken(format!("the validation loss is {loss}"))),
+        }
     }
 
     pub(super) fn log_step(
         &mut self,
-        update: &Step,
+        figures: &Figures,
+        bits_per_byte: Option<f64>,
         tokens_per_second: f64,
         validate: bool,
     ) -> Result<Option<Evaluation>, TrainError> {
-        let evaluation = validate.then(|| self.evaluate());
-        let cost = Cost::of(&self.replicas.first.model);
+        let (evaluation, broken) = match validate.then(|| self.evaluate()) {
+            Some(Err(error)) => (None, Some(error)),
+            Some(Ok(evaluation)) => (Some(evaluation), None),
+            None => (None, None),
+        };
+        let cost = Cost::of(self.state().model());
         // The backward pass takes two products for each of the forward pass.
         let per_token =
             3.0 * cost.forward_flops_per_token + self.objective.footprint().flops_per_token;
         let flops = per_token * tokens_per_second;
         let record = Record {
-            step: self.step,
-            tokens: self.tokens,
-            loss: update.loss,
-            terms: update.terms.clone(),
-            bits_per_byte: update.bits_per_byte,
-            lr: update.lr,
-            grad_norm: update.grad_norm,
+            step: self.state().step(),
+            tokens: self.state().tokens(),
+            loss: figures.loss,
+            terms: figures.terms.clone(),
+            bits_per_byte,
+            lr: figures.lr,
+            grad_norm: figures.grad_norm,
             tokens_per_second,
             flops_utilisation: self.peak.map(|peak| flops / peak),
             evaluations: cost.total_evaluations(),
@@ -101,19 +105,19 @@ impl Trainer<'_> {
                 _ => BTreeMap::new(),
             },
         };
-        self.progress.record(&record);
         self.log.append(record)?;
-        if validate {
-            curve::draw(
-                &self.run.curve(),
-                &self.log.records,
-                self.baselines.unigram_loss,
-            )?;
+        self.observer.on(&Event::Logged {
+            records: &self.log.records,
+        });
+        // The step itself is logged, which may help to find out what broke the model.
+        if let Some(error) = broken {
+            return Err(error);
         }
         Ok(evaluation)
     }
 
     pub(super) fn sample(&mut self) -> Result<(), TrainError> {
+        let step = self.state().step();
         let tokenizer = &self.corpus.tokenizer;
         let end = tokenizer.document_end();
         let mut prompt = tokenizer.encode(&self.config.train.sample_prompt)?;
@@ -123,7 +127,7 @@ impl Trainer<'_> {
         }
         let sampling = Sampling {
             temperature: SAMPLE_TEMPERATURE,
-            seed: self.config.train.seed ^ self.step,
+            seed: self.config.train.seed ^ step,
             ..Sampling::default()
         };
         let request = Request {
@@ -133,7 +137,7 @@ impl Trainer<'_> {
             sliding: true,
             sampler: Sampler::new(&sampling),
         };
-        let model = self.replicas.first.model.valid();
+        let model = self.state().valid();
         let go_on = |_| ControlFlow::Continue(());
         let (sample, _) = generate(&model, request, Precision::F32, self.device, go_on)?;
         let text = format!(
@@ -141,15 +145,13 @@ impl Trainer<'_> {
             self.config.train.sample_prompt,
             tokenizer.decode(&sample.ids)?
         );
-        let entry = format!("--- step {}\n{}\n", self.step, text.trim_end());
-        self.progress.say(entry.trim_end());
+        let text = text.trim_end();
+        let entry = format!("--- step {step}\n{text}\n");
         let path = self.run.samples();
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
+        append_regular(&path)
+            .and_then(|mut file| file.write_all(entry.as_bytes()))
             .map_err(TrainError::io(&path))?;
-        file.write_all(entry.as_bytes())
-            .map_err(TrainError::io(&path))
+        self.observer.on(&Event::Sample { step, text });
+        Ok(())
     }
 }

@@ -1,17 +1,15 @@
 //! Going on from a checkpoint: which one, and whether this is still the same run.
 
-use std::fs::File;
-
 use burn::tensor::Device;
 use iiet_data::Corpus;
 
 use super::{Data, LastCheckpoint, Plan, Standing, Trainer};
 use crate::checkpoint::{self, Checkpoint, DataPosition, RandomState};
 use crate::config::differences;
-use crate::loss_scale::LossScale;
 use crate::optimizer::ModelAdamW;
 use crate::run_directory::Resume;
-use crate::{Difference, RunConfig, RunDirectory, TrainError};
+use crate::step::LossScale;
+use crate::{ClaimedRun, Difference, Event, Observer, RunConfig, RunDirectory, TrainError};
 
 /// A checkpoint that the configuration may go on from.
 pub(super) struct Found {
@@ -32,21 +30,21 @@ pub(super) fn find(
     config: &RunConfig,
     run: &RunDirectory,
     device: &Device,
+    observer: &mut dyn Observer,
 ) -> Result<Option<Found>, TrainError> {
     if !run.checkpoints().exists() {
-        return start_over(run);
+        return start_over(run, observer);
     }
     // What is half written takes room; that it cannot be removed is no reason not to go on.
     let _ = checkpoint::remove_leftovers(run);
     let (checkpoint, passed) = checkpoint::read_newest(run, device)?;
     for reason in &passed {
-        eprintln!("passed over {reason}");
+        observer.on(&Event::PassedOver { reason });
     }
     let Some(checkpoint) = checkpoint else {
-        return start_over(run);
+        return start_over(run, observer);
     };
-    let (step, path) = (checkpoint.state.step, &checkpoint.path);
-    eprintln!("resuming from {}, after step {step}", path.display());
+    let path = &checkpoint.path;
     let before = RunConfig::load(&path.join("config.toml"), &[])?;
     let found = differences(&before, config);
     if !found.refused.is_empty() {
@@ -55,10 +53,13 @@ pub(super) fn find(
             differences: found.refused,
         });
     }
-    for difference in found.allowed.iter().chain(&found.data) {
-        eprintln!("{difference}");
-    }
     refuse_impossible_steps(config, &checkpoint)?;
+    let changed = [found.allowed.as_slice(), &found.data].concat();
+    observer.on(&Event::Resuming {
+        checkpoint: path,
+        step: checkpoint.state.step,
+        changed: &changed,
+    });
     Ok(Some(Found {
         checkpoint,
         passed,
@@ -68,15 +69,17 @@ pub(super) fn find(
 }
 
 /// Without a checkpoint the run is resumed from its beginning, unless it has a result to lose.
-fn start_over(run: &RunDirectory) -> Result<Option<Found>, TrainError> {
+fn start_over(
+    run: &RunDirectory,
+    observer: &mut dyn Observer,
+) -> Result<Option<Found>, TrainError> {
     if run.model().exists() {
         return Err(TrainError::NothingToResume {
             path: run.checkpoints(),
             passed: Vec::new(),
         });
     }
-    let path = run.path().display();
-    eprintln!("{path}: stopped before its first checkpoint; starting from step 0");
+    observer.on(&Event::StartingOver { run });
     Ok(None)
 }
 
@@ -109,8 +112,7 @@ fn refuse_impossible_steps(config: &RunConfig, at: &Checkpoint) -> Result<(), Tr
 impl<'a> Trainer<'a> {
     pub(super) fn resume(
         plan: Plan<'a>,
-        run: RunDirectory,
-        lock: File,
+        run: ClaimedRun,
         corpus: Corpus,
         found: Found,
     ) -> Result<Self, TrainError> {
@@ -165,13 +167,16 @@ impl<'a> Trainer<'a> {
                 None => None,
             },
         };
-        let mut trainer = Self::assemble(plan, run, lock, data, standing)?;
+        let mut trainer = Self::assemble(plan, run, data, standing)?;
         trainer.run.log_resume(&Resume {
             step: state.step,
             passed_over: &found.passed,
             changed: &changed,
         })?;
         trainer.run.write_config(&trainer.config_text)?;
+        trainer
+            .retention
+            .enter(state.step, &path, state.validation_loss);
         trainer.checkpoint = Some(LastCheckpoint {
             step: state.step,
             path,

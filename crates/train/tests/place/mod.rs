@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use iiet_train::{Devices, NextToken, Record, RunConfig, RunOptions, Summary, TrainError, train};
+use iiet_train::{
+    ClaimedRun, Devices, NextToken, Record, RunConfig, RunOptions, Summary, TrainError, train,
+};
 use tempfile::TempDir;
 
 pub static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -103,14 +105,18 @@ impl Place {
         interrupt: &AtomicBool,
     ) -> Result<Summary, TrainError> {
         let options = RunOptions {
-            run: Some(self.path(name)),
-            name: name.into(),
-            resume,
+            run: match resume {
+                true => ClaimedRun::existing(Some(&self.path(name)), "")?,
+                false => ClaimedRun::new(Some(&self.path(name)), "")?,
+            },
+            revision: None,
             on_host: true,
             objective: &NextToken,
             interrupt,
+            progress: &(),
+            observer: &mut (),
         };
-        train(&self.config(sets)?, &options, devices)
+        train(&self.config(sets)?, options, devices)
     }
 
     pub fn records(&self, name: &str) -> Vec<Record> {

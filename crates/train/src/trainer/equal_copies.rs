@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::non_finite::{config, replica_bits, trainer};
+use super::non_finite::{config, copy_bits, trainer};
 use super::*;
 use crate::AllReduce;
 
@@ -25,23 +25,20 @@ fn they_stay_equal_to_the_last_bit() {
     let others = vec![Device::default()];
     let devices = Devices::several(Device::default(), others, Shared);
     let mut trainer = trainer(&config, &devices);
-    let before = replica_bits(&trainer.replicas.first);
+    let before = trainer.state().all().map(copy_bits).next().unwrap();
     for step in 0..3 {
         trainer.take_step().unwrap();
-        let bits: Vec<_> = trainer.replicas.all().map(replica_bits).collect();
+        let bits: Vec<_> = trainer.state().all().map(copy_bits).collect();
         assert_eq!(bits.len(), 2);
         assert!(bits[0] == bits[1], "after {step} more steps");
         assert!(bits[0] != before);
     }
     // And where one takes over the others' part, as it does when a run is resumed.
     let alone = Devices::one(Device::default());
-    let (first, objective) = (&trainer.replicas.first, &crate::NextToken);
-    let model = first.model.valid();
-    let moved = Replicas::new(
-        &model,
-        first.optimizer.on(devices.first()),
-        objective,
-        &alone,
-    );
-    assert!(replica_bits(&moved.first) == replica_bits(first));
+    let state = trainer.state();
+    let optimizer = state.optimizer().on(devices.first());
+    let stepper = Stepper::new(&crate::NextToken, &config.train, &alone);
+    let moved = stepper.start(&state.valid(), optimizer);
+    let bits = |state: &TrainState| state.all().map(copy_bits).next().unwrap();
+    assert!(bits(&moved) == bits(state));
 }

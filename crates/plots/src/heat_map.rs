@@ -1,13 +1,12 @@
 //! The influence table as a picture: layers down, corrections across, darker for more.
 
-use std::io::Write;
 use std::path::Path;
 
-use iiet_files::write_file;
+use iiet_distill::Influence;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::{DistillError, Influence};
+use crate::{Drawn, PlotError, save};
 
 const CELL: (u32, u32) = (120, 26);
 const MARGINS: (u32, u32) = (80, 90);
@@ -17,20 +16,12 @@ const MARGINS: (u32, u32) = (80, 90);
 ///
 /// # Errors
 ///
-/// [`DistillError::Drawing`] if the file cannot be written.
-pub fn draw_heat_map(path: &Path, influence: &Influence) -> Result<(), DistillError> {
-    let failed = |reason: String| DistillError::Drawing {
-        path: path.to_owned(),
-        reason,
-    };
-    let mut svg = String::new();
-    render(&mut svg, influence).map_err(|error| failed(error.to_string()))?;
-    write_file(path, |file| file.write_all(svg.as_bytes()))
-        .map_err(|error| failed(error.to_string()))?;
-    Ok(())
+/// [`PlotError`] if the file cannot be drawn or written.
+pub fn draw_heat_map(path: &Path, influence: &Influence) -> Result<(), PlotError> {
+    save(path, |svg| render(svg, influence))
 }
 
-fn render(svg: &mut String, table: &Influence) -> Result<(), Box<dyn std::error::Error>> {
+fn render(svg: &mut String, table: &Influence) -> Drawn {
     let layers = table.influence.len();
     let r = table.influence.iter().map(Vec::len).max().unwrap_or(0);
     let size = (

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use iiet_train::{CROSS_ENTROPY, Record};
 use plotters::prelude::*;
 
-use crate::{CROSS_ENTROPY, Record, TrainError};
+use crate::{Drawn, PlotError, save};
 
 const SIZE: (u32, u32) = (960, 540);
 /// The height of the panel of a further term.
@@ -15,22 +16,23 @@ const VALIDATION: RGBColor = RGBColor(200, 60, 40);
 const OTHER: RGBColor = RGBColor(40, 140, 80);
 const REFERENCE: RGBColor = RGBColor(110, 110, 110);
 
-/// Draws the curves of a log; `unigram` is the best loss without context, in nats per token.
-pub(crate) fn draw(path: &Path, records: &[Record], unigram: f64) -> Result<(), TrainError> {
-    let mut svg = String::new();
-    render(&mut svg, records, unigram).map_err(|error| TrainError::Curve {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
-    std::fs::write(path, svg).map_err(TrainError::io(path))
+/// Draws the curves of a log.
+///
+/// `unigram` is the best loss without context, in nats per token. Values that are not finite are left
+/// out.
+///
+/// # Errors
+///
+/// [`PlotError`] if the file cannot be drawn or written.
+pub fn draw_curve(path: &Path, records: &[Record], unigram: f64) -> Result<(), PlotError> {
+    save(path, |svg| render(svg, records, unigram))
 }
 
-type DrawResult = Result<(), Box<dyn std::error::Error>>;
-
-fn render(svg: &mut String, records: &[Record], unigram: f64) -> DrawResult {
+fn render(svg: &mut String, records: &[Record], unigram: f64) -> Drawn {
     let curve = |of: &dyn Fn(&Record) -> Option<f64>| -> Vec<(f64, f64)> {
         let points = records.iter().map(|r| Some((r.step as f64, of(r)?)));
-        points.flatten().collect()
+        // A point that is infinitely far away would make the axes endless.
+        points.flatten().filter(|(_, y)| y.is_finite()).collect()
     };
     let last = records.last().map_or(1, |r| r.step.max(1)) as f64;
     // What validation measures too; a loss of several terms is not drawn, they are.
@@ -46,7 +48,10 @@ fn render(svg: &mut String, records: &[Record], unigram: f64) -> DrawResult {
             ..Curve::new("validation", VALIDATION)
         },
         Curve {
-            points: vec![(0.0, unigram), (last, unigram)],
+            points: match unigram.is_finite() {
+                true => vec![(0.0, unigram), (last, unigram)],
+                false => Vec::new(),
+            },
             dashed: true,
             ..Curve::new("unigram entropy of the validation text", REFERENCE)
         },
@@ -105,7 +110,7 @@ fn panel(
     caption: &str,
     curves: &[Curve],
     last: f64,
-) -> DrawResult {
+) -> Drawn {
     let values = || curves.iter().flat_map(|c| &c.points).map(|(_, y)| *y);
     let highest = values().reduce(f64::max).unwrap_or(1.0);
     let lowest = values().reduce(f64::min).unwrap_or(0.0);
@@ -162,7 +167,7 @@ mod tests {
             tokens: 0,
             loss,
             terms: Default::default(),
-            bits_per_byte: 0.0,
+            bits_per_byte: Some(0.0),
             lr: 0.0,
             grad_norm: 0.0,
             tokens_per_second: 0.0,
@@ -198,6 +203,16 @@ mod tests {
         assert!(svg.contains("divergence") && !svg.contains("cross entropy"));
         // The axes end near the terms and the unigram entropy.
         assert!(svg.contains("6.0") && svg.contains("0.500") && !svg.contains("1000000"));
+    }
+
+    #[test]
+    fn leaves_out_values_that_are_not_finite() {
+        for value in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+            let records = [record(1, 8.0), record(10, value), record(20, 5.0)];
+            let mut svg = String::new();
+            render(&mut svg, &records, value).unwrap();
+            assert!(svg.len() < 20_000, "{}", svg.len());
+        }
     }
 
     #[test]

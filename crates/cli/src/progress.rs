@@ -1,0 +1,265 @@
+//! Progress on standard error: bars on a terminal, plain lines elsewhere.
+//!
+//! Nothing here can fail: a note that cannot be written is dropped.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use iiet_ode::Options;
+use iiet_plots::draw_curve;
+use iiet_train::{Event, Observer, Record, RunDirectory, SourceUse, Started};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::print::errln;
+use crate::signals;
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("invariant: the templates here are valid")
+}
+
+/// Shows the preparation of a corpus.
+#[derive(Debug, Default)]
+pub(crate) struct DataProgress {
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl DataProgress {
+    fn with_bar(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
+        // A panic elsewhere leaves nothing here that could not be drawn.
+        act(&mut self
+            .bar
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+}
+
+impl iiet_data::Progress for DataProgress {
+    fn stage(&self, name: &str, total_bytes: Option<u64>) {
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let bar = match total_bytes {
+            Some(total) => ProgressBar::new(total).with_style(style(
+                "{prefix:>24} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            )),
+            None => ProgressBar::new_spinner().with_style(style("{prefix:>24} {spinner} {bytes}")),
+        };
+        bar.set_prefix(name.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        self.with_bar(|slot| *slot = Some(bar));
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.with_bar(|slot| {
+            if let Some(bar) = slot {
+                bar.inc(bytes);
+            }
+        });
+    }
+
+    fn done(&self, summary: &str) {
+        self.with_bar(|slot| {
+            if let Some(bar) = slot.take() {
+                bar.finish_and_clear();
+            }
+        });
+        errln!("{summary}");
+    }
+}
+
+/// Shows a run, and draws its curves.
+pub(crate) struct RunProgress {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    run: Option<Run>,
+}
+
+/// What is known of it since it started.
+struct Run {
+    directory: RunDirectory,
+    /// Steps taken before.
+    first: u64,
+    steps: u64,
+    unigram: f64,
+}
+
+impl RunProgress {
+    pub(crate) fn new() -> Self {
+        Self {
+            bar: None,
+            started: Instant::now(),
+            run: None,
+        }
+    }
+
+    fn start(&mut self, started: &Started<'_>) {
+        self.started = Instant::now();
+        self.run = Some(Run {
+            directory: started.run.clone(),
+            first: started.step,
+            steps: started.steps,
+            unigram: started.baselines.unigram_loss,
+        });
+        self.bar = std::io::stderr().is_terminal().then(|| {
+            let template = "{wide_bar} {pos}/{len} {msg} {elapsed} + {eta}";
+            let bar = ProgressBar::new(started.steps).with_style(style(template));
+            bar.set_position(started.step);
+            bar.reset_eta();
+            bar
+        });
+        self.say(format_args!(
+            "{}, {} parameters, {} evaluations per token; {} steps of {} tokens, {}; into {}",
+            started.model.solver.name(),
+            started.parameters,
+            started.evaluations,
+            started.steps,
+            started.tokens_per_step,
+            sources(&started.sources),
+            started.run.path().display(),
+        ));
+        if let Some(peak) = started.peak {
+            self.say(format_args!(
+                "large matrix products reach {:.0} GFLOP/s here; shares below are of that",
+                peak / 1e9
+            ));
+        }
+    }
+
+    /// A step was logged.
+    fn logged(&self, records: &[Record]) {
+        let (Some(run), Some(record)) = (&self.run, records.last()) else {
+            return;
+        };
+        if record.validation_loss.is_some() {
+            self.draw(records);
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!(
+                "loss {:.3}, {:.0} tokens/s",
+                record.loss, record.tokens_per_second
+            ));
+        }
+        let validation = match (record.validation_loss, record.validation_bits_per_byte) {
+            (Some(loss), Some(bits)) => format!(", validation {loss:.3} = {bits:.3} bits/byte"),
+            (Some(loss), None) => format!(", validation {loss:.3}"),
+            _ => String::new(),
+        };
+        // On a terminal the bar says the rest.
+        if self.bar.is_some() && validation.is_empty() {
+            return;
+        }
+        let share = record.flops_utilisation.map_or_else(String::new, |share| {
+            format!(" at {:.0} % of peak", 100.0 * share)
+        });
+        let done = (record.step - run.first).max(1);
+        let left = self.started.elapsed().as_secs_f64() / done as f64
+            * (run.steps.saturating_sub(record.step)) as f64;
+        let terms = record.terms.iter();
+        let terms: Vec<String> = terms
+            .map(|(name, nats)| format!("{} {nats:.3}", name.replace('_', " ")))
+            .collect();
+        let terms = match (terms.is_empty(), record.bits_per_byte) {
+            (true, Some(bits)) => format!(" = {bits:.3} bits/byte"),
+            (true, None) => String::new(),
+            (false, Some(bits)) => format!(" ({}); {bits:.3} bits/byte", terms.join(", ")),
+            (false, None) => format!(" ({})", terms.join(", ")),
+        };
+        self.say(format_args!(
+            "step {}/{}: loss {:.3}{terms}{validation}, {:.0} tokens/s{share}, {left:.0} s left",
+            record.step, run.steps, record.loss, record.tokens_per_second,
+        ));
+    }
+
+    /// Draws the curves. A picture is not worth ending a run for.
+    fn draw(&self, records: &[Record]) {
+        if let Some(run) = &self.run
+            && let Err(error) = draw_curve(&run.directory.curve(), records, run.unigram)
+        {
+            self.say(format_args!("the curves could not be drawn: {error}"));
+        }
+    }
+
+    /// A line of its own.
+    fn say(&self, line: fmt::Arguments<'_>) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| errln!("{line}")),
+            None => errln!("{line}"),
+        }
+    }
+}
+
+impl Observer for RunProgress {
+    fn on(&mut self, event: &Event<'_>) {
+        match event {
+            Event::PassedOver { reason } => self.say(format_args!("passed over {reason}")),
+            Event::StartingOver { run } => self.say(format_args!(
+                "{}: stopped before its first checkpoint; starting from step 0",
+                run.path().display()
+            )),
+            Event::Resuming {
+                checkpoint,
+                step,
+                changed,
+            } => {
+                let checkpoint = checkpoint.display();
+                self.say(format_args!(
+                    "resuming from {checkpoint}, after step {step}"
+                ));
+                for difference in *changed {
+                    self.say(format_args!("{difference}"));
+                }
+            }
+            Event::MetricsKeptAside { kept, reason } => self.say(format_args!(
+                "metrics.jsonl: {reason}; the file is kept as {}, and a new one goes on with what \
+                 could be read of it",
+                kept.display()
+            )),
+            Event::Started(started) => {
+                self.start(started);
+                signals::training(true);
+            }
+            Event::Stage { step, model } => self.say(format_args!(
+                "step {step}: switching to {}",
+                model.solver.name()
+            )),
+            Event::Step { .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.inc(1);
+                }
+            }
+            Event::Logged { records } => self.logged(records),
+            Event::Sample { step, text } => self.say(format_args!("--- step {step}\n{text}")),
+            Event::Ended { records } => {
+                signals::training(false);
+                self.draw(records);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for RunProgress {
+    fn drop(&mut self) {
+        signals::training(false);
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How often each source is seen.
+fn sources(sources: &[SourceUse]) -> String {
+    let lines = sources.iter().map(|source| match sources.len() {
+        1 => format!("{:.2} epochs of {} tokens", source.epochs, source.tokens),
+        _ => format!(
+            "{:.1} % {} ({:.2} epochs of {} tokens)",
+            100.0 * source.share,
+            source.name,
+            source.epochs,
+            source.tokens
+        ),
+    });
+    lines.collect::<Vec<_>>().join(", ")
+}

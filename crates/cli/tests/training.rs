@@ -1,0 +1,186 @@
+//! Training as its user meets it: signals, streams that cannot be written, directories that are taken.
+#![cfg(unix)]
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+/// A folder with a text and a configuration.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        let lines = (0..400).map(|i| format!("{i} and {i} make {}.\n", 2 * i));
+        fs::write(place.path("text.txt"), lines.collect::<String>()).unwrap();
+        let text = "[model]\nd_model = 16\nd_ff = 32\nn_layers = 2\nn_heads = 2\nseq_len = 16\n\
+                    solver = 'explicit_euler'\n[data]\nsource = 'text.txt'\nvocab_size = 300\n\
+                    [train]\nsteps = 8\nbatch = 4\nlr = 1e-2\nlog_every = 1\neval_every = 4\n";
+        fs::write(place.path("small.toml"), text).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn train(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iiet"));
+        command
+            .args(["train", "--config", "small.toml"])
+            .args(more)
+            .current_dir(self.0.path());
+        command
+    }
+
+    fn run(&self, more: &[&str]) -> Output {
+        self.train(more).output().unwrap()
+    }
+
+    fn losses(&self, run: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
+        let records = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        records.map(|record| record["loss"].to_string()).collect()
+    }
+
+    /// A run of many steps, after its first.
+    fn running(&self, run: &str) -> Child {
+        let mut child = self
+            .train(&["--run", run, "--set", "train.steps=1000000"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.starts_with("step ") {
+            line.clear();
+            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the run ended");
+        }
+        // Read on, so that the pipe does not fill.
+        std::thread::spawn(move || io::copy(&mut lines, &mut io::sink()));
+        child
+    }
+}
+
+fn send(signal: &str, child: &Child) {
+    let kill = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+}
+
+#[test]
+fn a_signal_leaves_a_checkpoint_and_its_number_in_the_exit_code() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129), ("-USR1", 138)] {
+        let place = Place::new();
+        let child = place.running("run");
+        send(signal, &child);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{signal}");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let steps = place.losses("run").len();
+        let expected = format!(
+            "stopped after step {steps} of 1000000, with the checkpoint run/checkpoints/step-{steps}"
+        );
+        assert!(said.contains(&expected), "{said}");
+        assert!(
+            place
+                .path(&format!("run/checkpoints/step-{steps}/state.json"))
+                .exists()
+        );
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let place = Place::new();
+    let child = place.running("run");
+    // A stopped process receives both when it goes on, before it can end a step.
+    for signal in ["-STOP", "-TERM", "-INT", "-CONT"] {
+        send(signal, &child);
+    }
+    let status = child.wait_with_output().unwrap().status;
+    assert!(
+        matches!(status.code(), Some(130 | 143)) && status.signal().is_none(),
+        "{status}"
+    );
+}
+
+#[test]
+fn notes_that_cannot_be_written_end_no_training() {
+    let place = Place::new();
+    assert!(place.run(&["--run", "whole"]).status.success());
+    let whole = place.losses("whole");
+    assert_eq!(whole.len(), 8);
+
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (reader, closed) = io::pipe().unwrap();
+    drop(reader);
+    for (name, stderr) in [("full", Stdio::from(full)), ("closed", closed.into())] {
+        let output = place.train(&["--run", name]).stderr(stderr).output();
+        assert!(output.unwrap().status.success(), "{name}");
+        assert_eq!(place.losses(name), whole, "{name}");
+        assert!(place.path(name).join("model/model.safetensors").exists());
+    }
+}
+
+#[test]
+fn a_run_draws_its_curves() {
+    let place = Place::new();
+    assert!(place.run(&["--run", "run"]).status.success());
+    let svg = fs::read_to_string(place.path("run/loss.svg")).unwrap();
+    assert!(svg.contains("validation") && svg.trim_end().ends_with("</svg>"));
+}
+
+#[test]
+fn a_directory_that_is_taken_is_refused_and_left_alone() {
+    let place = Place::new();
+    assert!(place.run(&["--run", "run"]).status.success());
+    let model = fs::read(place.path("run/model/model.safetensors")).unwrap();
+    fs::remove_file(place.path("run/config.toml")).unwrap();
+    let output = place.run(&["--run", "run", "--set", "train.seed=1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("there is a run already"), "{said}");
+    assert_eq!(
+        fs::read(place.path("run/model/model.safetensors")).unwrap(),
+        model
+    );
+
+    fs::create_dir(place.path("thesis")).unwrap();
+    fs::write(place.path("thesis/chapter.tex"), "text").unwrap();
+    let output = place.run(&["--run", "thesis"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("holds chapter.tex"), "{said}");
+    assert_eq!(fs::read_dir(place.path("thesis")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_link_in_the_place_of_a_log_is_not_followed() {
+    let place = Place::new();
+    assert!(place.run(&["--run", "run"]).status.success());
+    let samples = place.path("run/samples.txt");
+    fs::write(place.path("mine"), "mine").unwrap();
+    std::os::unix::fs::symlink(place.path("mine"), samples).unwrap();
+    let more = [
+        "--resume",
+        "--run",
+        "run",
+        "--set",
+        "train.steps=9",
+        "--set",
+        "train.sample_every=1",
+    ];
+    let output = place.run(&more);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("is a symbolic link; allowed: a regular file"),
+        "{said}"
+    );
+    assert_eq!(fs::read(place.path("mine")).unwrap(), b"mine");
+}

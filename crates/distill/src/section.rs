@@ -1,0 +1,145 @@
+//! `[distill]`: the teacher, and how its terms enter the loss.
+
+use std::path::{Path, PathBuf};
+
+use iiet_model::ModelConfig;
+use iiet_train::{ModelSection, RunConfig, TrainError};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::DistillError;
+
+/// `[distill]`: `loss = a CE + b T^2 KL(teacher || student) + gamma SmoothL1`, each per token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DistillSection {
+    /// The teacher's model directory.
+    pub teacher: PathBuf,
+    /// blake3 of its configuration and weights, in hexadecimal: a resumed run has the same teacher.
+    pub teacher_hash: String,
+    /// `a`, the weight of the cross-entropy with the text.
+    #[serde(default = "one")]
+    pub cross_entropy: f64,
+    /// `b`, the weight of the divergence from the teacher.
+    #[serde(default = "one")]
+    pub divergence: f64,
+    /// `T`, which softens both distributions in the divergence.
+    #[serde(default = "one")]
+    pub temperature: f64,
+    /// `gamma`, the weight of the distance between the layers' outputs; 5 in the paper where it is
+    /// used.
+    #[serde(default)]
+    pub smooth_l1: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl DistillSection {
+    /// What the section is called.
+    pub const NAME: &'static str = "distill";
+
+    /// The section of a configuration; none if it asks for no teacher.
+    ///
+    /// # Errors
+    ///
+    /// [`DistillError::Train`] for a section of another objective,
+    /// [`DistillError::Section`] for a key or a value that it cannot have.
+    pub fn of(config: &RunConfig) -> Result<Option<Self>, DistillError> {
+        let Some((_, table)) = config.objective_section(&[Self::NAME])? else {
+            return Ok(None);
+        };
+        let section: Result<Self, _> = Value::Table(table.clone()).try_into();
+        let section = section.map_err(|error| DistillError::Section {
+            reason: error.message().to_owned(),
+        })?;
+        section.validate()?;
+        Ok(Some(section))
+    }
+
+    /// All keys with their values.
+    pub(crate) fn table(&self) -> Table {
+        Table::try_from(self).expect("invariant: the section serialises as TOML")
+    }
+
+    /// A student keeps the solver of its teacher.
+    pub(crate) fn refuse_stages(config: &RunConfig) -> Result<(), TrainError> {
+        match config.train.stages.first() {
+            None => Ok(()),
+            Some(stage) => Err(TrainError::Value {
+                key: "train.stages",
+                found: format!("a list that begins with {}", stage.solver),
+                allowed: "a student keeps the solver it has; allowed: none".into(),
+            }),
+        }
+    }
+
+    fn validate(&self) -> Result<(), TrainError> {
+        let refuse = |key, found: f64, allowed: &str| {
+            Err(TrainError::Value {
+                key,
+                found: found.to_string(),
+                allowed: allowed.to_owned(),
+            })
+        };
+        for (key, value) in [
+            ("distill.cross_entropy", self.cross_entropy),
+            ("distill.divergence", self.divergence),
+            ("distill.smooth_l1", self.smooth_l1),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return refuse(key, value, "allowed: finite, 0 or above");
+            }
+        }
+        // The hidden states' term is what the backward pass starts from.
+        if self.cross_entropy + self.divergence == 0.0 {
+            let allowed = "allowed: above 0, unless distill.divergence is";
+            return refuse("distill.cross_entropy", self.cross_entropy, allowed);
+        }
+        if !(0.01..=100.0).contains(&self.temperature) {
+            let allowed = "allowed: 0.01 to 100";
+            return refuse("distill.temperature", self.temperature, allowed);
+        }
+        Ok(())
+    }
+}
+
+/// The configuration of a student: a file without `[model]`, without `train.init` and without the
+/// teacher. Its sizes are the teacher's, its weights start as the teacher's, its schedule is still to be
+/// chosen.
+///
+/// # Errors
+///
+/// [`DistillError::Train`] if the file cannot be read, or if it or one of the assignments of `sets`
+/// decides on what the teacher does; [`DistillError::Section`].
+pub fn load_student(
+    path: &Path,
+    model: &ModelConfig,
+    (teacher, teacher_hash): (&Path, &str),
+    sets: &[String],
+) -> Result<RunConfig, DistillError> {
+    let section = Value::try_from(ModelSection::of(model));
+    let section = section.expect("invariant: the section serialises as TOML");
+    let teacher = Value::String(teacher.display().to_string());
+    let table = |entries: &[(&str, Value)]| {
+        let entries = entries.iter().cloned();
+        Value::Table(
+            entries
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        )
+    };
+    let given = Table::from_iter([
+        ("model".to_owned(), section),
+        ("train".to_owned(), table(&[("init", teacher.clone())])),
+        (
+            DistillSection::NAME.to_owned(),
+            table(&[("teacher", teacher), ("teacher_hash", teacher_hash.into())]),
+        ),
+    ]);
+    let config = RunConfig::load_given(path, &given, "the teacher", sets)?;
+    DistillSection::of(&config)?;
+    DistillSection::refuse_stages(&config)?;
+    Ok(config)
+}

@@ -1,0 +1,201 @@
+//! The right to work on a run: one process at a time, and a new run only where there is none.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use iiet_files::FileLock;
+
+use super::{PARTS, RunDirectory, candidates};
+use crate::TrainError;
+
+/// For so long another process is given the chance to be gone.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+
+const LOCK: &str = ".lock";
+
+/// A run directory that no other process works on as long as this lives.
+///
+/// One that was claimed for a new run and never written to is removed again on drop, if claiming
+/// created it.
+#[derive(Debug)]
+pub struct ClaimedRun {
+    run: RunDirectory,
+    /// `None` only while it is dropped.
+    lock: Option<FileLock>,
+    is_new: bool,
+    created: bool,
+}
+
+impl ClaimedRun {
+    /// A directory for a new run: the one given, which must be new or empty, or the first of
+    /// `runs/NAME`, `runs/NAME-2`, .. that is.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::RunExists`] where any part of a run lies, [`TrainError::Occupied`] where
+    /// something else does, [`TrainError::RunBusy`].
+    pub fn new(given: Option<&Path>, name: &str) -> Result<Self, TrainError> {
+        if let Some(path) = given {
+            return Self::claim_new(path.to_owned());
+        }
+        for path in candidates(name) {
+            match Self::claim_new(path) {
+                Err(
+                    TrainError::RunExists { .. }
+                    | TrainError::Occupied { .. }
+                    | TrainError::RunBusy { .. },
+                ) => {}
+                claimed => return claimed,
+            }
+        }
+        unreachable!("invariant: the candidates are endless")
+    }
+
+    /// A run to go on with: see [`RunDirectory::existing`].
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NoRun`], [`TrainError::RunBusy`].
+    pub fn existing(given: Option<&Path>, name: &str) -> Result<Self, TrainError> {
+        let run = RunDirectory::existing(given, name)?;
+        Ok(Self {
+            lock: Some(lock(&run)?),
+            run,
+            is_new: false,
+            created: false,
+        })
+    }
+
+    fn claim_new(path: PathBuf) -> Result<Self, TrainError> {
+        let run = RunDirectory { path };
+        refuse_contents(&run)?;
+        let created = !run.path.exists();
+        fs::create_dir_all(&run.path).map_err(TrainError::io(&run.path))?;
+        let claimed = Self {
+            lock: Some(lock(&run)?),
+            run,
+            is_new: true,
+            created,
+        };
+        // Another process may have had the lock, begun a run and ended meanwhile.
+        refuse_contents(&claimed.run)?;
+        Ok(claimed)
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &RunDirectory {
+        &self.run
+    }
+
+    /// Whether a run is to begin here.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+}
+
+impl Drop for ClaimedRun {
+    fn drop(&mut self) {
+        if self.is_new && self.created && contents(&self.run).is_ok_and(|names| names.is_empty()) {
+            // Whatever fails here leaves an empty directory, which the next run may take.
+            let _ = self.lock.take().map(FileLock::remove);
+            let _ = fs::remove_dir(&self.run.path);
+        }
+    }
+}
+
+fn lock(run: &RunDirectory) -> Result<FileLock, TrainError> {
+    let path = run.path.join(LOCK);
+    // A process that was killed, or one that forks just now, may hold it a moment longer.
+    for _ in 0..TRIES {
+        match FileLock::try_acquire(&path).map_err(TrainError::io(&path))? {
+            Some(lock) => return Ok(lock),
+            None => sleep(PAUSE),
+        }
+    }
+    Err(TrainError::RunBusy {
+        path: run.path.clone(),
+    })
+}
+
+/// Refuses a directory that holds anything: a new run must not replace what it does not know.
+fn refuse_contents(run: &RunDirectory) -> Result<(), TrainError> {
+    let found = contents(run)?;
+    let path = || run.path.clone();
+    if found.iter().any(|name| PARTS.contains(&name.as_str())) {
+        return Err(TrainError::RunExists { path: path() });
+    }
+    match found.first() {
+        None => Ok(()),
+        Some(first) => Err(TrainError::Occupied {
+            path: path(),
+            found: match found.len() {
+                1 => first.clone(),
+                all => format!("{first} and {} more", all - 1),
+            },
+        }),
+    }
+}
+
+/// What lies in a run directory besides the lock, sorted; nothing if there is no such directory.
+fn contents(run: &RunDirectory) -> Result<Vec<String>, TrainError> {
+    let entries = match fs::read_dir(&run.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(TrainError::io(&run.path))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(TrainError::io(&run.path))?.file_name();
+        names.push(name.to_string_lossy().into_owned());
+    }
+    names.retain(|name| name != LOCK);
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_any_part_of_a_run_or_other_files_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for part in PARTS {
+            let path = folder.path().join(format!("with-{part}"));
+            fs::create_dir_all(path.join(part)).unwrap();
+            let error = ClaimedRun::new(Some(&path), "").unwrap_err();
+            assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
+        }
+        let path = folder.path().join("thesis");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("chapter.tex"), "text").unwrap();
+        fs::write(path.join("notes"), "text").unwrap();
+        let error = ClaimedRun::new(Some(&path), "").unwrap_err();
+        assert!(matches!(error, TrainError::Occupied { .. }), "{error}");
+        assert!(
+            error.to_string().contains("chapter.tex and 1 more"),
+            "{error}"
+        );
+        assert!(!path.join(LOCK).exists());
+    }
+
+    #[test]
+    fn one_claim_at_a_time_and_no_trace_of_one_that_was_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let claimed = ClaimedRun::new(Some(&path), "").unwrap();
+        let error = ClaimedRun::new(Some(&path), "").unwrap_err();
+        assert!(matches!(error, TrainError::RunBusy { .. }), "{error}");
+        drop(claimed);
+        assert!(!path.exists());
+
+        // A directory that was there before stays.
+        fs::create_dir(&path).unwrap();
+        drop(ClaimedRun::new(Some(&path), "").unwrap());
+        assert!(path.exists());
+        drop(ClaimedRun::new(Some(&path), "").unwrap());
+    }
+}

@@ -1,0 +1,280 @@
+//! One update: a pure function from a state and the batches of a step to the next state.
+//!
+//! ```text
+//! g = sum over micro-batches of d loss / d parameters,   tokens = the targets in all of them
+//! parameters = AdamW( parameters, g / tokens * min(1, clip / |g / tokens|), lr(step) )
+//! ```
+//!
+//! A micro-batch's loss is a sum over its tokens. In half precision the gradients are those of a
+//! rounded copy, applied to the f32 weights; in f16 the loss is scaled. [`train`](crate::train), the
+//! conformance checks and the benchmarks all take their steps here.
+
+mod copies;
+mod loss_scale;
+mod state;
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use iiet_data::{Batch, DataError};
+use iiet_model::{LanguageModel, ModelConfig, Precision};
+
+use self::copies::{Losses, Worker, on_each};
+pub(crate) use self::loss_scale::LossScale;
+pub use self::state::TrainState;
+use crate::gradients::AccumulatedGradients;
+use crate::optimizer::ModelAdamW;
+use crate::{Devices, LearningRate, Recompute, TrainError, TrainSection, TrainingObjective};
+
+/// The micro-batches of one step; drawn one at a time, so that one a device is in memory.
+pub trait MicroBatches: Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// The one at an index below [`count`](Self::count); the same whenever it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError`] if it cannot be read.
+    fn get(&self, at: usize) -> Result<Batch, DataError>;
+}
+
+impl MicroBatches for [Batch] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn get(&self, at: usize) -> Result<Batch, DataError> {
+        Ok(self[at].clone())
+    }
+}
+
+/// How passes through the model are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Passes {
+    /// Of the copy of the model that is differentiated.
+    pub precision: Precision,
+    /// What the backward pass computes again.
+    pub recompute: Recompute,
+}
+
+/// What an update measured.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Figures {
+    /// What is minimised, before the update: nats per token.
+    pub loss: f64,
+    /// Its terms by name, likewise, if it has several.
+    pub terms: BTreeMap<String, f64>,
+    /// The update's learning rate.
+    pub lr: f64,
+    /// Global norm of the gradient per token, before clipping.
+    pub grad_norm: f64,
+    /// Targets in the step.
+    pub tokens: u64,
+}
+
+/// Takes steps: what is minimised, how, and on which devices.
+#[derive(Debug)]
+pub struct Stepper<'a> {
+    workers: Vec<Worker>,
+    devices: &'a Devices,
+    passes: Passes,
+    /// The largest gradient norm; 0 for none.
+    clip: f64,
+    schedule: LearningRate,
+}
+
+/// A step that was not taken: the state is as before.
+#[derive(Debug)]
+pub struct NotTaken {
+    /// As before.
+    pub state: Box<TrainState>,
+    /// Why.
+    pub reason: StepError,
+}
+
+/// Why a step was not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// A batch that cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Batches without a target that counts, so that there is no mean loss.
+    #[error("none of its targets counts")]
+    NoTargets,
+    /// A loss or a gradient that is not finite.
+    #[error("the {what} is {value}")]
+    NonFinite {
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+}
+
+/// Sums over the micro-batches of a step.
+struct Sums {
+    /// The same on every device.
+    gradients: Vec<AccumulatedGradients>,
+    /// Of the gradients.
+    norm: f64,
+    losses: Losses,
+}
+
+impl<'a> Stepper<'a> {
+    /// Steps towards an objective, as a configuration says.
+    pub fn new(
+        objective: &dyn TrainingObjective,
+        train: &TrainSection,
+        devices: &'a Devices,
+    ) -> Self {
+        Self {
+            workers: devices
+                .all()
+                .map(|device| Worker {
+                    device: device.clone(),
+                    objective: objective.on(device),
+                })
+                .collect(),
+            devices,
+            passes: Passes {
+                precision: train.precision,
+                recompute: train.recompute,
+            },
+            clip: train.clip,
+            schedule: LearningRate::new(train),
+        }
+    }
+
+    /// The state before the first step, from a model and an optimizer that lie on the first device,
+    /// the model free of autodiff.
+    pub fn start(&self, model: &LanguageModel, optimizer: ModelAdamW) -> TrainState {
+        TrainState {
+            copies: copies::copies(model, optimizer, self.devices),
+            step: 0,
+            tokens: 0,
+            loss_scale: LossScale::of(self.passes.precision),
+        }
+    }
+
+    /// Takes a step.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTaken`] with the state as it was, if a batch cannot be read, or if the loss or its
+    /// gradient is not finite.
+    pub fn step<M: MicroBatches + ?Sized>(
+        &mut self,
+        mut state: TrainState,
+        batches: &M,
+    ) -> Result<(TrainState, Figures), Box<NotTaken>> {
+        let sums = loop {
+            let reason = match self.sums(&mut state, batches) {
+                Ok(sums) => match sums.non_finite() {
+                    None if sums.losses.tokens == 0 => StepError::NoTargets,
+                    None => break sums,
+                    Some(_) if state.loss_scale.as_mut().is_some_and(LossScale::retreat) => {
+                        continue;
+                    }
+                    Some((what, value)) => StepError::NonFinite { what, value },
+                },
+                Err(error) => StepError::Data(error),
+            };
+            let state = Box::new(state);
+            return Err(Box::new(NotTaken { state, reason }));
+        };
+        if let Some(scale) = &mut state.loss_scale {
+            scale.held();
+        }
+        let Losses {
+            nats,
+            terms,
+            tokens,
+        } = sums.losses;
+        let of_token = |sum: f64| sum / tokens as f64;
+        let (loss, grad_norm) = (of_token(nats), of_token(sums.norm));
+        let clip = match self.clip {
+            0.0 => 1.0,
+            limit => (limit / grad_norm).min(1.0),
+        };
+        let lr = self.schedule.at(state.step + 1);
+        let inputs = state.copies.into_iter().zip(sums.gradients).collect();
+        let copies = on_each(&mut self.workers, inputs, |_, (copy, gradients)| {
+            copy.updated(gradients, of_token(clip), lr)
+        });
+        let state = TrainState {
+            copies,
+            step: state.step + 1,
+            tokens: state.tokens + tokens,
+            loss_scale: state.loss_scale,
+        };
+        let terms = terms
+            .into_iter()
+            .map(|(name, sum)| (name.to_owned(), of_token(sum)))
+            .collect();
+        let figures = Figures {
+            loss,
+            terms,
+            lr,
+            grad_norm,
+            tokens,
+        };
+        Ok((state, figures))
+    }
+
+    /// The same state under another solver.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Model`] if the model cannot have it.
+    pub fn with_solver(
+        &self,
+        mut state: TrainState,
+        wanted: &ModelConfig,
+        seed: u64,
+    ) -> Result<TrainState, TrainError> {
+        for (copy, device) in state.copies.iter_mut().zip(self.devices.all()) {
+            let model = copy.model.valid();
+            copy.model = model.with_config(wanted, seed, device)?.train();
+        }
+        Ok(state)
+    }
+
+    /// Losses and their gradients; micro-batches are dealt to the devices in turn.
+    fn sums<M: MicroBatches + ?Sized>(
+        &mut self,
+        state: &mut TrainState,
+        batches: &M,
+    ) -> Result<Sums, DataError> {
+        let (count, passes) = (self.workers.len(), self.passes);
+        let scale = state.loss_scale.map_or(1.0, |scale| scale.scale);
+        let inputs = state.copies.iter_mut().enumerate().collect();
+        let of_each = on_each(&mut self.workers, inputs, |worker, (at, copy)| {
+            let own = (at..batches.count()).step_by(count);
+            worker.gradients(copy, own.map(|at| batches.get(at)), passes, scale)
+        });
+        let mut losses = Losses::default();
+        let mut gradients = Vec::with_capacity(count);
+        for of_device in of_each {
+            let (of_device, own) = of_device?;
+            losses.add(of_device);
+            gradients.push(own);
+        }
+        let gradients = AccumulatedGradients::sums(gradients, self.devices.all_reduce());
+        Ok(Sums {
+            norm: gradients.first().map_or(0.0, AccumulatedGradients::norm),
+            gradients,
+            losses,
+        })
+    }
+}
+
+impl Sums {
+    /// What must be finite and is not.
+    fn non_finite(&self) -> Option<(&'static str, f64)> {
+        let values = [("loss", self.losses.nats), ("gradient norm", self.norm)];
+        values.into_iter().find(|(_, value)| !value.is_finite())
+    }
+}

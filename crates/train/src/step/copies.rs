@@ -1,0 +1,161 @@
+//! Data parallelism: a copy of the model and its optimizer's state on each device.
+//!
+//! ```text
+//! g_i = sum of the gradients of micro-batches i, i + N, i + 2N, ..    on device i of N
+//! g   = sum_i g_i                                                     on every device
+//! ```
+//!
+//! Losses are sums over tokens, so `g` is what one device would have summed up, but for the order of
+//! additions. Every copy then takes the same step along the same `g` and stays equal to the others
+//! to the last bit, without any weights being exchanged.
+
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::thread;
+
+use burn::module::Module;
+use burn::tensor::{Device, StreamId};
+use iiet_data::{Batch, DataError};
+use iiet_kernels::on_workers;
+use iiet_model::LanguageModel;
+
+use super::Passes;
+use crate::evaluate::batch_tensors;
+use crate::gradients::AccumulatedGradients;
+use crate::optimizer::ModelAdamW;
+use crate::{Devices, TrainingObjective};
+
+/// What one device computes with.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) device: Device,
+    pub(super) objective: Box<dyn TrainingObjective>,
+}
+
+/// What one device holds.
+#[derive(Debug)]
+pub(super) struct Copy {
+    /// With autodiff.
+    pub(super) model: LanguageModel,
+    pub(super) optimizer: ModelAdamW,
+}
+
+/// What one device, or all of them, made of their micro-batches.
+#[derive(Default)]
+pub(super) struct Losses {
+    /// The loss; nats, summed over tokens.
+    pub(super) nats: f64,
+    /// The loss's terms, likewise.
+    pub(super) terms: BTreeMap<&'static str, f64>,
+    /// Targets.
+    pub(super) tokens: u64,
+}
+
+/// Copies of a model and an optimizer that lie on the first device, free of autodiff.
+pub(super) fn copies(model: &LanguageModel, optimizer: ModelAdamW, devices: &Devices) -> Vec<Copy> {
+    let on = |device: &Device, optimizer: ModelAdamW| Copy {
+        model: model.on(device).train(),
+        optimizer,
+    };
+    let others = devices.others().iter();
+    let others: Vec<Copy> = others
+        .map(|device| on(device, optimizer.on(device)))
+        .collect();
+    let mut copies = vec![on(devices.first(), optimizer)];
+    copies.extend(others);
+    copies
+}
+
+/// Does the same on each device at once.
+///
+/// One device's part is done by the kernels' threads, for it is thousands of parallel loops. With
+/// several each has a thread of its own, and none of the kernels': those must not wait for others.
+pub(super) fn on_each<I: Send, O: Send>(
+    workers: &mut [Worker],
+    inputs: Vec<I>,
+    work: impl Fn(&mut Worker, I) -> O + Sync,
+) -> Vec<O> {
+    let work = &work;
+    let (first, others) = workers
+        .split_first_mut()
+        .expect("invariant: there is a first device");
+    let mut inputs = inputs.into_iter();
+    let input = inputs.next().expect("invariant: one input a device");
+    if others.is_empty() {
+        return vec![on_workers(|| work(first, input))];
+    }
+    // A GPU's backend keeps a queue for each thread and orders two of them by where a buffer was
+    // allocated, not by who wrote to it last. So all work on a device goes to one queue, this
+    // thread's, whichever thread hands it in.
+    let queue = StreamId::current();
+    thread::scope(|scope| {
+        let others: Vec<_> = others
+            .iter_mut()
+            .zip(inputs)
+            .map(|(worker, input)| scope.spawn(move || queue.executes(|| work(worker, input))))
+            .collect();
+        let mut outputs = vec![work(first, input)];
+        for other in others {
+            outputs.push(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        outputs
+    })
+}
+
+impl Worker {
+    /// The sums over this device's own micro-batches, of which there is one at a time in memory.
+    ///
+    /// The loss is multiplied by `scale`, a power of two, and its gradients divided by it again.
+    pub(super) fn gradients(
+        &self,
+        copy: &Copy,
+        own: impl Iterator<Item = Result<Batch, DataError>>,
+        passes: Passes,
+        scale: f64,
+    ) -> Result<(Losses, AccumulatedGradients), DataError> {
+        let Passes {
+            precision,
+            recompute,
+        } = passes;
+        // In f32 these are the parameters themselves.
+        let model = copy.model.clone().in_precision(precision);
+        let (mut losses, mut gradients) = (Losses::default(), AccumulatedGradients::default());
+        for batch in own {
+            let batch = batch_tensors(&batch?, &self.device).scaled(scale);
+            let mut objective = self.objective.of_batch(&batch);
+            let nats = gradients.add_loss(&model, batch.ids, &mut *objective, recompute);
+            losses.add(Losses {
+                nats,
+                terms: objective.terms().into_iter().collect(),
+                tokens: batch.tokens,
+            });
+        }
+        gradients.divide_by(scale);
+        losses.nats /= scale;
+        losses.terms.values_mut().for_each(|sum| *sum /= scale);
+        Ok((losses, gradients))
+    }
+}
+
+impl Copy {
+    /// After one step of AdamW along the gradients multiplied by `scale`, in place: there must be no
+    /// other handle on the parameters, or every one of them is copied.
+    pub(super) fn updated(self, gradients: AccumulatedGradients, scale: f64, lr: f64) -> Self {
+        let Self {
+            model,
+            mut optimizer,
+        } = self;
+        let model = optimizer.step(model, gradients, scale, lr);
+        Self { model, optimizer }
+    }
+}
+
+impl Losses {
+    pub(super) fn add(&mut self, other: Self) {
+        self.nats += other.nats;
+        self.tokens += other.tokens;
+        for (name, nats) in other.terms {
+            *self.terms.entry(name).or_default() += nats;
+        }
+    }
+}

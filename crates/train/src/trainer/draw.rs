@@ -1,0 +1,80 @@
+//! The batches of a run's steps, and the update they make.
+
+use std::sync::{Mutex, PoisonError};
+
+use iiet_data::{Batch, DataError, MixedBatches, statistics};
+
+use super::Trainer;
+use crate::evaluate::TextBytes;
+use crate::step::{MicroBatches, NotTaken, StepError};
+use crate::{CROSS_ENTROPY, Figures, TrainError};
+
+/// The micro-batches of one step, which are a function of its number.
+struct Drawn<'a> {
+    batches: &'a MixedBatches,
+    text: &'a TextBytes,
+    /// The index of the first.
+    first: u64,
+    /// The bytes of each one's text, once it was drawn.
+    bytes: Mutex<Vec<f64>>,
+    count: usize,
+}
+
+impl MicroBatches for Drawn<'_> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn get(&self, at: usize) -> Result<Batch, DataError> {
+        let batch = self.batches.get(self.first + at as u64)?;
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes[at] = self.text.of(&batch);
+        Ok(batch)
+    }
+}
+
+impl Trainer<'_> {
+    /// Takes the next step; besides its figures, the cross-entropy in bits per byte, if the targets
+    /// stand for text.
+    pub(super) fn take_step(&mut self) -> Result<(Figures, Option<f64>), TrainError> {
+        let count = self.config.train.accumulation;
+        let state = self.take_state();
+        let drawn = Drawn {
+            batches: &self.batches,
+            text: &self.text,
+            first: state.step() * count as u64,
+            bytes: Mutex::new(vec![0.0; count]),
+            count,
+        };
+        let step = state.step() + 1;
+        match self.stepper.step(state, &drawn) {
+            Ok((state, figures)) => {
+                let bytes = drawn.bytes.into_inner();
+                let bytes: f64 = bytes.unwrap_or_else(PoisonError::into_inner).iter().sum();
+                self.state = Some(state);
+                let cross_entropy = *figures.terms.get(CROSS_ENTROPY).unwrap_or(&figures.loss);
+                let bits_per_byte = (bytes > 0.0)
+                    .then(|| statistics::bits_per_byte(cross_entropy, figures.tokens, bytes));
+                Ok((figures, bits_per_byte))
+            }
+            Err(not_taken) => {
+                let NotTaken { state, reason } = *not_taken;
+                self.state = Some(*state);
+                Err(match reason {
+                    StepError::NonFinite { what, value } => TrainError::NonFinite {
+                        step,
+                        what,
+                        value,
+                        checkpoint: self.last_checkpoint(),
+                    },
+                    // The model is as good as before.
+                    reason => TrainError::NoBatch {
+                        step,
+                        reason,
+                        checkpoint: self.keep_what_there_is(),
+                    },
+                })
+            }
+        }
+    }
+}
