@@ -41,3 +41,8 @@ pub use llama::{
     Frequencies, KeyValueCache, Llama3Scaling, LlamaBlock, LlamaConfig, LlamaContext, Positions,
     normalise,
 };
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -48,3 +48,8 @@ pub use names::{ParameterMapper, ParameterVisitor, map_parameters, visit_paramet
 pub use objective::{CrossEntropy, Objective};
 pub use token_ids::token_ids;
 pub use walk::{At, Observer, Pass};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -85,3 +85,8 @@ pub use runge_kutta::{RungeKutta, RungeKuttaOptions, Tableau};
 pub use schedule::IterationSchedule;
 pub use solver::{Solver, Trajectory};
 pub use state::State;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -44,3 +44,8 @@ pub use run_directory::{ClaimedRun, RunDirectory};
 pub use schedule::{LearningRate, ScheduleKind};
 pub use step::{Figures, MicroBatches, NotTaken, Passes, StepError, Stepper, TrainState};
 pub use trainer::{RunOptions, Summary, train};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
