@@ -30,10 +30,8 @@ impl Pairs {
             });
         }
         let most = (seq as u64).saturating_add(1);
-        let (mut count, mut first) = (0, None);
-        for index in 0..tokens.documents() {
-            let document = tokens.document(index)?;
-            let length = document.end - document.start;
+        let (mut index, mut count, mut first) = (0, 0, None);
+        tokens.document_lengths(&mut |length| {
             if length < 2 {
                 return Err(DataError::TooFewTokens {
                     path: tokens.path().to_path_buf(),
@@ -44,13 +42,15 @@ impl Pairs {
                 count += 1;
                 first.get_or_insert((index, length));
             }
-        }
+            index += 1;
+            Ok(())
+        })?;
         if let Some((index, found)) = first {
             return Err(DataError::ExamplesTooLong {
                 path: tokens.path().to_path_buf(),
                 count,
                 of: tokens.documents() as u64,
-                index: index as u64,
+                index,
                 tokens: found,
                 allowed: most,
             });

@@ -382,43 +382,31 @@ impl TokenFile {
     }
 
     fn check_documents(&self) -> Result<(), DataError> {
-        const ROWS: u64 = 1 << 13;
-        let documents = self.header.documents;
-        let row_bytes = self.header.row_bytes();
-        let mut block = vec![0; documents.min(ROWS) as usize * row_bytes];
         let damaged = |what, found: u64, expected: String| {
             Err(damaged(self.path(), what, found.to_string(), expected))
         };
-        let mut prompt = 0;
-        let (mut text_bytes, mut least) = (0_u64, 0);
-        for first in (0..documents).step_by(ROWS as usize) {
-            let rows = (documents - first).min(ROWS) as usize;
-            let block = &mut block[..rows * row_bytes];
-            let offset = self.table_offset() + first * row_bytes as u64;
-            self.opened.read_exact(offset, block)?;
-            for row in block.chunks(row_bytes) {
-                let Row {
-                    start,
-                    text_bytes: bytes,
-                    prompt_tokens,
-                } = Row::of(row);
-                let in_order = match least {
-                    0 => start == 0,
-                    _ => start >= least,
+        let (mut text_bytes, mut least, mut prompt) = (0_u64, 0, 0);
+        self.rows(&mut |row| {
+            let in_order = match least {
+                0 => row.start == 0,
+                _ => row.start >= least,
+            };
+            if !in_order || row.start >= self.len() {
+                let expected = match least {
+                    0 => "0".to_owned(),
+                    _ => format!("{least} to {}", self.len()),
                 };
-                if !in_order || start >= self.len() {
-                    let expected = match least {
-                        0 => "0".to_owned(),
-                        _ => format!("{least} to {}", self.len()),
-                    };
-                    return damaged("the first token of a document", start, expected);
-                }
-                // A document has a token, and a pair one after its prompt.
-                least = start.saturating_add(prompt_tokens).saturating_add(1);
-                prompt = prompt_tokens;
-                text_bytes = text_bytes.saturating_add(bytes);
+                return damaged("the first token of a document", row.start, expected);
             }
-        }
+            // A document has a token, and a pair one after its prompt.
+            least = row
+                .start
+                .saturating_add(row.prompt_tokens)
+                .saturating_add(1);
+            prompt = row.prompt_tokens;
+            text_bytes = text_bytes.saturating_add(row.text_bytes);
+            Ok(())
+        })?;
         if least > self.len() {
             let expected = "fewer than the document has".to_owned();
             return damaged("the number of a prompt's tokens", prompt, expected);
@@ -426,6 +414,41 @@ impl TokenFile {
         if text_bytes != self.text_bytes() {
             let what = "the sum of the documents' text bytes";
             return damaged(what, text_bytes, self.text_bytes().to_string());
+        }
+        Ok(())
+    }
+
+    /// The number of tokens of each document in turn, the table read in blocks.
+    pub(crate) fn document_lengths(
+        &self,
+        visit: &mut dyn FnMut(u64) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        self.check_unchanged()?;
+        let mut before = None;
+        self.rows(&mut |row| match before.replace(row.start) {
+            Some(start) => visit(row.start.saturating_sub(start)),
+            None => Ok(()),
+        })?;
+        match before {
+            Some(start) => visit(self.len().saturating_sub(start)),
+            None => Ok(()),
+        }
+    }
+
+    /// The document table from front to back.
+    fn rows(&self, visit: &mut dyn FnMut(Row) -> Result<(), DataError>) -> Result<(), DataError> {
+        const ROWS: u64 = 1 << 13;
+        let documents = self.header.documents;
+        let row_bytes = self.header.row_bytes();
+        let mut block = vec![0; documents.min(ROWS) as usize * row_bytes];
+        for first in (0..documents).step_by(ROWS as usize) {
+            let rows = (documents - first).min(ROWS) as usize;
+            let block = &mut block[..rows * row_bytes];
+            let offset = self.table_offset() + first * row_bytes as u64;
+            self.opened.read_exact(offset, block)?;
+            for row in block.chunks(row_bytes) {
+                visit(Row::of(row))?;
+            }
         }
         Ok(())
     }

@@ -205,6 +205,19 @@ pub enum TrainError {
         /// The reason.
         source: std::io::Error,
     },
+    /// The corpus cannot be read any more.
+    #[error(
+        "step {step}: {source}; stopped before the update. {checkpoint} Go on with --resume when \
+         the corpus is whole again"
+    )]
+    DataLost {
+        /// The step that was not taken.
+        step: u64,
+        /// The reason.
+        source: DataError,
+        /// Where the last good state is.
+        checkpoint: String,
+    },
     /// From the corpus.
     #[error(transparent)]
     Data(#[from] DataError),

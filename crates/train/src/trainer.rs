@@ -287,7 +287,10 @@ impl<'a> Trainer<'a> {
         while self.state().step() < train.steps && !interrupt.load(Ordering::Relaxed) {
             self.enter_stage()?;
             let begun = Instant::now();
-            let (figures, bits_per_byte) = self.take_step()?;
+            let (figures, bits_per_byte) = match self.take_step() {
+                Err(TrainError::Data(source)) => return Err(self.data_lost(source)),
+                step => step?,
+            };
             busy += begun.elapsed();
             busy_tokens += figures.tokens;
             let step = self.state().step();

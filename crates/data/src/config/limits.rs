@@ -19,7 +19,8 @@ pub struct Limits {
     pub page_bytes: u64,
     /// Bytes of a Zstandard frame's window; 128 MiB is what `zstd` itself allows.
     pub window_bytes: u64,
-    /// How many bytes a byte of a compressed file may become, once they are more than 64 MiB.
+    /// How many bytes of text a byte of a compressed file, or of Parquet, may become, once they are
+    /// more than 64 MiB.
     pub expansion: u64,
 }
 

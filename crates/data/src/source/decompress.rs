@@ -30,13 +30,12 @@ pub(crate) fn open(item: &Item, limits: &Limits) -> Result<Box<dyn BufRead>, Dat
     let file = open_regular(&item.path).map_err(DataError::io(&item.path))?;
     let file = BufReader::with_capacity(BUFFER_BYTES, file);
     let limited = |source: Box<dyn Read>| -> Box<dyn BufRead> {
-        let allowed = item.bytes.saturating_mul(limits.expansion);
         Box::new(BufReader::with_capacity(
             BUFFER_BYTES,
             Expansion {
                 source,
-                left: allowed.max(EXPANSION_FREE_BYTES),
-                allowed: limits.expansion,
+                left: expansion(item, limits),
+                over: over_expansion(limits),
             },
         ))
     };
@@ -51,20 +50,30 @@ pub(crate) fn open(item: &Item, limits: &Limits) -> Result<Box<dyn BufRead>, Dat
 struct Expansion<R> {
     source: R,
     left: u64,
-    allowed: u64,
+    over: Problem,
+}
+
+/// The most bytes that a compressed file may become.
+pub(super) fn expansion(item: &Item, limits: &Limits) -> u64 {
+    let allowed = item.bytes.saturating_mul(limits.expansion);
+    allowed.max(EXPANSION_FREE_BYTES)
+}
+
+/// What is wrong with a file that becomes more.
+pub(super) fn over_expansion(limits: &Limits) -> Problem {
+    Problem::OverLimit {
+        what: "a compressed file",
+        key: "data.limits.expansion",
+        allowed: limits.expansion,
+        unit: "times its size",
+    }
 }
 
 impl<R: Read> Read for Expansion<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
-            over_limit(Problem::OverLimit {
-                what: "a compressed file",
-                key: "data.limits.expansion",
-                allowed: self.allowed,
-                unit: "times its size",
-            })
-        })?;
+        let left = self.left.checked_sub(read as u64);
+        self.left = left.ok_or_else(|| over_limit(self.over.clone()))?;
         Ok(read)
     }
 }

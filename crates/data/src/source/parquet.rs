@@ -18,6 +18,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use self::checked::CheckedPages;
 pub use self::sizes::{ParquetSize, parquet_size};
+use super::decompress::{expansion, over_expansion};
 use super::{Item, Reading, Visitor, jsonl};
 use crate::error::{BadRecord, DataError, Problem};
 use crate::guarded::guarded;
@@ -53,6 +54,8 @@ pub(crate) fn read(
         Err(problem) => return visitor.bad(bad(None, problem)),
     };
     let mut row = 0;
+    // Rows refer to a dictionary, so their text may be any number of times the file's size.
+    let mut left = expansion(item, &reading.limits);
     for group in 0..reader.num_row_groups() {
         let chunk = reader.metadata().row_group(group).columns().get(column);
         let found = chunk.ok_or_else(|| "a row group without the column".to_owned());
@@ -87,6 +90,10 @@ pub(crate) fn read(
                 let value = if is_null { None } else { values.next() };
                 match text_of(value, reading) {
                     Ok(text) => {
+                        let Some(after) = left.checked_sub(text.len() as u64) else {
+                            return visitor.bad(bad(Some(row), over_expansion(&reading.limits)));
+                        };
+                        left = after;
                         for piece in pieces(text) {
                             visitor.piece(piece)?;
                         }
@@ -249,6 +256,46 @@ mod tests {
         let rows: Vec<Option<&str>> = texts.iter().map(|t| Some(t.as_str())).collect();
         let got = collect("a.parquet", &file(&[&rows], Compression::SNAPPY));
         assert_eq!(got.documents, texts);
+    }
+
+    #[test]
+    fn text_out_of_proportion_to_the_file_is_refused() {
+        // One text in a dictionary, and 160 rows of it: 80 MiB from a few bytes.
+        let text = "x".repeat(1 << 19);
+        let rows = vec![Some(text.as_str()); 160];
+        let bytes = file(&[&rows], Compression::SNAPPY);
+        assert!(bytes.len() < 1 << 18, "{}", bytes.len());
+        let got = collect("a.parquet", &bytes);
+        assert_eq!(got.documents.len(), 128);
+        let said = got.bad[0].to_string();
+        assert!(said.contains("data.limits.expansion = 256"), "{said}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        std::fs::write(&path, &bytes).unwrap();
+        let limits = crate::config::Limits {
+            page_bytes: 1 << 18,
+            ..Default::default()
+        };
+        let item = &crate::source::find(&[&path], None).unwrap()[0];
+        let reading = Reading {
+            limits: limits.clone(),
+            ..Reading::of_field("text")
+        };
+        let mut got = Collect::default();
+        read(item, &reading, &mut got).unwrap();
+        let said = got.bad[0].to_string();
+        assert!(
+            said.contains("data.limits.page_bytes allows 262144"),
+            "{said}"
+        );
+
+        let size = parquet_size(&path, &crate::Limits::default(), 1 << 30).unwrap();
+        // The text and eight bytes, and a level, for each row; four-byte numbers beside it.
+        assert_eq!(size.rows, 160);
+        assert!((80 << 20..81 << 20).contains(&size.bytes), "{}", size.bytes);
+        let error = parquet_size(&path, &crate::Limits::default(), 1 << 20).unwrap_err();
+        assert!(matches!(error, DataError::TooLarge { .. }), "{error}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use iiet_data::DataError;
+
 use super::Trainer;
 use crate::checkpoint::{self, Contents, State};
 use crate::evaluate::Evaluation;
@@ -43,6 +45,21 @@ impl Trainer<'_> {
         });
         self.observer.on(&Event::Checkpoint { step, path: &path });
         Ok(path)
+    }
+
+    /// Ends a run whose corpus cannot be read any more; the steps taken so far are saved.
+    pub(super) fn data_lost(&mut self, source: DataError) -> TrainError {
+        let last = self.checkpoint.as_ref().map_or(0, |last| last.step);
+        if last < self.state().step()
+            && let Err(error) = self.write_checkpoint(None)
+        {
+            return error;
+        }
+        TrainError::DataLost {
+            step: self.state().step() + 1,
+            source,
+            checkpoint: self.last_checkpoint(),
+        }
     }
 
     pub(super) fn broken(&self, what: String) -> TrainError {
