@@ -277,10 +277,45 @@ fn mistakes_are_found_before_the_work() {
         "{error}"
     );
 
-    // What only the asking shows says whom and what was asked: an answer longer than the context.
-    let error = failed(&[good], &of(&["hellaswag"]));
+    // What only the asking shows says whom and what was asked: no answer fits the context.
+    let long = settings_with_piqa(folder.path(), 1);
+    let error = failed(&[good], &long);
     assert!(
-        error.starts_with("bos, hellaswag: the continuation has"),
+        error.starts_with("bos, piqa: the continuation has"),
         "{error}"
+    );
+}
+
+/// One question whose first answer is longer than 32 tokens and shorter than 128, and others to make
+/// as many as `rows`.
+fn settings_with_piqa(folder: &Path, rows: usize) -> ReportSettings {
+    let question = |first: &str| {
+        let row = serde_json::json!({"goal": "a", "sol1": first, "sol2": "b", "label": 1});
+        format!("{row}\n")
+    };
+    let data = folder.join(format!("data-{rows}"));
+    std::fs::create_dir_all(data.join("piqa")).unwrap();
+    let text = question(&"zq".repeat(40)) + &question("c").repeat(rows - 1);
+    std::fs::write(data.join("piqa/validation.jsonl"), text).unwrap();
+    let mut settings = settings(&["piqa"]);
+    settings.evaluation.data = Some(data);
+    settings
+}
+
+#[test]
+fn items_that_one_model_cannot_answer_are_left_out_for_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let roomy = variant(folder.path(), "roomy", roomy(0));
+    let models = [roomy, tests("models/bos")];
+    let report = made(&models, &settings_with_piqa(folder.path(), 4));
+    for model in &report.models {
+        assert_eq!(model.quality.tasks[0].items, 3, "{}", model.name);
+        assert!(model.quality.tasks[0].difference.is_some());
+    }
+    let note = report.notes.iter().find(|note| note.contains("left out"));
+    let note = note.unwrap();
+    assert!(
+        note.starts_with("piqa: 1 of 4 items are left out") && note.contains("item 0"),
+        "{note}"
     );
 }
