@@ -178,9 +178,9 @@ fn parse(arguments: &[OsString]) -> anyhow::Result<Option<Extent>> {
             kills: 10,
             corruptions: 28,
             disk_sizes: 2,
-            inputs: 104,
-            giants: 64,
-            interruptions: 12,
+            inputs: 78,
+            giants: 32,
+            interruptions: 6,
             pairs: 1,
             starved: 5,
             ..extent

@@ -27,7 +27,7 @@ pub(super) struct World {
 }
 
 const MODEL: &str = "[model]\nd_model = 16\nd_ff = 32\nn_layers = 3\nn_heads = 2\nseq_len = 16\n\
-     solver = 'iterative_implicit_euler'\niterations = 2\ninitializer_range = 0.2\n";
+     solver = { name = 'iterative_implicit_euler', iterations = 2 }\ninitializer_range = 0.2\n";
 const TRAIN: &str = "[train]\nbatch = 4\nlr = 1e-2\nlog_every = 1\neval_every = 4\n\
      checkpoint_every = 4\nkeep = 3\neval_tokens = 256\nsample_every = 0\n";
 

@@ -306,7 +306,7 @@ pub(super) fn arguments(random: &mut Random) -> Vec<String> {
         "model.n_heads",
         "model.n_kv_heads",
         "model.seq_len",
-        "model.iterations",
+        "model.solver.iterations",
         "model.initializer_range",
         "model.rope_theta",
         "data.vocab_size",
