@@ -100,3 +100,8 @@ pub use task::{Accuracy, Answers, Form, Item, Source, Task};
 pub use tasks::{TASKS, task};
 pub use token_scorer::{Prompt, Row, TokenModel, TokenScore, TokenScorer};
 pub use windows::{Window, rolling};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -34,3 +34,8 @@ pub use text_engine::{TextEnd, TextEngine, TextEvent, TextRequest};
 #[cfg(feature = "engine")]
 pub use text_model::TextModel;
 pub use text_tokenizer::TextTokenizer;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
