@@ -18,6 +18,10 @@ use crate::guarded::guarded;
 /// ten; a few nested replacements in a small file reach any number.
 const MAX_GROWTH: f64 = 4096.0;
 
+/// Bytes of an added token. All of them become one automaton, which takes memory for each byte and time
+/// for the square of a token's length. Known files have less than 100.
+const MAX_ADDED_TOKEN: usize = 512;
+
 /// The `tokenizers` crate's own object from the bytes of a `tokenizer.json`, without truncation,
 /// padding and dropout.
 ///
@@ -53,8 +57,18 @@ pub fn untrusted<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers:
     guarded(call).unwrap_or_else(|panic| Err(format!("not a usable file: {panic}").into()))
 }
 
-/// Refuses what takes memory out of proportion to the file or to the text.
+/// Refuses what takes memory or time out of proportion to the file or to the text.
 fn check(file: &Value) -> Result<(), String> {
+    let added = file["added_tokens"].as_array().into_iter().flatten();
+    for (number, token) in added.enumerate() {
+        let bytes = token["content"].as_str().unwrap_or_default().len();
+        if bytes > MAX_ADDED_TOKEN {
+            return Err(format!(
+                "added_tokens: number {} has {bytes} bytes; allowed: {MAX_ADDED_TOKEN}",
+                number + 1
+            ));
+        }
+    }
     for section in ["normalizer", "pre_tokenizer", "decoder"] {
         let step = &file[section];
         check_character_maps(step).map_err(|found| format!("{section}: {found}"))?;
@@ -111,4 +125,20 @@ fn children(step: &Value) -> impl Iterator<Item = &Value> {
         .into_iter()
         .filter_map(|list| step[list].as_array())
         .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_added_token_of_unbounded_length_is_refused() {
+        let file = |bytes: usize| json!({"added_tokens": [{"content": "a"}, {"content": "a".repeat(bytes)}]});
+        assert_eq!(check(&file(MAX_ADDED_TOKEN)), Ok(()));
+        let error = check(&file(MAX_ADDED_TOKEN + 1)).unwrap_err();
+        assert_eq!(error, "added_tokens: number 2 has 513 bytes; allowed: 512");
+        assert_eq!(check(&json!({"added_tokens": "none"})), Ok(()));
+    }
 }
