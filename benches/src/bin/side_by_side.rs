@@ -112,7 +112,8 @@ fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<(
     model.seq_len = size.seq;
     let folder = tempfile::tempdir()?;
     let flops = {
-        let model = LanguageModel::init(&model, config.train.seed, &Device::default())?;
+        let model: LanguageModel =
+            LanguageModel::init(&model, config.train.seed, &Device::default())?;
         save(&model, folder.path(), &SaveOptions::default())?;
         3.0 * Cost::of(&model).forward_flops_per_token * (size.batch * size.seq) as f64
     };

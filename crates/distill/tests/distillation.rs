@@ -263,7 +263,7 @@ fn the_gradient_is_the_slope_along_itself() {
 fn another_teacher_is_refused() {
     let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
     let (_, section) = teacher(dir.path(), &device);
-    let other = LanguageModel::init(&config(vec![2, 2]), 9, &device).unwrap();
+    let other: LanguageModel = LanguageModel::init(&config(vec![2, 2]), 9, &device).unwrap();
     save(&other, dir.path(), &SaveOptions::default()).unwrap();
     let error = Distillation::open(&section, &device).unwrap_err();
     assert!(

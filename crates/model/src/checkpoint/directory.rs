@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use iiet_blocks::BlockConfig;
 use iiet_files::{Manifest, open_regular, read_regular};
+use iiet_ode::Options;
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -36,7 +38,9 @@ impl<'a> Directory<'a> {
         })
     }
 
-    pub(super) fn config(&self) -> Result<ModelConfig, ModelError> {
+    pub(super) fn config<B: BlockConfig, S: Options>(
+        &self,
+    ) -> Result<ModelConfig<B, S>, ModelError> {
         let config = ModelConfig::from_json(&self.text(CONFIG)?, &self.path.join(CONFIG))?;
         let path = self.path.join(GENERATION_CONFIG);
         match path.exists() || path.is_symlink() {

@@ -6,7 +6,8 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
-use iiet_ode::Start;
+use iiet_blocks::Block;
+use iiet_ode::{NetworkSolver, Start};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -17,7 +18,7 @@ use crate::names::{
     ParameterMapper, ParameterVisitor, map_parameters, visit_parameters, with_value,
 };
 use crate::precision::precision_of;
-use crate::{LanguageModel, ModelConfig, ModelError, Precision, Role, TensorFault};
+use crate::{ConfigOf, LanguageModel, ModelConfig, ModelError, Precision, Role, TensorFault};
 
 /// Reads a model directory, in f32 whatever the type on disk.
 ///
@@ -66,17 +67,29 @@ pub fn load_as(
     Ok(model)
 }
 
-fn read(
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
+    /// Reads a directory with a model of these blocks and this solver; [`load`](crate::load) is the
+    /// same for the LLaMA block and any solver that this crate has.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](crate::load).
+    pub fn load(dir: &Path, device: &Device) -> Result<(Self, ConfigOf<B, S>), ModelError> {
+        read(Precision::F32, dir, None, device)
+    }
+}
+
+fn read<B: Block, S: NetworkSolver>(
     precision: Precision,
     dir: &Path,
-    wanted: Option<&ModelConfig>,
+    wanted: Option<&ConfigOf<B, S>>,
     device: &Device,
-) -> Result<(LanguageModel, ModelConfig), ModelError> {
+) -> Result<(LanguageModel<B, S>, ConfigOf<B, S>), ModelError> {
     if !precision.works_on(device) {
         return Err(ModelError::Precision { precision });
     }
     let mut dir = Directory::open(dir)?;
-    let config = dir.config()?;
+    let config: ConfigOf<B, S> = dir.config()?;
     let files = dir.weights()?;
     dir.verify_the_others(&files)?;
     let path = dir.path.to_owned();
@@ -96,7 +109,7 @@ fn read(
             tensors,
         });
     }
-    let mut model = LanguageModel::empty(&config, device)?;
+    let mut model: LanguageModel<B, S> = LanguageModel::empty(&config, device)?;
     let mut check = Check::new(&weights, precision, Extent::All);
     visit_parameters(&model, &mut check);
     let stored = check.finish(&config, &path)?;
@@ -189,9 +202,9 @@ impl<'a, 'data> Check<'a, 'data> {
     }
 
     /// The type that each tensor is to be read in.
-    fn finish(
+    fn finish<B, S>(
         mut self,
-        config: &ModelConfig,
+        config: &ModelConfig<B, S>,
         path: &Path,
     ) -> Result<Vec<(String, Precision)>, ModelError> {
         // Some writers store a tied projection although it is the embedding.

@@ -12,7 +12,9 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::Tensor;
 use half::{bf16, f16};
+use iiet_blocks::Block;
 use iiet_files::{FileRecord, Manifest, write_file};
+use iiet_ode::NetworkSolver;
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, View};
 use serde::Serialize;
@@ -49,8 +51,8 @@ impl Default for SaveOptions {
 ///
 /// [`ModelError::NotFinite`] if a weight is non-finite, or would be in the type to be stored;
 /// [`ModelError::Io`] or [`ModelError::Safetensors`] with the file that could not be written.
-pub fn save(
-    model: &LanguageModel,
+pub fn save<B: Block, S: NetworkSolver>(
+    model: &LanguageModel<B, S>,
     dir: &Path,
     options: &SaveOptions,
 ) -> Result<Manifest, ModelError> {
