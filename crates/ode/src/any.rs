@@ -9,8 +9,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    ExplicitEuler, ImplicitEuler, IterationSchedule, IterativeImplicitEuler, Layer, Memory,
-    NetworkSolver, OdeError, Options, Parameter, Parameters, PredictorCorrector, RungeKutta,
+    IterationSchedule, Layer, Memory, NetworkSolver, OdeError, Options, Parameter, Parameters,
     Solver, Trajectory, VectorField,
 };
 
@@ -23,14 +22,14 @@ macro_rules! solvers {
         #[serde(tag = "name", rename_all = "snake_case")]
         #[non_exhaustive]
         pub enum SolverConfig {
-            $($(#[$doc])* $solver(<$solver as NetworkSolver>::Options),)+
+            $($(#[$doc])* $solver(<crate::$solver as NetworkSolver>::Options),)+
         }
 
         /// The table of a configuration; a name alone is read by [`SolverConfig`] itself.
         #[derive(Deserialize)]
         #[serde(tag = "name", rename_all = "snake_case")]
         enum Table {
-            $($solver(<$solver as NetworkSolver>::Options),)+
+            $($solver(<crate::$solver as NetworkSolver>::Options),)+
         }
 
         impl From<Table> for SolverConfig {
@@ -43,7 +42,7 @@ macro_rules! solvers {
 
         impl Options for SolverConfig {
             const NAMES: &'static [&'static str] =
-                &[$(<<$solver as NetworkSolver>::Options as Options>::NAMES[0],)+];
+                &[$(<<crate::$solver as NetworkSolver>::Options as Options>::NAMES[0],)+];
 
             fn name(&self) -> &'static str {
                 match self {
@@ -52,7 +51,7 @@ macro_rules! solvers {
             }
 
             fn named(name: &str) -> Result<Self, OdeError> {
-                $(if <$solver as NetworkSolver>::Options::NAMES.contains(&name) {
+                $(if <crate::$solver as NetworkSolver>::Options::NAMES.contains(&name) {
                     return Ok(Self::$solver(Default::default()));
                 })+
                 let (found, allowed) = (name.to_owned(), Self::NAMES.join(", "));
@@ -82,13 +81,13 @@ macro_rules! solvers {
         #[derive(Module, Debug)]
         #[allow(clippy::large_enum_variant)]
         pub enum AnySolver {
-            $($(#[$doc])* $solver($solver),)+
+            $($(#[$doc])* $solver(crate::$solver),)+
         }
 
         /// The memory of any of the solvers.
         #[derive(Debug, Clone)]
         pub enum AnyMemory<const D: usize> {
-            $($(#[$doc])* $solver(<$solver as Solver<Tensor<D>>>::Memory),)+
+            $($(#[$doc])* $solver(<crate::$solver as Solver<Tensor<D>>>::Memory),)+
         }
 
         impl<const D: usize> Memory<Tensor<D>> for AnyMemory<D> {
@@ -161,7 +160,7 @@ macro_rules! solvers {
             fn parameter(path: &[&str]) -> Option<Parameter> {
                 let (variant, path) = path.split_first()?;
                 match *variant {
-                    $(stringify!($solver) => $solver::parameter(path),)+
+                    $(stringify!($solver) => crate::$solver::parameter(path),)+
                     _ => None,
                 }
             }
