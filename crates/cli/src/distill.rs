@@ -85,6 +85,8 @@ struct Ready {
     objective: Box<dyn TrainingObjective>,
     run: ClaimedRun,
     influence: Option<Influence>,
+    /// Whether the schedule could be printed; that it could not must not cost the training.
+    printed: anyhow::Result<()>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -112,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if summary.validation.is_some() {
         compare(&ready.config, &summary.run, &chosen)?;
     }
-    printed
+    ready.printed.and(printed)
 }
 
 /// Shows a run, and keeps the influences that its schedule follows from in its directory.
@@ -194,16 +196,22 @@ fn fresh(
     let (schedule, influence) = schedule(arguments, objective.teacher(), &corpus, device)?;
     let kept = schedule.per_layer(teacher_config.n_layers);
     let evaluations: usize = kept.iter().map(|r| r + 1).sum();
-    outln!(
-        "corrections kept {kept:?}: {:.2} evaluations a layer",
-        evaluations as f64 / kept.len() as f64
-    )?;
+    let printed = influence
+        .iter()
+        .try_for_each(influence::say)
+        .and_then(|()| {
+            outln!(
+                "corrections kept {kept:?}: {:.2} evaluations a layer",
+                evaluations as f64 / kept.len() as f64
+            )
+        });
     config.model.solver = config.model.solver.with_iterations(schedule);
     Ok(Ready {
         config,
         objective: Box::new(objective),
         run,
         influence,
+        printed,
     })
 }
 
@@ -229,9 +237,13 @@ fn schedule(
     let measure = || -> anyhow::Result<Influence> {
         let tokens = arguments.calibration_tokens;
         let sources = corpus.train();
-        let measured = influence::measure(teacher, &sources, tokens, CALIBRATION_BATCH, device)?;
-        influence::say(&measured)?;
-        Ok(measured)
+        Ok(influence::measure(
+            teacher,
+            &sources,
+            tokens,
+            CALIBRATION_BATCH,
+            device,
+        )?)
     };
     let Arguments {
         threshold,
@@ -277,6 +289,7 @@ fn resumed(arguments: &Arguments, device: &Device) -> anyhow::Result<Ready> {
         run: ClaimedRun::existing(Some(run.path()), "")?,
         influence: None,
         config,
+        printed: Ok(()),
     })
 }
 
