@@ -14,8 +14,9 @@ pub struct Limits {
     /// Bytes of a record: a line of JSON Lines, an object of a JSON array, a row of CSV, the text of
     /// a Parquet row.
     pub record_bytes: u64,
-    /// Bytes of a Parquet page after decompression. (Row groups are read page by page, so they have
-    /// no limit.)
+    /// Bytes of a Parquet page after decompression, where the file is not half as large: writers put
+    /// a thousand documents into a page, however long they are. (Row groups are read page by page, so
+    /// they have no limit.)
     pub page_bytes: u64,
     /// Bytes of a Zstandard frame's window; 128 MiB is what `zstd` itself allows.
     pub window_bytes: u64,
@@ -39,6 +40,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The most bytes of a page in a Parquet file of so many bytes.
+    pub(crate) fn page_bytes_of(&self, file_bytes: u64) -> u64 {
+        self.page_bytes.max(file_bytes.saturating_mul(2))
+    }
+
     pub(super) fn check(&self) -> Result<(), DataError> {
         let Self {
             record_bytes,

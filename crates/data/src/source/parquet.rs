@@ -54,14 +54,13 @@ pub(crate) fn read(
         Err(problem) => return visitor.bad(bad(None, problem)),
     };
     let mut row = 0;
+    let allowed = reading.limits.page_bytes_of(item.bytes);
     // Rows refer to a dictionary, so their text may be any number of times the file's size.
     let mut left = expansion(item, &reading.limits);
     for group in 0..reader.num_row_groups() {
         let chunk = reader.metadata().row_group(group).columns().get(column);
         let found = chunk.ok_or_else(|| "a row group without the column".to_owned());
-        let found = found.and_then(|chunk| {
-            step(|| Ok(pages::survey(&pages_of, chunk, reading.limits.page_bytes)))?
-        });
+        let found = found.and_then(|chunk| step(|| Ok(pages::survey(&pages_of, chunk, allowed)))?);
         let pages = match found {
             Ok(pages) => pages,
             Err(message) => return visitor.bad(damaged(Some(row + 1), message)),

@@ -39,6 +39,8 @@ pub fn parquet_size(path: &Path, limits: &Limits, most: u64) -> Result<ParquetSi
         message,
     };
     let file = open_regular(path).map_err(DataError::io(path))?;
+    let length = file.metadata().map_err(DataError::io(path))?.len();
+    let allowed = limits.page_bytes_of(length);
     let pages_of = file.try_clone().map_err(DataError::io(path))?;
     let reader = step(|| SerializedFileReader::new(file)).map_err(wrong)?;
     let metadata = reader.metadata();
@@ -49,7 +51,7 @@ pub fn parquet_size(path: &Path, limits: &Limits, most: u64) -> Result<ParquetSi
     for group in 0..metadata.num_row_groups() {
         for column in 0..metadata.row_group(group).num_columns() {
             let chunk = metadata.row_group(group).column(column);
-            let found = step(|| Ok(pages::survey(&pages_of, chunk, limits.page_bytes)));
+            let found = step(|| Ok(pages::survey(&pages_of, chunk, allowed)));
             let found = found.and_then(|found| found).map_err(wrong)?;
             let is_repeated = chunk.column_descr().max_rep_level() > 0;
             // A row's values are decoded together, however many they are.
