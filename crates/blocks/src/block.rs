@@ -161,7 +161,7 @@ pub enum Tokens {
 
 /// All that a block is told about one evaluation besides its input.
 #[derive(Debug)]
-pub struct Evaluation<'a, B: Block + ?Sized> {
+pub struct Evaluation<'a, B: Block> {
     /// Where the tokens stand.
     pub context: &'a B::Context,
     /// What the same evaluation remembers of earlier tokens, in decoding.

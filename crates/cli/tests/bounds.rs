@@ -107,8 +107,8 @@ fn corrections_without_bound_are_refused_on_conversion() {
             &dir.path().display().to_string(),
             "--solver",
             "implicit_euler",
-            "--iterations",
-            iterations,
+            "--set",
+            &format!("iterations={iterations}"),
             "--out",
             &out.display().to_string(),
         ]);
@@ -171,8 +171,8 @@ fn a_conversion_covers_the_tokenizer_and_replaces_nothing() {
         &model,
         "--solver",
         "implicit_euler",
-        "--iterations",
-        "0",
+        "--set",
+        "iterations=0",
         "--out",
         &out_text,
     ];

@@ -18,7 +18,7 @@ impl Place {
         let train =
             "[train]\nbatch = 4\nlr = 1e-2\nlog_every = 1\neval_every = 4\ncheckpoint_every = 4\n";
         let model = "[model]\nd_model = 16\nd_ff = 32\nn_layers = 3\nn_heads = 2\nseq_len = 16\n\
-                     solver = 'iterative_implicit_euler'\niterations = 2\ninitializer_range = 0.2\n";
+                     solver = { name = 'iterative_implicit_euler', iterations = 2 }\ninitializer_range = 0.2\n";
         let text = format!("{model}{data}{train}steps = 30\n");
         fs::write(place.path("teacher.toml"), text).unwrap();
         fs::write(

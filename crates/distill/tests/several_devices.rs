@@ -60,7 +60,7 @@ fn every_device_has_the_teacher() {
         path("cache").display(),
     );
     let model = "[model]\nd_model = 16\nd_ff = 32\nn_layers = 2\nn_heads = 2\nseq_len = 16\n\
-                 solver = 'iterative_implicit_euler'\niterations = 2\n";
+                 solver = { name = 'iterative_implicit_euler', iterations = 2 }\n";
     fs::write(path("teacher.toml"), format!("{model}{data}")).unwrap();
     fs::write(
         path("student.toml"),

@@ -21,7 +21,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::validate`].
+    /// Those of [`ModelConfig::validate`](crate::ModelConfig::validate).
     pub fn with_config(
         &self,
         config: &ConfigOf<B, S>,

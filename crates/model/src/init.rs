@@ -20,7 +20,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::validate`].
+    /// Those of [`ModelConfig::validate`](crate::ModelConfig::validate).
     pub fn init(config: &ConfigOf<B, S>, seed: u64, device: &Device) -> Result<Self, ModelError> {
         let model = Self::empty(config, device)?;
         let normal = Normal::new(0.0, config.initializer_range as f32)

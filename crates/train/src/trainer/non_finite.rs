@@ -38,7 +38,7 @@ pub(super) fn config(folder: &std::path::Path, log_every: u64) -> RunConfig {
     let file = folder.join("config.toml");
     let toml = format!(
         "[model]\nd_model = 16\nd_ff = 32\nn_layers = 2\nn_heads = 2\nseq_len = 16\n\
-         solver = 'iterative_implicit_euler'\niterations = 1\n\
+         solver = {{ name = 'iterative_implicit_euler', iterations = 1 }}\n\
          [data]\nsource = '{}'\ncache = '{}'\nvocab_size = 270\n\
          [train]\nsteps = 20\nbatch = 2\naccumulation = 2\nlr = 1e-2\nlog_every = {log_every}\n",
         text.display(),

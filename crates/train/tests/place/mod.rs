@@ -51,8 +51,7 @@ impl Place {
             n_layers = 2
             n_heads = 2
             seq_len = 16
-            solver = "iterative_implicit_euler"
-            iterations = 1
+            solver = {{ name = "iterative_implicit_euler", iterations = 1 }}
 
             [data]
             source = '{}'
