@@ -205,9 +205,7 @@ impl<'a> Trainer<'a> {
             loss_scale: LossScale::of(config.train.precision),
         };
         let data = Data::new(config, corpus)?;
-        let trainer = Self::assemble(plan, run, data, standing)?;
-        trainer.run.write_config(&trainer.config_text)?;
-        Ok(trainer)
+        Self::assemble(plan, run, data, standing)
     }
 
     fn assemble(
@@ -242,6 +240,9 @@ impl<'a> Trainer<'a> {
         let held_out = corpus.held_out();
         let validation = Validation::new(&held_out, &text, batch, seq, train.eval_tokens)?;
         let baselines = validation.baselines(&corpus.tokenizer)?;
+        // Before anything else: what has a configuration is a run, which can be resumed.
+        let config_text = config_text(config, revision.as_deref());
+        run.write_config(&config_text)?;
         let (log, kept) = MetricsLog::open(&run.metrics(), step)?;
         if let Some(KeptAside { path, reason }) = &kept {
             observer.on(&Event::MetricsKeptAside { kept: path, reason });
@@ -254,7 +255,7 @@ impl<'a> Trainer<'a> {
         Ok(Self {
             config,
             objective,
-            config_text: config_text(config, revision.as_deref()),
+            config_text,
             device: devices.first(),
             identity,
             batches,

@@ -173,7 +173,6 @@ impl<'a> Trainer<'a> {
             passed_over: &found.passed,
             changed: &changed,
         })?;
-        trainer.run.write_config(&trainer.config_text)?;
         trainer
             .retention
             .enter(state.step, &path, state.validation_loss);
