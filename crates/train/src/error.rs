@@ -7,7 +7,7 @@ use iiet_data::DataError;
 use iiet_files::FilesError;
 use iiet_model::ModelError;
 
-use crate::{Difference, StepError};
+use crate::Difference;
 
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -101,13 +101,11 @@ pub enum TrainError {
         /// Where the last good state is.
         checkpoint: String,
     },
-    /// A step whose batches cannot be had.
-    #[error("step {step}: {reason}; stopped before the update. {checkpoint}")]
-    NoBatch {
+    /// A step in whose batches nothing is to be predicted.
+    #[error("step {step}: none of the targets counts, so there is no loss. {checkpoint}")]
+    NoTargets {
         /// The step that was not taken.
         step: u64,
-        /// Why.
-        reason: StepError,
         /// Where the last good state is.
         checkpoint: String,
     },

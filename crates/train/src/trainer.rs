@@ -288,10 +288,7 @@ impl<'a> Trainer<'a> {
         while self.state().step() < train.steps && !interrupt.load(Ordering::Relaxed) {
             self.enter_stage()?;
             let begun = Instant::now();
-            let (figures, bits_per_byte) = match self.take_step() {
-                Err(TrainError::Data(source)) => return Err(self.data_lost(source)),
-                step => step?,
-            };
+            let (figures, bits_per_byte) = self.take_step()?;
             busy += begun.elapsed();
             busy_tokens += figures.tokens;
             let step = self.state().step();

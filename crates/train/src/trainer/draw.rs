@@ -67,11 +67,10 @@ impl Trainer<'_> {
                         value,
                         checkpoint: self.last_checkpoint(),
                     },
-                    // The model is as good as before.
-                    reason => TrainError::NoBatch {
+                    StepError::Data(source) => self.data_lost(source),
+                    StepError::NoTargets => TrainError::NoTargets {
                         step,
-                        reason,
-                        checkpoint: self.keep_what_there_is(),
+                        checkpoint: self.last_checkpoint(),
                     },
                 })
             }

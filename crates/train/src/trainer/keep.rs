@@ -70,23 +70,6 @@ impl Trainer<'_> {
         }
     }
 
-    /// Writes a checkpoint of the steps since the last one, because no other can be taken; says where
-    /// the last good state is then.
-    pub(super) fn keep_what_there_is(&mut self) -> String {
-        let step = self.state().step();
-        if self
-            .checkpoint
-            .as_ref()
-            .is_some_and(|last| last.step == step)
-        {
-            return self.last_checkpoint();
-        }
-        match self.write_checkpoint(None) {
-            Ok(_) => self.last_checkpoint(),
-            Err(error) => format!("{error}. {}", self.last_checkpoint()),
-        }
-    }
-
     /// Where the last good state is, as a sentence.
     pub(super) fn last_checkpoint(&self) -> String {
         match &self.checkpoint {

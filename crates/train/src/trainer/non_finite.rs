@@ -133,7 +133,7 @@ fn a_corpus_that_is_cut_short_ends_the_run_with_a_checkpoint() {
     file.set_len(200).unwrap();
     let error = trainer.run(&AtomicBool::new(false)).unwrap_err();
     assert!(
-        matches!(error, TrainError::NoBatch { step: 3, .. }),
+        matches!(error, TrainError::DataLost { step: 3, .. }),
         "{error}"
     );
     let said = error.to_string();
