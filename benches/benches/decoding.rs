@@ -157,7 +157,7 @@ fn main() {
     }
     let all: Vec<(String, LanguageModel)> = SolverConfig::NAMES
         .iter()
-        .map(|solver| (format!("{solver}"), model(solver, &device)))
+        .map(|solver| ((*solver).to_owned(), model(solver, &device)))
         .collect();
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Elements(1));

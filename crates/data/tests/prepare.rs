@@ -410,11 +410,11 @@ fn inspection_shows_what_is_there() {
     assert!(inspect(&root.join("absent")).is_err());
     assert_eq!(
         find_prepared(&prepared.directory).unwrap(),
-        [prepared.directory.clone()]
+        std::slice::from_ref(&prepared.directory)
     );
     assert_eq!(
         find_prepared(&root.join("cache")).unwrap(),
-        [prepared.directory.clone()]
+        std::slice::from_ref(&prepared.directory)
     );
     let error = find_prepared(root).unwrap_err().to_string();
     assert!(error.contains("manifest.json"), "{error}");

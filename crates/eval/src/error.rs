@@ -11,33 +11,51 @@ pub enum EvalError {
     /// The system refused to read or write a file.
     #[error("{path}: {source}", path = path.display())]
     Io {
+        /// The file.
         path: PathBuf,
+        /// The reason.
         source: std::io::Error,
     },
     /// There is no task of this name.
     #[error("no task is called {name:?}; the tasks are {known}")]
-    UnknownTask { name: String, known: String },
+    UnknownTask {
+        /// The name.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
     /// A task's data is not on disk and was not fetched.
     #[error("{task}: no {split} data {place}; looked for {looked_for}; {remedy}")]
     NoData {
+        /// The task.
         task: String,
+        /// The part of its data.
         split: Split,
+        /// Where it was looked for.
         place: String,
+        /// The names that would do.
         looked_for: String,
+        /// What to do.
         remedy: String,
     },
     /// A file is not what its name says.
     #[error("{path}: not a readable {format} file: {message}", path = path.display())]
     Unreadable {
+        /// The file.
         path: PathBuf,
+        /// What it should be.
         format: &'static str,
+        /// The reason.
         message: String,
     },
     /// A row cannot be read as an object.
     #[error("{path}, row {row}: {message}", path = path.display())]
     Row {
+        /// The file.
         path: PathBuf,
+        /// The row, counted from 1.
         row: usize,
+        /// The reason.
         message: String,
     },
     /// What a file stands for takes too much memory for its size.
@@ -46,30 +64,45 @@ pub enum EvalError {
         path = path.display()
     )]
     TooLarge {
+        /// The file.
         path: PathBuf,
+        /// What it is about.
         what: &'static str,
+        /// What is allowed.
         allowed: u64,
     },
     /// A field of a row is missing or is not what the task reads there.
     #[error("{path}, row {row}, field {field:?}: found {found}, expected {expected}", path = path.display())]
     Field {
+        /// The file.
         path: PathBuf,
+        /// The row, counted from 1.
         row: usize,
+        /// The field.
         field: String,
+        /// What was found.
         found: String,
+        /// What the task reads there.
         expected: String,
     },
     /// A data file holds no rows, or a text nothing.
     #[error("{path}: nothing in it", path = path.display())]
-    NoRows { path: PathBuf },
+    NoRows {
+        /// The file.
+        path: PathBuf,
+    },
     /// There are fewer examples than a prompt is to show.
     #[error(
         "{task}: {wanted} examples are to be drawn for each prompt, the {split} split has {found} rows"
     )]
     TooFewExamples {
+        /// The task.
         task: String,
+        /// How many are needed.
         wanted: usize,
+        /// The part of its data.
         split: Split,
+        /// What was found.
         found: usize,
     },
     /// A tokenizer cannot be read or used, or a prompt not be continued.
@@ -80,10 +113,15 @@ pub enum EvalError {
         "{what} has {tokens} tokens, allowed are {allowed}: context ends in {context:?}, continuation is {continuation:?}"
     )]
     Unscorable {
+        /// What it is about.
         what: &'static str,
+        /// Its tokens.
         tokens: usize,
+        /// What is allowed.
         allowed: String,
+        /// The context.
         context: String,
+        /// The continuation.
         continuation: String,
     },
     /// Two evaluations are not of the same items.
@@ -91,30 +129,48 @@ pub enum EvalError {
         "{task}: the evaluations differ in {what}: {first} and {second}; they cannot be paired"
     )]
     NotPaired {
+        /// The task.
         task: String,
+        /// What it is about.
         what: &'static str,
+        /// That of the first.
         first: String,
+        /// That of the second.
         second: String,
     },
     /// The held-out text is too little for a generated task.
     #[error("{task}: the held-out crates give {found} items, {wanted} are needed")]
     TooFewItems {
+        /// The task.
         task: &'static str,
+        /// What was found.
         found: usize,
+        /// How many are needed.
         wanted: usize,
     },
     /// A report on nothing.
     #[error("no {of} is named; allowed: one or more")]
-    Nothing { of: &'static str },
+    Nothing {
+        /// What a report needs.
+        of: &'static str,
+    },
     /// A task is named more than once.
     #[error("the task {name} is named twice")]
-    Twice { name: String },
+    Twice {
+        /// The name.
+        name: String,
+    },
     /// A model whose context has no room for a prompt and a token after it.
     #[error(
         "{model}: the context is {context} tokens; allowed: 2 and above, to measure the speed of decoding",
         model = model.display()
     )]
-    Context { model: PathBuf, context: usize },
+    Context {
+        /// The model directory or name.
+        model: PathBuf,
+        /// The context.
+        context: usize,
+    },
     /// Models that are compared do not fit into memory together.
     #[error(
         "the {models} models take {needed} MiB together, {available} MiB are free; their speeds are measured in turns, so all must fit",
@@ -122,27 +178,41 @@ pub enum EvalError {
         available = available >> 20
     )]
     Memory {
+        /// How many models.
         models: usize,
+        /// Bytes that they take.
         needed: u64,
+        /// Bytes that are free.
         available: u64,
     },
     /// A task could not be asked of a model.
     #[error("{model}, {task}: {source}")]
     Asking {
+        /// The model directory or name.
         model: String,
+        /// The task.
         task: &'static str,
+        /// The reason.
         source: Box<EvalError>,
     },
     /// A picture cannot be drawn or written.
     #[error("{path}: {reason}", path = path.display())]
-    Drawing { path: PathBuf, reason: String },
+    Drawing {
+        /// The file.
+        path: PathBuf,
+        /// What the plotter or the system said.
+        reason: String,
+    },
     /// A model cannot be read or run.
     #[cfg(feature = "model")]
     #[error(transparent)]
     Model(#[from] iiet_model::ModelError),
     /// The scorer failed.
     #[error("{message}")]
-    Scorer { message: String },
+    Scorer {
+        /// The reason.
+        message: String,
+    },
     /// The default corpus cannot be read.
     #[error(transparent)]
     Data(#[from] iiet_data::DataError),

@@ -86,6 +86,7 @@ macro_rules! solvers {
 
         /// The memory of any of the solvers.
         #[derive(Debug, Clone)]
+        #[allow(clippy::large_enum_variant)]
         pub enum AnyMemory<const D: usize> {
             $($(#[$doc])* $solver(<crate::$solver as Solver<Tensor<D>>>::Memory),)+
         }

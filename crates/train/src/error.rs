@@ -212,7 +212,7 @@ pub enum TrainError {
         /// The step that was not taken.
         step: u64,
         /// The reason.
-        source: DataError,
+        source: Box<DataError>,
         /// Where the last good state is.
         checkpoint: String,
     },

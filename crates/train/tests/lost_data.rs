@@ -50,7 +50,7 @@ fn a_truncated_token_file_ends_the_run_with_a_checkpoint() {
     let saved = format!("step-{}", step - 1);
     assert_eq!(
         names(&place.path("run").join("checkpoints")),
-        [saved.clone()]
+        std::slice::from_ref(&saved)
     );
     let said = error.to_string();
     assert!(

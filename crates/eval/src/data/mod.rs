@@ -21,8 +21,11 @@ use crate::error::EvalError;
 /// The parts of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
+    /// Where few-shot examples come from.
     Train,
+    /// What is asked where there is no test data with answers.
     Validation,
+    /// What is asked.
     Test,
 }
 

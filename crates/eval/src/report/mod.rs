@@ -63,8 +63,11 @@ pub struct ReportSettings {
 pub struct Report {
     /// The first is the reference.
     pub models: Vec<ModelReport>,
+    /// The tasks, as they were asked.
     pub tasks: Vec<AskedTask>,
+    /// What the speeds were measured on.
     pub workload: Workload,
+    /// Where.
     pub machine: Machine,
     /// What a reader should know before comparing.
     pub notes: Vec<String>,
@@ -75,11 +78,15 @@ pub struct Report {
 /// A task as it was asked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AskedTask {
+    /// Its name.
     pub name: &'static str,
+    /// The version of its definition.
     pub version: f64,
-    /// Documents of its data, and how many of them were used.
+    /// Documents of its data.
     pub documents: usize,
+    /// How many of them were used.
     pub used: usize,
+    /// Examples before each question.
     pub num_fewshot: usize,
 }
 
@@ -88,20 +95,29 @@ pub struct AskedTask {
 pub struct ModelReport {
     /// The shortest end of its path that no other model has.
     pub name: String,
+    /// Its directory.
     pub path: PathBuf,
     /// [`model_hash`] of the directory.
     pub model_hash: String,
+    /// The name of its solver.
     pub solver: &'static str,
     /// Corrections of each layer, for a solver that takes any.
     pub iterations: Option<Vec<usize>>,
+    /// Number of layers.
     pub layers: usize,
+    /// Width of the hidden states.
     pub d_model: usize,
+    /// Width inside the feed-forward layers.
     pub d_ff: usize,
     /// Tokens.
     pub context: usize,
+    /// Number of token ids.
     pub vocab_size: usize,
+    /// What a token costs.
     pub cost: TokenCost,
+    /// Measured rates.
     pub speed: Speed,
+    /// Answers to the tasks.
     pub quality: Quality,
 }
 

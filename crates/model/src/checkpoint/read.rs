@@ -79,12 +79,15 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     }
 }
 
+/// A model and its configuration.
+type Loaded<B, S> = (LanguageModel<B, S>, ConfigOf<B, S>);
+
 fn read<B: Block, S: NetworkSolver>(
     precision: Precision,
     dir: &Path,
     wanted: Option<&ConfigOf<B, S>>,
     device: &Device,
-) -> Result<(LanguageModel<B, S>, ConfigOf<B, S>), ModelError> {
+) -> Result<Loaded<B, S>, ModelError> {
     if !precision.works_on(device) {
         return Err(ModelError::Precision { precision });
     }
@@ -151,7 +154,7 @@ fn check_finite(
         Some((name, misfit, *precision))
     });
     let mut misfits: Vec<_> = misfits.collect();
-    misfits.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    misfits.sort_by_key(|(name, ..)| *name);
     match misfits.first() {
         None => Ok(()),
         Some((name, (element, value), precision)) => Err(ModelError::NonFiniteWeights {

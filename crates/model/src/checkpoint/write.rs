@@ -147,7 +147,9 @@ impl ParameterVisitor for Collect {
         if self.not_finite.is_none() {
             let limit = limit(self.stored);
             let values = read(&tensor);
-            let misfit = values.iter().find(|x| !(x.abs() < limit));
+            // A NaN is not below the limit either.
+            let fits = |x: &f32| x.abs() < limit;
+            let misfit = values.iter().find(|x| !fits(x));
             self.not_finite = misfit.map(|value| (name.to_owned(), *value));
         }
         let shape = stored_shape(role, &dims);

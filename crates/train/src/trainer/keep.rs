@@ -57,7 +57,7 @@ impl Trainer<'_> {
         }
         TrainError::DataLost {
             step: self.state().step() + 1,
-            source,
+            source: Box::new(source),
             checkpoint: self.last_checkpoint(),
         }
     }
