@@ -19,7 +19,7 @@ const CONTEXT: usize = 24;
 const VOCAB: u32 = 101;
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/golden")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/golden/models")
 }
 
 /// Models of every solver, with weights that PyTorch drew, and a short context.
