@@ -203,6 +203,8 @@ solvers! {
     ImplicitEuler,
     /// IIET.
     IterativeImplicitEuler,
+    /// Two-step Adams-Bashforth.
+    AdamsBashforth,
 }
 
 impl Default for SolverConfig {

@@ -10,6 +10,7 @@
 //! | --- | --- | --- | --- |
 //! | [`ExplicitEuler`] | `y + h F(y)` | 1 | 1 |
 //! | [`RungeKutta`] | a classical tableau | 2 or 4 | 2 or 4 |
+//! | [`AdamsBashforth`] | `y + h (3/2 F(y) - 1/2 F_before)` | 1 | 2 |
 //! | [`ImplicitEuler`] | `z = y + h F(z)` by fixed-point iteration | 1 + r | 1 |
 //! | [`PredictorCorrector`] | Runge-Kutta guess, learned multistep correction | order + 1 | learned |
 //! | [`IterativeImplicitEuler`] | Euler guess, r learned multistep corrections | 1 + r | learned |
@@ -36,6 +37,7 @@
 //! assert!((at.y - by_hand).abs() < 1e-12);
 //! ```
 
+mod adams_bashforth;
 #[cfg(feature = "burn")]
 mod any;
 mod error;
@@ -61,6 +63,7 @@ mod schedule;
 mod solver;
 mod state;
 
+pub use adams_bashforth::{AdamsBashforth, AdamsBashforthOptions, FirstStep};
 #[cfg(feature = "burn")]
 pub use any::{AnyMemory, AnySolver, SolverConfig};
 pub use error::OdeError;

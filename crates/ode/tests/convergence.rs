@@ -1,7 +1,8 @@
 //! The classical solvers have the order they claim, on linear and nonlinear equations.
 
 use iiet_ode::{
-    ExplicitEuler, ImplicitEuler, IterationSchedule, Layer, RungeKutta, Solver, State, Tableau,
+    AdamsBashforth, ExplicitEuler, FirstStep, ImplicitEuler, IterationSchedule, Layer, RungeKutta,
+    Solver, State, Tableau,
 };
 
 /// Integrates from 0 to `end` in `steps` steps.
@@ -103,6 +104,13 @@ fn runge_kutta_has_orders_2_and_4() {
 }
 
 #[test]
+fn adams_bashforth_has_order_2_whatever_the_first_step() {
+    for first_step in [FirstStep::Euler, FirstStep::Heun] {
+        check_order(&AdamsBashforth { first_step });
+    }
+}
+
+#[test]
 fn tableaus_satisfy_the_order_conditions() {
     for tableau in [Tableau::HEUN, Tableau::CLASSICAL] {
         let c: Vec<f64> = tableau.a.iter().map(|row| row.iter().sum()).collect();
@@ -134,6 +142,11 @@ fn steps_by_hand() {
         1,
     );
     assert_eq!(heun, 0.625);
+    // Adams-Bashforth: 1/2, F = -1, 1/2 + (3/2 (-1) - 1/2 (-2)) / 4.
+    let [euler_first, heun_first] =
+        [FirstStep::Euler, FirstStep::Heun].map(|first_step| AdamsBashforth { first_step });
+    assert_eq!(integrate(&euler_first, field, 1.0, 0.5, 2), 0.375);
+    assert_eq!(integrate(&heun_first, field, 1.0, 0.25, 1), 0.625);
     // Implicit, r = 2: 1/2, 1 - 1/4, 1 - 3/8.
     let two = ImplicitEuler {
         iterations: IterationSchedule::PerLayer(vec![2]),

@@ -32,6 +32,22 @@ fn a_name_means_the_defaults_and_a_table_sets_options() {
 }
 
 #[test]
+fn adams_bashforth_chooses_its_first_step() {
+    let device = Device::default();
+    for (text, evaluations) in [
+        ("'adams_bashforth'", [1, 1]),
+        ("{ name = 'adams_bashforth', first_step = 'heun' }", [2, 1]),
+    ] {
+        let config = from_toml(&format!("solver = {text}")).unwrap();
+        let solver = AnySolver::init(&config, 2, 8, &device);
+        let found = [0, 1].map(|at| Solver::<Tensor<3>>::evaluations(&solver, Layer::at(at)));
+        assert_eq!(found, evaluations, "{text}");
+    }
+    let error = from_toml("solver = { name = 'adams_bashforth', first_step = 'rk4' }");
+    assert!(error.unwrap_err().contains("expected `euler` or `heun`"));
+}
+
+#[test]
 fn unknown_names_and_keys_are_refused_with_those_there_are() {
     for (text, expected) in [
         (

@@ -255,6 +255,7 @@ fn every_solver_trains() {
         "runge_kutta",
         "predictor_corrector",
         "implicit_euler",
+        "adams_bashforth",
     ] {
         let set = format!("model.solver={solver}");
         place.run(solver, &[&set, "train.steps=30"]).unwrap();
