@@ -355,7 +355,7 @@ fn a_llama_becomes_an_ode_model() {
         "--solver",
         "explicit_euler",
     ];
-    assert!(error_of(&again).contains("not overwritten"));
+    assert!(error_of(&again).contains("is not empty"));
 }
 
 #[test]
