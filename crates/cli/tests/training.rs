@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -32,6 +32,16 @@ impl Place {
             .args(["train", "--config", "small.toml"])
             .args(more)
             .current_dir(self.0.path());
+        let default = || {
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1] {
+                // SAFETY: signal() may be called between fork and exec, and SIG_DFL is no function.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
+            Ok(())
+        };
+        // SAFETY: the closure takes no memory and no locks. Under nohup or in the background of a
+        // shell the tests themselves ignore signals, which the process would inherit.
+        unsafe { command.pre_exec(default) };
         command
     }
 
