@@ -129,7 +129,10 @@ fn spelling(value: &Value) -> Option<&str> {
 /// A JSON object, if the file is there.
 pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, TextError> {
     let text = match read_regular_text(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // A link to nothing is a file that was lost, not one that the model does not have.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => {
+            return Ok(None);
+        }
         read => read.map_err(TextError::io(path))?,
     };
     serde_json::from_str(&text)
@@ -143,6 +146,17 @@ pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Tex
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nothing_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer_config.json");
+        assert!(read_object(&path).unwrap().is_none());
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        let error = read_object(&path).unwrap_err().to_string();
+        assert!(error.contains("tokenizer_config.json"), "{error}");
+    }
 
     /// What `transformers` 4.46.3 puts before and after a text, with a vocabulary where `<s>` is 1,
     /// `</s>` 2 and `<|begin|>` 3; `None` where it leaves that to the post-processor.
