@@ -31,8 +31,8 @@ fn only_completions_are_in_the_loss() {
     let summary = place.run("run", &sets).unwrap();
     let last = place.records("run").pop().unwrap();
     // Letters of a question would cost more than three nats each.
-    assert!(last.loss < 0.1, "{}", last.loss);
-    assert!(summary.validation.unwrap().loss < 0.1);
+    assert!(last.loss < 0.5, "{}", last.loss);
+    assert!(summary.validation.unwrap().loss < 0.5);
     // 60 steps of 4 answers: one token or a few, and the end of the document.
     let per_row = summary.tokens as f64 / 240.0;
     assert!((2.0..=4.0).contains(&per_row), "{per_row}");
