@@ -151,8 +151,20 @@ impl<'a> Done<'a> {
         let tasks = &mut self.models[at].tasks;
         tasks.push(task);
         let last = (&self.prepared[tasks.len() - 1], &tasks[tasks.len() - 1]);
-        if let (prepared, Err(error)) = last {
-            errln!("{}: {error}", prepared.task.name);
+        match last {
+            (prepared, Err(error)) => errln!("{}: {error}", prepared.task.name),
+            (prepared, Ok(evaluated)) => {
+                if let Some(first) = evaluated.left_out.first() {
+                    errln!(
+                        "{}: {} of {} items are left out, because the model cannot answer them; item {}: {}",
+                        prepared.task.name,
+                        evaluated.left_out.len(),
+                        prepared.items.len(),
+                        first.item,
+                        first.reason
+                    );
+                }
+            }
         }
         let Some(out) = &self.arguments.out else {
             return Ok(());

@@ -139,7 +139,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     memory::check(arguments, &chosen, 1, prompt.len())?;
     let (text_model, options) = arguments.open(1, &chosen)?;
-    let mut engine = TextEngine::new(&text_model, options, &chosen.device);
+    let mut engine = TextEngine::new(text_model, options, &chosen.device);
     let request = arguments.request(&prompt, Sampler::new(&sampling));
     engine.admit(request).map_err(explain)?;
     while !engine.is_idle() {

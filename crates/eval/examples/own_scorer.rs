@@ -5,8 +5,8 @@
 use std::error::Error;
 
 use iiet_eval::{
-    Continuation, EvalError, Generation, Progress, RollingScore, Scored, Scorer, Settings, prepare,
-    task,
+    Continuation, EvalError, Generation, Progress, RollingScore, Scored, Scorer, Settings,
+    Unscorable, prepare, task,
 };
 
 /// How often each byte followed each other one, plus one.
@@ -38,13 +38,13 @@ impl Scorer for Bigrams {
         &self,
         requests: &[Continuation],
         _: &dyn Progress,
-    ) -> Result<Vec<Scored>, EvalError> {
+    ) -> Result<Vec<Result<Scored, Unscorable>>, EvalError> {
         let score = |request: &Continuation| {
             let before = request.context.bytes().last().unwrap_or(b'\n');
-            Scored {
+            Ok(Scored {
                 log_likelihood: self.log_likelihood(before, request.continuation.as_bytes()),
                 is_greedy: false,
-            }
+            })
         };
         Ok(requests.iter().map(score).collect())
     }

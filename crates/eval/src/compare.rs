@@ -51,6 +51,19 @@ pub fn compare(
     first: &Evaluated,
     second: &Evaluated,
 ) -> Result<Vec<Comparison>, EvalError> {
+    let items = |of: &Evaluated| -> Vec<usize> {
+        let left_out = of.left_out.iter();
+        left_out.map(|left_out| left_out.item).collect()
+    };
+    let (a, b) = (items(first), items(second));
+    if a != b {
+        return Err(EvalError::NotPaired {
+            task: task.to_owned(),
+            what: "the items left out",
+            first: format!("{a:?}"),
+            second: format!("{b:?}"),
+        });
+    }
     let pairs = first.metrics.iter().zip(&second.metrics);
     pairs
         // Tokens are counted by each model's own tokenizer; perplexities of different ones do not
@@ -146,6 +159,7 @@ mod tests {
 
     fn evaluated(values: Vec<f64>) -> Evaluated {
         Evaluated {
+            left_out: Vec::new(),
             answers: Vec::new(),
             metrics: vec![Metric::new("acc", Values::Mean(values))],
             seconds: 0.0,

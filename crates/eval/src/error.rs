@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::data::Split;
+use crate::scorer::Unscorable;
 
 /// Every error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +22,7 @@ pub enum EvalError {
     UnknownTask {
         /// The name.
         name: String,
-        /// Those there are.
+        /// The tasks that there are.
         known: String,
     },
     /// A task's data is not on disk and was not fetched.
@@ -29,11 +30,11 @@ pub enum EvalError {
     NoData {
         /// The task.
         task: String,
-        /// The part of its data.
+        /// The part of the data set.
         split: Split,
         /// Where it was looked for.
         place: String,
-        /// The names that would do.
+        /// The files that were looked for.
         looked_for: String,
         /// What to do.
         remedy: String,
@@ -43,9 +44,9 @@ pub enum EvalError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The format that its name promises.
         format: &'static str,
-        /// The reason.
+        /// What is wrong.
         message: String,
     },
     /// A row cannot be read as an object.
@@ -53,9 +54,9 @@ pub enum EvalError {
     Row {
         /// The file.
         path: PathBuf,
-        /// The row, counted from 1.
+        /// Its number, counted from 1.
         row: usize,
-        /// The reason.
+        /// What is wrong.
         message: String,
     },
     /// What a file stands for takes too much memory for its size.
@@ -66,7 +67,7 @@ pub enum EvalError {
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// What it is about.
+        /// What it is.
         what: &'static str,
         /// What is allowed.
         allowed: u64,
@@ -76,13 +77,13 @@ pub enum EvalError {
     Field {
         /// The file.
         path: PathBuf,
-        /// The row, counted from 1.
+        /// Its number, counted from 1.
         row: usize,
         /// The field.
         field: String,
         /// What was found.
         found: String,
-        /// What the task reads there.
+        /// What was expected.
         expected: String,
     },
     /// A data file holds no rows, or a text nothing.
@@ -100,7 +101,7 @@ pub enum EvalError {
         task: String,
         /// How many are needed.
         wanted: usize,
-        /// The part of its data.
+        /// The part of the data set.
         split: Split,
         /// What was found.
         found: usize,
@@ -109,21 +110,8 @@ pub enum EvalError {
     #[error(transparent)]
     Text(#[from] iiet_text::TextError),
     /// A context or continuation that the definitions give no value for.
-    #[error(
-        "{what} has {tokens} tokens, allowed are {allowed}: context ends in {context:?}, continuation is {continuation:?}"
-    )]
-    Unscorable {
-        /// What it is about.
-        what: &'static str,
-        /// Its tokens.
-        tokens: usize,
-        /// What is allowed.
-        allowed: String,
-        /// The context.
-        context: String,
-        /// The continuation.
-        continuation: String,
-    },
+    #[error(transparent)]
+    Unscorable(#[from] Unscorable),
     /// Two evaluations are not of the same items.
     #[error(
         "{task}: the evaluations differ in {what}: {first} and {second}; they cannot be paired"
@@ -131,11 +119,11 @@ pub enum EvalError {
     NotPaired {
         /// The task.
         task: String,
-        /// What it is about.
+        /// What it is.
         what: &'static str,
-        /// That of the first.
+        /// That of the first model.
         first: String,
-        /// That of the second.
+        /// That of the second model.
         second: String,
     },
     /// The held-out text is too little for a generated task.
@@ -151,7 +139,7 @@ pub enum EvalError {
     /// A report on nothing.
     #[error("no {of} is named; allowed: one or more")]
     Nothing {
-        /// What a report needs.
+        /// What there should be one of.
         of: &'static str,
     },
     /// A task is named more than once.
@@ -166,9 +154,9 @@ pub enum EvalError {
         model = model.display()
     )]
     Context {
-        /// The model directory or name.
+        /// The model.
         model: PathBuf,
-        /// The context.
+        /// Tokens of its context.
         context: usize,
     },
     /// Models that are compared do not fit into memory together.
@@ -188,7 +176,7 @@ pub enum EvalError {
     /// A task could not be asked of a model.
     #[error("{model}, {task}: {source}")]
     Asking {
-        /// The model directory or name.
+        /// The model.
         model: String,
         /// The task.
         task: &'static str,
@@ -200,7 +188,7 @@ pub enum EvalError {
     Drawing {
         /// The file.
         path: PathBuf,
-        /// What the plotter or the system said.
+        /// The reason.
         reason: String,
     },
     /// A model cannot be read or run.
@@ -210,7 +198,7 @@ pub enum EvalError {
     /// The scorer failed.
     #[error("{message}")]
     Scorer {
-        /// The reason.
+        /// What is wrong.
         message: String,
     },
     /// The default corpus cannot be read.

@@ -1,5 +1,6 @@
 //! Running a task: documents to items, items to answers, answers to metrics.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use crate::error::EvalError;
 use crate::held_out;
 use crate::metric::Metric;
 use crate::python_random::PythonRandom;
-use crate::scorer::{Continuation, Progress, Scorer};
+use crate::scorer::{Continuation, Progress, Scored, Scorer, Unscorable};
 use crate::task::{Answers, Item, Source, Task};
 
 /// The seed of the harness's choice of examples, fresh for each task.
@@ -48,10 +49,21 @@ pub struct Prepared {
     pub items: Vec<Item>,
 }
 
+/// An item that a model cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its number, counted from 0.
+    pub item: usize,
+    /// Why.
+    pub reason: Unscorable,
+}
+
 /// What a model made of a task.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
-    /// The answers, in the order of the items.
+    /// Items that the metrics leave out.
+    pub left_out: Vec<LeftOut>,
+    /// The answers to the other items, in their order.
     pub answers: Vec<Answers>,
     /// What they come to.
     pub metrics: Vec<Metric>,
@@ -247,23 +259,82 @@ impl Prepared {
             false => scorer.log_likelihood(&requests, progress)?,
         }
         .into_iter();
-        let answers: Vec<Answers> = self
-            .items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Choice { requests, .. } => Some(Answers::Scored(
-                    scored.by_ref().take(requests.len()).collect(),
-                )),
-                Item::Cloze(_) => Some(Answers::Scored(scored.by_ref().take(1).collect())),
-                Item::Rolling { .. } => rolling.next().map(Answers::Rolling),
-            })
-            .collect();
+        let (mut answers, mut left_out) = (Vec::new(), Vec::new());
+        for (item, asked) in self.items.iter().enumerate() {
+            let scored = match asked {
+                Item::Choice { requests, .. } => scored.by_ref().take(requests.len()).collect(),
+                Item::Cloze(_) => scored.by_ref().take(1).collect(),
+                Item::Rolling { .. } => {
+                    answers.extend(rolling.next().map(Answers::Rolling));
+                    continue;
+                }
+            };
+            let scored: Vec<Result<Scored, Unscorable>> = scored;
+            match scored.into_iter().collect() {
+                Ok(scored) => answers.push(Answers::Scored(scored)),
+                Err(reason) => left_out.push(LeftOut { item, reason }),
+            }
+        }
         let seconds = started.elapsed().as_secs_f64();
-        let metrics = self.task.form.metrics(&self.items, &answers);
-        Ok(Evaluated {
+        self.judge(left_out, answers, seconds)
+    }
+
+    /// The metrics of the items that were answered.
+    ///
+    /// # Errors
+    /// [`EvalError::Unscorable`] with the first reason if there are none.
+    fn judge(
+        &self,
+        left_out: Vec<LeftOut>,
+        answers: Vec<Answers>,
+        seconds: f64,
+    ) -> Result<Evaluated, EvalError> {
+        if let (true, Some(first)) = (answers.is_empty(), left_out.first()) {
+            return Err(first.reason.clone().into());
+        }
+        let mut evaluated = Evaluated {
+            left_out,
             answers,
-            metrics,
+            metrics: Vec::new(),
             seconds,
-        })
+        };
+        let answered = evaluated.answered(self.items.len());
+        let answered: Vec<&Item> = answered.map(|number| &self.items[number]).collect();
+        evaluated.metrics = self.task.form.metrics(&answered, &evaluated.answers);
+        Ok(evaluated)
+    }
+
+    /// The same without the items that another model cannot answer.
+    ///
+    /// # Errors
+    /// [`EvalError::Unscorable`] if nothing is left.
+    #[cfg(feature = "model")]
+    pub(crate) fn without(
+        &self,
+        evaluated: &Evaluated,
+        others: &[LeftOut],
+    ) -> Result<Evaluated, EvalError> {
+        let unanswered = |item: usize| others.iter().any(|other| other.item == item);
+        let mut left_out = evaluated.left_out.clone();
+        for other in others {
+            if left_out.iter().all(|left_out| left_out.item != other.item) {
+                left_out.push(other.clone());
+            }
+        }
+        left_out.sort_by_key(|left_out| left_out.item);
+        let answered = evaluated.answered(self.items.len());
+        let answers = answered.zip(&evaluated.answers);
+        let answers = answers.filter(|(item, _)| !unanswered(*item));
+        let answers = answers.map(|(_, answers)| answers.clone()).collect();
+        self.judge(left_out, answers, evaluated.seconds)
+    }
+}
+
+impl Evaluated {
+    /// The numbers of the items that the answers are to, of so many.
+    pub(crate) fn answered(&self, items: usize) -> impl Iterator<Item = usize> {
+        let left_out = self.left_out.iter().map(|left_out| left_out.item);
+        let left_out: HashSet<usize> = left_out.collect();
+        (0..items).filter(move |item| !left_out.contains(item))
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use iiet_eval::{Continuation, EvalError, Generation, Progress, RollingScore, Scored, Scorer};
-//! use iiet_eval::{Settings, prepare, task};
+//! use iiet_eval::{Settings, Unscorable, prepare, task};
 //!
 //! /// Thinks every byte equally likely.
 //! struct Uniform;
@@ -17,10 +17,12 @@
 //!         &self,
 //!         requests: &[Continuation],
 //!         _: &dyn Progress,
-//!     ) -> Result<Vec<Scored>, EvalError> {
-//!         let score = |request: &Continuation| Scored {
-//!             log_likelihood: -(request.continuation.len() as f64) * 256f64.ln(),
-//!             is_greedy: false,
+//!     ) -> Result<Vec<Result<Scored, Unscorable>>, EvalError> {
+//!         let score = |request: &Continuation| {
+//!             Ok(Scored {
+//!                 log_likelihood: -(request.continuation.len() as f64) * 256f64.ln(),
+//!                 is_greedy: false,
+//!             })
 //!         };
 //!         Ok(requests.iter().map(score).collect())
 //!     }
@@ -87,7 +89,7 @@ mod windows;
 pub use compare::{Comparison, Verdict, compare, table as comparison_table};
 pub use data::{Document, HubData, Split, read};
 pub use error::EvalError;
-pub use evaluation::{EXAMPLES_SEED, Evaluated, Prepared, Settings, prepare};
+pub use evaluation::{EXAMPLES_SEED, Evaluated, LeftOut, Prepared, Settings, prepare};
 pub use metric::{Difference, Metric, Values};
 #[cfg(feature = "model")]
 pub use model::ModelScorer;
@@ -95,13 +97,12 @@ pub use pair::EncodedPair;
 pub use progress::TokenBar;
 pub use python_random::PythonRandom;
 pub use results::{Outcome, Provenance, results, table};
-pub use scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer};
+pub use scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer, Unscorable};
 pub use task::{Accuracy, Answers, Form, Item, Source, Task};
 pub use tasks::{TASKS, task};
 pub use token_scorer::{Prompt, Row, TokenModel, TokenScore, TokenScorer};
 pub use windows::{Window, rolling};
 
-/// The examples of the README.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "model"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -50,10 +50,16 @@ pub fn results(outcomes: &[Outcome<'_>], of: &Provenance) -> Value {
             };
             Value::Object(directions.map(direction).collect())
         }),
-        "n-samples": by_task(|(prepared, _)| json!({
+        "n-samples": by_task(|(prepared, done)| json!({
             "original": prepared.original,
-            "effective": prepared.documents.len(),
+            "effective": effective(prepared, done),
         })),
+        "left_out": by_task(|(_, done)| {
+            let left_out = done.left_out.iter();
+            left_out
+                .map(|left_out| json!({"doc_id": left_out.item, "reason": left_out.reason.to_string()}))
+                .collect()
+        }),
         "config": {
             "model": "iiet",
             "model_args": of.model,
@@ -74,12 +80,17 @@ pub fn results(outcomes: &[Outcome<'_>], of: &Provenance) -> Value {
     })
 }
 
+/// Documents whose items the metrics are of.
+fn effective(prepared: &Prepared, done: &Evaluated) -> usize {
+    prepared.documents.len() - done.left_out.len()
+}
+
 fn numbers((prepared, done): &Outcome<'_>) -> Value {
     let mut numbers = Map::new();
     let name = prepared.task.name;
     numbers.insert("name".into(), name.into());
     numbers.insert("alias".into(), name.into());
-    numbers.insert("sample_len".into(), prepared.documents.len().into());
+    numbers.insert("sample_len".into(), effective(prepared, done).into());
     for metric in &done.metrics {
         let error = metric.standard_error.map_or("N/A".into(), Value::from);
         numbers.insert(format!("{},none", metric.name), metric.value.into());
@@ -152,7 +163,7 @@ pub fn table(outcomes: &[Outcome<'_>]) -> Table {
                 once(prepared.task.name.to_owned()),
                 once(format!("{:.1}", prepared.task.version)),
                 prepared.num_fewshot.to_string(),
-                prepared.documents.len().to_string(),
+                effective(prepared, done).to_string(),
                 metric.name.to_owned(),
                 arrow(metric).to_owned(),
                 format!("{:.4}", metric.value),

@@ -9,13 +9,14 @@ use crate::results::Outcome;
 use crate::scorer::Continuation;
 use crate::task::{Answers, Item};
 
-/// Writes a record for each item of a task.
+/// Writes a record for each item of a task that was answered.
 ///
 /// # Errors
 /// Those of the writer.
 pub fn write(out: &mut impl Write, (prepared, done): Outcome<'_>) -> io::Result<()> {
-    let items = prepared.items.iter().zip(&done.answers);
-    for (number, ((item, answers), document)) in items.zip(&prepared.documents).enumerate() {
+    let answered = done.answered(prepared.items.len()).zip(&done.answers);
+    for (number, (asked, answers)) in answered.enumerate() {
+        let (item, document) = (&prepared.items[asked], &prepared.documents[asked]);
         let (target, arguments): (Value, Vec<Vec<&str>>) = match item {
             Item::Choice {
                 requests, answer, ..
@@ -31,7 +32,7 @@ pub fn write(out: &mut impl Write, (prepared, done): Outcome<'_>) -> io::Result<
             Answers::Rolling(score) => vec![score.log_likelihood.into()],
         };
         let mut record = json!({
-            "doc_id": number,
+            "doc_id": asked,
             "doc": document.fields(),
             "target": target,
             "arguments": named(arguments),

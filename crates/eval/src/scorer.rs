@@ -25,6 +25,24 @@ pub struct Scored {
     pub is_greedy: bool,
 }
 
+/// Why a request has no answer: a context or continuation that the definitions give no value for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what} has {tokens} tokens, allowed are {allowed}: context ends in {context:?}, continuation is {continuation:?}"
+)]
+pub struct Unscorable {
+    /// The context or the continuation.
+    pub what: &'static str,
+    /// Its length.
+    pub tokens: usize,
+    /// The lengths that have an answer.
+    pub allowed: String,
+    /// The end of the context.
+    pub context: String,
+    /// The continuation.
+    pub continuation: String,
+}
+
 /// The answer for a whole text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RollingScore {
@@ -62,16 +80,16 @@ impl Progress for () {
 /// A model as tasks see it: text in, log-likelihoods or text out. Answers come in the order of the
 /// requests and depend on each request alone.
 pub trait Scorer {
-    /// Log-likelihoods of continuations.
+    /// Log-likelihoods of continuations; [`Unscorable`] in the place of one that is empty or longer
+    /// than the model's context.
     ///
     /// # Errors
-    /// [`EvalError::Unscorable`] for an empty continuation or one longer than the model's context,
-    /// and errors of the model.
+    /// Errors of the model.
     fn log_likelihood(
         &self,
         requests: &[Continuation],
         progress: &dyn Progress,
-    ) -> Result<Vec<Scored>, EvalError>;
+    ) -> Result<Vec<Result<Scored, Unscorable>>, EvalError>;
 
     /// Log-likelihoods of texts, each token predicted once, with as much context as fits in windows
     /// that follow each other.

@@ -256,8 +256,8 @@ impl Form {
     }
 
     /// The metrics of all items.
-    pub fn metrics(&self, items: &[Item], answers: &[Answers]) -> Vec<Metric> {
-        let pairs = || items.iter().zip(answers);
+    pub fn metrics(&self, items: &[&Item], answers: &[Answers]) -> Vec<Metric> {
+        let pairs = || items.iter().copied().zip(answers);
         let accuracies = match self {
             Self::Choice { accuracies, .. } => *accuracies,
             Self::Contexts { .. } => &[Accuracy::Plain],

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::error::EvalError;
 use crate::pair::EncodedPair;
-use crate::scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer};
+use crate::scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer, Unscorable};
 use crate::windows;
 
 /// Tokens, padding included, that pass through the model at once.
@@ -163,13 +163,13 @@ impl<M: TokenModel> TokenScorer<M> {
         &self,
         request: &Continuation,
         pair: EncodedPair,
-    ) -> Result<(Vec<u32>, Vec<u32>), EvalError> {
+    ) -> Result<(Vec<u32>, Vec<u32>), Unscorable> {
         let max_length = self.model.max_length();
         let EncodedPair {
             mut context,
             continuation,
         } = pair;
-        let unscorable = |what, tokens, allowed: String| EvalError::Unscorable {
+        let unscorable = |what, tokens, allowed: String| Unscorable {
             what,
             tokens,
             allowed,
@@ -195,17 +195,25 @@ impl<M: TokenModel> Scorer for TokenScorer<M> {
         &self,
         requests: &[Continuation],
         progress: &dyn Progress,
-    ) -> Result<Vec<Scored>, EvalError> {
+    ) -> Result<Vec<Result<Scored, Unscorable>>, EvalError> {
         let tokenizer = &self.tokenizer;
-        let pairs: Vec<(Vec<u32>, Vec<u32>)> = requests
+        let pairs = requests
             .par_iter()
             .map(|request| EncodedPair::new(tokenizer, &request.context, &request.continuation))
-            .collect::<Result<Vec<_>, _>>()?
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut scorable = Vec::new();
+        let pairs = pairs.into_iter().zip(requests);
+        let fits: Vec<Result<(), Unscorable>> = pairs
+            .map(|(pair, request)| {
+                scorable.push(self.fit(request, pair)?);
+                Ok(())
+            })
+            .collect();
+        let mut sums = self.sums(scorable.into_iter(), progress)?.into_iter();
+        Ok(fits
             .into_iter()
-            .zip(requests)
-            .map(|(pair, request)| self.fit(request, pair))
-            .collect::<Result<_, _>>()?;
-        self.sums(pairs.into_iter(), progress)
+            .map(|fit| fit.map(|()| sums.next().expect("invariant: a sum for each that fits")))
+            .collect())
     }
 
     fn log_likelihood_rolling(
@@ -301,13 +309,13 @@ impl<M: TokenModel> TokenScorer<M> {
         let max_tokens = request.max_tokens;
         let room = self.model.max_length().saturating_sub(max_tokens);
         if room == 0 || tokens.is_empty() {
-            return Err(EvalError::Unscorable {
+            return Err(EvalError::Unscorable(Unscorable {
                 what: "the context",
                 tokens: tokens.len(),
                 allowed: format!("1 to {room} beside {max_tokens} new tokens"),
                 context: tail(&request.context),
                 continuation: String::new(),
-            });
+            }));
         }
         let surplus = tokens.len().saturating_sub(room);
         Ok(Prompt {

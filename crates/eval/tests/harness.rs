@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use iiet_eval::{
     Continuation, EvalError, Generation, Item, Progress, RollingScore, Scored, Scorer, Settings,
-    prepare, results, task,
+    Unscorable, prepare, results, task,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -37,8 +37,8 @@ impl Scorer for Hashing {
         &self,
         requests: &[Continuation],
         _: &dyn Progress,
-    ) -> Result<Vec<Scored>, EvalError> {
-        let score = |request: &Continuation| hashed(&[&request.context, &request.continuation]);
+    ) -> Result<Vec<Result<Scored, Unscorable>>, EvalError> {
+        let score = |request: &Continuation| Ok(hashed(&[&request.context, &request.continuation]));
         Ok(requests.iter().map(score).collect())
     }
 

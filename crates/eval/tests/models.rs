@@ -5,9 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use iiet_eval::{
-    Continuation, EncodedPair, EvalError, Generation, ModelScorer, Scorer, TokenScorer,
-};
+use iiet_eval::{Continuation, EncodedPair, Generation, ModelScorer, Scored, Scorer, TokenScorer};
 use iiet_text::{TextError, TextTokenizer};
 use serde::Deserialize;
 
@@ -32,6 +30,12 @@ fn folder(model: &str) -> PathBuf {
 fn expected(model: &str) -> Expected {
     let text = std::fs::read_to_string(folder(model).join("expected.json")).unwrap();
     serde_json::from_str(&text).unwrap()
+}
+
+/// Where every request has an answer.
+fn scored(scorer: &TokenScorer<ModelScorer>, requests: &[Continuation]) -> Vec<Scored> {
+    let scored = scorer.log_likelihood(requests, &()).unwrap().into_iter();
+    scored.map(Result::unwrap).collect()
 }
 
 fn scorer(model: &str) -> TokenScorer<ModelScorer> {
@@ -77,7 +81,7 @@ fn log_likelihoods_are_the_harness_ones() {
     for model in MODELS {
         let scorer = scorer(model);
         let expected = expected(model);
-        let scored = scorer.log_likelihood(&requests(&expected), &()).unwrap();
+        let scored = scored(&scorer, &requests(&expected));
         for (found, (context, continuation, _, _, value, greedy)) in
             scored.iter().zip(&expected.pairs)
         {
@@ -138,7 +142,7 @@ fn the_most_likely_tokens_are_greedy() {
             continuation: continuation.to_owned(),
         };
         let requests = [request(&text), request(" zzz")];
-        let scored = scorer.log_likelihood(&requests, &()).unwrap();
+        let scored = scored(&scorer, &requests);
         assert!(
             scored[0].is_greedy && !scored[1].is_greedy,
             "{model}: {text:?}"
@@ -150,14 +154,11 @@ fn the_most_likely_tokens_are_greedy() {
 fn answers_do_not_depend_on_the_batch() {
     for model in MODELS {
         let requests = requests(&expected(model));
-        let together = scorer(model).log_likelihood(&requests, &()).unwrap();
+        let together = scored(&scorer(model), &requests);
         let alone = scorer(model).with_batch_tokens(1);
-        let alone = alone.log_likelihood(&requests, &()).unwrap();
+        let alone = scored(&alone, &requests);
         let reversed: Vec<Continuation> = requests.iter().rev().cloned().collect();
-        let reversed = scorer(model)
-            .with_batch_tokens(100)
-            .log_likelihood(&reversed, &())
-            .unwrap();
+        let reversed = scored(&scorer(model).with_batch_tokens(100), &reversed);
         for ((a, b), c) in together.iter().zip(&alone).zip(reversed.iter().rev()) {
             for other in [b, c] {
                 assert!(
@@ -178,9 +179,8 @@ fn what_cannot_be_scored_is_said() {
             context: context.into(),
             continuation: continuation.to_owned(),
         };
-        let error = scorer.log_likelihood(&[request], &()).unwrap_err();
-        assert!(matches!(error, EvalError::Unscorable { .. }), "{error}");
-        error.to_string()
+        let mut scored = scorer.log_likelihood(&[request], &()).unwrap();
+        scored.remove(0).unwrap_err().to_string()
     };
     assert!(error("a", "").contains("the continuation has 0 tokens"));
     assert!(error("a", &"zq".repeat(40)).contains("80 tokens, allowed are 1 to 32"));
@@ -191,6 +191,29 @@ fn what_cannot_be_scored_is_said() {
         max_tokens: 32,
     };
     assert!(scorer.generate_until(&[generation], &()).is_err());
+}
+
+#[test]
+fn a_request_without_an_answer_takes_none_from_the_others() {
+    let scorer = scorer("plain");
+    let request = |continuation: &str| Continuation {
+        context: "Question: Which".into(),
+        continuation: continuation.to_owned(),
+    };
+    let requests = [
+        request(" one"),
+        request(&"zq".repeat(40)),
+        request(" two"),
+        request(""),
+    ];
+    let together = scorer.log_likelihood(&requests, &()).unwrap();
+    let fits: Vec<bool> = together.iter().map(Result::is_ok).collect();
+    assert_eq!(fits, [true, false, true, false]);
+    for at in [0, 2] {
+        let alone = scored(&scorer, &requests[at..=at]).remove(0);
+        let found = together[at].clone().unwrap();
+        assert!((found.log_likelihood - alone.log_likelihood).abs() < 1e-4);
+    }
 }
 
 #[test]

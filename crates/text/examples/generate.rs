@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         rows: 8,
         cache: Precision::F32,
     };
-    let mut engine = TextEngine::new(&text_model, options, &device);
+    let mut engine = TextEngine::new(text_model, options, &device);
     let mut texts = Vec::new();
     for (number, prompt) in prompts.iter().enumerate() {
         let id = engine.admit(TextRequest {

@@ -25,7 +25,9 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
+use iiet_blocks::{Block, LlamaBlock};
 use iiet_model::{Cache, LanguageModel, Precision};
+use iiet_ode::{AnySolver, NetworkSolver};
 
 use crate::TextError;
 use row::Row;
@@ -101,8 +103,8 @@ impl std::ops::AddAssign for Speed {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Engine {
-    model: LanguageModel,
+pub struct Engine<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
+    model: LanguageModel<B, S>,
     device: Device,
     options: EngineOptions,
     limits: Limits,
@@ -110,32 +112,32 @@ pub struct Engine {
     waiting: VecDeque<Row>,
     /// Requests without a token to add, which end in the next step.
     ended: Vec<RequestId>,
-    reading: Option<Reading>,
+    reading: Option<Reading<B>>,
     /// By row of the cache; `None` is a row whose text has left.
     running: Vec<Option<Row>>,
-    cache: Cache,
+    cache: Cache<B>,
     speed: Speed,
 }
 
 /// Prompts that are being read side by side, all from their start.
 #[derive(Debug)]
-struct Reading {
+struct Reading<B: Block> {
     rows: Vec<Row>,
-    cache: Cache,
+    cache: Cache<B>,
     /// Tokens of each that have been read.
     read: usize,
 }
 
-impl Engine {
+impl<B: Block, S: NetworkSolver> Engine<B, S> {
     /// An engine without requests. A model's clone shares its parameters.
     ///
     /// # Panics
     ///
     /// If the options have no rows.
-    pub fn new(model: LanguageModel, options: EngineOptions, device: &Device) -> Self {
+    pub fn new(model: LanguageModel<B, S>, options: EngineOptions, device: &Device) -> Self {
         assert!(options.rows > 0, "an engine needs at least one row");
         Self {
-            limits: Limits::of(&model.config()),
+            limits: Limits::of(model.sizes()),
             cache: model.cache(0, options.cache),
             model,
             device: device.clone(),
@@ -313,7 +315,7 @@ impl Engine {
     }
 
     /// Gives texts the rows of those that have left, and new ones to the others.
-    fn join(&mut self, joining: Vec<Row>, mut cache: Cache) {
+    fn join(&mut self, joining: Vec<Row>, mut cache: Cache<B>) {
         let free: Vec<usize> = (0..self.running.len())
             .filter(|row| self.running[*row].is_none())
             .collect();
@@ -420,8 +422,8 @@ pub struct Continuation {
 /// # Errors
 ///
 /// As [`Engine::admit`], and [`TextError::Logits`] if no token can be chosen.
-pub fn generate(
-    model: &LanguageModel,
+pub fn generate<B: Block, S: NetworkSolver>(
+    model: &LanguageModel<B, S>,
     request: Request,
     cache: Precision,
     device: &Device,

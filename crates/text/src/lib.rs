@@ -35,7 +35,6 @@ pub use text_engine::{TextEnd, TextEngine, TextEvent, TextRequest};
 pub use text_model::TextModel;
 pub use text_tokenizer::TextTokenizer;
 
-/// The examples of the README.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "engine"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -69,26 +69,28 @@ pub enum TextEnd {
 }
 
 /// Continues prompts side by side.
-pub struct TextEngine<'a> {
-    text_model: &'a TextModel,
+#[derive(Debug)]
+pub struct TextEngine {
+    text_model: TextModel,
     engine: Engine,
-    outputs: HashMap<RequestId, Output<'a>>,
+    outputs: HashMap<RequestId, Output>,
 }
 
 /// From the tokens of one text to its characters.
-struct Output<'a> {
-    stream: TextStream<'a>,
+#[derive(Debug)]
+struct Output {
+    stream: TextStream,
     stops: Stops,
     tokens: usize,
 }
 
-impl<'a> TextEngine<'a> {
+impl TextEngine {
     /// An engine without requests.
     ///
     /// # Panics
     ///
     /// If the options have no rows.
-    pub fn new(text_model: &'a TextModel, options: EngineOptions, device: &Device) -> Self {
+    pub fn new(text_model: TextModel, options: EngineOptions, device: &Device) -> Self {
         Self {
             engine: Engine::new(text_model.model().clone(), options, device),
             text_model,

@@ -9,8 +9,8 @@ use iiet_model::{LanguageModel, ModelConfig, Precision, load_in};
 use crate::engine::Limits;
 use crate::{SpecialTokens, TextError, TextRequest};
 
-/// A model, its tokenizer, and what starts its texts.
-#[derive(Debug)]
+/// A model, its tokenizer, and what starts its texts. A clone shares the parameters.
+#[derive(Debug, Clone)]
 pub struct TextModel {
     model: LanguageModel,
     config: ModelConfig,
@@ -91,7 +91,7 @@ impl TextModel {
     /// # Errors
     ///
     /// [`TextError::Data`] if the tokenizer cannot decode them.
-    pub(crate) fn stream(&self, prompt: &[u32]) -> Result<TextStream<'_>, TextError> {
+    pub(crate) fn stream(&self, prompt: &[u32]) -> Result<TextStream, TextError> {
         let known = prompt.iter().copied().filter(|id| self.is_text(*id));
         let known: Vec<u32> = known.collect();
         Ok(TextStream::new(&self.tokenizer, &known)?)

@@ -43,7 +43,7 @@ fn run(
 ) -> Vec<(Vec<String>, TextEnd)> {
     let cache = Precision::F32;
     let options = EngineOptions { rows, cache };
-    let mut engine = TextEngine::new(text_model, options, &Device::default());
+    let mut engine = TextEngine::new(text_model.clone(), options, &Device::default());
     let ids: Vec<RequestId> = requests
         .into_iter()
         .map(|request| engine.admit(request).unwrap())

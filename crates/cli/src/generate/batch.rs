@@ -41,7 +41,7 @@ pub(super) fn run(
         checked.map_err(explain).with_context(|| place(number))?;
     }
 
-    let mut engine = TextEngine::new(&text_model, options, &chosen.device);
+    let mut engine = TextEngine::new(text_model, options, &chosen.device);
     let mut waiting = prompts.iter().enumerate();
     let mut texts = HashMap::new();
     let mut done = Lines::default();

@@ -28,8 +28,8 @@ const LONG: usize = 32;
 /// decoder takes back a whole character because of a broken byte behind it, as `ByteFallback` does:
 /// what has been given out stays.
 #[derive(Debug, Clone)]
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct TextStream {
+    tokenizer: Tokenizer,
     /// Tokens that were given out together, and then those that have not been, or not wholly.
     tokens: Vec<u32>,
     /// How many of the tokens are of the first kind.
@@ -38,17 +38,17 @@ pub struct TextStream<'a> {
     told: String,
 }
 
-impl<'a> TextStream<'a> {
+impl TextStream {
     /// The text that comes after that of these tokens.
     ///
     /// # Errors
     /// [`DataError::TokenOutOfRange`] for an id outside the vocabulary.
-    pub fn new(tokenizer: &'a Tokenizer, prompt: &[u32]) -> Result<Self, DataError> {
+    pub fn new(tokenizer: &Tokenizer, prompt: &[u32]) -> Result<Self, DataError> {
         Ok(Self {
             told: tokenizer.decode(prompt)?,
             tokens: prompt.to_vec(),
             context: prompt.len(),
-            tokenizer,
+            tokenizer: tokenizer.clone(),
         })
     }
 

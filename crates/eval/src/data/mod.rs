@@ -21,11 +21,11 @@ use crate::error::EvalError;
 /// The parts of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Where few-shot examples come from.
+    /// What models are trained on.
     Train,
-    /// What is asked where there is no test data with answers.
+    /// What they are chosen by.
     Validation,
-    /// What is asked.
+    /// What they are judged on.
     Test,
 }
 

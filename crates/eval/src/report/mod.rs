@@ -37,7 +37,7 @@ pub use speed::{Round, Speed, Workload};
 pub use table::table;
 
 use crate::error::EvalError;
-use crate::evaluation::{Evaluated, Prepared, Settings, prepare};
+use crate::evaluation::{Evaluated, LeftOut, Prepared, Settings, prepare};
 use crate::model::ModelScorer;
 use crate::progress::TokenBar;
 use crate::tasks::task;
@@ -63,11 +63,11 @@ pub struct ReportSettings {
 pub struct Report {
     /// The first is the reference.
     pub models: Vec<ModelReport>,
-    /// The tasks, as they were asked.
+    /// The tasks.
     pub tasks: Vec<AskedTask>,
-    /// What the speeds were measured on.
+    /// What the speeds are measured on.
     pub workload: Workload,
-    /// Where.
+    /// Where they were measured.
     pub machine: Machine,
     /// What a reader should know before comparing.
     pub notes: Vec<String>,
@@ -84,9 +84,9 @@ pub struct AskedTask {
     pub version: f64,
     /// Documents of its data.
     pub documents: usize,
-    /// How many of them were used.
+    /// Documents asked about.
     pub used: usize,
-    /// Examples before each question.
+    /// Worked examples in each prompt.
     pub num_fewshot: usize,
 }
 
@@ -99,25 +99,25 @@ pub struct ModelReport {
     pub path: PathBuf,
     /// [`model_hash`] of the directory.
     pub model_hash: String,
-    /// The name of its solver.
+    /// Its solver, as the configuration names it.
     pub solver: &'static str,
     /// Corrections of each layer, for a solver that takes any.
     pub iterations: Option<Vec<usize>>,
-    /// Number of layers.
+    /// Layers.
     pub layers: usize,
-    /// Width of the hidden states.
+    /// The width of its states.
     pub d_model: usize,
-    /// Width inside the feed-forward layers.
+    /// The width of its feed-forward layers.
     pub d_ff: usize,
     /// Tokens.
     pub context: usize,
-    /// Number of token ids.
+    /// Tokens of its vocabulary.
     pub vocab_size: usize,
     /// What a token costs.
     pub cost: TokenCost,
-    /// Measured rates.
+    /// Tokens per second.
     pub speed: Speed,
-    /// Answers to the tasks.
+    /// What it knows.
     pub quality: Quality,
 }
 
@@ -155,7 +155,7 @@ pub fn report(
     if settings.host_memory {
         check_memory(&candidates)?;
     }
-    let notes = notes(&candidates, settings);
+    let mut notes = notes(&candidates, settings);
 
     let mut scorers = Vec::new();
     let mut costs = Vec::new();
@@ -171,11 +171,12 @@ pub fn report(
         .collect();
     let speeds = workload.measure(&language_models, device)?;
     let names = labels::labels(models);
-    let answers = scorers
+    let mut answers = scorers
         .iter()
         .zip(&names)
         .map(|(scorer, name)| answers(scorer, name, &tasks))
         .collect::<Result<Vec<_>, _>>()?;
+    notes.extend(leave_out(&tasks, &mut answers)?);
 
     let mut reports = Vec::new();
     for (at, (speed, name)) in speeds.into_iter().zip(names).enumerate() {
@@ -298,6 +299,30 @@ fn answers(
         })
     };
     tasks.iter().map(ask).collect()
+}
+
+/// Leaves out of all models the items that one of them cannot answer, and says so.
+fn leave_out(tasks: &[Prepared], answers: &mut [Vec<Evaluated>]) -> Result<Vec<String>, EvalError> {
+    let mut notes = Vec::new();
+    for (at, prepared) in tasks.iter().enumerate() {
+        let left_out = answers.iter().flat_map(|model| model[at].left_out.clone());
+        let left_out: Vec<LeftOut> = left_out.collect();
+        let Some(first) = left_out.first() else {
+            continue;
+        };
+        for model in &mut *answers {
+            model[at] = prepared.without(&model[at], &left_out)?;
+        }
+        let count = answers.first().map_or(0, |model| model[at].left_out.len());
+        notes.push(format!(
+            "{}: {count} of {} items are left out, because a model cannot answer them; item {}: {}",
+            prepared.task.name,
+            prepared.items.len(),
+            first.item,
+            first.reason
+        ));
+    }
+    Ok(notes)
 }
 
 fn notes(candidates: &[Candidate<'_>], settings: &ReportSettings) -> Vec<String> {

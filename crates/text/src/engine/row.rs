@@ -26,7 +26,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn of(config: &ModelConfig) -> Self {
+    pub(crate) fn of<B, S>(config: &ModelConfig<B, S>) -> Self {
         Self {
             context: config.seq_len,
             vocab_size: config.vocab_size,
