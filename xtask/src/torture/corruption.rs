@@ -231,10 +231,16 @@ fn judge(
             workload.compare(run, what)?;
             let again =
                 errors.contains("preparing it again") || errors.contains("training it again");
-            let informative = path.file_name().is_some_and(|name| name == "manifest.json");
-            ensure!(again || informative, "{what}: not noticed:\n{errors}");
+            let is = |file: &str| path.file_name().is_some_and(|name| name == file);
+            // The hashes of sources are remembered to save time; without them they are read again.
+            let (informative, remembered) = (is("manifest.json"), is(".contents.json"));
+            ensure!(
+                again || informative || remembered,
+                "{what}: not noticed:\n{errors}"
+            );
             Ok(match again {
                 true => "prepared again",
+                false if remembered => "in what is only remembered",
                 false => "in words that nothing depends on",
             })
         }
