@@ -28,7 +28,7 @@ impl TrainingStep {
     pub fn new(model: LanguageModel, train: &TrainSection, batch: usize, seq: usize) -> Self {
         // One a process or a handful: for as long as the process lives.
         let devices: &'static Devices = Box::leak(Box::new(Devices::one(Device::default())));
-        let vocab = model.config().vocab_size;
+        let vocab = model.sizes().vocab_size;
         let part = |from: usize| -> Vec<u32> {
             let rows = (0..batch).flat_map(|row| {
                 let first = row * (seq + 1) + from;

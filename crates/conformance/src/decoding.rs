@@ -9,7 +9,7 @@ use crate::{Case, ConformanceError, Finding};
 pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, ConformanceError> {
     let expected = case.expected()?;
     let model = case.model(device)?;
-    let vocab = model.config().vocab_size;
+    let vocab = model.sizes().vocab_size;
     let (batch, seq) = (expected.ids.len(), expected.ids[0].len());
     let of_pytorch = |row: usize, position: usize| {
         let at = (row * seq + position) * vocab;

@@ -31,7 +31,7 @@ pub fn calibrate(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Influence, DistillError> {
     let mut meter = InfluenceMeter::new(model)?;
-    let seq = model.config().seq_len;
+    let seq = model.sizes().seq_len;
     let all: f64 = sources.iter().map(|(_, weight)| weight).sum();
     let parts = sources.iter().map(|(file, weight)| {
         // Prompts and completions too as running text: a row of their own would be padded.

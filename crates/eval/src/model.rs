@@ -94,7 +94,7 @@ impl ModelScorer {
 
 impl TokenModel for ModelScorer {
     fn max_length(&self) -> usize {
-        self.model.config().seq_len
+        self.model.sizes().seq_len
     }
 
     fn score(&self, rows: &[Row<'_>]) -> Result<Vec<Vec<TokenScore>>, EvalError> {
@@ -117,7 +117,7 @@ impl TokenModel for ModelScorer {
             .hidden(token_ids(&ids, [batch, seq], &self.device));
         let [_, _, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch * seq, d_model]);
-        let at_once = (LOGITS / self.model.config().vocab_size).max(1);
+        let at_once = (LOGITS / self.model.sizes().vocab_size).max(1);
         let mut scores = Vec::with_capacity(tokens.len());
         for (places, tokens) in places.chunks(at_once).zip(tokens.chunks(at_once)) {
             let places = TensorData::new::<i64, _>(places.to_vec(), [places.len()]);

@@ -113,7 +113,7 @@ impl Workload {
 
     /// Reads and continues a text; which tokens it has makes no difference to the time.
     fn text(&self, model: &LanguageModel, device: &Device) -> Result<iiet_text::Speed, EvalError> {
-        let vocab_size = model.config().vocab_size;
+        let vocab_size = model.sizes().vocab_size;
         let token = |i: usize| (i * 7919 % vocab_size) as u32;
         let request = Request {
             prompt: (0..self.prompt_tokens).map(token).collect(),

@@ -139,7 +139,7 @@ impl<'a> Trainer<'a> {
             ),
             (
                 "the vocabulary",
-                model.config().vocab_size.to_string(),
+                model.sizes().vocab_size.to_string(),
                 data.corpus.tokenizer.vocab_size().to_string(),
             ),
         ] {
