@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
+use iiet_data::TaskSpec;
 use iiet_files::{NewDirectory, open_regular, write_file};
 use iiet_model::{Inference, Precision, SaveOptions, load_as, save};
 use iiet_ode::SolverConfig;
@@ -13,12 +14,13 @@ use crate::print::outln;
 use crate::{backend, precision};
 
 /// Files that belong to a model and have nothing to do with its solver.
-const ALONG: [&str; 5] = [
+const ALONG: [&str; 6] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "tokenizer.model",
     "generation_config.json",
+    TaskSpec::FILE,
 ];
 
 #[derive(clap::Args)]

@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use iiet_data::{Corpus, DataError, MixedBatches, find_prepared, inspect, prepare_corpus};
+use iiet_data::{
+    Corpus, DataError, MixedBatches, TokenFile, find_prepared, inspect, inspect_task,
+    prepare_corpus,
+};
 use iiet_distill::DistillSection;
 use iiet_train::RunConfig;
 
-use crate::print::outln;
+use crate::print::{out, outln};
 use crate::progress::DataProgress;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Train the tokenizer and write the token files that training would.
+    /// Train the tokenizer and write the token files that training would; of a task, show examples.
     Prepare(Prepare),
     /// Print what a prepared corpus or a token file holds.
     Inspect(Inspect),
@@ -33,7 +36,8 @@ pub(crate) struct Inspect {
     /// A prepared folder, a folder that holds some, or a token file.
     #[arg(required_unless_present = "config")]
     path: Option<PathBuf>,
-    /// Instead of a path: all that a configuration trains on, with the shares of a mixture.
+    /// Instead of a path: all that a configuration trains on, with the shares of a mixture, or examples
+    /// of a task.
     #[arg(long, value_name = "FILE", conflicts_with = "path")]
     config: Option<PathBuf>,
     /// Override a key of the configuration; repeatable.
@@ -79,11 +83,19 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 
 fn print_corpus(config: &RunConfig, json: bool) -> anyhow::Result<()> {
     config.objective_section(&[DistillSection::NAME])?;
+    if let Some(task) = config.data.source.task() {
+        let inspection = inspect_task(task, config.train.seed)?;
+        return match json {
+            true => outln!("{}", serde_json::to_string_pretty(&inspection)?),
+            false => out!("{inspection}"),
+        };
+    }
     let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
     let shares = shares(config, &corpus)?;
-    let folders = corpus.sources.iter();
+    let sources = corpus.sources.iter();
+    let folders = sources.filter_map(|source| Some(&source.prepared()?.directory));
     let inspections = folders
-        .map(|source| inspect(&source.prepared.directory))
+        .map(|folder| inspect(folder))
         .collect::<Result<Vec<_>, _>>()?;
     if json {
         let value = serde_json::json!({ "sources": shares, "folders": inspections });
@@ -137,7 +149,7 @@ struct Share {
 
 fn shares(config: &RunConfig, corpus: &Corpus) -> Result<Vec<Share>, DataError> {
     let (train, seq) = (&config.train, config.model.seq_len);
-    let batches = MixedBatches::new(&corpus.train(), train.batch, seq, train.seed)?;
+    let batches = MixedBatches::of(&corpus.train(seq)?, train.batch, train.seed)?;
     // A configuration may ask for more than 64 bits count; the figure is then a lower bound.
     let micro_batches = train.steps.saturating_mul(train.accumulation as u64);
     let epochs = batches.epochs_before(micro_batches);
@@ -149,8 +161,8 @@ fn shares(config: &RunConfig, corpus: &Corpus) -> Result<Vec<Share>, DataError> 
             name: source.name.clone(),
             weight: source.weight,
             share,
-            tokens: source.prepared.train.len(),
-            held_out: source.prepared.validation.len(),
+            tokens: source.train().text().map_or(0, TokenFile::len),
+            held_out: source.validation().text().map_or(0, TokenFile::len),
             windows: batches.windows(),
             epochs,
         })

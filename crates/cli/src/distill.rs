@@ -138,6 +138,9 @@ impl Observer for StudentProgress {
 /// Reports on the student beside its teacher: on the held-out tasks if the corpus is the one that
 /// they are made of, else on the corpus's own validation text.
 fn compare(config: &RunConfig, run: &RunDirectory, chosen: &Chosen) -> anyhow::Result<()> {
+    if config.data.source.task().is_some() {
+        return Ok(());
+    }
     let (tasks, text) = match config.data.source == SourceSpec::default() {
         true => (REPORT_TASKS.to_vec(), None),
         false => {
@@ -236,7 +239,7 @@ fn schedule(
 ) -> anyhow::Result<(IterationSchedule, Option<Influence>)> {
     let measure = || -> anyhow::Result<Influence> {
         let tokens = arguments.calibration_tokens;
-        let sources = corpus.train();
+        let sources = corpus.train_rows();
         Ok(influence::measure(
             teacher,
             &sources,

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
 use comfy_table::{Table, presets};
-use iiet_data::{TokenFile, Tokenizer};
+use iiet_data::{Part, Rows, TaskSpec, TokenFile, Tokenizer};
 use iiet_distill::{DistillError, Influence, calibrate};
 use iiet_files::write_file;
 use iiet_model::{Inference, LanguageModel, Precision};
@@ -23,9 +23,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// What to calibrate on: a prepared corpus, such as data/cargo-deps-.., whose training tokens
-    /// are taken, or a token file.
+    /// are taken, or a token file. A model that was trained on a task needs none: new examples of the task
+    /// are taken.
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    data: Option<PathBuf>,
     /// Tokens to measure on, in windows of the model's context spread evenly over the text.
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     tokens: u64,
@@ -68,28 +69,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let (model, _) = iiet_model::load(&arguments.model, &device)?;
 
-    let file = match arguments.data.is_dir() {
-        true => arguments.data.join("train.tokens"),
-        false => arguments.data.clone(),
-    };
-    let tokens = TokenFile::open(&file)?;
-    let tokenizer = Tokenizer::open(&arguments.model.join("tokenizer.json"))?;
-    ensure!(
-        tokenizer.vocab_hash() == tokens.vocab_hash(),
-        "{}: written with another tokenizer than that of {}; prepare the corpus with data.tokenizer = {:?}",
-        file.display(),
-        arguments.model.display(),
-        arguments.model.join("tokenizer.json")
-    );
-
+    let (rows, place) = rows(arguments)?;
     let influence = measure(
         &model,
-        &[(tokens, 1.0)],
+        &[(rows, 1.0)],
         arguments.tokens,
         arguments.batch,
         &device,
     )
-    .with_context(|| file.display().to_string())?;
+    .context(place)?;
     let svg = match &arguments.out {
         Some(out) => Some((out, write(&influence, out)?)),
         None => None,
@@ -101,10 +89,41 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// What to measure on, and what to call it in messages.
+fn rows(arguments: &Arguments) -> anyhow::Result<(Rows, String)> {
+    let model = &arguments.model;
+    let Some(data) = &arguments.data else {
+        return match TaskSpec::read(model)? {
+            Some(spec) => {
+                let place = model.join(TaskSpec::FILE).display().to_string();
+                Ok((Rows::Task(spec, Part::Training), place))
+            }
+            None => bail!(
+                "--data is needed: {} was not trained on a task",
+                model.display()
+            ),
+        };
+    };
+    let file = match data.is_dir() {
+        true => data.join("train.tokens"),
+        false => data.clone(),
+    };
+    let tokens = TokenFile::open(&file)?;
+    let tokenizer = Tokenizer::open(&model.join("tokenizer.json"))?;
+    ensure!(
+        tokenizer.vocab_hash() == tokens.vocab_hash(),
+        "{}: written with another tokenizer than that of {}; prepare the corpus with data.tokenizer = {:?}",
+        file.display(),
+        model.display(),
+        model.join("tokenizer.json")
+    );
+    Ok((Rows::Text(tokens), file.display().to_string()))
+}
+
 /// The table of a model on some sources, with a bar.
 pub(crate) fn measure(
     model: &LanguageModel,
-    sources: &[(TokenFile, f64)],
+    sources: &[(Rows, f64)],
     tokens: u64,
     batch: usize,
     device: &Device,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use iiet_ode::Options;
 use iiet_plots::draw_curve;
-use iiet_train::{Event, Observer, Record, RunDirectory, SourceUse, Started};
+use iiet_train::{Event, Observer, Record, RunDirectory, SourceUse, Started, TextUse};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::print::errln;
@@ -141,9 +141,17 @@ impl RunProgress {
                 record.loss, record.tokens_per_second
             ));
         }
+        let right = |share: Option<f64>| {
+            share.map_or_else(String::new, |share| {
+                format!(", {:.1} % right", 100.0 * share)
+            })
+        };
         let validation = match (record.validation_loss, record.validation_bits_per_byte) {
             (Some(loss), Some(bits)) => format!(", validation {loss:.3} = {bits:.3} bits/byte"),
-            (Some(loss), None) => format!(", validation {loss:.3}"),
+            (Some(loss), None) => {
+                let right = right(record.validation_accuracy);
+                format!("; validation {loss:.3}{right}")
+            }
             _ => String::new(),
         };
         // On a terminal the bar says the rest.
@@ -167,8 +175,12 @@ impl RunProgress {
             (false, None) => format!(" ({})", terms.join(", ")),
         };
         self.say(format_args!(
-            "step {}/{}: loss {:.3}{terms}{validation}, {:.0} tokens/s{share}, {left:.0} s left",
-            record.step, run.steps, record.loss, record.tokens_per_second,
+            "step {}/{}: loss {:.3}{terms}{}{validation}, {:.0} tokens/s{share}, {left:.0} s left",
+            record.step,
+            run.steps,
+            record.loss,
+            right(record.accuracy),
+            record.tokens_per_second,
         ));
     }
 
@@ -251,15 +263,15 @@ impl Drop for RunProgress {
 
 /// How often each source is seen.
 fn sources(sources: &[SourceUse]) -> String {
-    let lines = sources.iter().map(|source| match sources.len() {
-        1 => format!("{:.2} epochs of {} tokens", source.epochs, source.tokens),
-        _ => format!(
-            "{:.1} % {} ({:.2} epochs of {} tokens)",
-            100.0 * source.share,
-            source.name,
-            source.epochs,
-            source.tokens
-        ),
+    let lines = sources.iter().map(|source| {
+        let seen = match source.text {
+            Some(TextUse { epochs, tokens }) => format!("{epochs:.2} epochs of {tokens} tokens"),
+            None => format!("new examples of {} in each", source.name),
+        };
+        match sources.len() {
+            1 => seen,
+            _ => format!("{:.1} % {} ({seen})", 100.0 * source.share, source.name),
+        }
     });
     lines.collect::<Vec<_>>().join(", ")
 }

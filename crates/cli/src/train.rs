@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use iiet_distill::objective_of;
-use iiet_train::{ClaimedRun, Difference, RunConfig, RunDirectory, RunOptions, Summary, train};
+use iiet_train::{
+    Baselines, ClaimedRun, Difference, Evaluation, RunConfig, RunDirectory, RunOptions, Summary,
+    train,
+};
 
 use crate::backend::DevicesArgument;
 use crate::print::{errln, outln};
@@ -104,36 +107,52 @@ pub(crate) fn report(summary: &Summary) -> anyhow::Result<()> {
         );
     };
     signals::forget();
-    let against = |baseline: f64| {
-        let percent = 100.0 * (validation.bits_per_byte / baseline - 1.0);
-        let side = if percent > 0.0 { "above" } else { "below" };
-        format!("the model is {:.0} % {side}", percent.abs())
-    };
-    let unigram = baselines.unigram_bits_per_byte;
-    let gzip = baselines.gzip_bits_per_byte;
+    let ended = format!(
+        "\n{} steps, {} tokens in {:.0} s",
+        summary.step,
+        summary.tokens,
+        summary.elapsed.as_secs_f64()
+    );
     let lines = [
-        format!(
-            "\n{} steps, {} tokens in {:.0} s",
-            summary.step,
-            summary.tokens,
-            summary.elapsed.as_secs_f64()
-        ),
-        format!(
-            "bits per byte of {} held-out tokens:",
-            summary.validation_tokens
-        ),
-        format!(
-            "  this model                {:.3}",
-            validation.bits_per_byte
-        ),
-        format!(
-            "  token unigram entropy     {unigram:.3}   {}",
-            against(unigram)
-        ),
-        format!("  gzip -9                   {gzip:.3}   {}", against(gzip)),
+        ended,
+        result(validation, baselines, summary.validation_tokens),
         format!("curves  {}", run.curve().display()),
         format!("metrics {}", run.metrics().display()),
         format!("model   {}", run.model().display()),
     ];
     outln!("{}", lines.join("\n"))
+}
+
+/// What the model makes of what was held out, beside what can be had without one.
+fn result(validation: &Evaluation, baselines: &Baselines, tokens: u64) -> String {
+    let (Some(bits), Some(unigram), Some(gzip)) = (
+        validation.bits_per_byte,
+        baselines.unigram_bits_per_byte,
+        baselines.gzip_bits_per_byte,
+    ) else {
+        let right = validation.accuracy.map_or_else(String::new, |share| {
+            format!("   {:.2} % right", 100.0 * share)
+        });
+        let lines = [
+            format!("nats per target of {tokens} held-out targets:"),
+            format!("  this model                {:.3}{right}", validation.loss),
+            format!("  entropy of the targets    {:.3}", baselines.unigram_loss),
+        ];
+        return lines.join("\n");
+    };
+    let against = |baseline: f64| {
+        let percent = 100.0 * (bits / baseline - 1.0);
+        let side = if percent > 0.0 { "above" } else { "below" };
+        format!("the model is {:.0} % {side}", percent.abs())
+    };
+    let lines = [
+        format!("bits per byte of {tokens} held-out tokens:"),
+        format!("  this model                {bits:.3}"),
+        format!(
+            "  token unigram entropy     {unigram:.3}   {}",
+            against(unigram)
+        ),
+        format!("  gzip -9                   {gzip:.3}   {}", against(gzip)),
+    ];
+    lines.join("\n")
 }

@@ -4,9 +4,7 @@
 //! cargo run --workspace --example batches -- FILE.txt
 //! ```
 
-use std::path::PathBuf;
-
-use iiet_data::{DataConfig, MixedBatches, SourceSpec, prepare_corpus};
+use iiet_data::{DataConfig, MixedBatches, PreparedSource, SourceSpec, prepare_corpus};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args().nth(1).ok_or("usage: batches FILE")?;
@@ -18,12 +16,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     // The second time this finds what the first has prepared.
     let corpus = prepare_corpus(&config, &())?;
-    let folder: &PathBuf = &corpus.sources[0].prepared.directory;
-    println!("prepared in {}", folder.display());
+    for prepared in corpus.sources.iter().filter_map(PreparedSource::prepared) {
+        println!("prepared in {}", prepared.directory.display());
+    }
 
     // The batch of any step follows from the seed and the step.
     let (rows, seq, seed) = (4, 16, 0);
-    let batches = MixedBatches::new(&corpus.train(), rows, seq, seed)?;
+    let batches = MixedBatches::of(&corpus.train(seq)?, rows, seed)?;
     let batch = batches.get(1_000)?;
     for row in batch.inputs.chunks(seq) {
         println!("{:?}", corpus.tokenizer.decode(row)?);

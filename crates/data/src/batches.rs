@@ -4,7 +4,8 @@
 //! gives ([`Examples`]). An epoch is one permutation of the examples, drawn by Fisher and Yates'
 //! shuffle with ChaCha8 seeded from (seed, epoch). The epochs' examples make one endless sequence,
 //! and batch `i` is its places `i * batch` to `(i + 1) * batch`: any batch can be had without those
-//! before it, and a batch may span two epochs.
+//! before it, and a batch may span two epochs. Examples that are computed have no epochs: each place has its
+//! own.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,7 +55,7 @@ impl Batches {
     ///
     /// # Errors
     /// If `batch` or the length of a row is 0 or their product beyond 2^28, or the number of examples
-    /// is not 1 to 2^32 - 1.
+    /// is not 1 to 2^32 - 1 and they are not endless.
     pub fn of(examples: Arc<dyn Examples>, batch: usize, seed: u64) -> Result<Self, DataError> {
         Self::for_source(examples, batch, seed, 0)
     }
@@ -68,7 +69,7 @@ impl Batches {
     ) -> Result<Self, DataError> {
         check_size(batch, examples.seq())?;
         let count = examples.count();
-        if count == 0 || count > u64::from(u32::MAX) {
+        if count == 0 || (count > u64::from(u32::MAX) && !examples.is_endless()) {
             return Err(DataError::Config {
                 key: "the number of windows or examples",
                 found: count.to_string(),
@@ -100,6 +101,10 @@ impl Batches {
 
     /// Appends the example at a place of the endless sequence.
     pub(crate) fn push_place(&self, place: u128, batch: &mut Batch) -> Result<(), DataError> {
+        if self.examples.is_endless() {
+            // Every place has an example of its own, in no order that could be shuffled.
+            return self.examples.push(self.seed, place as u64, batch);
+        }
         let count = u128::from(self.windows());
         let permutation = self.permutation(place / count)?;
         // The remainder is below `count`, which fits in 32 bits.
@@ -237,7 +242,7 @@ fn permutation(seed: u64, source: u64, epoch: u128, n: u32) -> Result<Vec<u32>, 
 
 /// An unbiased number below `n` (Lemire, 2019, arXiv:1805.10941): the upper half of a product,
 /// drawn again where the lower half would favour some results.
-fn below(random: &mut ChaCha8Rng, n: u32) -> u32 {
+pub(crate) fn below(random: &mut ChaCha8Rng, n: u32) -> u32 {
     loop {
         let product = u64::from(random.next_u32()) * u64::from(n);
         if product as u32 >= n.wrapping_neg() % n {

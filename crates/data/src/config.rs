@@ -16,7 +16,8 @@ use crate::error::DataError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `"cargo-deps"`, a path, a list of paths, or a list of sources with weights.
+    /// `"cargo-deps"`, a path, a list of paths, a list of sources with weights, or a task. A task has
+    /// its own vocabulary and validation, and takes no other key of this section.
     pub source: SourceSpec,
     /// `"train"`, or the path of a `tokenizer.json`.
     pub tokenizer: String,
@@ -91,6 +92,76 @@ pub enum OnError {
 }
 
 impl DataConfig {
+    /// Tokens of the vocabulary, as far as they are known before anything is read: a task's, or those of
+    /// a tokenizer that is trained.
+    pub fn expected_vocab_size(&self) -> usize {
+        match self.source.task() {
+            Some(task) => task.vocab_size(),
+            None => self.vocab_size,
+        }
+    }
+
+    /// Refuses the keys that are about text.
+    fn check_of_task(&self) -> Result<(), DataError> {
+        let usual = Self::default();
+        let text = |value: &str| format!("{value:?}");
+        let field = |field: &Option<String>| text(field.as_deref().unwrap_or_default());
+        let given = [
+            (
+                "data.tokenizer",
+                self.tokenizer != usual.tokenizer,
+                text(&self.tokenizer),
+            ),
+            (
+                "data.vocab_size",
+                self.vocab_size != usual.vocab_size,
+                self.vocab_size.to_string(),
+            ),
+            (
+                "data.validation",
+                self.validation != usual.validation,
+                match &self.validation {
+                    Validation::Fraction(fraction) => fraction.to_string(),
+                    Validation::Path(path) => text(path),
+                },
+            ),
+            (
+                "data.text_field",
+                self.text_field != usual.text_field,
+                text(&self.text_field),
+            ),
+            (
+                "data.prompt_field",
+                self.prompt_field.is_some(),
+                field(&self.prompt_field),
+            ),
+            (
+                "data.completion_field",
+                self.completion_field.is_some(),
+                field(&self.completion_field),
+            ),
+            (
+                "data.on_error",
+                self.on_error != usual.on_error,
+                text("skip"),
+            ),
+            (
+                "data.limits",
+                self.limits != usual.limits,
+                "another table than the default".to_owned(),
+            ),
+        ];
+        match given.into_iter().find(|(_, is_given, _)| *is_given) {
+            None => Ok(()),
+            Some((key, _, found)) => Err(DataError::Config {
+                key,
+                found,
+                allowed: "nothing beside a task: vocabulary and validation follow from it"
+                    .to_owned(),
+            }),
+        }
+    }
+
     /// The fields of a prompt and its completion, if records are pairs.
     pub(crate) fn pair_fields(&self) -> Option<[&str; 2]> {
         Some([
@@ -111,6 +182,10 @@ impl DataConfig {
                 allowed,
             })
         };
+        if let Some(task) = self.source.task() {
+            self.check_of_task()?;
+            return task.check();
+        }
         if let Validation::Fraction(fraction) = self.validation
             && !(fraction > 0.0 && fraction < 1.0)
         {

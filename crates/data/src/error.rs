@@ -104,6 +104,14 @@ pub enum DataError {
         /// The reason.
         message: String,
     },
+    /// The file beside a model's weights that names a task cannot be read.
+    #[error("{path}: no task with its options: {message}", path = path.display())]
+    TaskFile {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        message: String,
+    },
     /// A token id is outside the vocabulary.
     #[error("token id {token}{at} is outside the vocabulary of {vocab_size}", at = place(path))]
     TokenOutOfRange {

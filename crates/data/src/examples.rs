@@ -1,10 +1,11 @@
 //! What the rows of batches are made of.
 //!
 //! Text is one source of examples ([`TextWindows`]), prompts with completions are another
-//! ([`Pairs`](crate::Pairs)). Tasks whose targets are not the next token bring their own: what an
+//! ([`Pairs`](crate::Pairs)), computed tasks a third ([`TaskExamples`](crate::TaskExamples)). What an
 //! example is follows from the seed and its number alone, so that a run can stop and go on anywhere.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::error::DataError;
@@ -49,6 +50,12 @@ pub trait Examples: Debug + Send + Sync {
     /// an order drawn anew for each epoch.
     fn count(&self) -> u64;
 
+    /// Whether there is a new example for each place of the sequence, as where examples are computed.
+    /// Then there are no epochs, nothing is shuffled, and `count` is `u64::MAX`.
+    fn is_endless(&self) -> bool {
+        false
+    }
+
     /// Appends example `index`, below [`count`](Self::count), with [`Batch::push_row`]. The same
     /// seed and index always give the same row; what lies on disk has no use for the seed.
     ///
@@ -56,6 +63,9 @@ pub trait Examples: Debug + Send + Sync {
     /// If the example cannot be read.
     fn push(&self, seed: u64, index: u64, batch: &mut Batch) -> Result<(), DataError>;
 }
+
+/// A source of examples and its weight in a mixture.
+pub type WeightedExamples = (Arc<dyn Examples>, f64);
 
 /// The windows of a text: `seq + 1` tokens each, beginning `seq` after the one before, so that every
 /// token but the first is a target once.

@@ -6,6 +6,8 @@
 //! one to validate on. [`Batches`] then gives the batch of any step as a pure function of the seed
 //! and the step, so that a run can stop and go on without replaying a reader.
 //!
+//! Instead of text, a [`TaskSpec`] names a task whose examples are computed.
+//!
 //! ```
 //! use iiet_data::{Batches, DataConfig, SourceSpec, prepare};
 //!
@@ -51,6 +53,7 @@ mod progress;
 mod read_at;
 mod source;
 pub mod statistics;
+mod tasks;
 mod token_file;
 mod token_writer;
 mod tokenizer;
@@ -59,16 +62,22 @@ pub use batch::Batch;
 pub use batches::{Batches, evaluation_windows};
 pub use config::{DataConfig, Limits, OnError, SourceSpec, Validation, WeightedSource};
 pub use error::{BadRecord, DataError, Problem};
-pub use examples::{Examples, TextWindows};
+pub use examples::{Examples, TextWindows, WeightedExamples};
 pub use guarded::guarded;
 pub use inspect::{FrequentToken, Inspection, TokenFileInspection, find_prepared, inspect};
 pub use manifest::{Counts, Manifest, SkipReport, Skipped};
 pub use mixture::MixedBatches;
 pub use pairs::Pairs;
-pub use prepare::{Corpus, HeldOut, Prepared, PreparedSource, prepare, prepare_corpus};
+pub use prepare::{
+    Content, Corpus, HeldOut, Prepared, PreparedSource, Rows, prepare, prepare_corpus,
+};
 pub use progress::Progress;
 pub use source::cargo_deps::{CargoSummary, HeldOutCrates, HeldOutFile, LeftOut, default_corpus};
 pub use source::parquet::{ParquetSize, parquet_size};
+pub use tasks::{
+    Addition, Difficulties, Example, Group, GroupName, Hops, Judged, Part, PermutationGroup,
+    Pointers, ShownExample, Task, TaskExamples, TaskInspection, TaskSpec, inspect_task,
+};
 pub use token_file::TokenFile;
 pub use token_writer::TokenWriter;
-pub use tokenizer::{TextStream, Tokenizer, Words, parse_tokenizer, untrusted};
+pub use tokenizer::{DOCUMENT_END, TextStream, Tokenizer, Words, parse_tokenizer, untrusted};

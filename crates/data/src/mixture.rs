@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::batch::Batch;
 use crate::batches::{Batches, examples};
 use crate::error::DataError;
-use crate::examples::Examples;
+use crate::examples::WeightedExamples;
 use crate::token_file::TokenFile;
 
 /// Rows after which the pattern of sources begins anew.
@@ -72,11 +72,7 @@ impl MixedBatches {
     /// # Errors
     /// Those of [`Batches::of`] and of the weights; [`DataError::Config`] if the sources' rows are not
     /// of one length.
-    pub fn of(
-        sources: &[(Arc<dyn Examples>, f64)],
-        batch: usize,
-        seed: u64,
-    ) -> Result<Self, DataError> {
+    pub fn of(sources: &[WeightedExamples], batch: usize, seed: u64) -> Result<Self, DataError> {
         let weights: Vec<f64> = sources.iter().map(|(_, weight)| *weight).collect();
         let pattern = Pattern::new(&weights)?;
         let lengths = sources.iter().map(|(examples, _)| examples.seq());

@@ -18,7 +18,7 @@ mod scan;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-pub use self::corpus::{Corpus, HeldOut, PreparedSource, prepare_corpus};
+pub use self::corpus::{Content, Corpus, HeldOut, PreparedSource, Rows, prepare_corpus};
 use self::divide::Plan;
 use self::lock::lock;
 use self::scan::Scan;
@@ -68,7 +68,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// Any [`DataError`]: about the configuration, the source, the tokenizer or the disk. A mixture is
-/// refused: it is several folders, see [`prepare_corpus`].
+/// refused: it is several folders, see [`prepare_corpus`]. So is a task, which has none.
 pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared, DataError> {
     config.check()?;
     if let SourceSpec::Mixture(sources) = &config.source {
@@ -76,6 +76,13 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
             key: "data.source",
             found: format!("a mixture of {} sources", sources.len()),
             allowed: "one source here; each of a mixture is prepared on its own".to_owned(),
+        });
+    }
+    if config.source.task().is_some() {
+        return Err(DataError::Config {
+            key: "data.source",
+            found: config.source.name(),
+            allowed: "a source of text; there is nothing to prepare for a task".to_owned(),
         });
     }
     let source = locate(config)?;

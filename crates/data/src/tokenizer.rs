@@ -30,7 +30,7 @@ pub use untrusted::{parse_tokenizer, untrusted};
 pub use words::Words;
 
 /// The token after each document of a trained tokenizer.
-const DOCUMENT_END: &str = "<|endoftext|>";
+pub const DOCUMENT_END: &str = "<|endoftext|>";
 
 /// Names of the token that ends a document in known tokenizers, the first found wins.
 const DOCUMENT_ENDS: &[&str] = &[

@@ -57,10 +57,10 @@ fn each_source_is_prepared_as_if_it_were_alone() {
     assert_eq!(names, ["prose", "code"]);
     for source in &corpus.sources {
         assert_eq!(
-            source.prepared.train.vocab_hash(),
+            source.prepared().unwrap().train.vocab_hash(),
             corpus.tokenizer.vocab_hash()
         );
-        let start = source.prepared.train.read(0..5).unwrap();
+        let start = source.prepared().unwrap().train.read(0..5).unwrap();
         let start = corpus.tokenizer.decode(&start).unwrap();
         let expected = if source.name == "prose" {
             "some"
@@ -70,7 +70,7 @@ fn each_source_is_prepared_as_if_it_were_alone() {
         assert!(start.starts_with(expected), "{start}");
     }
     assert_eq!(corpus.held_out().len(), 2);
-    let batches = MixedBatches::new(&corpus.train(), 4, 16, 0).unwrap();
+    let batches = MixedBatches::of(&corpus.train(16).unwrap(), 4, 0).unwrap();
     assert_eq!(batches.shares(), [0.75, 0.25]);
 
     // With the tokenizer given, other weights and a source alone find what is there.
@@ -89,13 +89,21 @@ fn each_source_is_prepared_as_if_it_were_alone() {
         ..fixed.clone()
     };
     let again = prepare_corpus(&other, &()).unwrap();
-    assert!(again.sources.iter().all(|source| source.prepared.reused));
+    assert!(
+        again
+            .sources
+            .iter()
+            .all(|source| source.prepared().unwrap().reused)
+    );
     let alone = DataConfig {
         source: SourceSpec::One(sources[1].path.clone()),
         ..fixed
     };
     let alone = prepare(&alone, &()).unwrap();
-    assert_eq!(alone.directory, again.sources[1].prepared.directory);
+    assert_eq!(
+        alone.directory,
+        again.sources[1].prepared().unwrap().directory
+    );
 
     let error = prepare(&config, &()).unwrap_err();
     assert!(
@@ -130,7 +138,7 @@ fn what_is_damaged_is_made_again_with_the_same_content() {
     let root = tempfile::tempdir().unwrap();
     let config = config(root.path());
     let before = prepare_corpus(&config, &()).unwrap();
-    let folder = &before.sources[1].prepared.directory;
+    let folder = &before.sources[1].prepared().unwrap().directory;
     let trained = fs::read_dir(&config.cache)
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -165,8 +173,8 @@ fn what_is_damaged_is_made_again_with_the_same_content() {
         );
         assert!(said.all().contains("again"), "{}", said.all());
         for (before, after) in before.sources.iter().zip(&after.sources) {
-            let hash = before.prepared.train.content_hash();
-            assert_eq!(after.prepared.train.content_hash(), hash);
+            let hash = before.prepared().unwrap().train.content_hash();
+            assert_eq!(after.prepared().unwrap().train.content_hash(), hash);
         }
         let quiet = Said::default();
         prepare_corpus(&config, &quiet).unwrap();

@@ -34,13 +34,13 @@ fn only_completions_and_their_ends_count() {
     .unwrap();
     let corpus = prepare_corpus(&config(root, "a.jsonl"), &()).unwrap();
     let tokenizer = &corpus.tokenizer;
-    let prepared = &corpus.sources[0].prepared;
+    let prepared = corpus.sources[0].prepared().unwrap();
     assert_eq!(
         (prepared.train.documents(), prepared.validation.documents()),
         (57, 3)
     );
 
-    let batches = MixedBatches::new(&corpus.train(), 19, 32, 0).unwrap();
+    let batches = MixedBatches::of(&corpus.train(32).unwrap(), 19, 0).unwrap();
     let mut seen = Vec::new();
     for index in 0..3 {
         let batch = batches.get(index).unwrap();
@@ -75,7 +75,7 @@ fn a_few_pairs_are_divided_whole_and_each_field_is_a_key_of_the_corpus() {
     fs::write(root.join("a.jsonl"), (0..3).map(record).collect::<String>()).unwrap();
     let pairs = config(root, "a.jsonl");
     let corpus = prepare_corpus(&pairs, &()).unwrap();
-    let prepared = &corpus.sources[0].prepared;
+    let prepared = corpus.sources[0].prepared().unwrap();
     assert_eq!(
         (prepared.train.documents(), prepared.validation.documents()),
         (2, 1)
@@ -86,7 +86,10 @@ fn a_few_pairs_are_divided_whole_and_each_field_is_a_key_of_the_corpus() {
         ..pairs
     };
     let swapped = prepare_corpus(&swapped, &()).unwrap();
-    assert_ne!(swapped.sources[0].prepared.directory, prepared.directory);
+    assert_ne!(
+        swapped.sources[0].prepared().unwrap().directory,
+        prepared.directory
+    );
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn mistakes_are_named() {
     )
     .unwrap();
     let corpus = prepare_corpus(&config(root, "b.jsonl"), &()).unwrap();
-    let error = MixedBatches::new(&corpus.train(), 4, 3, 0).unwrap_err();
+    let error = corpus.train(3).unwrap_err();
     assert!(
         matches!(error, DataError::ExamplesTooLong { of: 57, .. }),
         "{error}"

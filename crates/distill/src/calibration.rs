@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use iiet_data::{Batches, TextWindows, TokenFile, evaluation_windows};
+use iiet_data::{Batch, Batches, Rows, TextWindows, evaluation_windows};
 use iiet_model::{LanguageModel, token_ids};
 
 use crate::{DistillError, Influence, InfluenceMeter};
 
 /// Measures on `tokens` tokens, in windows of the model's context that are spread evenly over each
-/// source; a source's part is its weight's.
+/// source; a source's part is its weight's. Of a task the longest examples are taken, whose rows have one
+/// length.
 ///
 /// `batch` windows are held at a time, and the result does not depend on it; `progress` is told how
 /// many windows are done and how many there are.
@@ -24,7 +25,7 @@ use crate::{DistillError, Influence, InfluenceMeter};
 /// If `batch` is 0 or there are no sources.
 pub fn calibrate(
     model: &LanguageModel,
-    sources: &[(TokenFile, f64)],
+    sources: &[(Rows, f64)],
     tokens: u64,
     batch: usize,
     device: &Device,
@@ -33,32 +34,56 @@ pub fn calibrate(
     let mut meter = InfluenceMeter::new(model)?;
     let seq = model.sizes().seq_len;
     let all: f64 = sources.iter().map(|(_, weight)| weight).sum();
-    let parts = sources.iter().map(|(file, weight)| {
-        // Prompts and completions too as running text: a row of their own would be padded.
-        let windows = TextWindows::new(file.clone(), seq)?;
-        let batches = Batches::of(Arc::new(windows), batch, 0)?;
-        // The last window of a file may be short; influence takes whole ones.
-        let whole = file.len().saturating_sub(1) / seq as u64;
-        if whole == 0 {
-            return Err(DistillError::TooShort {
-                tokens: file.len(),
-                seq,
-            });
-        }
+    let parts = sources.iter().map(|(rows, weight)| {
         let share = (tokens as f64 * weight / all).round() as u64;
-        Ok((batches, evaluation_windows(whole, seq, share)))
+        windows(rows, batch, seq, share)
     });
     let parts = parts.collect::<Result<Vec<_>, DistillError>>()?;
     let total = parts.iter().map(|(_, windows)| windows.len() as u64).sum();
     let mut done = 0;
     for (batches, windows) in &parts {
         for windows in windows.chunks(batch) {
-            let batch = batches.of_windows(windows)?;
-            let ids = token_ids(&batch.inputs, [batch.batch, batch.seq], device);
-            meter.add(model, ids);
+            let Batch {
+                inputs, batch, seq, ..
+            } = batches.of_windows(windows)?;
+            meter.add(model, token_ids(&inputs, [batch, seq], device));
             done += windows.len() as u64;
             progress(done, total);
         }
     }
     Ok(meter.finish())
+}
+
+/// A source's rows without padding, and which of them to take.
+fn windows(
+    rows: &Rows,
+    batch: usize,
+    seq: usize,
+    tokens: u64,
+) -> Result<(Batches, Vec<u64>), DistillError> {
+    match rows {
+        Rows::Text(file) => {
+            // Prompts and completions too as running text: a row of their own would be padded.
+            let windows = TextWindows::new(file.clone(), seq)?;
+            let batches = Batches::of(Arc::new(windows), batch, 0)?;
+            // The last window of a file may be short; influence takes whole ones.
+            let whole = file.len().saturating_sub(1) / seq as u64;
+            if whole == 0 {
+                return Err(DistillError::TooShort {
+                    tokens: file.len(),
+                    seq,
+                });
+            }
+            Ok((batches, evaluation_windows(whole, seq, tokens)))
+        }
+        Rows::Task(spec, part) => {
+            let spec = spec.clone().at_its_hardest();
+            spec.check_length(seq)?;
+            let seq = spec.longest();
+            let examples = Rows::Task(spec, *part).examples(seq)?;
+            let batches = Batches::of(examples, batch, 0)?;
+            let windows = evaluation_windows(batches.windows(), seq, tokens);
+            Ok((batches, windows))
+        }
+    }
 }

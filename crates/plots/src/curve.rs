@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use crate::{Drawn, PlotError, save};
 
 const SIZE: (u32, u32) = (960, 540);
-/// The height of the panel of a further term.
+/// The height of the panel of a further term, or of the accuracy.
 const TERM: u32 = 200;
 const TRAINING: RGBColor = RGBColor(120, 160, 210);
 const VALIDATION: RGBColor = RGBColor(200, 60, 40);
@@ -53,18 +53,35 @@ fn render(svg: &mut String, records: &[Record], unigram: f64) -> Drawn {
                 false => Vec::new(),
             },
             dashed: true,
-            ..Curve::new("unigram entropy of the validation text", REFERENCE)
+            ..Curve::new("unigram entropy of the validation targets", REFERENCE)
         },
     ];
     let names: BTreeSet<&String> = records.iter().flat_map(|r| r.terms.keys()).collect();
-    let others: Vec<Curve> = names
+    let mut others: Vec<Vec<Curve>> = names
         .into_iter()
         .filter(|name| *name != CROSS_ENTROPY)
-        .map(|name| Curve {
-            points: curve(&|r| r.terms.get(name).copied()),
-            ..Curve::new(&name.replace('_', " "), OTHER)
+        .map(|name| {
+            let curve = Curve {
+                points: curve(&|r| r.terms.get(name).copied()),
+                ..Curve::new(&name.replace('_', " "), OTHER)
+            };
+            vec![curve]
         })
         .collect();
+    let accuracy = [
+        Curve {
+            points: curve(&|r| r.accuracy),
+            ..Curve::new("accuracy, training batch", TRAINING)
+        },
+        Curve {
+            points: curve(&|r| r.validation_accuracy),
+            marked: true,
+            ..Curve::new("accuracy, validation", VALIDATION)
+        },
+    ];
+    if accuracy.iter().any(|curve| !curve.points.is_empty()) {
+        others.push(accuracy.into());
+    }
 
     let (width, height) = SIZE;
     let size = (width, height + TERM * others.len() as u32);
@@ -74,8 +91,8 @@ fn render(svg: &mut String, records: &[Record], unigram: f64) -> Drawn {
     panel(&upper, "Loss, nats per token", &losses, last)?;
     if !others.is_empty() {
         let rows = lower.split_evenly((others.len(), 1));
-        for (area, term) in rows.iter().zip(&others) {
-            panel(area, "", std::slice::from_ref(term), last)?;
+        for (area, curves) in rows.iter().zip(&others) {
+            panel(area, "", curves, last)?;
         }
     }
     area.present()?;
@@ -167,6 +184,7 @@ mod tests {
             tokens: 0,
             loss,
             terms: Default::default(),
+            accuracy: None,
             bits_per_byte: Some(0.0),
             lr: 0.0,
             grad_norm: 0.0,
@@ -174,6 +192,7 @@ mod tests {
             flops_utilisation: None,
             evaluations: 1,
             validation_loss: (step == 10).then_some(loss),
+            validation_accuracy: None,
             validation_bits_per_byte: None,
             validation_by_source: Default::default(),
         }
@@ -203,6 +222,21 @@ mod tests {
         assert!(svg.contains("divergence") && !svg.contains("cross entropy"));
         // The axes end near the terms and the unigram entropy.
         assert!(svg.contains("6.0") && svg.contains("0.500") && !svg.contains("1000000"));
+    }
+
+    #[test]
+    fn draws_the_accuracy_where_there_is_one() {
+        let of_task = |step| Record {
+            accuracy: Some(0.25),
+            validation_accuracy: (step == 10).then_some(0.5),
+            ..record(step, 1.5)
+        };
+        let mut svg = String::new();
+        render(&mut svg, &[of_task(1), of_task(10)], 1.79).unwrap();
+        assert!(svg.contains("accuracy, training batch") && svg.contains("accuracy, validation"));
+        let mut svg = String::new();
+        render(&mut svg, &[record(1, 1.5)], 1.79).unwrap();
+        assert!(!svg.contains("accuracy"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use iiet_data::Tokenizer;
+use iiet_data::{TaskSpec, Tokenizer};
 use iiet_files::{
     FileRecord, Manifest, beside, install_directory, read_regular, remove_directory, write_file,
 };
@@ -47,6 +47,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) model: &'a LanguageModel,
     pub(crate) optimizer: &'a ModelAdamW,
     pub(crate) tokenizer: &'a Tokenizer,
+    /// What is trained on, if it is a task.
+    pub(crate) task: Option<&'a TaskSpec>,
     /// The text of the run's `config.toml`.
     pub(crate) config: &'a str,
 }
@@ -87,6 +89,7 @@ fn write_files(partial: &Path, contents: Contents<'_>) -> Result<(), TrainError>
         model,
         optimizer,
         tokenizer,
+        task,
         config,
     } = contents;
     let moments = &optimizer.moments;
@@ -94,7 +97,7 @@ fn write_files(partial: &Path, contents: Contents<'_>) -> Result<(), TrainError>
     state.updates = updates.collect();
     remove_directory(partial).map_err(TrainError::io(partial))?;
     let mut manifest = save(model, partial, &SaveOptions::default())?;
-    add_tokenizer(tokenizer, partial, &mut manifest)?;
+    add_tokenizer(tokenizer, task, partial, &mut manifest)?;
     let record = moments::write(&partial.join(OPTIMIZER), moments)?;
     manifest.add(OPTIMIZER, record);
     let json = serde_json::to_string_pretty(&state).expect("invariant: plain data serialises");
@@ -108,9 +111,11 @@ fn write_text(path: &Path, text: &str) -> Result<FileRecord, TrainError> {
     write_file(path, |file| file.write_all(text.as_bytes())).map_err(TrainError::io(path))
 }
 
-/// Writes the tokenizer of a model directory, and how other tools are to read it.
+/// Writes the tokenizer of a model directory, how other tools are to read it, and what task the model is
+/// trained on, if it is one.
 fn add_tokenizer(
     tokenizer: &Tokenizer,
+    task: Option<&TaskSpec>,
     dir: &Path,
     manifest: &mut Manifest,
 ) -> Result<(), TrainError> {
@@ -121,10 +126,16 @@ fn add_tokenizer(
         "clean_up_tokenization_spaces": false,
     });
     let config = format!("{config:#}\n");
-    for (name, bytes) in [
+    let task = task.map(|task| {
+        let json = serde_json::to_string_pretty(task);
+        json.expect("invariant: plain data serialises") + "\n"
+    });
+    let files = [
         (TOKENIZER, tokenizer.json()),
         (TOKENIZER_CONFIG, config.as_bytes()),
-    ] {
+    ];
+    let task = task.iter().map(|json| (TaskSpec::FILE, json.as_bytes()));
+    for (name, bytes) in files.into_iter().chain(task) {
         let path = dir.join(name);
         let record =
             write_file(&path, |file| file.write_all(bytes)).map_err(TrainError::io(&path))?;
@@ -138,12 +149,13 @@ pub(crate) fn export(
     run: &RunDirectory,
     model: &LanguageModel,
     tokenizer: &Tokenizer,
+    task: Option<&TaskSpec>,
 ) -> Result<(), TrainError> {
     let path = run.model();
     let partial = beside(&path, "partial");
     remove_directory(&partial).map_err(TrainError::io(&partial))?;
     let mut manifest = save(model, &partial, &SaveOptions::default())?;
-    add_tokenizer(tokenizer, &partial, &mut manifest)?;
+    add_tokenizer(tokenizer, task, &partial, &mut manifest)?;
     manifest.write(&partial)?;
     install_directory(&partial, &path).map_err(TrainError::io(&path))
 }

@@ -94,7 +94,20 @@ impl RunConfig {
 
     /// The text of a file that reads back as this configuration.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("invariant: the sections serialise as TOML")
+        let written = match self.data.source.task() {
+            None => toml::to_string(self),
+            Some(_) => toml::to_string(&self.without_keys_about_text()),
+        };
+        written.expect("invariant: the sections serialise as TOML")
+    }
+
+    /// A run on a task as a table, of `[data]` the task alone.
+    fn without_keys_about_text(&self) -> Table {
+        let mut table = Table::try_from(self).expect("invariant: the sections serialise as TOML");
+        if let Some(Value::Table(data)) = table.get_mut("data") {
+            data.retain(|key, _| key == "source");
+        }
+        table
     }
 
     /// Checks everything that can be checked without the data.
@@ -105,12 +118,17 @@ impl RunConfig {
     /// found and what is allowed.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.data.check()?;
-        self.model.config(self.data.vocab_size, None).validate()?;
+        let vocab_size = self.data.expected_vocab_size();
+        self.model.config(vocab_size, None).validate()?;
         self.train.validate()?;
+        if let Some(task) = self.data.source.task() {
+            task.check_length(self.model.seq_len)?;
+            self.train.validate_of_task()?;
+        }
         for stage in &self.train.stages {
             self.model
                 .with_solver(stage.solver(&self.model.solver)?)
-                .config(self.data.vocab_size, None)
+                .config(vocab_size, None)
                 .validate()?;
         }
         if let Some(last) = self.train.stages.last()
@@ -175,6 +193,11 @@ fn set(table: &mut Table, assignment: &str) -> Result<RunConfig, String> {
         if let (&"solver", Value::String(name)) = (section, &*inner) {
             *inner = Value::Table(stage::named(name));
         }
+        if let (&"source", Value::String(source)) = (section, &*inner)
+            && let Some(task) = source.strip_prefix("task:")
+        {
+            *inner = Value::Table(Table::from_iter([("task".to_owned(), Value::from(task))]));
+        }
         place = inner
             .as_table_mut()
             .ok_or_else(|| format!("{section} is not a section; allowed: model, data, train"))?;
@@ -229,6 +252,35 @@ mod tests {
             config.data.source,
             iiet_data::SourceSpec::One("corpus.txt".into())
         );
+    }
+
+    #[test]
+    fn a_task_is_written_with_its_options_and_without_keys_about_text() {
+        let sets = ["data.source=task:group", "data.source.length=[4, 8]"];
+        let config = load(SMALL, &sets).unwrap();
+        let text = config.to_toml();
+        assert!(!text.contains("vocab_size"), "{text}");
+        assert!(text.contains("group = \"S3\""), "{text}");
+        assert_eq!(load(&text, &[]).unwrap(), config);
+        for (sets, expected) in [
+            (vec!["data.source=task:sorting"], "task:group, task:hops"),
+            (
+                vec!["data.source=task:group"],
+                "model.seq_len = 8 is not allowed; allowed: at least 32",
+            ),
+            (vec![sets[0], "data.source.size=3"], "unknown field `size`"),
+            (
+                vec![sets[0], sets[1], "data.vocab_size=300"],
+                "data.vocab_size = 300",
+            ),
+            (
+                vec![sets[0], sets[1], "train.sample_every=5"],
+                "train.sample_every is 5; allowed: 0",
+            ),
+        ] {
+            let error = load(SMALL, &sets).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

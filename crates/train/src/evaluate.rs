@@ -3,18 +3,23 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_data::{Batch, Batches, Corpus, HeldOut, Tokenizer, evaluation_windows, statistics};
-use iiet_model::{LanguageModel, token_ids};
+use iiet_data::{
+    Batch, Batches, Corpus, HeldOut, TokenFile, Tokenizer, evaluation_windows, statistics,
+};
+use iiet_model::{CrossEntropy, LanguageModel, token_ids};
 
 use crate::TrainError;
+use crate::accuracy::Counting;
 
 /// A loss.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Mean nats per token; over several sources, their mean by weight.
     pub loss: f64,
-    /// Bits per byte of text.
-    pub bits_per_byte: f64,
+    /// Bits per byte of text; none for a task.
+    pub bits_per_byte: Option<f64>,
+    /// The share of targets that are the most likely token; for a task alone.
+    pub accuracy: Option<f64>,
     /// Mean nats per token of each source, by name.
     pub by_source: BTreeMap<String, f64>,
 }
@@ -25,27 +30,29 @@ pub struct Baselines {
     /// The entropy of the text's own token frequencies, in nats per token: no model that ignores
     /// context can do better.
     pub unigram_loss: f64,
-    /// The same in bits per byte.
-    pub unigram_bits_per_byte: f64,
-    /// `gzip -9`, in bits per byte.
-    pub gzip_bits_per_byte: f64,
+    /// The same in bits per byte; none for a task.
+    pub unigram_bits_per_byte: Option<f64>,
+    /// `gzip -9`, in bits per byte; none for a task.
+    pub gzip_bits_per_byte: Option<f64>,
 }
 
 /// How many bytes of text tokens stand for.
 #[derive(Debug, Clone)]
 pub(crate) struct TextBytes {
     per_token: Option<Vec<u32>>,
-    /// Where the tokenizer does not say: the mean over the validation file.
+    /// Where the tokenizer does not say: the mean over the validation file; 0 for a task, whose tokens
+    /// stand for no text.
     mean: f64,
 }
 
 impl TextBytes {
     pub(crate) fn new(corpus: &Corpus) -> Self {
         let held_out = corpus.held_out();
-        let sum = |of: fn(&HeldOut) -> u64| held_out.iter().map(of).sum::<u64>() as f64;
+        let texts = || held_out.iter().filter_map(|held_out| held_out.rows.text());
+        let sum = |of: fn(&TokenFile) -> u64| texts().map(of).sum::<u64>() as f64;
         Self {
             per_token: corpus.tokenizer.token_bytes(),
-            mean: sum(|text| text.tokens.text_bytes()) / sum(|text| text.tokens.len()).max(1.0),
+            mean: sum(TokenFile::text_bytes) / sum(TokenFile::len).max(1.0),
         }
     }
 
@@ -103,6 +110,8 @@ pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {
 #[derive(Debug)]
 pub struct Validation {
     parts: Vec<Part>,
+    /// Whether accuracy is measured: on a task.
+    accuracy: bool,
 }
 
 /// The text of one source.
@@ -131,13 +140,9 @@ impl Validation {
         max_tokens: u64,
     ) -> Result<Self, TrainError> {
         let weights: f64 = held_out.iter().map(|source| source.weight).sum();
-        let part = |HeldOut {
-                        name,
-                        weight,
-                        tokens,
-                    }: &HeldOut| {
+        let part = |HeldOut { name, weight, rows }: &HeldOut| {
             let share = weight / weights;
-            let source = Batches::new(tokens.clone(), batch, seq, 0)?;
+            let source = Batches::of(rows.examples(seq)?, batch, 0)?;
             let max_tokens = (share * max_tokens as f64) as u64;
             let windows = evaluation_windows(source.windows(), seq, max_tokens);
             let batches: Vec<Batch> = windows
@@ -155,6 +160,7 @@ impl Validation {
         let parts = held_out.iter().map(part);
         Ok(Self {
             parts: parts.collect::<Result<_, TrainError>>()?,
+            accuracy: held_out.iter().any(|source| source.rows.text().is_none()),
         })
     }
 
@@ -165,13 +171,21 @@ impl Validation {
 
     /// The model's loss on each source; the model should be free of autodiff.
     pub fn evaluate(&self, model: &LanguageModel, device: &Device) -> Evaluation {
-        let losses = self.parts.iter().map(|part| part.loss(model, device));
-        let losses: Vec<f64> = losses.collect();
+        let measured = self.parts.iter();
+        let measured: Vec<(f64, f64)> = measured
+            .map(|part| part.loss_and_accuracy(model, self.accuracy, device))
+            .collect();
+        let losses: Vec<f64> = measured.iter().map(|(loss, _)| *loss).collect();
         let (loss, bits_per_byte) = self.total(&losses);
+        let accuracies = self.parts.iter().zip(&measured);
+        let accuracy: f64 = accuracies
+            .map(|(part, (_, share))| part.share * share)
+            .sum();
         let by_source = self.parts.iter().zip(&losses);
         Evaluation {
             loss,
             bits_per_byte,
+            accuracy: self.accuracy.then_some(accuracy),
             by_source: by_source
                 .map(|(part, loss)| (part.name.clone(), *loss))
                 .collect(),
@@ -203,31 +217,48 @@ impl Validation {
         })
     }
 
-    /// The weighted mean of the sources' nats a token, and the same in bits per byte.
-    fn total(&self, losses: &[f64]) -> (f64, f64) {
+    /// The weighted mean of the sources' nats a token, and the same in bits per byte of text.
+    fn total(&self, losses: &[f64]) -> (f64, Option<f64>) {
         let mean = |of: &dyn Fn(usize, &Part) -> f64| -> f64 {
             let parts = self.parts.iter().enumerate();
             parts.map(|(at, part)| part.share * of(at, part)).sum()
         };
         let loss = mean(&|at, _| losses[at]);
         let bytes = mean(&|_, part| part.bytes / part.tokens as f64);
-        (loss, loss / bytes / std::f64::consts::LN_2)
+        let bits_per_byte = (bytes > 0.0).then(|| loss / bytes / std::f64::consts::LN_2);
+        (loss, bits_per_byte)
     }
 }
 
 impl Part {
-    fn loss(&self, model: &LanguageModel, device: &Device) -> f64 {
-        let sums = self.batches.iter().map(|batch| {
-            let BatchTensors {
-                ids,
-                targets,
-                weights,
-                ..
-            } = batch_tensors(batch, device);
-            let loss = model.loss(ids, targets, weights);
-            f64::from(loss.into_scalar::<f32>())
-        });
-        sums.sum::<f64>() / self.tokens as f64
+    /// Mean nats per token, and the share of targets that are right if that is asked for, else 0.
+    fn loss_and_accuracy(
+        &self,
+        model: &LanguageModel,
+        accuracy: bool,
+        device: &Device,
+    ) -> (f64, f64) {
+        let (mut nats, mut right) = (0.0, 0);
+        for batch in &self.batches {
+            let batch = batch_tensors(batch, device);
+            let ids = batch.ids.clone();
+            let mut objective = CrossEntropy {
+                targets: batch.targets.clone(),
+                weights: batch.weights.clone(),
+            };
+            let loss = match accuracy {
+                false => model.objective(ids, &mut objective),
+                true => {
+                    let mut counting = Counting::new(&mut objective, &batch);
+                    let loss = model.objective(ids, &mut counting);
+                    right += counting.right();
+                    loss
+                }
+            };
+            nats += f64::from(loss.into_scalar::<f32>());
+        }
+        let tokens = self.tokens as f64;
+        (nats / tokens, right as f64 / tokens)
     }
 
     /// How often each token is a target, and the targets' text.

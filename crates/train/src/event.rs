@@ -124,7 +124,14 @@ pub struct SourceUse {
     pub name: String,
     /// Its share of all rows.
     pub share: f64,
-    /// How often it is seen in the whole run.
+    /// What it is of a text; none for a task, whose examples never come again.
+    pub text: Option<TextUse>,
+}
+
+/// How often a text is seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TextUse {
+    /// Passes in the whole run.
     pub epochs: f64,
     /// Its training tokens.
     pub tokens: u64,

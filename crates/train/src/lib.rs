@@ -9,6 +9,7 @@
 //! A run is a pure function of its configuration, its data and the numbers of threads and devices:
 //! batches and initial weights follow from the seed and the step alone. [`Devices`] may be several.
 
+mod accuracy;
 mod checkpoint;
 mod config;
 mod devices;
@@ -33,7 +34,7 @@ pub use devices::Collective;
 pub use devices::{AllReduce, Devices};
 pub use error::TrainError;
 pub use evaluate::{Baselines, BatchTensors, Evaluation, Validation};
-pub use event::{Event, Observer, SourceUse, Started};
+pub use event::{Event, Observer, SourceUse, Started, TextUse};
 pub use gradients::AccumulatedGradients;
 pub use memory::keep_freed_memory;
 pub use metrics::Record;

@@ -23,6 +23,10 @@ pub struct Record {
     /// `cross_entropy`, `divergence` from a teacher, `smooth_l1` between layers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub terms: BTreeMap<String, f64>,
+    /// The share of the step's targets that were the most likely token, before the update; on tasks
+    /// alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// The cross-entropy in bits per byte of text; none for a batch whose targets are no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_byte: Option<f64>,
@@ -42,7 +46,10 @@ pub struct Record {
     /// Mean loss on the validation text after the update, in nats per token, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,
-    /// The same in bits per byte of text.
+    /// The share of the validation targets that were the most likely token; on tasks alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_accuracy: Option<f64>,
+    /// The validation loss in bits per byte of text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_bits_per_byte: Option<f64>,
     /// The validation loss of each source, in nats per token, where there are several.
@@ -176,6 +183,7 @@ mod tests {
             tokens: 10 * step,
             loss: 1.0 / step as f64,
             terms: BTreeMap::new(),
+            accuracy: None,
             bits_per_byte: Some(0.5),
             lr: 1e-3,
             grad_norm: 1.0,
@@ -183,6 +191,7 @@ mod tests {
             flops_utilisation: Some(0.5),
             evaluations: 4,
             validation_loss: (step == 2).then_some(2.5),
+            validation_accuracy: None,
             validation_bits_per_byte: None,
             validation_by_source: BTreeMap::new(),
         }

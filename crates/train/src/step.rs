@@ -56,6 +56,8 @@ pub struct Passes {
     pub precision: Precision,
     /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// Whether it is counted how many targets are the most likely token.
+    pub accuracy: bool,
 }
 
 /// What an update measured.
@@ -66,6 +68,8 @@ pub struct Figures {
     pub loss: f64,
     /// Its terms by name, likewise, if it has several.
     pub terms: BTreeMap<String, f64>,
+    /// The share of the targets that were the most likely token before the update, if it was asked for.
+    pub accuracy: Option<f64>,
     /// The update's learning rate.
     pub lr: f64,
     /// Global norm of the gradient per token, before clipping.
@@ -142,10 +146,17 @@ impl<'a> Stepper<'a> {
             passes: Passes {
                 precision: train.precision,
                 recompute: train.recompute,
+                accuracy: false,
             },
             clip: train.clip,
             schedule: LearningRate::new(train),
         }
+    }
+
+    /// Whether steps also measure accuracy, for which all logits are computed once more.
+    pub fn measuring_accuracy(mut self, measured: bool) -> Self {
+        self.passes.accuracy = measured;
+        self
     }
 
     /// The state before the first step, from a model and an optimizer that lie on the first device,
@@ -192,6 +203,7 @@ impl<'a> Stepper<'a> {
             nats,
             terms,
             tokens,
+            right,
         } = sums.losses;
         let of_token = |sum: f64| sum / tokens as f64;
         let (loss, grad_norm) = (of_token(nats), of_token(sums.norm));
@@ -217,6 +229,7 @@ impl<'a> Stepper<'a> {
         let figures = Figures {
             loss,
             terms,
+            accuracy: self.passes.accuracy.then(|| of_token(right as f64)),
             lr,
             grad_norm,
             tokens,

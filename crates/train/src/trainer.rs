@@ -100,7 +100,8 @@ pub fn train(
     refuse_precision(config.train.precision, devices)?;
     let config = &config.claimed_by(options.objective)?;
     // Before any text is read: the sizes are known but for the vocabulary of a given tokenizer.
-    refuse_what_does_not_fit(config, config.data.vocab_size, &options, devices)?;
+    let vocab_size = config.data.expected_vocab_size();
+    refuse_what_does_not_fit(config, vocab_size, &options, devices)?;
     let found = match options.run.is_new() {
         true => None,
         false => resume::find(
@@ -172,7 +173,7 @@ impl Data {
     fn new(config: &RunConfig, corpus: Corpus) -> Result<Self, TrainError> {
         let train = &config.train;
         let (batch, seq) = (train.batch, config.model.seq_len);
-        let batches = MixedBatches::new(&corpus.train(), batch, seq, train.seed)?;
+        let batches = MixedBatches::of(&corpus.train(seq)?, batch, train.seed)?;
         let model = stage_config(config, &corpus, train.steps);
         Ok(Self {
             identity: Identity::of(&model, &corpus, &batches),
@@ -248,6 +249,7 @@ impl<'a> Trainer<'a> {
             observer.on(&Event::MetricsKeptAside { kept: path, reason });
         }
         let stepper = Stepper::new(objective, train, devices);
+        let stepper = stepper.measuring_accuracy(corpus.task().is_some());
         let mut state = stepper.start(&model, optimizer);
         state.step = step;
         state.tokens = tokens;
@@ -328,7 +330,8 @@ impl<'a> Trainer<'a> {
                 Some(evaluation) => evaluation,
                 None => self.evaluate()?,
             });
-            checkpoint::export(&self.run, &model, &self.corpus.tokenizer)?;
+            let task = self.corpus.task();
+            checkpoint::export(&self.run, &model, &self.corpus.tokenizer, task)?;
         }
         self.observer.on(&Event::Ended {
             records: &self.log.records,

@@ -1,4 +1,4 @@
-//! The value of `source`: one source, several read as one, or several mixed by weight.
+//! The value of `source`: one source, several read as one, several mixed by weight, or a task.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::CARGO_DEPS;
 use crate::error::DataError;
+use crate::tasks::{PREFIX, TaskSpec};
 
 /// What is allowed as `source`, for messages.
-const ALLOWED: &str = "\"cargo-deps\", a path, a list of paths, or a list of { path, weight }";
+const ALLOWED: &str = "\"cargo-deps\", a path, a list of paths, a list of { path, weight }, \
+                       \"task:NAME\", or { task, .. } with its options";
 
-/// Where the text comes from.
+/// Where the text or the examples come from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum SourceSpec {
@@ -24,6 +26,8 @@ pub enum SourceSpec {
     Many(Vec<String>),
     /// Several sources, of which each gives a share of the rows of a batch.
     Mixture(Vec<WeightedSource>),
+    /// A task whose examples are computed: `"task:NAME"`, or a table with its options.
+    Task(TaskSpec),
 }
 
 /// One source of a mixture.
@@ -65,11 +69,23 @@ impl SourceSpec {
             Self::One(path) => vec![Path::new(path)],
             Self::Many(paths) => paths.iter().map(Path::new).collect(),
             Self::Mixture(sources) => sources.iter().map(|s| Path::new(&s.path)).collect(),
+            Self::Task(_) => Vec::new(),
+        }
+    }
+
+    /// The task, if it is one.
+    pub fn task(&self) -> Option<&TaskSpec> {
+        match self {
+            Self::Task(task) => Some(task),
+            _ => None,
         }
     }
 
     /// A short name for the folder of the prepared corpus: letters, digits, `-`, `_` and `.`.
     pub(crate) fn name(&self) -> String {
+        if let Self::Task(task) = self {
+            return format!("{PREFIX}{}", task.name());
+        }
         let paths = self.paths();
         let Some(first) = paths.first() else {
             return CARGO_DEPS.to_owned();
@@ -91,15 +107,23 @@ impl SourceSpec {
         };
         match self {
             Self::One(_) => Ok(()),
+            Self::Task(task) => task.check(),
             Self::Many(paths) if paths.is_empty() => wrong("an empty list".into(), ALLOWED),
             Self::Many(paths) if paths.iter().any(|path| path == CARGO_DEPS) => wrong(
                 "\"cargo-deps\" within a list".into(),
                 "\"cargo-deps\" alone, a list of paths, or a list of { path, weight }",
             ),
-            Self::Many(_) => Ok(()),
+            Self::Many(paths) => match paths.iter().find(|path| path.starts_with(PREFIX)) {
+                Some(path) => wrong(format!("{path:?} within a list"), "a task alone"),
+                None => Ok(()),
+            },
             Self::Mixture(sources) => {
                 let mut labels = BTreeSet::new();
                 for source in sources {
+                    if source.path.starts_with(PREFIX) {
+                        let found = format!("{:?} within a list", source.path);
+                        return wrong(found, "a task alone");
+                    }
                     let WeightedSource { path, weight, .. } = source;
                     if !(weight.is_finite() && *weight > 0.0) {
                         let found = format!("a weight of {weight} for {path:?}");
@@ -150,7 +174,16 @@ impl<'de> Visitor<'de> for SpecVisitor {
     }
 
     fn visit_str<E: Error>(self, path: &str) -> Result<SourceSpec, E> {
-        Ok(SourceSpec::One(path.to_owned()))
+        match path.strip_prefix(PREFIX) {
+            Some(name) => TaskSpec::named(name)
+                .map(SourceSpec::Task)
+                .map_err(E::custom),
+            None => Ok(SourceSpec::One(path.to_owned())),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SourceSpec, A::Error> {
+        TaskSpec::deserialize(MapAccessDeserializer::new(map)).map(SourceSpec::Task)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<SourceSpec, A::Error> {
@@ -215,11 +248,16 @@ mod tests {
             r#""cargo-deps""#,
             r#"["a.txt","b"]"#,
             r#"[{"path":"a.txt","weight":0.7},{"path":"b","weight":2.0,"name":"c"}]"#,
+            r#"{"task":"group","group":"A5","length":[8,16]}"#,
         ] {
             let spec = read(json).unwrap();
             spec.check().unwrap();
             assert_eq!(serde_json::to_string(&spec).unwrap(), json);
         }
+        assert_eq!(
+            read(r#""task:group""#).unwrap(),
+            read(r#"{"task": "group", "group": "S3", "length": 32}"#).unwrap()
+        );
         let SourceSpec::Mixture(sources) =
             read(r#"[{"path":"x/a.b.txt","weight":1}, {"path":"b","weight":2,"name":"c"}]"#)
                 .unwrap()
@@ -233,6 +271,8 @@ mod tests {
     fn mistakes_are_named() {
         for (json, expected) in [
             ("7", "expected \"cargo-deps\", a path, a list of paths"),
+            (r#""task:sorting""#, "task:group, task:hops"),
+            (r#"{"task": "group", "size": 3}"#, "unknown field `size`"),
             (r#"["a", {"path": "b", "weight": 1}]"#, "in one list"),
             (r#"[{"path": "b", "wieght": 1}]"#, "unknown field `wieght`"),
             (r#"[{"path": "b"}]"#, "missing field `weight`"),
@@ -244,6 +284,8 @@ mod tests {
         for (json, expected) in [
             ("[]", "an empty list"),
             (r#"["a", "cargo-deps"]"#, "within a list"),
+            (r#"["a", "task:hops"]"#, "\"task:hops\" within a list"),
+            (r#"[{"path": "task:hops", "weight": 1}]"#, "within a list"),
             (r#"[{"path": "b", "weight": 0}]"#, "a weight of 0 for \"b\""),
             (
                 r#"[{"path": "a/b", "weight": 1}, {"path": "c/b", "weight": 1}]"#,

@@ -1,4 +1,5 @@
-//! One source, or several mixed by weight, as prepared folders with one tokenizer.
+//! One source, or several mixed by weight, as prepared folders with one tokenizer; or a task, which
+//! needs no folder.
 //!
 //! Each source of a mixture has a folder of its own, as if it were alone with the tokenizer given,
 //! so that with a tokenizer from a file other weights cost no preparation. A tokenizer that is
@@ -6,13 +7,17 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::lock::lock;
 use super::{FORMAT, Prepared, TOKENIZER, locate, prepare, survey, sync_folder, write};
+use crate::batches::examples;
 use crate::config::{DataConfig, SourceSpec, TRAIN, Validation, WeightedSource};
 use crate::error::DataError;
+use crate::examples::{Examples, WeightedExamples};
 use crate::prepare::{key, sample};
 use crate::progress::Progress;
+use crate::tasks::{Part, TaskExamples, TaskSpec};
 use crate::token_file::TokenFile;
 use crate::tokenizer::Tokenizer;
 
@@ -34,60 +39,158 @@ pub struct PreparedSource {
     pub name: String,
     /// Its weight as given; 1 for a source that is alone.
     pub weight: f64,
-    /// Its folder.
-    pub prepared: Prepared,
+    /// What it holds.
+    pub content: Content,
 }
 
-/// Text to validate on.
+/// What a source holds.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A folder of tokens.
+    Text(Box<Prepared>),
+    /// A task whose examples are computed.
+    Task(TaskSpec),
+}
+
+impl PreparedSource {
+    /// The folder of a source of text.
+    pub fn prepared(&self) -> Option<&Prepared> {
+        match &self.content {
+            Content::Text(prepared) => Some(prepared),
+            Content::Task(_) => None,
+        }
+    }
+
+    /// What is trained on.
+    pub fn train(&self) -> Rows {
+        match &self.content {
+            Content::Text(prepared) => Rows::Text(prepared.train.clone()),
+            Content::Task(spec) => Rows::Task(spec.clone(), Part::Training),
+        }
+    }
+
+    /// What is held out.
+    pub fn validation(&self) -> Rows {
+        match &self.content {
+            Content::Text(prepared) => Rows::Text(prepared.validation.clone()),
+            Content::Task(spec) => Rows::Task(spec.clone(), Part::HeldOut),
+        }
+    }
+}
+
+/// What is held out to validate on.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
     /// The source it was held out from, or `validation` for a text of its own.
     pub name: String,
     /// The weight of its loss in the total.
     pub weight: f64,
-    /// The tokens.
-    pub tokens: TokenFile,
+    /// The tokens or examples.
+    pub rows: Rows,
+}
+
+/// One part of a source, to make rows of.
+#[derive(Clone, Debug)]
+pub enum Rows {
+    /// Tokens of a text, or of prompts and completions.
+    Text(TokenFile),
+    /// The examples of a task.
+    Task(TaskSpec, Part),
+}
+
+impl Rows {
+    /// The examples for rows of `seq` tokens.
+    ///
+    /// # Errors
+    /// Those of [`Batches::new`](crate::Batches::new) and [`TaskExamples::new`].
+    pub fn examples(&self, seq: usize) -> Result<Arc<dyn Examples>, DataError> {
+        match self {
+            Self::Text(tokens) => examples(tokens.clone(), seq),
+            Self::Task(spec, part) => Ok(Arc::new(TaskExamples::new(spec.clone(), *part, seq)?)),
+        }
+    }
+
+    /// The tokens of a text; a task has no end of them.
+    pub fn text(&self) -> Option<&TokenFile> {
+        match self {
+            Self::Text(tokens) => Some(tokens),
+            Self::Task(..) => None,
+        }
+    }
+
+    /// blake3 of all that the rows follow from: equal for rows of equal content.
+    pub fn content_hash(&self) -> [u8; 32] {
+        match self {
+            Self::Text(tokens) => tokens.content_hash(),
+            Self::Task(spec, part) => spec.hash(*part),
+        }
+    }
 }
 
 impl Corpus {
-    /// blake3 of the tokenizer and of all token files: equal for corpora of equal content, wherever
-    /// they lie. Weights do not count.
+    /// blake3 of the tokenizer and of all that is trained and validated on: equal for corpora of equal
+    /// content, wherever they lie. Weights do not count.
     pub fn hash(&self) -> [u8; 32] {
         let mut hash = blake3::Hasher::new();
         hash.update(blake3::hash(self.tokenizer.json()).as_bytes());
-        for PreparedSource { prepared, .. } in &self.sources {
-            hash.update(&prepared.train.content_hash());
-            hash.update(&prepared.validation.content_hash());
+        for source in &self.sources {
+            hash.update(&source.train().content_hash());
+            hash.update(&source.validation().content_hash());
         }
         *hash.finalize().as_bytes()
     }
 
-    /// The training tokens and weights of all sources, for [`MixedBatches`](crate::MixedBatches).
-    pub fn train(&self) -> Vec<(TokenFile, f64)> {
+    /// The task, if that is what is trained on.
+    pub fn task(&self) -> Option<&TaskSpec> {
+        self.sources
+            .iter()
+            .find_map(|source| match &source.content {
+                Content::Task(spec) => Some(spec),
+                Content::Text(_) => None,
+            })
+    }
+
+    /// What each source gives to train on, and its weight.
+    pub fn train_rows(&self) -> Vec<(Rows, f64)> {
         let sources = self.sources.iter();
         sources
-            .map(|source| (source.prepared.train.clone(), source.weight))
+            .map(|source| (source.train(), source.weight))
             .collect()
     }
 
-    /// The beginnings of the validation texts, of `tokens` tokens each or all there are.
+    /// The training examples of all sources and their weights, for
+    /// [`MixedBatches::of`](crate::MixedBatches::of).
+    ///
+    /// # Errors
+    /// Those of [`Rows::examples`].
+    pub fn train(&self, seq: usize) -> Result<Vec<WeightedExamples>, DataError> {
+        let sources = self.train_rows().into_iter();
+        sources
+            .map(|(rows, weight)| Ok((rows.examples(seq)?, weight)))
+            .collect()
+    }
+
+    /// The beginnings of the validation texts, of `tokens` tokens each or all there are; empty for a
+    /// task.
     ///
     /// # Errors
     /// [`DataError`] if tokens cannot be read or decoded.
     pub fn held_out_text(&self, tokens: u64) -> Result<String, DataError> {
-        let beginning = |text: HeldOut| {
-            let tokens = text.tokens.read(0..tokens.min(text.tokens.len()))?;
+        let held_out = self.held_out();
+        let texts = held_out.iter().filter_map(|held_out| held_out.rows.text());
+        let beginning = |text: &TokenFile| {
+            let tokens = text.read(0..tokens.min(text.len()))?;
             self.tokenizer.decode(&tokens)
         };
-        self.held_out().into_iter().map(beginning).collect()
+        texts.map(beginning).collect()
     }
 
-    /// The validation tokens of each source, or the one text that all share.
+    /// What is held out of each source, or the one text that all share.
     pub fn held_out(&self) -> Vec<HeldOut> {
         let of = |source: &PreparedSource| HeldOut {
             name: source.name.clone(),
             weight: source.weight,
-            tokens: source.prepared.validation.clone(),
+            rows: source.validation(),
         };
         match self.shared_validation {
             true => vec![HeldOut {
@@ -106,46 +209,63 @@ impl Corpus {
 /// Those of [`prepare`].
 pub fn prepare_corpus(config: &DataConfig, progress: &dyn Progress) -> Result<Corpus, DataError> {
     config.check()?;
-    let SourceSpec::Mixture(members) = &config.source else {
-        let prepared = prepare(config, progress)?;
-        return Ok(Corpus {
-            tokenizer: prepared.tokenizer.clone(),
-            sources: vec![PreparedSource {
-                name: config.source.name(),
-                weight: 1.0,
-                prepared,
-            }],
-            shared_validation: false,
-        });
+    let alone = |tokenizer, content| Corpus {
+        tokenizer,
+        sources: vec![PreparedSource {
+            name: config.source.name(),
+            weight: 1.0,
+            content,
+        }],
+        shared_validation: false,
     };
-    let alone = |member: &WeightedSource| DataConfig {
+    let members = match &config.source {
+        SourceSpec::Mixture(members) => members,
+        SourceSpec::Task(spec) => {
+            return Ok(alone(spec.tokenizer()?, Content::Task(spec.clone())));
+        }
+        _ => {
+            let prepared = prepare(config, progress)?;
+            let tokenizer = prepared.tokenizer.clone();
+            return Ok(alone(tokenizer, Content::Text(Box::new(prepared))));
+        }
+    };
+    let member_alone = |member: &WeightedSource| DataConfig {
         source: SourceSpec::One(member.path.clone()),
         ..config.clone()
     };
     let tokenizer = match config.tokenizer.as_str() {
         TRAIN => {
-            let members: Vec<_> = members.iter().map(|m| (alone(m), m.weight)).collect();
+            let members: Vec<_> = members
+                .iter()
+                .map(|m| (member_alone(m), m.weight))
+                .collect();
             let path = train_tokenizer(config, &members, progress)?;
             path.display().to_string()
         }
         path => path.to_owned(),
     };
-    let sources = members
+    let prepared = members
         .iter()
         .map(|member| {
             let config = DataConfig {
                 tokenizer: tokenizer.clone(),
-                ..alone(member)
+                ..member_alone(member)
             };
-            Ok(PreparedSource {
-                name: member.label(),
-                weight: member.weight,
-                prepared: prepare(&config, progress)?,
-            })
+            prepare(&config, progress)
         })
         .collect::<Result<Vec<_>, DataError>>()?;
+    let tokenizer = prepared[0].tokenizer.clone();
+    let sources = members
+        .iter()
+        .zip(prepared)
+        .map(|(member, prepared)| PreparedSource {
+            name: member.label(),
+            weight: member.weight,
+            content: Content::Text(Box::new(prepared)),
+        })
+        .collect();
     Ok(Corpus {
-        tokenizer: sources[0].prepared.tokenizer.clone(),
+        tokenizer,
         sources,
         shared_validation: matches!(config.validation, Validation::Path(_)),
     })

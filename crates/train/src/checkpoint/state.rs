@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use iiet_data::{Corpus, MixedBatches, PreparedSource};
+use iiet_data::{Corpus, MixedBatches, PreparedSource, TokenFile};
 use iiet_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 
@@ -97,10 +97,11 @@ pub(crate) struct SourceIdentity {
     pub(crate) name: String,
     /// As a share of all rows.
     pub(crate) share: f64,
+    /// Of a text; 0 for a task.
     pub(crate) tokens: u64,
-    /// Of the training tokens.
+    /// Of the training tokens, or of the task.
     pub(crate) train: String,
-    /// Of the validation tokens.
+    /// Of the validation tokens, or of the task.
     pub(crate) validation: String,
 }
 
@@ -187,9 +188,9 @@ impl Identity {
         let source = |(source, share): (&PreparedSource, f64)| SourceIdentity {
             name: source.name.clone(),
             share,
-            tokens: source.prepared.train.len(),
-            train: hex(source.prepared.train.content_hash()),
-            validation: hex(source.prepared.validation.content_hash()),
+            tokens: source.train().text().map_or(0, TokenFile::len),
+            train: hex(source.train().content_hash()),
+            validation: hex(source.validation().content_hash()),
         };
         Self {
             model: hash(model.to_json().as_bytes()),
@@ -226,7 +227,10 @@ impl Identity {
             let key = |what: &str| format!("data source {name}, {what}");
             let share = |source: &SourceIdentity| format!("{:.6}", source.share);
             compare(key("its share"), share(before), share(now));
-            let text = |tokens, hash| format!("{tokens} tokens with {}", short(hash));
+            let text = |tokens, hash| match tokens {
+                0 => short(hash),
+                _ => format!("{tokens} tokens with {}", short(hash)),
+            };
             compare(
                 key("the training text"),
                 text(before.tokens, &before.train),

@@ -206,6 +206,21 @@ impl TrainSection {
         Ok(())
     }
 
+    /// Refuses what a run on a task has no use for.
+    pub(super) fn validate_of_task(&self) -> Result<(), TrainError> {
+        match self.sample_every {
+            0 => Ok(()),
+            found => Err(TrainError::Value {
+                key: "train.sample_every",
+                found: found.to_string(),
+                allowed:
+                    "allowed: 0 on a task, whose targets are no continuation of its inputs; the \
+                          accuracy is logged"
+                        .to_owned(),
+            }),
+        }
+    }
+
     /// The first step of each stage.
     pub fn stage_starts(&self) -> Vec<u64> {
         let mut before = 0.0;

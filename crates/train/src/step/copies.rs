@@ -20,6 +20,7 @@ use iiet_kernels::on_workers;
 use iiet_model::LanguageModel;
 
 use super::Passes;
+use crate::accuracy::Counting;
 use crate::evaluate::batch_tensors;
 use crate::gradients::AccumulatedGradients;
 use crate::optimizer::ModelAdamW;
@@ -49,6 +50,8 @@ pub(super) struct Losses {
     pub(super) terms: BTreeMap<&'static str, f64>,
     /// Targets.
     pub(super) tokens: u64,
+    /// Those that were the most likely token, if they are counted.
+    pub(super) right: u64,
 }
 
 /// Copies of a model and an optimizer that lie on the first device, free of autodiff.
@@ -116,6 +119,7 @@ impl Worker {
         let Passes {
             precision,
             recompute,
+            accuracy,
         } = passes;
         // In f32 these are the parameters themselves.
         let model = copy.model.clone().in_precision(precision);
@@ -123,11 +127,23 @@ impl Worker {
         for batch in own {
             let batch = batch_tensors(&batch?, &self.device).scaled(scale);
             let mut objective = self.objective.of_batch(&batch);
-            let nats = gradients.add_loss(&model, batch.ids, &mut *objective, recompute);
+            let ids = batch.ids.clone();
+            let (nats, right) = match accuracy {
+                false => {
+                    let nats = gradients.add_loss(&model, ids, &mut *objective, recompute);
+                    (nats, 0)
+                }
+                true => {
+                    let mut counting = Counting::new(&mut *objective, &batch);
+                    let nats = gradients.add_loss(&model, ids, &mut counting, recompute);
+                    (nats, counting.right())
+                }
+            };
             losses.add(Losses {
                 nats,
                 terms: objective.terms().into_iter().collect(),
                 tokens: batch.tokens,
+                right,
             });
         }
         gradients.divide_by(scale);
@@ -154,6 +170,7 @@ impl Losses {
     pub(super) fn add(&mut self, other: Self) {
         self.nats += other.nats;
         self.tokens += other.tokens;
+        self.right += other.right;
         for (name, nats) in other.terms {
             *self.terms.entry(name).or_default() += nats;
         }

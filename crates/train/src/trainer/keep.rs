@@ -30,6 +30,7 @@ impl Trainer<'_> {
             model: &self.state().valid(),
             optimizer: self.state().optimizer(),
             tokenizer: &self.corpus.tokenizer,
+            task: self.corpus.task(),
             config: &self.config_text,
         };
         let keep = self.config.train.keep;

@@ -125,7 +125,12 @@ fn a_corpus_that_is_cut_short_ends_the_run_with_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), 1000);
     let mut trainer = trainer(&config, &devices);
-    let tokens = trainer.corpus.sources[0].prepared.train.path().to_owned();
+    let tokens = trainer.corpus.sources[0]
+        .prepared()
+        .unwrap()
+        .train
+        .path()
+        .to_owned();
     let file = std::fs::OpenOptions::new()
         .write(true)
         .open(tokens)

@@ -11,7 +11,7 @@ use iiet_text::{Request, Sampler, Sampling, generate};
 use super::{Trainer, stage_config};
 use crate::evaluate::Evaluation;
 use crate::metrics::Record;
-use crate::{Event, Figures, SourceUse, Started, TrainError};
+use crate::{Event, Figures, SourceUse, Started, TextUse, TrainError};
 
 /// Tokens in a sample of text.
 const SAMPLE_TOKENS: usize = 64;
@@ -49,8 +49,10 @@ impl Trainer<'_> {
             .map(|((source, share), epochs)| SourceUse {
                 name: source.name.clone(),
                 share,
-                epochs,
-                tokens: source.prepared.train.len(),
+                text: source.train().text().map(|tokens| TextUse {
+                    epochs,
+                    tokens: tokens.len(),
+                }),
             })
             .collect()
     }
@@ -92,6 +94,7 @@ impl Trainer<'_> {
             tokens: self.state().tokens(),
             loss: figures.loss,
             terms: figures.terms.clone(),
+            accuracy: figures.accuracy,
             bits_per_byte,
             lr: figures.lr,
             grad_norm: figures.grad_norm,
@@ -99,7 +102,8 @@ impl Trainer<'_> {
             flops_utilisation: self.peak.map(|peak| flops / peak),
             evaluations: cost.total_evaluations(),
             validation_loss: evaluation.as_ref().map(|e| e.loss),
-            validation_bits_per_byte: evaluation.as_ref().map(|e| e.bits_per_byte),
+            validation_accuracy: evaluation.as_ref().and_then(|e| e.accuracy),
+            validation_bits_per_byte: evaluation.as_ref().and_then(|e| e.bits_per_byte),
             validation_by_source: match &evaluation {
                 Some(evaluation) if evaluation.by_source.len() > 1 => evaluation.by_source.clone(),
                 _ => BTreeMap::new(),
