@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use iiet_eval::Settings;
+use iiet_data::TaskSpec;
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, report, save, table};
+use iiet_eval::{Settings, asked_generated};
 
 use crate::backend::DeviceArgument;
 use crate::output;
@@ -16,9 +17,10 @@ pub(crate) struct Arguments {
     /// differences and retention are of it.
     #[arg(long, value_name = "DIR", required = true)]
     model: Vec<PathBuf>,
-    /// Tasks, separated by commas; `iiet eval --help` has a list.
-    #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_values = REPORT_TASKS)]
-    tasks: Vec<String>,
+    /// Tasks, separated by commas; `iiet eval --help` has a list [default: the heldout tasks, or the task
+    /// that the reference was trained on].
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    tasks: Option<Vec<String>>,
     /// The folder with a folder of data for each task; for the task `text`, a file will do.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -51,15 +53,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         output::prepare(out)?;
         output::prepare(&out.with_extension("svg"))?;
     }
+    let tasks = match (&arguments.tasks, TaskSpec::read(&arguments.model[0])?) {
+        (Some(tasks), _) => tasks.clone(),
+        (None, Some(spec)) => vec![spec.name().to_owned()],
+        (None, None) => REPORT_TASKS.map(str::to_owned).to_vec(),
+    };
+    let generated = asked_generated(&tasks, &arguments.model, &[], None)?;
     let backend = arguments.device.open()?;
     let settings = ReportSettings {
-        tasks: arguments.tasks.clone(),
+        tasks,
         evaluation: Settings {
             data: arguments.data.clone(),
             limit: arguments.limit.map(|limit| limit as usize),
             num_fewshot: 0,
             workspace: PathBuf::from("."),
             cache: arguments.cache.clone(),
+            generated,
         },
         host_memory: backend.on_host,
     };

@@ -10,8 +10,8 @@ use iiet_distill::{
     DistillSection, Distillation, Influence, by_budget, by_hand, by_threshold, check_budget,
     check_threshold, corrections, load_student, objective_of,
 };
-use iiet_eval::Settings;
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, save, table};
+use iiet_eval::{AskedGenerated, Settings};
 use iiet_model::{LanguageModel, ModelConfig, load_config, model_hash};
 use iiet_ode::{IterationSchedule, Options};
 use iiet_train::{
@@ -136,14 +136,16 @@ impl Observer for StudentProgress {
 }
 
 /// Reports on the student beside its teacher: on the held-out tasks if the corpus is the one that
-/// they are made of, else on the corpus's own validation text.
+/// they are made of, on the task that it was trained on, else on the corpus's own validation text.
 fn compare(config: &RunConfig, run: &RunDirectory, chosen: &Chosen) -> anyhow::Result<()> {
-    if config.data.source.task().is_some() {
-        return Ok(());
-    }
-    let (tasks, text) = match config.data.source == SourceSpec::default() {
-        true => (REPORT_TASKS.to_vec(), None),
-        false => {
+    let mut generated = Vec::new();
+    let (tasks, text) = match &config.data.source {
+        source if *source == SourceSpec::default() => (REPORT_TASKS.to_vec(), None),
+        SourceSpec::Task(spec) => {
+            generated.push(AskedGenerated::new(spec.clone())?);
+            (vec![spec.name()], None)
+        }
+        _ => {
             let corpus = prepare_corpus(&config.data, &())?;
             let path = run.path().join("validation.txt");
             let text = corpus.held_out_text(config.train.eval_tokens)?;
@@ -159,6 +161,7 @@ fn compare(config: &RunConfig, run: &RunDirectory, chosen: &Chosen) -> anyhow::R
             num_fewshot: 0,
             workspace: PathBuf::from("."),
             cache: config.data.cache.clone(),
+            generated,
         },
         host_memory: chosen.on_host,
     };

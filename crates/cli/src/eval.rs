@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use iiet_eval::{
     Comparison, EvalError, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS,
-    TokenBar, TokenScorer, compare, comparison_table, prepare, results, samples, table, task,
+    TokenBar, TokenScorer, asked_generated, compare, comparison_table, prepare, results, samples,
+    table, task,
 };
 use iiet_files::write_file;
 use iiet_model::{Precision, load_in, model_hash};
@@ -38,6 +39,14 @@ pub(crate) struct Arguments {
     /// Worked examples before each question, drawn as lm-evaluation-harness draws them.
     #[arg(long, value_name = "N", default_value_t = 0)]
     num_fewshot: u32,
+    /// Override an option of a generated task, as in group.group=A5; repeatable. By default they are those
+    /// that the models were trained on.
+    #[arg(long, value_name = "TASK.KEY=VALUE")]
+    set: Vec<String>,
+    /// The difficulties of the generated tasks, such as lengths or hops [default: some up to twice the
+    /// greatest that was trained].
+    #[arg(long, value_name = "N,..", value_delimiter = ',')]
+    difficulties: Option<Vec<usize>>,
     /// Write the results as JSON.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -76,6 +85,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         num_fewshot: arguments.num_fewshot as usize,
         workspace: PathBuf::from("."),
         cache: arguments.cache.clone(),
+        generated: asked_generated(
+            &arguments.tasks,
+            &arguments.model,
+            &arguments.set,
+            arguments.difficulties.as_deref(),
+        )?,
     };
     if let Some(data) = arguments.data.as_ref().filter(|data| !data.exists()) {
         bail!("--data {}: there is no such folder or file", data.display());

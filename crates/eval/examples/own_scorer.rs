@@ -84,6 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         num_fewshot: 0,
         workspace: ".".into(),
         cache: "data".into(),
+        generated: Vec::new(),
     };
     let model = Bigrams::count(&text.as_bytes()[..half]);
     let evaluated = prepare(task("text")?, &settings)?.evaluate(&model, &())?;

@@ -59,6 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         num_fewshot: 0,
         workspace: ".".into(),
         cache: "data".into(),
+        generated: Vec::new(),
     };
     let prepared = prepare(task(name)?, &settings)?;
     let device = Device::default();

@@ -3,6 +3,8 @@
 //! The items are shared, so their difficulty cancels: the standard error of the difference is that
 //! of the mean of the items' differences, mostly much smaller than either model's own.
 
+use std::borrow::Cow;
+
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use serde_json::{Value, json};
 
@@ -19,7 +21,7 @@ pub struct Comparison {
     /// The task.
     pub task: &'static str,
     /// The metric's name.
-    pub metric: &'static str,
+    pub metric: Cow<'static, str>,
     /// Its value for the first model.
     pub first: f64,
     /// Its value for the second model.
@@ -77,7 +79,7 @@ fn of_metric(task: &'static str, a: &Metric, b: &Metric) -> Result<Comparison, E
     let difference = a.values.difference(&b.values);
     Ok(Comparison {
         task,
-        metric: a.name,
+        metric: a.name.clone(),
         first: a.value,
         second: b.value,
         difference: difference.ok_or_else(|| EvalError::NotPaired {
@@ -139,7 +141,7 @@ pub fn table(comparisons: &[Comparison]) -> Table {
         };
         table.add_row([
             comparison.task.to_owned(),
-            comparison.metric.to_owned(),
+            comparison.metric.to_string(),
             format!("{:.4}", comparison.first),
             format!("{:.4}", comparison.second),
             format!("{:+.4}", comparison.difference.value),

@@ -142,6 +142,41 @@ pub enum EvalError {
         /// What there should be one of.
         of: &'static str,
     },
+    /// A symbol of a generated task is no token of the model.
+    #[error(
+        "the model has no token {symbol:?}; allowed: models trained on the task, whose vocabulary has its symbols"
+    )]
+    Symbol {
+        /// The symbol.
+        symbol: String,
+    },
+    /// Options of generated tasks that cannot be applied.
+    #[error("--set {assignment}: {reason}")]
+    Assignment {
+        /// The assignment.
+        assignment: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Models that were trained on different tasks of one name.
+    #[error(
+        "{first} and {second} were trained on {task} with other options, in their task.json; --set {task}.KEY=VALUE says which to ask",
+        first = first.display(), second = second.display()
+    )]
+    Trained {
+        /// The task.
+        task: String,
+        /// The first model.
+        first: PathBuf,
+        /// Another one.
+        second: PathBuf,
+    },
+    /// A generated task without options.
+    #[error("{task}: a generated task; Settings::generated says which examples are asked")]
+    NotAsked {
+        /// The task.
+        task: String,
+    },
     /// A task is named more than once.
     #[error("the task {name} is named twice")]
     Twice {
@@ -201,7 +236,7 @@ pub enum EvalError {
         /// What is wrong.
         message: String,
     },
-    /// The default corpus cannot be read.
+    /// The default corpus cannot be read, or a generated task not have its options.
     #[error(transparent)]
     Data(#[from] iiet_data::DataError),
 }

@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 
 use crate::data::{self, Document, HubData, Split};
 use crate::error::EvalError;
+use crate::generated::{self, AskedGenerated};
 use crate::held_out;
 use crate::metric::Metric;
 use crate::python_random::PythonRandom;
-use crate::scorer::{Continuation, Progress, Scored, Scorer, Unscorable};
+use crate::scorer::{Continuation, Progress, Scored, Scorer, Targets, Unscorable};
 use crate::task::{Answers, Item, Source, Task};
 
 /// The seed of the harness's choice of examples, fresh for each task.
@@ -30,8 +31,20 @@ pub struct Settings {
     pub num_fewshot: usize,
     /// Where the default corpus is looked for.
     pub workspace: PathBuf,
-    /// Where generated items are kept.
+    /// Where the items of the heldout tasks are kept.
     pub cache: PathBuf,
+    /// The options of the generated tasks that are asked, see [`asked_generated`](crate::asked_generated).
+    pub generated: Vec<AskedGenerated>,
+}
+
+impl Settings {
+    fn generated(&self, task: &str) -> Result<&AskedGenerated, EvalError> {
+        let mut asked = self.generated.iter();
+        let found = asked.find(|asked| asked.spec.name() == task);
+        found.ok_or_else(|| EvalError::NotAsked {
+            task: task.to_owned(),
+        })
+    }
 }
 
 /// A task's items, ready to be asked.
@@ -41,6 +54,8 @@ pub struct Prepared {
     pub task: &'static Task,
     /// Worked examples in each prompt.
     pub num_fewshot: usize,
+    /// The options of a generated task.
+    pub generated: Option<AskedGenerated>,
     /// Documents that there are, whatever the limit.
     pub original: usize,
     /// The documents, within the limit.
@@ -91,6 +106,10 @@ pub fn prepare(task: &'static Task, settings: &Settings) -> Result<Prepared, Eva
     Ok(Prepared {
         task,
         num_fewshot,
+        generated: match task.source {
+            Source::Generated => Some(settings.generated(task.name)?.clone()),
+            _ => None,
+        },
         original,
         documents,
         items,
@@ -104,6 +123,7 @@ fn documents(task: &'static Task, settings: &Settings) -> Result<Vec<Document>, 
         Source::HeldOut(generate) => {
             held_out::load(task.name, *generate, &settings.workspace, &settings.cache)
         }
+        Source::Generated => generated::documents(settings.generated(task.name)?),
     }
 }
 
@@ -175,7 +195,9 @@ impl Examples {
                 let pool = data.load(task.name, settings.data.as_deref(), split)?;
                 (Some(*data), split, pool)
             }
-            Source::Text | Source::HeldOut(_) => (None, Split::Test, documents(task, settings)?),
+            Source::Text | Source::HeldOut(_) | Source::Generated => {
+                (None, Split::Test, documents(task, settings)?)
+            }
         };
         Ok(Self {
             task,
@@ -241,17 +263,24 @@ impl Prepared {
         let started = Instant::now();
         let mut requests: Vec<Continuation> = Vec::new();
         let mut texts: Vec<String> = Vec::new();
+        let mut targets: Vec<Targets> = Vec::new();
         for item in &self.items {
             match item {
                 Item::Choice { requests: of, .. } => requests.extend(of.iter().cloned()),
                 Item::Cloze(request) => requests.push(request.clone()),
                 Item::Rolling { scored, .. } => texts.push(scored.clone()),
+                Item::Targets { request, .. } => targets.push(request.clone()),
             }
         }
         // A task's items are of one form, so at most one of these asks anything.
         let mut rolling = match texts.is_empty() {
             true => Vec::new(),
             false => scorer.log_likelihood_rolling(&texts, progress)?,
+        }
+        .into_iter();
+        let mut of_targets = match targets.is_empty() {
+            true => Vec::new(),
+            false => scorer.targets(&targets, progress)?,
         }
         .into_iter();
         let mut scored = match requests.is_empty() {
@@ -266,6 +295,10 @@ impl Prepared {
                 Item::Cloze(_) => scored.by_ref().take(1).collect(),
                 Item::Rolling { .. } => {
                     answers.extend(rolling.next().map(Answers::Rolling));
+                    continue;
+                }
+                Item::Targets { .. } => {
+                    answers.extend(of_targets.next().map(Answers::Scored));
                     continue;
                 }
             };

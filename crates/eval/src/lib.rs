@@ -55,6 +55,7 @@
 //!     num_fewshot: 0,
 //!     workspace: ".".into(),
 //!     cache: "data".into(),
+//!     generated: Vec::new(),
 //! };
 //! let evaluated = prepare(task("text")?, &settings)?.evaluate(&Uniform, &())?;
 //! let bits_per_byte = &evaluated.metrics[2];
@@ -68,6 +69,7 @@ mod compare;
 mod data;
 mod error;
 mod evaluation;
+mod generated;
 mod held_out;
 mod metric;
 #[cfg(feature = "model")]
@@ -90,6 +92,7 @@ pub use compare::{Comparison, Verdict, compare, table as comparison_table};
 pub use data::{Document, HubData, Split, read};
 pub use error::EvalError;
 pub use evaluation::{EXAMPLES_SEED, Evaluated, LeftOut, Prepared, Settings, prepare};
+pub use generated::{AskedGenerated, PER_DIFFICULTY, asked_generated};
 pub use metric::{Difference, Metric, Values};
 #[cfg(feature = "model")]
 pub use model::ModelScorer;
@@ -97,7 +100,9 @@ pub use pair::EncodedPair;
 pub use progress::TokenBar;
 pub use python_random::PythonRandom;
 pub use results::{Outcome, Provenance, results, table};
-pub use scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer, Unscorable};
+pub use scorer::{
+    Continuation, Generation, Progress, RollingScore, Scored, Scorer, Targets, Unscorable,
+};
 pub use task::{Accuracy, Answers, Form, Item, Source, Task};
 pub use tasks::{TASKS, task};
 pub use token_scorer::{Prompt, Row, TokenModel, TokenScore, TokenScorer};

@@ -5,9 +5,13 @@
 //! perplexity        exp(-m), x_i = log p_i         se = sd of 100,000 bootstrap samples
 //! word, byte ppl    exp(-sum x_i / sum w_i)        none, as in the harness
 //! bits per byte     -sum x_i / sum w_i / ln 2      none
+//! solved            see `Values::Solved`           none
 //! ```
 //!
 //! These are `lm_eval.api.metrics`' definitions, the bootstrap's random numbers included.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
@@ -20,7 +24,7 @@ const BOOTSTRAP: (u32, usize) = (100, 1000);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     /// Its name in results.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What the items' values come to.
     pub value: f64,
     /// Its standard error, where there is one.
@@ -31,9 +35,9 @@ pub struct Metric {
 
 impl Metric {
     /// Aggregates, bootstrap included.
-    pub fn new(name: &'static str, values: Values) -> Self {
+    pub fn new(name: impl Into<Cow<'static, str>>, values: Values) -> Self {
         Self {
-            name,
+            name: name.into(),
             value: values.aggregate(),
             standard_error: values.standard_error(),
             values,
@@ -52,6 +56,9 @@ pub enum Values {
     WeightedPerplexity(Vec<(f64, u64)>),
     /// `-sum x / sum w / ln 2`.
     BitsPerByte(Vec<(f64, u64)>),
+    /// The greatest difficulty up to which all have a mean of at least 0.9, of difficulties and
+    /// accuracies; 0 if the least has not. More is better.
+    Solved(Vec<(usize, f64)>),
 }
 
 /// How much one model differs from another on the same items.
@@ -69,6 +76,7 @@ impl Values {
         match self {
             Self::Mean(values) | Self::Perplexity(values) => values.len(),
             Self::WeightedPerplexity(values) | Self::BitsPerByte(values) => values.len(),
+            Self::Solved(values) => values.len(),
         }
     }
 
@@ -79,7 +87,7 @@ impl Values {
 
     /// Whether a greater number is a better one.
     pub fn higher_is_better(&self) -> bool {
-        matches!(self, Self::Mean(_))
+        matches!(self, Self::Mean(_) | Self::Solved(_))
     }
 
     /// The metric; not a number without items.
@@ -89,6 +97,7 @@ impl Values {
             Self::Perplexity(values) => (-mean(values)).exp(),
             Self::WeightedPerplexity(values) => (-weighted_mean(values)).exp(),
             Self::BitsPerByte(values) => -weighted_mean(values) / std::f64::consts::LN_2,
+            Self::Solved(values) => solved(values),
         }
     }
 
@@ -104,7 +113,7 @@ impl Values {
     /// What a [`Difference`] is in: logarithms of perplexities, for those are means over items.
     pub fn paired_unit(&self) -> &'static str {
         match self {
-            Self::Mean(_) => "",
+            Self::Mean(_) | Self::Solved(_) => "",
             Self::Perplexity(_) => "nats/item",
             Self::WeightedPerplexity(_) => "nats/unit",
             Self::BitsPerByte(_) => "bits/byte",
@@ -142,6 +151,15 @@ impl Values {
                 let scale = a.len() as f64 / (total as f64 * unit);
                 (subtract(&nats(a), &nats(b), -1.0)?, scale)
             }
+            (Self::Solved(a), Self::Solved(b)) => {
+                let difficulties = |values: &[(usize, f64)]| -> Vec<usize> {
+                    values.iter().map(|(difficulty, _)| *difficulty).collect()
+                };
+                return (difficulties(a) == difficulties(b)).then(|| Difference {
+                    value: solved(b) - solved(a),
+                    standard_error: None,
+                });
+            }
             _ => return None,
         };
         Some(Difference {
@@ -149,6 +167,23 @@ impl Values {
             standard_error: (differences.len() > 1).then(|| scale * error_of_mean(&differences)),
         })
     }
+}
+
+/// The share from which on a difficulty is solved.
+const SOLVED: f64 = 0.9;
+
+fn solved(values: &[(usize, f64)]) -> f64 {
+    let mut by_difficulty: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for (difficulty, value) in values {
+        by_difficulty.entry(*difficulty).or_default().push(*value);
+    }
+    let is_solved = |values: &[f64]| mean(values) >= SOLVED;
+    let solved = by_difficulty
+        .iter()
+        .take_while(|(_, values)| is_solved(values));
+    solved
+        .last()
+        .map_or(0.0, |(difficulty, _)| *difficulty as f64)
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -261,6 +296,29 @@ mod tests {
         assert_eq!(a.difference(&Values::Mean(vec![1.0, 2.0])), None);
         let other = Values::BitsPerByte(vec![(-8.0, 4), (-12.0, 5)]);
         assert_eq!(a.difference(&other), None);
+    }
+
+    #[test]
+    fn solved_is_the_end_of_an_unbroken_row() {
+        let tenths = |difficulty: usize, right: usize| -> Vec<(usize, f64)> {
+            let value = |i| f64::from(u8::from(i < right));
+            (0..10).map(|i| (difficulty, value(i))).collect()
+        };
+        let values = |rights: [usize; 3]| {
+            let of = rights.into_iter().zip([4, 8, 16]);
+            Values::Solved(of.flat_map(|(right, at)| tenths(at, right)).collect())
+        };
+        for (rights, expected) in [
+            ([10, 9, 8], 8.0),
+            ([10, 8, 10], 4.0),
+            ([8, 10, 10], 0.0),
+            ([9, 9, 9], 16.0),
+        ] {
+            assert_eq!(values(rights).aggregate(), expected, "{rights:?}");
+        }
+        assert_eq!(values([10, 9, 8]).standard_error(), None);
+        let difference = values([10, 9, 8]).difference(&values([9, 9, 9])).unwrap();
+        assert_eq!((difference.value, difference.standard_error), (8.0, None));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub fn results(outcomes: &[Outcome<'_>], of: &Provenance) -> Value {
         "higher_is_better": by_task(|(_, done)| {
             let directions = done.metrics.iter();
             let direction = |metric: &Metric| {
-                (metric.name.to_owned(), metric.values.higher_is_better().into())
+                (metric.name.to_string(), metric.values.higher_is_better().into())
             };
             Value::Object(directions.map(direction).collect())
         }),
@@ -106,6 +106,7 @@ fn config((prepared, done): &Outcome<'_>) -> Value {
         Form::Contexts { .. } => ("multiple_choice", " "),
         Form::Cloze { delimiter, .. } => ("loglikelihood", delimiter),
         Form::Rolling { .. } => ("loglikelihood_rolling", " "),
+        Form::Targets { .. } => ("targets", " "),
     };
     let metric = |metric: &Metric| {
         json!({
@@ -124,6 +125,14 @@ fn config((prepared, done): &Outcome<'_>) -> Value {
         "repeats": 1,
         "metadata": {"version": task.version},
     });
+    if let Some(asked) = &prepared.generated {
+        config["generated"] = json!({
+            "options": asked.spec,
+            "difficulty": asked.spec.difficulty_name(),
+            "difficulties": asked.difficulties,
+            "trained": asked.trained,
+        });
+    }
     if let Source::Hub(HubData {
         repository,
         subset,
@@ -164,7 +173,7 @@ pub fn table(outcomes: &[Outcome<'_>]) -> Table {
                 once(format!("{:.1}", prepared.task.version)),
                 prepared.num_fewshot.to_string(),
                 effective(prepared, done).to_string(),
-                metric.name.to_owned(),
+                metric.name.to_string(),
                 arrow(metric).to_owned(),
                 format!("{:.4}", metric.value),
                 "±".to_owned(),

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
-use crate::metric::Values;
+use crate::evaluation::Evaluated;
+use crate::metric::{Metric, Values};
 use crate::results::Outcome;
 use crate::scorer::Continuation;
 use crate::task::{Answers, Item};
@@ -23,6 +24,11 @@ pub fn write(out: &mut impl Write, (prepared, done): Outcome<'_>) -> io::Result<
             } => ((*answer).into(), requests.iter().map(texts).collect()),
             Item::Cloze(request) => (request.continuation.as_str().into(), vec![texts(request)]),
             Item::Rolling { scored, .. } => (scored.as_str().into(), vec![vec![scored]]),
+            Item::Targets { request, .. } => {
+                let targets = request.wanted.iter().map(|(_, symbol)| symbol.as_str());
+                let inputs = request.inputs.iter().map(String::as_str).collect();
+                (targets.collect(), vec![inputs])
+            }
         };
         let responses: Vec<Value> = match answers {
             Answers::Scored(scores) => scores
@@ -39,20 +45,27 @@ pub fn write(out: &mut impl Write, (prepared, done): Outcome<'_>) -> io::Result<
             "resps": responses.iter().map(|response| [response]).collect::<Vec<_>>(),
             "filtered_resps": responses,
             "filter": "none",
-            "metrics": done.metrics.iter().map(|metric| metric.name).collect::<Vec<_>>(),
+            "metrics": of_items(done).map(|metric| &*metric.name).collect::<Vec<_>>(),
         });
-        for metric in &done.metrics {
-            record[metric.name] = match &metric.values {
+        for metric in of_items(done) {
+            record[&*metric.name] = match &metric.values {
                 Values::Mean(values) | Values::Perplexity(values) => values[number].into(),
                 Values::WeightedPerplexity(values) | Values::BitsPerByte(values) => {
                     json!(values[number])
                 }
+                Values::Solved(values) => json!(values[number]),
             };
         }
         serde_json::to_writer(&mut *out, &record)?;
         out.write_all(b"\n")?;
     }
     Ok(())
+}
+
+/// The metrics that have a value for each item: not those of one difficulty.
+fn of_items(done: &Evaluated) -> impl Iterator<Item = &Metric> {
+    let metrics = done.metrics.iter();
+    metrics.filter(|metric| metric.values.len() == done.answers.len())
 }
 
 fn texts(request: &Continuation) -> Vec<&str> {

@@ -25,6 +25,15 @@ pub struct Scored {
     pub is_greedy: bool,
 }
 
+/// Which symbols come at places of a sequence? Each symbol is one token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// The sequence.
+    pub inputs: Vec<String>,
+    /// `(place, symbol)`: what should be predicted after `inputs[..=place]`.
+    pub wanted: Vec<(usize, String)>,
+}
+
 /// Why a request has no answer: a context or continuation that the definitions give no value for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -101,6 +110,24 @@ pub trait Scorer {
         texts: &[String],
         progress: &dyn Progress,
     ) -> Result<Vec<RollingScore>, EvalError>;
+
+    /// Scores of the targets of sequences of symbols, each alone and in their order: what the generated
+    /// tasks ask. A sequence longer than the model's context is answered too.
+    ///
+    /// # Errors
+    /// [`EvalError::Symbol`] for one that is no token of the model, and errors of the model. A scorer
+    /// that does not implement this has no tokens for symbols.
+    fn targets(
+        &self,
+        requests: &[Targets],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Vec<Scored>>, EvalError> {
+        let _ = progress;
+        let first = requests.first().and_then(|request| request.inputs.first());
+        Err(EvalError::Symbol {
+            symbol: first.cloned().unwrap_or_default(),
+        })
+    }
 
     /// Greedy continuations.
     ///

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::data::{Document, HubData};
 use crate::error::EvalError;
+use crate::generated;
 use crate::held_out;
 use crate::metric::{Metric, Values, argmax};
-use crate::scorer::{Continuation, RollingScore, Scored};
+use crate::scorer::{Continuation, RollingScore, Scored, Targets};
 
 /// A text made from a document.
 pub type TextOf = fn(&Document) -> Result<String, EvalError>;
@@ -38,6 +39,8 @@ pub enum Source {
     Text,
     /// Made from the held-out crates of the default corpus.
     HeldOut(held_out::Generate),
+    /// Computed, by the task of `iiet-data` that has the same name.
+    Generated,
 }
 
 /// What is asked about a document, and how the answers are judged.
@@ -81,6 +84,11 @@ pub enum Form {
         scored: TextOf,
         /// What words and bytes are counted in.
         original: TextOf,
+    },
+    /// Which symbol comes at several places of a sequence of symbols.
+    Targets {
+        /// Whether an item counts as right only if all of them are, or else as the share that is.
+        all_together: bool,
     },
 }
 
@@ -140,12 +148,19 @@ pub enum Item {
         /// Bytes of the original.
         bytes: u64,
     },
+    /// Which symbols come at places of a sequence.
+    Targets {
+        /// How difficult that is, as the task counts it.
+        difficulty: usize,
+        /// The sequence and its targets.
+        request: Targets,
+    },
 }
 
 /// The answers to an item.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answers {
-    /// Those to the requests of a choice or a cloze.
+    /// Those to the requests of a choice or a cloze, or to the targets of a sequence.
     Scored(Vec<Scored>),
     /// That for a whole text.
     Rolling(RollingScore),
@@ -200,6 +215,7 @@ impl Form {
                 context: [examples, &context(document)?].concat().into(),
                 continuation: target(document)?,
             }),
+            Self::Targets { .. } => generated::item(document)?,
             Self::Rolling { scored, original } => {
                 let original = original(document)?;
                 Item::Rolling {
@@ -245,14 +261,14 @@ impl Form {
                 target,
                 delimiter,
             } => (context(document)?, *delimiter, target(document)?),
-            Self::Rolling { .. } => return Ok(String::new()),
+            Self::Rolling { .. } | Self::Targets { .. } => return Ok(String::new()),
         };
         Ok([question.as_str(), delimiter, &answer, "\n\n"].concat())
     }
 
     /// Whether worked examples can stand before its items.
     pub fn takes_examples(&self) -> bool {
-        !matches!(self, Self::Rolling { .. })
+        !matches!(self, Self::Rolling { .. } | Self::Targets { .. })
     }
 
     /// The metrics of all items.
@@ -274,6 +290,9 @@ impl Form {
                 ];
             }
             Self::Rolling { .. } => return rolling(pairs()),
+            Self::Targets { all_together } => {
+                return generated::metrics(*all_together, items, answers);
+            }
         };
         accuracies
             .iter()

@@ -11,7 +11,9 @@ use rayon::prelude::*;
 
 use crate::error::EvalError;
 use crate::pair::EncodedPair;
-use crate::scorer::{Continuation, Generation, Progress, RollingScore, Scored, Scorer, Unscorable};
+use crate::scorer::{
+    Continuation, Generation, Progress, RollingScore, Scored, Scorer, Targets, Unscorable,
+};
 use crate::windows;
 
 /// Tokens, padding included, that pass through the model at once.
@@ -262,6 +264,44 @@ impl<M: TokenModel> Scorer for TokenScorer<M> {
             }
         }
         Ok(scores)
+    }
+
+    fn targets(
+        &self,
+        requests: &[Targets],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Vec<Scored>>, EvalError> {
+        let id = |symbol: &String| {
+            let found = self.tokenizer.id(symbol);
+            found.ok_or_else(|| EvalError::Symbol {
+                symbol: symbol.clone(),
+            })
+        };
+        let unscored = Scored {
+            log_likelihood: 0.0,
+            is_greedy: true,
+        };
+        // A sum for each target alone.
+        let (mut rows, mut sums) = (Vec::new(), Vec::new());
+        for request in requests {
+            let inputs = request.inputs.iter().map(id).collect::<Result<_, _>>()?;
+            let wanted = request.wanted.iter();
+            let wanted: Vec<(usize, u32)> = wanted
+                .map(|(place, symbol)| Ok((*place, id(symbol)?)))
+                .collect::<Result<_, EvalError>>()?;
+            let first = sums.len();
+            sums.resize(first + wanted.len(), unscored);
+            rows.push(Pending {
+                inputs,
+                requests: (first..sums.len()).collect(),
+                wanted,
+            });
+        }
+        rows.sort_by_key(|row| std::cmp::Reverse(row.inputs.len()));
+        progress.start(rows.iter().map(|row| row.inputs.len() as u64).sum());
+        let mut scores = self.score_rows(&rows, sums, progress)?.into_iter();
+        let of = |request: &Targets| scores.by_ref().take(request.wanted.len()).collect();
+        Ok(requests.iter().map(of).collect())
     }
 
     fn generate_until(

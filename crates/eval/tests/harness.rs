@@ -72,6 +72,7 @@ fn settings(num_fewshot: usize) -> Settings {
         num_fewshot,
         workspace: PathBuf::from("."),
         cache: PathBuf::from("data"),
+        generated: Vec::new(),
     }
 }
 
@@ -82,6 +83,8 @@ fn requests(item: &Item) -> Vec<Vec<String>> {
         Item::Choice { requests, .. } => requests.iter().map(texts).collect(),
         Item::Cloze(request) => vec![texts(request)],
         Item::Rolling { scored, .. } => vec![vec![scored.clone()]],
+        // The harness has no such task.
+        Item::Targets { .. } => Vec::new(),
     }
 }
 

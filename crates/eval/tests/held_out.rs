@@ -12,6 +12,7 @@ fn documents(name: &str, cache: &Path) -> Vec<Document> {
         num_fewshot: 0,
         workspace: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
         cache: cache.to_owned(),
+        generated: Vec::new(),
     };
     let prepared = prepare(task(name).unwrap(), &settings).unwrap();
     for item in &prepared.items {
@@ -19,6 +20,7 @@ fn documents(name: &str, cache: &Path) -> Vec<Document> {
             Item::Choice { choices, .. } => assert_eq!(choices.len(), 4),
             Item::Cloze(request) => assert!(!request.context.is_empty()),
             Item::Rolling { scored, .. } => assert!(!scored.is_empty()),
+            Item::Targets { .. } => panic!("not made of held-out text"),
         }
     }
     prepared.documents

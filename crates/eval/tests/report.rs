@@ -24,6 +24,7 @@ fn settings(tasks: &[&str]) -> ReportSettings {
             num_fewshot: 0,
             workspace: ".".into(),
             cache: "data".into(),
+            generated: Vec::new(),
         },
         host_memory: true,
     }
@@ -132,7 +133,12 @@ fn figures_are_those_of_eval_and_of_the_configuration() {
             assert_eq!(found.items, prepared.items.len(), "{name}");
             assert_eq!(found.metrics.len(), evaluated.metrics.len(), "{name}");
         }
-        let metrics: Vec<&str> = model.quality.tasks.iter().map(|task| task.metric).collect();
+        let metrics: Vec<&str> = model
+            .quality
+            .tasks
+            .iter()
+            .map(|task| &*task.metric)
+            .collect();
         assert_eq!(metrics, ["acc_norm", "bits_per_byte", "acc", "acc"]);
         let chances: Vec<Option<f64>> =
             model.quality.tasks.iter().map(|task| task.chance).collect();

@@ -159,6 +159,11 @@ impl TextTokenizer {
         })
     }
 
+    /// The id of a token by its spelling in the vocabulary, special ones included.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// The text of tokens, special ones left out.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! A report that the tests of its table and its chart can read.
 
+use std::borrow::Cow;
+
 use super::{
     AskedTask, Estimate, Machine, ModelReport, Quality, Report, Round, Speed, TaskQuality,
     TokenCost, Workload,
@@ -26,12 +28,12 @@ pub(super) fn model(name: &str, evaluations: usize, accuracy: f64) -> ModelRepor
     let task = |task, metric, estimate, retention, chance| TaskQuality {
         task,
         items: 1024,
-        metric,
+        metric: Cow::Borrowed(metric),
         estimate,
         difference: Some(difference),
         retention,
         chance,
-        metrics: [(metric, estimate)].into(),
+        metrics: [(Cow::Borrowed(metric), estimate)].into(),
     };
     ModelReport {
         name: name.to_owned(),

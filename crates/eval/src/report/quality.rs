@@ -5,6 +5,7 @@
 //! the teacher does little better than guessing is retained by any student; the accuracy that guessing
 //! has is given where a task knows it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::slice::from_ref;
 
@@ -46,7 +47,7 @@ pub struct TaskQuality {
     /// Its items.
     pub items: usize,
     /// Which of the metrics `estimate` is: `acc`, `acc_norm` or `bits_per_byte`.
-    pub metric: &'static str,
+    pub metric: Cow<'static, str>,
     /// The metric, over those items.
     pub estimate: Estimate,
     /// Less the reference's, items in pairs.
@@ -56,7 +57,7 @@ pub struct TaskQuality {
     /// The accuracy of guessing.
     pub chance: Option<f64>,
     /// All metrics of the task, as `iiet eval` gives them.
-    pub metrics: BTreeMap<&'static str, Estimate>,
+    pub metrics: BTreeMap<Cow<'static, str>, Estimate>,
 }
 
 impl TaskQuality {
@@ -107,7 +108,7 @@ fn of_task(prepared: &Prepared, own: &Evaluated, reference: &Evaluated) -> Optio
     Some(TaskQuality {
         task: prepared.task.name,
         items: metric.values.len(),
-        metric: metric.name,
+        metric: metric.name.clone(),
         estimate: estimate(metric),
         difference: difference.map(|difference| Estimate {
             // No difference is not a negative one: -0 + 0 = 0.
@@ -119,7 +120,7 @@ fn of_task(prepared: &Prepared, own: &Evaluated, reference: &Evaluated) -> Optio
         metrics: own
             .metrics
             .iter()
-            .map(|metric| (metric.name, estimate(metric)))
+            .map(|metric| (metric.name.clone(), estimate(metric)))
             .collect(),
     })
 }
@@ -157,7 +158,7 @@ fn estimate(metric: &Metric) -> Estimate {
 fn chance(items: &[Item]) -> Option<f64> {
     let of_item = |item: &Item| match item {
         Item::Choice { requests, .. } => Some(1.0 / requests.len() as f64),
-        Item::Cloze(_) | Item::Rolling { .. } => None,
+        Item::Cloze(_) | Item::Rolling { .. } | Item::Targets { .. } => None,
     };
     let sum: f64 = items.iter().map(of_item).sum::<Option<f64>>()?;
     (!items.is_empty()).then(|| sum / items.len() as f64)
