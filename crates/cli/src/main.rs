@@ -20,6 +20,7 @@ mod output;
 mod precision;
 mod print;
 mod progress;
+mod score;
 mod signals;
 mod train;
 
@@ -44,6 +45,8 @@ enum Command {
     Eval(eval::Arguments),
     /// Report on models side by side: costs, speeds, quality, and what they retain of the first.
     Compare(compare::Arguments),
+    /// Score texts against references: BLEU, chrF, chrF++ and ROUGE.
+    Score(score::Arguments),
     /// Continue a prompt, or many.
     Generate(generate::Arguments),
     /// Give a model another solver, to go on training it.
@@ -104,6 +107,7 @@ impl Command {
             Self::Eval(_) | Self::Compare(_) => {
                 ("evaluating", "lower --limit, or use --precision bf16")
             }
+            Self::Score(_) => ("scoring texts", "divide the files"),
             Self::Generate(_) => (
                 "generating",
                 "lower --batch-size or --max-tokens, or use --precision bf16",
@@ -138,6 +142,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),

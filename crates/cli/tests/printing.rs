@@ -87,6 +87,18 @@ fn commands(folder: &Path) -> Vec<(Vec<String>, Vec<&'static str>)> {
         ),
         (
             words(&[
+                "score",
+                "--hypotheses",
+                &text,
+                "--references",
+                &text,
+                "--out",
+                &at("scores.json"),
+            ]),
+            vec!["scores.json"],
+        ),
+        (
+            words(&[
                 "generate",
                 "--model",
                 &model,

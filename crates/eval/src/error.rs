@@ -136,6 +136,63 @@ pub enum EvalError {
         /// How many are needed.
         wanted: usize,
     },
+    /// Texts that are compared segment by segment have different numbers of segments.
+    #[error(
+        "{first} has {first_count} segments, {second} has {second_count}; line n of one is compared with line n of the other, so the numbers must be equal"
+    )]
+    SegmentCounts {
+        /// A text.
+        first: String,
+        /// Its segments.
+        first_count: usize,
+        /// Another text.
+        second: String,
+        /// Its segments.
+        second_count: usize,
+    },
+    /// A line of a text is not UTF-8.
+    #[error("{path}, line {line}: byte {byte} of the line is not UTF-8", path = path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, counted from 1.
+        line: usize,
+        /// The number of the byte in the line, counted from 1.
+        byte: usize,
+    },
+    /// A line of a text is too long.
+    #[error(
+        "{path}, line {line}: the line has more than {allowed} bytes, the limit of a segment (SEGMENT_BYTES); divide it",
+        path = path.display()
+    )]
+    LongLine {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, counted from 1.
+        line: usize,
+        /// What is allowed.
+        allowed: usize,
+    },
+    /// A text has too many words for the tables of ROUGE-L.
+    #[error(
+        "{found} words; allowed for ROUGE are {allowed} in a segment (ROUGE_WORDS), whose tables take 128 MiB; divide the segment or leave ROUGE out"
+    )]
+    TooManyWords {
+        /// What was found.
+        found: usize,
+        /// What is allowed.
+        allowed: usize,
+    },
+    /// An error about one segment of a text.
+    #[error("{text}, segment {segment} or its reference: {source}")]
+    Segment {
+        /// The text.
+        text: String,
+        /// The segment's number, counted from 1.
+        segment: usize,
+        /// The reason.
+        source: Box<EvalError>,
+    },
     /// A report on nothing.
     #[error("no {of} is named; allowed: one or more")]
     Nothing {

@@ -85,6 +85,7 @@ pub mod samples;
 mod scorer;
 mod task;
 mod tasks;
+pub mod texts;
 mod token_scorer;
 mod windows;
 
