@@ -72,6 +72,12 @@ pub trait BlockConfig:
     /// What `config.json` calls the block, if it is not the LLaMA layer.
     const NAME: &'static str;
 
+    /// Whether this is LLaMA's layer and nothing else, so that programs that know only that may
+    /// read such a model.
+    fn is_llama_layer(&self) -> bool {
+        false
+    }
+
     /// Reads the block's part of the text of `config.json`.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use burn::tensor::{Device, Distribution, Tensor, TensorData, Tolerance};
 use iiet_blocks::llama::{Attention, SwiGlu};
 use iiet_blocks::{
     Block, BlockConfig, BlockField, Evaluation, LlamaBlock, LlamaConfig, LlamaContext, Tokens,
+    normalise,
 };
 use iiet_ode::VectorField;
 
@@ -44,6 +45,26 @@ fn map(block: &LlamaBlock, context: &LlamaContext, y: Tensor<3>) -> Tensor<3> {
 fn assert_close(a: Tensor<3>, b: Tensor<3>) {
     a.into_data()
         .assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(1e-5));
+}
+
+#[test]
+fn both_branches_are_multiplied_before_they_are_added() {
+    let (plain, context, y) = setup(9);
+    let mut scaled = plain.clone();
+    scaled.residual_multiplier = 0.5;
+    let attended =
+        plain
+            .self_attn
+            .forward(normalise(&plain.input_layernorm, y.clone()), &context, None);
+    let u = y.clone() + attended * 0.5;
+    let fed = plain
+        .mlp
+        .forward(normalise(&plain.post_attention_layernorm, u.clone()));
+    let expected = u + fed * 0.5;
+    assert_close(map(&scaled, &context, y.clone()), expected.clone());
+    let mut terms = Vec::new();
+    let mut field = BlockField::new(&scaled, &context, None, &mut terms);
+    assert_close(field.slope(y.clone()), expected - y);
 }
 
 #[test]

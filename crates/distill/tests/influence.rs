@@ -119,7 +119,7 @@ fn stopped_early(
             let schedule = IterationSchedule::PerLayer(schedule);
             let mut shorter = model.clone();
             match &mut shorter.model.solver {
-                AnySolver::IterativeImplicitEuler(s) => s.iterations = schedule,
+                AnySolver::IterativeImplicitEuler(s) => s.options.iterations = schedule,
                 AnySolver::ImplicitEuler(s) => s.iterations = schedule,
                 other => panic!("{other:?} takes no corrections"),
             }

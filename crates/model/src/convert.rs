@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_blocks::Block;
-use iiet_ode::{NetworkSolver, Role};
+use iiet_ode::{NetworkSolver, Options, Role};
 
 use crate::names::{
     ParameterMapper, ParameterVisitor, map_parameters, visit_parameters, with_value,
@@ -33,6 +33,28 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         let fresh = Self::init(config, seed, device)?;
         let device = device.clone();
         Ok(map_parameters(fresh, &mut TakeOver { known, device }))
+    }
+
+    /// The same model and the same weights with other options of its solver, of those that need no
+    /// other parameters: how many corrections each layer takes, and how they are taken.
+    ///
+    /// No parameter belongs to one correction, so there may be more of them than in training.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Solver`] for options that the solver cannot have at this depth, and
+    /// [`ModelError::OtherSolver`] for those that belong to a model with other parameters.
+    pub fn with_solver_options(mut self, options: &S::Options) -> Result<Self, ModelError> {
+        options.validate(self.sizes().n_layers)?;
+        self.model.solver.adopt(options);
+        let found = self.model.solver.options();
+        match found == *options {
+            true => Ok(self),
+            false => Err(ModelError::OtherSolver {
+                wanted: format!("{options:?}"),
+                found: format!("{found:?}"),
+            }),
+        }
     }
 }
 

@@ -38,6 +38,14 @@ pub enum ModelError {
     /// Options that do not fit the solver.
     #[error(transparent)]
     Solver(#[from] OdeError),
+    /// Options of a solver that a model with these parameters cannot take over.
+    #[error("the solver has the options {found} and cannot take {wanted} without other parameters")]
+    OtherSolver {
+        /// What was asked for.
+        wanted: String,
+        /// What it has.
+        found: String,
+    },
     /// A `config.json` that cannot be read.
     #[error("{}: {source}", path.display())]
     Json {

@@ -89,6 +89,21 @@ fn gradients_are_those_of_one_backward_pass() {
     };
     let model = LanguageModel::init(&config, 3, &device).unwrap();
     check(Path::new("adams_bashforth"), model.train(), &config);
+    // What a published IIET does not have.
+    let levers = serde_json::json!({
+        "name": "iterative_implicit_euler",
+        "iterations": 2,
+        "history": "textbook",
+        "normalise_first": true,
+        "gate": 0.4,
+    });
+    let mut config = ModelConfig {
+        solver: serde_json::from_value(levers).unwrap(),
+        ..config
+    };
+    config.block.residual_multiplier = 0.5;
+    let model = LanguageModel::init(&config, 3, &device).unwrap();
+    check(Path::new("levers"), model.train(), &config);
 }
 
 fn check(path: &Path, model: LanguageModel, config: &ModelConfig) {

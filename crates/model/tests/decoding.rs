@@ -40,7 +40,7 @@ fn solvers() -> Vec<SolverConfig> {
         IterationSchedule::Uniform(3),
         IterationSchedule::PerLayer(vec![2, 0, 1]),
     ];
-    let mut solvers = Vec::new();
+    let mut solvers = vec![with_levers()];
     for name in SolverConfig::NAMES {
         let solver = SolverConfig::named(name).unwrap();
         for (schedule, order) in schedules.iter().cloned().zip([2, 4]) {
@@ -55,6 +55,18 @@ fn solvers() -> Vec<SolverConfig> {
         }
     }
     solvers
+}
+
+/// IIET with everything that is off by default.
+fn with_levers() -> SolverConfig {
+    let json = serde_json::json!({
+        "name": "iterative_implicit_euler",
+        "iterations": [2, 0, 1],
+        "history": "textbook",
+        "normalise_first": true,
+        "gate": 0.6,
+    });
+    serde_json::from_value(json).unwrap()
 }
 
 /// Moves norms and solver coefficients away from their neutral values.

@@ -58,6 +58,12 @@ macro_rules! solvers {
                 Err(OdeError::Name { found, allowed })
             }
 
+            fn omitted(&self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$solver(options) => options.omitted(),)+
+                }
+            }
+
             fn validate(&self, depth: usize) -> Result<(), OdeError> {
                 match self {
                     $(Self::$solver(options) => options.validate(depth),)+
@@ -186,6 +192,16 @@ macro_rules! solvers {
             fn options(&self) -> SolverConfig {
                 match self {
                     $(Self::$solver(solver) => SolverConfig::$solver(solver.options()),)+
+                }
+            }
+
+            fn adopt(&mut self, config: &SolverConfig) {
+                match (self, config) {
+                    $((Self::$solver(solver), SolverConfig::$solver(options)) => {
+                        solver.adopt(options);
+                    })+
+                    // Another solver has other parameters.
+                    _ => {}
                 }
             }
         }

@@ -104,4 +104,8 @@ impl NetworkSolver for ImplicitEuler {
         let iterations = self.iterations.clone();
         ImplicitEulerOptions { iterations }
     }
+
+    fn adopt(&mut self, options: &ImplicitEulerOptions) {
+        self.iterations = options.iterations.clone();
+    }
 }

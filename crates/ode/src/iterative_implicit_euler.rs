@@ -13,24 +13,42 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(not(feature = "burn"))]
 use crate::FixedMultistep as Coefficients;
+use crate::options::{check_gate, is_default};
 use crate::{
-    IterationSchedule, Layer, Multistep, OdeError, Options, Solver, State, Trajectory, VectorField,
+    HistoryStart, IterationSchedule, Layer, Multistep, OdeError, Options, Solver, State,
+    Trajectory, VectorField,
 };
 #[cfg(feature = "burn")]
 use crate::{LearnedHistory as Coefficients, NetworkSolver, Parameter, Parameters};
 
-/// The options of `iterative_implicit_euler`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The options of `iterative_implicit_euler`. Only `iterations` is in every configuration; the others
+/// are written where they differ from their defaults, which are the published method.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IterativeImplicitEulerOptions {
     /// The number of corrections in each layer.
     pub iterations: IterationSchedule,
+    /// The first values of `w` and `wc`: `"mean"` or `"textbook"`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub history: HistoryStart,
+    /// Whether `s_0` is `LN_0(y_0)` and not `y_0`, whose scale is that of embeddings and not of
+    /// the other states.
+    #[serde(skip_serializing_if = "is_default")]
+    pub normalise_first: bool,
+    /// The first value of the learned gates `g_n` on the corrections, 0 to 1; no gates if absent.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gate: Option<f64>,
 }
 
 impl Options for IterativeImplicitEulerOptions {
     const NAMES: &'static [&'static str] = &["iterative_implicit_euler"];
 
+    fn omitted(&self) -> &'static [&'static str] {
+        &["history", "normalise_first", "gate"]
+    }
+
     fn validate(&self, depth: usize) -> Result<(), OdeError> {
+        check_gate(self.gate)?;
         self.iterations.check(depth)
     }
 
@@ -48,14 +66,23 @@ impl Options for IterativeImplicitEulerOptions {
 #[cfg_attr(feature = "burn", derive(Module))]
 #[cfg_attr(not(feature = "burn"), derive(Clone))]
 pub struct IterativeImplicitEuler<H = Coefficients> {
-    /// `w`, `wc` and the norms.
+    /// `w`, `wc`, the norms and the gates.
     pub history: H,
-    /// The number of corrections in each layer.
+    /// The schedule, and what the history was built from.
     #[cfg_attr(feature = "burn", module(skip))]
-    pub iterations: IterationSchedule,
+    pub options: IterativeImplicitEulerOptions,
 }
 
 impl<H> IterativeImplicitEuler<H> {
+    /// The published method with these coefficients.
+    pub fn new(history: H, iterations: IterationSchedule) -> Self {
+        let options = IterativeImplicitEulerOptions {
+            iterations,
+            ..Default::default()
+        };
+        Self { history, options }
+    }
+
     fn guess_and_correct<S: State>(
         &self,
         field: &mut impl VectorField<S>,
@@ -66,7 +93,7 @@ impl<H> IterativeImplicitEuler<H> {
     where
         H: Multistep<S>,
     {
-        let r = self.iterations.at(at.layer);
+        let r = self.options.iterations.at(at.layer);
         let guess = field.euler(at.y.clone(), h);
         self.history.correct(field, at, guess, r, h, watch)
     }
@@ -100,7 +127,7 @@ impl<S: State, H: Multistep<S>> Solver<S> for IterativeImplicitEuler<H> {
     }
 
     fn evaluations(&self, layer: Layer) -> usize {
-        1 + self.iterations.at(layer)
+        1 + self.options.iterations.at(layer)
     }
 
     fn order(&self) -> Option<usize> {
@@ -128,14 +155,23 @@ impl NetworkSolver for IterativeImplicitEuler {
         d_model: usize,
         device: &Device,
     ) -> Self {
-        Self {
-            history: Coefficients::init(depth, d_model, device),
-            iterations: options.iterations.clone(),
+        let mut history =
+            Coefficients::init(depth, d_model, device).starting(options.history, device);
+        if options.normalise_first {
+            history = history.with_first_norm(d_model, device);
         }
+        if let Some(g) = options.gate {
+            history = history.with_gate(g, device);
+        }
+        let options = options.clone();
+        Self { history, options }
     }
 
     fn options(&self) -> IterativeImplicitEulerOptions {
-        let iterations = self.iterations.clone();
-        IterativeImplicitEulerOptions { iterations }
+        self.options.clone()
+    }
+
+    fn adopt(&mut self, options: &IterativeImplicitEulerOptions) {
+        self.options.iterations = options.iterations.clone();
     }
 }

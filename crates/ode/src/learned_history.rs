@@ -1,4 +1,17 @@
 //! The learned multistep coefficients that IIET and PCformer share, as a Burn module.
+//!
+//! Beside the weights and norms of the published models there may be two things more, of which
+//! neither is there by default: a norm of the first state, and a gate for each layer,
+//!
+//! ```text
+//! s_0     = LN_0(y_0)
+//! s_n^(i) = (1 - g_n) s_n^(i-1) + g_n LN_n^corr(G_n(z))
+//! ```
+//!
+//! With `g_n = 0` a layer computes what it computes without corrections, so that corrections can be
+//! switched on in the middle of a training without a jump of the function (as the residual branches
+//! of ReZero, Bachlechner et al., arXiv 2003.04887, and the damped repeats of Parcae, arXiv
+//! 2604.12946).
 
 use std::ops::Range;
 
@@ -8,7 +21,7 @@ use burn::tensor::{Device, Shape, Tensor, TensorData};
 use iiet_kernels::{layer_norm, weighted_sum};
 
 use crate::parameter::norm_parameter;
-use crate::{Layer, Multistep, Parameter, Parameters, Role};
+use crate::{HistoryStart, Layer, Multistep, Parameter, Parameters, Role};
 
 /// What every LayerNorm here adds to the variance, as in the published checkpoints.
 const NORM_EPS: f64 = 1e-5;
@@ -16,7 +29,7 @@ const NORM_EPS: f64 = 1e-5;
 /// Learned weights over the states of the layers so far, and a LayerNorm for each layer's guess
 /// and corrections.
 ///
-/// Only the lower triangle of `w` and `wc` is read; both start at row means.
+/// Only the lower triangle of `w` and `wc` is read; both start at row means unless told otherwise.
 #[derive(Module, Debug)]
 pub struct LearnedHistory {
     /// `w`, `[layers + 1, layers + 1]`: what a correction is evaluated at.
@@ -27,6 +40,10 @@ pub struct LearnedHistory {
     pub guess_norms: Vec<LayerNorm>,
     /// `LN_n^corr`, one for each layer.
     pub correction_norms: Vec<LayerNorm>,
+    /// `LN_0`, if the first state is normalised like the others.
+    pub first_norm: Option<LayerNorm>,
+    /// `g`, `[layers]`: the share of a correction that its layer takes, if it is not all of it.
+    pub gate: Option<Param<Tensor<1>>>,
 }
 
 impl LearnedHistory {
@@ -38,15 +55,46 @@ impl LearnedHistory {
                 .collect()
         };
         Self {
-            w: row_means(layers + 1, device),
-            wc: row_means(layers + 1, device),
+            w: first_weights(HistoryStart::Mean, layers + 1, device),
+            wc: first_weights(HistoryStart::Mean, layers + 1, device),
             guess_norms: norms(),
             correction_norms: norms(),
+            first_norm: None,
+            gate: None,
+        }
+    }
+
+    /// The same with fresh weights `w` and `wc`.
+    pub fn starting(self, start: HistoryStart, device: &Device) -> Self {
+        let layers = self.guess_norms.len();
+        Self {
+            w: first_weights(start, layers + 1, device),
+            wc: first_weights(start, layers + 1, device),
+            ..self
+        }
+    }
+
+    /// The same with a fresh norm of the first state.
+    pub fn with_first_norm(self, d_model: usize, device: &Device) -> Self {
+        let norm = LayerNormConfig::new(d_model).init(device);
+        Self {
+            first_norm: Some(norm),
+            ..self
+        }
+    }
+
+    /// The same with a gate on the corrections of each layer, that starts at `g`.
+    pub fn with_gate(self, g: f64, device: &Device) -> Self {
+        let values = vec![g as f32; self.guess_norms.len()];
+        Self {
+            gate: Some(Param::from_data(values.as_slice(), device)),
+            ..self
         }
     }
 }
 
-/// The names are those of the published checkpoints.
+/// The names are those of the published checkpoints, which have neither a norm of the first state nor
+/// a gate.
 impl Parameters for LearnedHistory {
     fn parameter(path: &[&str]) -> Option<Parameter> {
         let name = match path {
@@ -59,21 +107,25 @@ impl Parameters for LearnedHistory {
             ["correction_norms", n, field] => {
                 format!("history.layer_norms.{n}.{}", norm_parameter(field)?)
             }
+            ["first_norm", field] => format!("history.first_norm.{}", norm_parameter(field)?),
+            ["gate"] => "history.gate".to_owned(),
             _ => return None,
         };
         Some(Parameter::new(name, Role::COEFFICIENT))
     }
 }
 
-/// Row n is `1 / (n + 1)` up to the diagonal and zero beyond it.
+/// The rows of a start up to the diagonal, and zero beyond it.
 ///
 /// Like the matrices of a model it takes memory when it is first used: the size grows with the square
 /// of the number of layers, which a configuration may claim without having the weights.
-fn row_means(size: usize, device: &Device) -> Param<Tensor<2>> {
+fn first_weights(start: HistoryStart, size: usize, device: &Device) -> Param<Tensor<2>> {
     let values = move |device: &Device, require_grad: bool| {
         let mut values = vec![0.0f32; size * size];
         for (n, row) in values.chunks_exact_mut(size).enumerate() {
-            row[..=n].fill(1.0 / (n + 1) as f32);
+            for (k, weight) in row[..=n].iter_mut().enumerate() {
+                *weight = start.weight(n, k);
+            }
         }
         let tensor = Tensor::from_data(TensorData::new::<f32, _>(values, [size, size]), device);
         match require_grad {
@@ -86,6 +138,13 @@ fn row_means(size: usize, device: &Device) -> Param<Tensor<2>> {
 }
 
 impl<const D: usize> Multistep<Tensor<D>> for LearnedHistory {
+    fn first(&self, y: Tensor<D>) -> Tensor<D> {
+        match &self.first_norm {
+            Some(norm) => normalise(norm, y),
+            None => y,
+        }
+    }
+
     fn normalise_guess(&self, layer: Layer, s: Tensor<D>) -> Tensor<D> {
         normalise(&self.guess_norms[layer.index()], s)
     }
@@ -104,6 +163,15 @@ impl<const D: usize> Multistep<Tensor<D>> for LearnedHistory {
         let one = Tensor::ones([1], &past.device());
         let weights = Tensor::cat(vec![one, row(&self.w, n, n..n + 1)], 0);
         weighted_sum(vec![past, s], weights)
+    }
+
+    fn relax(&self, layer: Layer, before: Tensor<D>, corrected: Tensor<D>) -> Tensor<D> {
+        let Some(gate) = &self.gate else {
+            return corrected;
+        };
+        let g = gate.val().slice([layer.index()..layer.n()]);
+        let rest = g.clone().neg().add_scalar(1.0);
+        weighted_sum(vec![before, corrected], Tensor::cat(vec![rest, g], 0))
     }
 
     fn output(&self, layer: Layer, states: &[Tensor<D>]) -> Tensor<D> {

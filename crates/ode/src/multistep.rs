@@ -17,6 +17,11 @@ use crate::{Layer, State, Trajectory, VectorField};
 
 /// The coefficients of a linear multistep correction.
 pub trait Multistep<S: State> {
+    /// `s_0`, the first of the states: `y_0` itself, or normalised like the others.
+    fn first(&self, y: S) -> S {
+        y
+    }
+
     /// `LN_n^pred(s)`, applied to the guess.
     fn normalise_guess(&self, layer: Layer, s: S) -> S;
 
@@ -28,6 +33,13 @@ pub trait Multistep<S: State> {
 
     /// `past + w[n,n] s`, with the layer's own latest state.
     fn with_present(&self, layer: Layer, past: S, s: S) -> S;
+
+    /// `s_n^(i)` from `s_n^(i-1)` and the normalised correction: the correction itself, or a step
+    /// towards it.
+    fn relax(&self, layer: Layer, before: S, corrected: S) -> S {
+        let _ = (layer, before);
+        corrected
+    }
 
     /// `sum_{k<=n} wc[n,k] s_k`, the layer's output.
     fn output(&self, layer: Layer, states: &[S]) -> S;
@@ -44,7 +56,7 @@ pub trait Multistep<S: State> {
         mut watch: Option<&mut dyn FnMut(S)>,
     ) -> Trajectory<S, Vec<S>> {
         if at.memory.is_empty() {
-            at.memory.push(at.y.clone());
+            at.memory.push(self.first(at.y.clone()));
         }
         let n = at.layer;
         let mut s = self.normalise_guess(n, guess);
@@ -57,8 +69,9 @@ pub trait Multistep<S: State> {
                     watch(self.output(n, &at.memory));
                     at.memory.pop();
                 }
-                let z = self.with_present(n, past.clone(), s);
-                s = self.normalise_correction(n, field.euler(z, h));
+                let z = self.with_present(n, past.clone(), s.clone());
+                let corrected = self.normalise_correction(n, field.euler(z, h));
+                s = self.relax(n, s, corrected);
             }
         }
         at.memory.push(s);

@@ -21,4 +21,10 @@ pub trait NetworkSolver:
     /// What it computes with: the options that [`init`](Self::init) was given, unless they were
     /// changed since.
     fn options(&self) -> Self::Options;
+
+    /// Takes over from other options what can be changed without other parameters: a schedule, and
+    /// how corrections are taken. The rest stays as it is.
+    fn adopt(&mut self, options: &Self::Options) {
+        let _ = options;
+    }
 }

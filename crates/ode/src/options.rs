@@ -11,10 +11,17 @@ use crate::{IterationSchedule, OdeError};
 ///
 /// Its fields are the keys of `[model.solver]` in TOML and of `config.json`, the arguments of
 /// `convert`, and what error messages list; nothing else names them. Every field is serialised,
-/// also when it has its default. Write `#[serde(default, deny_unknown_fields)]` on the struct.
+/// also when it has its default, but for those that [`omitted`](Self::omitted) lists. Write
+/// `#[serde(default, deny_unknown_fields)]` on the struct.
 pub trait Options: Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned {
     /// The names that configurations may use; the first is that of the default.
     const NAMES: &'static [&'static str];
+
+    /// The names of the fields that are not serialised while they have their default: those that
+    /// came after configurations were published without them.
+    fn omitted(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// The name of the solver that these options are for.
     fn name(&self) -> &'static str {
@@ -63,6 +70,23 @@ pub trait Options: Clone + Debug + Default + PartialEq + Serialize + Deserialize
     /// The schedule, to be changed.
     fn iterations_mut(&mut self) -> Option<&mut IterationSchedule> {
         None
+    }
+}
+
+/// What a field of [`Options::omitted`] is skipped by.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Refuses a gate that is not a share.
+pub(crate) fn check_gate(gate: Option<f64>) -> Result<(), OdeError> {
+    match gate {
+        Some(g) if !(0.0..=1.0).contains(&g) => Err(OdeError::Option {
+            key: "gate",
+            found: format!("{g:?}"),
+            allowed: "0 to 1".into(),
+        }),
+        _ => Ok(()),
     }
 }
 

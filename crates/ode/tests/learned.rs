@@ -2,9 +2,9 @@
 
 use burn::tensor::{Device, Tensor, Tolerance};
 use iiet_ode::{
-    ExplicitEuler, FixedEma, FixedMultistep, ImplicitEuler, IterationSchedule,
+    ExplicitEuler, FixedEma, FixedMultistep, HistoryStart, ImplicitEuler, IterationSchedule,
     IterativeImplicitEuler, Layer, LearnedHistory, Multistep, PredictorCorrector, RungeKutta,
-    Solver, Tableau, VectorField,
+    Solver, Tableau, Trajectory, VectorField,
 };
 
 const STEPS: usize = 6;
@@ -42,10 +42,7 @@ fn one_if(condition: bool) -> f64 {
 }
 
 fn iiet(r: usize, w: Vec<Vec<f64>>, wc: Vec<Vec<f64>>) -> IterativeImplicitEuler<FixedMultistep> {
-    IterativeImplicitEuler {
-        history: FixedMultistep { w, wc },
-        iterations: IterationSchedule::Uniform(r),
-    }
+    IterativeImplicitEuler::new(FixedMultistep { w, wc }, IterationSchedule::Uniform(r))
 }
 
 #[test]
@@ -218,10 +215,7 @@ fn learned_and_fixed_coefficients_agree_on_tensors() {
         y = fixed.output(n, &states);
     }
 
-    let solver = IterativeImplicitEuler {
-        history: learned,
-        iterations: IterationSchedule::Uniform(2),
-    };
+    let solver = IterativeImplicitEuler::new(learned, IterationSchedule::Uniform(2));
     let mut at = solver.start(y0);
     for _ in 0..layers {
         at = solver.step(&mut field, at, h);
@@ -260,4 +254,113 @@ fn a_watched_step_shows_what_each_shorter_one_gives() {
     twice(watched, next.y, &|r| {
         solver(r).step(&mut logistic, at.clone(), H).y
     });
+}
+
+fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.try_into_vec_as::<f32>().unwrap()
+}
+
+/// `y_1 .. y_3` of three layers of `y (1 - y)` from `y_0`.
+fn outputs(history: &LearnedHistory, r: usize, y0: [f32; 4]) -> Vec<Vec<f32>> {
+    let device = Device::default();
+    let mut field = |y: Tensor<2>| y.clone() * (y.neg() + 1.0);
+    let solver = IterativeImplicitEuler::new(history.clone(), IterationSchedule::Uniform(r));
+    let mut at: Trajectory<Tensor<2>, _> = solver.start(Tensor::from_data([y0], &device));
+    let mut outputs = Vec::new();
+    for _ in 0..3 {
+        at = solver.step(&mut field, at, 1.0);
+        outputs.push(values(at.y.clone()));
+    }
+    outputs
+}
+
+const Y0: [f32; 4] = [0.1, -0.4, 0.9, 0.3];
+
+/// A LayerNorm with neutral scale and shift.
+fn layer_norm(x: &[f32]) -> Vec<f32> {
+    let mean = x.iter().sum::<f32>() / x.len() as f32;
+    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / x.len() as f32;
+    let norm = (variance + 1e-5).sqrt();
+    x.iter().map(|x| (x - mean) / norm).collect()
+}
+
+fn assert_near(found: &[f32], expected: &[f32]) {
+    for (a, b) in found.iter().zip(expected) {
+        assert!((a - b).abs() < 1e-5, "{found:?}, not {expected:?}");
+    }
+}
+
+#[test]
+fn the_textbook_start_repeats_the_block_at_its_iterate_and_returns_the_last_state() {
+    let device = Device::default();
+    let history = LearnedHistory::init(3, 4, &device).starting(HistoryStart::Textbook, &device);
+    let block = |y: &[f32]| -> Vec<f32> {
+        let after: Vec<f32> = y.iter().map(|y| y + y * (1.0 - y)).collect();
+        layer_norm(&after)
+    };
+    let mut y = Y0.to_vec();
+    for found in outputs(&history, 2, Y0) {
+        for _ in 0..3 {
+            y = block(&y);
+        }
+        assert_near(&found, &y);
+    }
+}
+
+#[test]
+fn a_normalised_first_state_enters_the_history_alone() {
+    let device = Device::default();
+    let plain = LearnedHistory::init(3, 4, &device);
+    let normalised = plain.clone().with_first_norm(4, &device);
+    // y_1 = (s_0 + s_1) / 2 with s_1 = LN(G(y_0)) in both: the guess is evaluated at y_0 itself.
+    let (before, after) = (outputs(&plain, 0, Y0), outputs(&normalised, 0, Y0));
+    let moved: Vec<f32> = layer_norm(&Y0)
+        .iter()
+        .zip(Y0)
+        .zip(&before[0])
+        .map(|((s_0, y_0), y_1)| y_1 + (s_0 - y_0) / 2.0)
+        .collect();
+    assert_near(&after[0], &moved);
+    assert_ne!(before[1], after[1]);
+}
+
+#[test]
+fn a_closed_gate_is_no_correction_and_an_open_one_the_whole() {
+    let device = Device::default();
+    let history = LearnedHistory::init(3, 4, &device);
+    let gated = |g| history.clone().with_gate(g, &device);
+    // To the last bit: what a training computes does not jump where corrections are switched on.
+    assert_eq!(outputs(&gated(0.0), 3, Y0), outputs(&history, 0, Y0));
+    for (found, expected) in outputs(&gated(1.0), 3, Y0)
+        .iter()
+        .zip(outputs(&history, 3, Y0))
+    {
+        assert_near(found, &expected);
+    }
+    // One correction of the first layer is linear in the gate: y_1 = (s_0 + s_1) / 2.
+    let y_1 = |g| outputs(&gated(g), 1, Y0)[0].clone();
+    let quarter: Vec<f32> = y_1(0.0)
+        .iter()
+        .zip(y_1(1.0))
+        .map(|(closed, open)| 0.75 * closed + 0.25 * open)
+        .collect();
+    assert_near(&y_1(0.25), &quarter);
+}
+
+#[test]
+fn a_closed_gate_has_a_gradient() {
+    let device = Device::default().autodiff();
+    let history = LearnedHistory::init(3, 4, &device).with_gate(0.0, &device);
+    let solver = IterativeImplicitEuler::new(history, IterationSchedule::PerLayer(vec![1, 0, 2]));
+    let mut field = |y: Tensor<2>| y.clone() * (y.neg() + 1.0);
+    let mut at = solver.start(Tensor::<2>::from_data([Y0], &device));
+    for _ in 0..3 {
+        at = solver.step(&mut field, at, 1.0);
+    }
+    let gradients = at.y.powi_scalar(3).sum().backward();
+    let gate = solver.history.gate.unwrap().val();
+    let of_gate = values(gate.grad(&gradients).unwrap());
+    // The second layer takes no correction.
+    assert!(of_gate[0] != 0.0 && of_gate[2] != 0.0, "{of_gate:?}");
+    assert_eq!(of_gate[1], 0.0);
 }

@@ -71,6 +71,10 @@ fn unknown_names_and_keys_are_refused_with_those_there_are() {
             "unknown field `iterations`, there are no fields",
         ),
         ("solver = { iterations = 2 }", "missing field `name`"),
+        (
+            "solver = { name = \"iterative_implicit_euler\", history = \"last\" }",
+            "unknown variant `last`, expected `mean` or `textbook`",
+        ),
         ("solver = 3", "the name of a solver, or a table"),
     ] {
         let error = from_toml(text).unwrap_err();
@@ -96,6 +100,10 @@ fn options_that_do_not_fit_are_refused() {
         (
             "{ name = \"iterative_implicit_euler\", iterations = [1, 2, 3] }",
             "iterations lists 3 layers, the model has 2",
+        ),
+        (
+            "{ name = \"iterative_implicit_euler\", gate = 1.5 }",
+            "gate is 1.5; allowed: 0 to 1",
         ),
     ] {
         let config = from_toml(&format!("solver = {text}")).unwrap();
@@ -123,4 +131,41 @@ fn every_named_solver_counts_its_evaluations_and_knows_its_options() {
         }
         assert_eq!(at.layer, Layer::at(2));
     }
+}
+
+#[test]
+fn options_that_came_later_are_written_only_where_they_differ() {
+    let plain = SolverConfig::named("iterative_implicit_euler").unwrap();
+    let written = serde_json::to_string(&plain).unwrap();
+    assert_eq!(
+        written,
+        r#"{"name":"iterative_implicit_euler","iterations":3}"#
+    );
+    // All of them are listed: what is written is what omitted() names.
+    let levers = "{ name = 'iterative_implicit_euler', history = 'textbook', normalise_first = true, gate = 0 }";
+    let config = from_toml(&format!("solver = {levers}")).unwrap();
+    let json = serde_json::to_value(&config).unwrap();
+    for key in config.omitted() {
+        assert!(json.get(key).is_some(), "{key}");
+    }
+    assert_eq!(json.as_object().unwrap().len(), 2 + config.omitted().len());
+    assert_eq!(
+        serde_json::from_value::<SolverConfig>(json).unwrap(),
+        config
+    );
+}
+
+#[test]
+fn a_solver_adopts_a_schedule_and_nothing_that_has_parameters() {
+    let device = Device::default();
+    let config = |text: &str| from_toml(&format!("solver = {text}")).unwrap();
+    let gated = config("{ name = 'iterative_implicit_euler', gate = 0.5 }");
+    let mut solver = AnySolver::init(&gated, 2, 8, &device);
+    solver.adopt(&config(
+        "{ name = 'iterative_implicit_euler', iterations = [7, 0] }",
+    ));
+    let expected = config("{ name = 'iterative_implicit_euler', iterations = [7, 0], gate = 0.5 }");
+    assert_eq!(solver.options(), expected);
+    solver.adopt(&config("'explicit_euler'"));
+    assert_eq!(solver.options(), expected);
 }

@@ -336,7 +336,7 @@ mod tests {
             (
                 SMALL.into(),
                 vec!["model.solver.predictor_order=2"],
-                "unknown field `predictor_order`, expected `iterations`",
+                "unknown field `predictor_order`, expected one of `iterations`, `history`",
             ),
             (
                 SMALL.into(),

@@ -83,6 +83,36 @@ fn from_every_step_the_rest_is_the_same_to_the_last_bit() {
 }
 
 #[test]
+fn a_run_that_grows_its_corrections_resumes_to_the_last_bit() {
+    let place = Place::new();
+    let sets = [
+        "model.solver={name='iterative_implicit_euler', iterations=3, gate=0, normalise_first=true}",
+        "train.stages=[{solver={iterations=0}, share=0.4}, {solver={iterations=1}, share=0.3}, {solver={iterations=3}, share=0.3}]",
+        "train.steps=10",
+        "train.checkpoint_every=1",
+        "train.keep=100",
+    ];
+    place.run("whole", &sets).unwrap();
+    let weights = |name: &str| fs::read(place.path(name).join("model/model.safetensors")).unwrap();
+    // Before, at and after each switch.
+    for step in [3, 4, 5, 7, 9] {
+        let run = place.path("part");
+        copy(&place.path("whole"), &run);
+        for later in step + 1..=10 {
+            fs::remove_dir_all(run.join(format!("checkpoints/step-{later}"))).unwrap();
+        }
+        place.resume("part", &sets).unwrap();
+        assert_eq!(
+            place.losses("part"),
+            place.losses("whole"),
+            "from step {step}"
+        );
+        assert!(weights("part") == weights("whole"), "from step {step}");
+        fs::remove_dir_all(run).unwrap();
+    }
+}
+
+#[test]
 fn the_newest_and_the_best_stay() {
     let place = Place::new();
     place

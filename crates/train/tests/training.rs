@@ -5,7 +5,7 @@ mod place;
 use std::fs;
 
 use burn::tensor::Device;
-use iiet_train::{RunConfig, TrainError};
+use iiet_train::{Record, RunConfig, TrainError};
 use place::{INTERRUPTED, Place, bytes_below, names};
 
 #[test]
@@ -244,6 +244,60 @@ fn a_stage_switch_keeps_what_was_learned() {
     assert_eq!(
         iiet_ode::Options::name(&config.solver),
         "iterative_implicit_euler"
+    );
+}
+
+#[test]
+fn corrections_come_on_by_stages_without_a_jump_of_the_loss() {
+    let place = Place::new();
+    let gated = "model.solver={name='iterative_implicit_euler', iterations=3, gate=0}";
+    let stages = "train.stages=[{solver={iterations=0}, share=0.5}, {solver={iterations=1}, share=0.25}, {solver={iterations=3}, share=0.25}]";
+    place
+        .run("grown", &[gated, stages, "train.steps=16"])
+        .unwrap();
+    let without = "model.solver={name='iterative_implicit_euler', iterations=0, gate=0}";
+    place.run("without", &[without, "train.steps=16"]).unwrap();
+    let (grown, without) = (place.records("grown"), place.records("without"));
+    let evaluations: Vec<usize> = [7, 8, 11, 12].map(|at| grown[at].evaluations).into();
+    assert_eq!(evaluations, [2, 4, 4, 8]);
+    // The first loss with a correction is still that of the function without, to the last bit.
+    let losses = |records: &[Record]| -> Vec<f64> { records.iter().map(|r| r.loss).collect() };
+    assert_eq!(losses(&grown)[..9], losses(&without)[..9]);
+    // From then on the gates open and the corrections count.
+    assert_ne!(losses(&grown)[10..], losses(&without)[10..]);
+
+    // Where no gate is, the function is another one at once.
+    let bare = "model.solver={name='iterative_implicit_euler', iterations=3}";
+    place
+        .run("bare", &[bare, stages, "train.steps=16"])
+        .unwrap();
+    let bare = place.records("bare");
+    assert_eq!(bare[7].loss, without[7].loss);
+    assert_ne!(bare[8].loss, without[8].loss);
+}
+
+#[test]
+fn levers_that_are_off_by_default_train() {
+    let place = Place::new();
+    let solver = "model.solver={name='iterative_implicit_euler', iterations=2, history='textbook', normalise_first=true, gate=0.5}";
+    let sets = [solver, "model.residual_multiplier=0.58", "train.steps=30"];
+    place.run("levers", &sets).unwrap();
+    let records = place.records("levers");
+    let (first, last) = (records[0].loss, records[29].loss);
+    assert!(last < first - 0.7, "{first} to {last}");
+    let (_, config) = iiet_model::load(&place.path("levers/model"), &Device::default()).unwrap();
+    assert_eq!(config.block.residual_multiplier, 0.58);
+
+    let init = format!("train.init={}", place.path("levers/model").display());
+    let tokenizer = format!(
+        "data.tokenizer={}",
+        place.path("levers/model/tokenizer.json").display()
+    );
+    let error = place.run("other", &[&init, &tokenizer]).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("model.residual_multiplier is the default; allowed: 0.58"),
+        "{error}"
     );
 }
 

@@ -28,6 +28,18 @@ pub struct LlamaConfig {
     /// How the rotary frequencies are stretched for long contexts, if they are.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<Llama3Scaling>,
+    /// What attention and feed-forward layer are multiplied by before they are added to the residual
+    /// stream, as in Granite; LLaMA's is 1 and is not written.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub residual_multiplier: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn is_one(x: &f64) -> bool {
+    *x == 1.0
 }
 
 fn default_eps() -> f64 {
@@ -48,6 +60,7 @@ impl Default for LlamaConfig {
             rms_norm_eps: default_eps(),
             rope_theta: default_theta(),
             rope_scaling: None,
+            residual_multiplier: 1.0,
         }
     }
 }
@@ -158,6 +171,10 @@ impl LlamaConfig {
 impl BlockConfig for LlamaConfig {
     const NAME: &'static str = "llama";
 
+    fn is_llama_layer(&self) -> bool {
+        self.residual_multiplier == 1.0
+    }
+
     fn read(json: &str) -> Result<Self, BlockError> {
         let others: Others = serde_json::from_str(json)?;
         let mut config: Self = serde_json::from_str(json)?;
@@ -220,6 +237,7 @@ impl BlockConfig for LlamaConfig {
         for (key, value, most) in [
             ("rms_norm_eps", self.rms_norm_eps, 1e3),
             ("rope_theta", self.rope_theta, 1e30),
+            ("residual_multiplier", self.residual_multiplier, 1e3),
         ] {
             if !(value > 0.0 && value <= most) {
                 let allowed = format!("allowed: above 0, at most {most:e}");

@@ -6,6 +6,11 @@
 //! F(y) = G(y) - y = Attention(RMSNorm(y)) + SwiGLU(RMSNorm(u))
 //! ```
 //!
+//! With a `residual_multiplier` c other than 1 it is `u = y + c Attention(..)` and
+//! `G(y) = u + c SwiGLU(..)`. Where a solver evaluates the block 1 + r times, `c = 1 / sqrt(1 + r)` keeps
+//! the scale of the residual stream (arXiv 2606.18524). It is a constant of the model, and does not
+//! follow the schedule, so that another schedule leaves the block as it was trained.
+//!
 //! Touvron et al., *LLaMA* (arXiv 2302.13971), section 2.2. Names and layouts are those of the
 //! checkpoints on the hub.
 
@@ -41,17 +46,28 @@ pub struct LlamaBlock {
     pub post_attention_layernorm: RmsNorm,
     /// The feed-forward layer.
     pub mlp: SwiGlu,
+    /// `c`, what both branches are multiplied by.
+    #[module(skip)]
+    pub residual_multiplier: f64,
 }
 
 impl LlamaBlock {
     fn attend(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
         let x = normalise(&self.input_layernorm, y);
-        self.self_attn.forward(x, at.context, at.cache)
+        self.branch(self.self_attn.forward(x, at.context, at.cache))
     }
 
     fn feed_forward(&self, u: Tensor<3>) -> Tensor<3> {
-        self.mlp
-            .forward(normalise(&self.post_attention_layernorm, u))
+        let x = normalise(&self.post_attention_layernorm, u);
+        self.branch(self.mlp.forward(x))
+    }
+
+    /// `c x`, what is added to the residual stream.
+    fn branch(&self, x: Tensor<3>) -> Tensor<3> {
+        match self.residual_multiplier {
+            1.0 => x,
+            c => x.mul_scalar(c),
+        }
     }
 }
 
@@ -75,6 +91,7 @@ impl Block for LlamaBlock {
             self_attn: Attention::init(config, d_model, device),
             post_attention_layernorm: norm(),
             mlp: SwiGlu::init(d_model, config.d_ff, device),
+            residual_multiplier: config.residual_multiplier,
         }
     }
 

@@ -129,7 +129,7 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
             solver = solver.with_iterations(per_layer);
         }
         let name = solver.name();
-        let plain = B::NAME == LLAMA && name == "explicit_euler";
+        let plain = self.block.is_llama_layer() && name == "explicit_euler";
         let (model_type, architecture) = match plain {
             true => (LLAMA, "LlamaForCausalLM"),
             false => (IIET, "IietForCausalLM"),
@@ -162,7 +162,9 @@ fn solver<S: Options>(
     let Ok(Value::Object(mut table)) = serde_json::to_value(&solver) else {
         panic!("options serialise as a table");
     };
-    let options: Vec<String> = table.keys().filter(|key| *key != "name").cloned().collect();
+    let written = table.keys().filter(|key| *key != "name").cloned();
+    let omitted = solver.omitted().iter().map(|key| (*key).to_owned());
+    let options: Vec<String> = written.chain(omitted).collect();
     // One after the other, so that the one at fault is known.
     for key in options {
         let Some(value) = keys.get(&key).filter(|value| !value.is_null()) else {

@@ -204,3 +204,33 @@ fn impossible_sizes_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn what_the_published_models_do_not_have_is_written_only_where_it_is_used() {
+    let mut config = read(LLAMA).unwrap();
+    config.solver = SolverConfig::named("iterative_implicit_euler").unwrap();
+    let plain: serde_json::Value = serde_json::from_str(&config.to_json()).unwrap();
+    let later = ["history", "normalise_first", "gate", "residual_multiplier"];
+    assert!(later.iter().all(|key| plain.get(key).is_none()), "{plain}");
+
+    let mut text = plain;
+    for (key, value) in later.into_iter().zip([
+        serde_json::json!("textbook"),
+        true.into(),
+        0.25.into(),
+        0.5.into(),
+    ]) {
+        text[key] = value;
+    }
+    let config = read(&text.to_string()).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&config.to_json()).unwrap();
+    assert_eq!(written, text);
+    // A layer with scaled branches is none that other programs know as LLaMA's.
+    let scaled = LLAMA.replace("\"use_cache\": true", "\"residual_multiplier\": 0.5");
+    let written = read(&scaled).unwrap().to_json();
+    assert!(written.contains("IietForCausalLM"), "{written}");
+    let scaled = LLAMA.replace("\"use_cache\": true", "\"residual_multiplier\": 0");
+    let error = read(&scaled).unwrap_err().to_string();
+    let expected = "residual_multiplier is 0.0; allowed: above 0, at most 1e3";
+    assert!(error.contains(expected), "{error}");
+}

@@ -30,6 +30,10 @@ pub struct ModelSection {
     /// Base of the rotary frequencies.
     #[serde(default = "default_theta")]
     pub rope_theta: f64,
+    /// What attention and feed-forward layer are multiplied by before they are added to the residual
+    /// stream; 1 is LLaMA's, and is not written.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub residual_multiplier: f64,
     /// Standard deviation of fresh weight matrices.
     #[serde(default = "default_range")]
     pub initializer_range: f64,
@@ -39,6 +43,12 @@ pub struct ModelSection {
 
 fn yes() -> bool {
     true
+}
+fn one() -> f64 {
+    1.0
+}
+fn is_one(x: &f64) -> bool {
+    *x == 1.0
 }
 fn default_eps() -> f64 {
     LlamaConfig::default().rms_norm_eps
@@ -65,6 +75,7 @@ impl ModelSection {
             tie_embeddings: config.tie_embeddings,
             rms_norm_eps: block.rms_norm_eps,
             rope_theta: block.rope_theta,
+            residual_multiplier: block.residual_multiplier,
             initializer_range: config.initializer_range,
             solver: config.solver.clone(),
         }
@@ -88,6 +99,7 @@ impl ModelSection {
                 rms_norm_eps: self.rms_norm_eps,
                 rope_theta: self.rope_theta,
                 rope_scaling: None,
+                residual_multiplier: self.residual_multiplier,
             },
             solver: self.solver.clone(),
         }

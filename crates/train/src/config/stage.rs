@@ -76,6 +76,7 @@ mod tests {
     #[test]
     fn a_stage_inherits_the_options_of_the_same_solver_alone() {
         let iiet = "{ name = 'iterative_implicit_euler', iterations = [2, 1] }";
+        let gated = "{ name = 'iterative_implicit_euler', iterations = [2, 1], gate = 0 }";
         let solver = |text: &str| {
             let table: Table = toml::from_str(&format!("solver = {text}")).unwrap();
             table["solver"].clone().try_into::<SolverConfig>().unwrap()
@@ -94,12 +95,16 @@ mod tests {
         ] {
             assert_eq!(stage(given, iiet).unwrap(), solver(expected), "{given}");
         }
+        assert_eq!(
+            stage("{ iterations = 0 }", gated).unwrap(),
+            solver("{ name = 'iterative_implicit_euler', iterations = 0, gate = 0.0 }")
+        );
         for (given, expected) in [
             ("3", "expected a name or a table, found 3"),
             ("'heun'", "unknown variant `heun`"),
             (
                 "{ order = 2 }",
-                "unknown field `order`, expected `iterations`",
+                "unknown field `order`, expected one of `iterations`, `history`",
             ),
         ] {
             let error = stage(given, iiet).unwrap_err();

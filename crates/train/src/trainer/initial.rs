@@ -48,10 +48,13 @@ pub(super) fn initial_model(
     let [now, before] = [wanted, &found].map(|config| {
         Table::try_from(ModelSection::of(config)).expect("invariant: the section is a table")
     });
-    for (key, value) in &now {
-        if !MAY_DIFFER.contains(&key.as_str()) && before.get(key) != Some(value) {
-            let found = before.get(key).map_or("none".into(), Value::to_string);
-            return differs(&format!("model.{key}"), value.to_string(), found);
+    // A key that is left out has its default.
+    for key in now.keys().chain(before.keys()) {
+        let [wanted, found] = [&now, &before].map(|table| table.get(key));
+        if !MAY_DIFFER.contains(&key.as_str()) && wanted != found {
+            let [wanted, found] =
+                [wanted, found].map(|value| value.map_or("the default".into(), Value::to_string));
+            return differs(&format!("model.{key}"), wanted, found);
         }
     }
     let scaling = |config: &ModelConfig| match config.block.rope_scaling {
