@@ -16,7 +16,8 @@
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
 //! | [`cached_attention`] | attention of new tokens to cached keys and values | forward only |
 //!
-//! [`backward_from`] starts a backward pass at given gradients. For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
+//! [`backward_from`] starts a backward pass at given gradients, and [`with_pullback`] lets a function
+//! compute one. For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
 //!
 //! They take and return Burn tensors, on autodiff devices and on plain ones. There are two bodies
 //! of each. Burn's flex backend runs tensors of f32, bf16 and f16 through multithreaded kernels
@@ -48,6 +49,7 @@ pub use ops::distillation::{DistillationLoss, DistillationMix, linear_distillati
 pub use ops::embedding::embedding;
 pub use ops::layer_norm::layer_norm;
 pub use ops::linear::linear;
+pub use ops::pullback::with_pullback;
 pub use ops::rms_norm::rms_norm;
 pub use ops::rope::rotate;
 pub use ops::swiglu::swiglu;
