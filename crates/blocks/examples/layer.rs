@@ -35,9 +35,7 @@ fn main() {
         tableau: Tableau::CLASSICAL,
     };
     run("Runge-Kutta 4", &|field| step(&solver, field, &y));
-    let solver = ImplicitEuler {
-        iterations: IterationSchedule::Uniform(3),
-    };
+    let solver = ImplicitEuler::new(IterationSchedule::Uniform(3));
     run("implicit Euler", &|field| step(&solver, field, &y));
 }
 

@@ -7,15 +7,15 @@
 //!
 //! A block sees more than its input: where the tokens stand, and in decoding what it computed for
 //! the tokens before. The former is its [`Context`](Block::Context), computed once for all layers of
-//! a pass; the latter a [`BlockCache`], one for each evaluation of each layer.
+//! a pass; the latter a [`BlockCache`], one for each evaluation of each layer. What a solver calls is
+//! a [`BlockField`](crate::BlockField).
 
 use std::fmt::Debug;
-use std::slice::IterMut;
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::{CacheRow, Precision};
-use iiet_ode::{Parameters, VectorField};
+use iiet_ode::Parameters;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -27,7 +27,7 @@ pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
     /// Its sizes.
     type Config: BlockConfig;
     /// What it must know of the tokens of a pass, the same in all layers.
-    type Context;
+    type Context: Clone + Send + Sync + 'static;
     /// What one evaluation remembers of earlier tokens.
     type Cache: BlockCache;
 
@@ -59,6 +59,11 @@ pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
     /// - output: the same
     fn slope(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
         self.forward(y.clone(), at) - y
+    }
+
+    /// Leaves in the cache what an evaluation at `y` leaves there, where its value is not needed.
+    fn remember(&self, y: Tensor<3>, at: Evaluation<'_, Self>) {
+        let _ = self.forward(y, at);
     }
 }
 
@@ -175,62 +180,4 @@ pub struct Evaluation<'a, B: Block> {
     /// Where the block may add terms of the loss, `[1]` each: sums over the tokens of the batch,
     /// in nats, as all losses here. Nobody reads them outside training.
     pub terms: &'a mut Vec<Tensor<1>>,
-}
-
-/// A block at work in one layer: the right-hand side of `dy/dt = F(y)`.
-///
-/// It counts its evaluations, so that the first uses the first cache, the second the second,
-/// whatever the solver does between them.
-#[derive(Debug)]
-pub struct BlockField<'a, B: Block> {
-    block: &'a B,
-    context: &'a B::Context,
-    caches: Option<IterMut<'a, B::Cache>>,
-    terms: &'a mut Vec<Tensor<1>>,
-}
-
-impl<'a, B: Block> BlockField<'a, B> {
-    /// The field of one step. `caches`, in decoding, are those of the layer: as many as the solver
-    /// evaluates it.
-    pub fn new(
-        block: &'a B,
-        context: &'a B::Context,
-        caches: Option<&'a mut [B::Cache]>,
-        terms: &'a mut Vec<Tensor<1>>,
-    ) -> Self {
-        let caches = caches.map(|caches| caches.iter_mut());
-        Self {
-            block,
-            context,
-            caches,
-            terms,
-        }
-    }
-
-    fn evaluation(&mut self) -> Evaluation<'_, B> {
-        let cache = self.caches.as_mut().map(|caches| {
-            caches
-                .next()
-                .expect("invariant: a layer has a cache for every evaluation")
-        });
-        Evaluation {
-            context: self.context,
-            cache,
-            terms: self.terms,
-        }
-    }
-}
-
-impl<B: Block> VectorField<Tensor<3>> for BlockField<'_, B> {
-    fn slope(&mut self, y: Tensor<3>) -> Tensor<3> {
-        self.block.slope(y, self.evaluation())
-    }
-
-    fn euler(&mut self, y: Tensor<3>, h: f64) -> Tensor<3> {
-        if h == 1.0 {
-            self.block.forward(y, self.evaluation())
-        } else {
-            y.clone() + self.slope(y) * h
-        }
-    }
 }

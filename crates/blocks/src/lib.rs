@@ -31,10 +31,12 @@
 //! ```
 
 mod block;
+mod block_field;
 mod error;
 pub mod llama;
 
-pub use block::{Block, BlockCache, BlockConfig, BlockCost, BlockField, Evaluation, Tokens};
+pub use block::{Block, BlockCache, BlockConfig, BlockCost, Evaluation, Tokens};
+pub use block_field::BlockField;
 pub use error::BlockError;
 pub use iiet_kernels::{CacheRow, Precision};
 pub use llama::{

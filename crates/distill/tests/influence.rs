@@ -120,7 +120,7 @@ fn stopped_early(
             let mut shorter = model.clone();
             match &mut shorter.model.solver {
                 AnySolver::IterativeImplicitEuler(s) => s.options.iterations = schedule,
-                AnySolver::ImplicitEuler(s) => s.iterations = schedule,
+                AnySolver::ImplicitEuler(s) => s.options.iterations = schedule,
                 other => panic!("{other:?} takes no corrections"),
             }
             shorter.walk(at, 1, &mut shorter.pass(&batch), &mut ())

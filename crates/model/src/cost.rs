@@ -59,6 +59,14 @@ fn sum(evaluations: &[usize]) -> usize {
     evaluations.iter().fold(0, |sum, n| sum.saturating_add(*n))
 }
 
+/// Evaluations of each layer's block that a backward pass keeps.
+fn recorded<B: Block, S: NetworkSolver>(model: &LanguageModel<B, S>) -> Vec<usize> {
+    let solver = &model.model.solver;
+    Layer::all(model.sizes().n_layers)
+        .map(|layer| solver.recorded_evaluations(layer))
+        .collect()
+}
+
 #[derive(Default)]
 struct Count {
     parameters: u64,
@@ -91,7 +99,7 @@ impl TrainingMemory {
         seq: usize,
     ) -> Self {
         let cost = Cost::of(model);
-        let evaluations = cost.total_evaluations();
+        let evaluations = sum(&recorded(model));
         Self::estimate(model, &cost, batch.saturating_mul(seq), evaluations, 4)
     }
 
@@ -103,7 +111,7 @@ impl TrainingMemory {
         seq: usize,
     ) -> Self {
         let cost = Cost::of(model);
-        let evaluations = cost.evaluations.iter().copied().max().unwrap_or(0);
+        let evaluations = recorded(model).into_iter().max().unwrap_or(0);
         let states = 4 + 4 * model.sizes().n_layers;
         Self::estimate(model, &cost, batch.saturating_mul(seq), evaluations, states)
     }

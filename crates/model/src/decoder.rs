@@ -4,6 +4,10 @@
 //! keys and values that the same evaluation produced at earlier positions. So there is one cache
 //! for each (layer, evaluation) pair. What else a solver does, mixing its states with learned
 //! weights and normalising them, it does to each token by itself, and needs no memory.
+//!
+//! Where corrections stop by a tolerance, a token that has settled is not evaluated again, but the keys and
+//! values of its last evaluation stand in the caches of those that it does not take. Later tokens that
+//! take them attend to these, in decoding as in the full pass.
 
 use std::ops::Range;
 
@@ -12,7 +16,7 @@ use iiet_blocks::{Block, BlockCache, CacheRow, LlamaBlock, Precision, Tokens, no
 use iiet_kernels::on_workers;
 use iiet_ode::{Layer, NetworkSolver};
 
-use crate::{LanguageModel, Pass, token_ids};
+use crate::{CorrectionCount, LanguageModel, Pass, token_ids};
 
 /// Tokens of a prompt that are read in one pass: enough to fill matrix products, few enough that
 /// what lies between them stays in cache.
@@ -26,9 +30,16 @@ pub struct Cache<B: Block = LlamaBlock> {
     /// Tokens of each row.
     lengths: Vec<usize>,
     stored: Precision,
+    corrections: CorrectionCount,
 }
 
 impl<B: Block> Cache<B> {
+    /// How many corrections the tokens took that passed since this was last asked; nothing is counted
+    /// where corrections do not stop by a tolerance.
+    pub fn take_corrections(&mut self) -> CorrectionCount {
+        std::mem::take(&mut self.corrections)
+    }
+
     /// How many tokens each row of the batch has.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
@@ -105,6 +116,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
             layers: Layer::all(self.sizes().n_layers).map(of_layer).collect(),
             lengths: vec![0; batch],
             stored,
+            corrections: CorrectionCount::default(),
         }
     }
 
@@ -150,8 +162,11 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
             context: self.context(Tokens::New { rows, seq, limit }, &ids.device()),
             caches: Some(cache.layers.as_mut_slice()),
             terms: Vec::new(),
+            corrections: Vec::new(),
         };
         let at = self.walk(self.start(ids), self.sizes().n_layers, &mut pass, &mut ());
+        let count = CorrectionCount::of(&pass.corrections, tokens, self.sizes().n_layers);
+        cache.corrections += count;
         cache.lengths = lengths;
         normalise(&self.model.norm, at.y)
     }

@@ -16,7 +16,7 @@ use iiet_kernels::{embedding, in_f32, linear};
 use iiet_ode::{AnySolver, Layer, NetworkSolver};
 
 use crate::names::check_declarations;
-use crate::{ModelConfig, ModelError};
+use crate::{ModelConfig, ModelError, Pass};
 
 /// The configuration of a language model with such blocks and such a solver.
 pub type ConfigOf<B, S> = ModelConfig<<B as Block>::Config, <S as NetworkSolver>::Options>;
@@ -126,7 +126,18 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// - output: `[batch, seq, d_model]`
     pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let mut pass = self.pass(&ids);
-        let at = self.walk(self.start(ids), self.sizes.n_layers, &mut pass, &mut ());
+        self.hidden_in(ids, &mut pass)
+    }
+
+    /// [`hidden`](Self::hidden) in a [`pass`](Self::pass) over the ids, which then holds what was
+    /// counted.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq]`, ids below `vocab_size`
+    /// - output: `[batch, seq, d_model]`
+    pub fn hidden_in(&self, ids: Tensor<2, Int>, pass: &mut Pass<'_, B>) -> Tensor<3> {
+        let at = self.walk(self.start(ids), self.sizes.n_layers, pass, &mut ());
         normalise(&self.model.norm, at.y)
     }
 

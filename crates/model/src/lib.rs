@@ -20,6 +20,7 @@ mod checkpoint;
 mod config;
 mod convert;
 mod copy;
+mod corrections;
 mod cost;
 mod decoder;
 mod error;
@@ -37,6 +38,7 @@ pub use checkpoint::{
     write_safetensors,
 };
 pub use config::ModelConfig;
+pub use corrections::CorrectionCount;
 pub use cost::{Cost, TrainingMemory};
 pub use decoder::Cache;
 pub use error::{ModelError, TensorFault};

@@ -19,6 +19,10 @@ pub struct Pass<'a, B: Block> {
     pub caches: Option<&'a mut [Vec<B::Cache>]>,
     /// Terms of the loss that blocks have added so far, `[1]` each.
     pub terms: Vec<Tensor<1>>,
+    /// How many corrections each column of each row, padding included, took in all layers so far, one
+    /// row after the other. Empty where corrections do not stop by a tolerance: then the solver's
+    /// schedule says it.
+    pub corrections: Vec<u32>,
 }
 
 /// Someone who looks on while the solver goes through the layers.
@@ -69,6 +73,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
             context: self.context(Tokens::Whole { seq }, &device),
             caches: None,
             terms: Vec::new(),
+            corrections: Vec::new(),
         }
     }
 
@@ -100,7 +105,8 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
             let block = &self.model.layers[layer.index()];
             let caches = pass.caches.as_deref_mut();
             let caches = caches.map(|caches| caches[layer.index()].as_mut_slice());
-            let mut field = BlockField::new(block, &pass.context, caches, &mut pass.terms);
+            let mut field = BlockField::new(block, &pass.context, caches, &mut pass.terms)
+                .counting(&mut pass.corrections);
             at = match observer.watches_corrections() {
                 true => solver.step_watched(&mut field, at, 1.0, &mut |output| {
                     observer.correction(layer, output);

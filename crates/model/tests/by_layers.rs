@@ -102,6 +102,7 @@ fn gradients_are_those_of_one_backward_pass() {
         ..config
     };
     config.block.residual_multiplier = 0.5;
+    config.initializer_range = 0.08;
     let model = LanguageModel::init(&config, 3, &device).unwrap();
     check(Path::new("levers"), model.train(), &config);
 }

@@ -40,7 +40,7 @@ fn solvers() -> Vec<SolverConfig> {
         IterationSchedule::Uniform(3),
         IterationSchedule::PerLayer(vec![2, 0, 1]),
     ];
-    let mut solvers = vec![with_levers()];
+    let mut solvers = vec![with_levers(), that_settles()];
     for name in SolverConfig::NAMES {
         let solver = SolverConfig::named(name).unwrap();
         for (schedule, order) in schedules.iter().cloned().zip([2, 4]) {
@@ -65,6 +65,16 @@ fn with_levers() -> SolverConfig {
         "history": "textbook",
         "normalise_first": true,
         "gate": 0.6,
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+/// IIET whose tokens settle after some of four corrections.
+fn that_settles() -> SolverConfig {
+    let json = serde_json::json!({
+        "name": "iterative_implicit_euler",
+        "iterations": 4,
+        "tolerance": 0.05,
     });
     serde_json::from_value(json).unwrap()
 }

@@ -6,9 +6,7 @@
 use iiet_ode::{ExplicitEuler, ImplicitEuler, IterationSchedule, RungeKutta, Solver, Tableau};
 
 fn main() {
-    let implicit = ImplicitEuler {
-        iterations: IterationSchedule::Uniform(30),
-    };
+    let implicit = ImplicitEuler::new(IterationSchedule::Uniform(30));
     let heun = RungeKutta {
         tableau: Tableau::HEUN,
     };

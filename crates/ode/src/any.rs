@@ -70,6 +70,12 @@ macro_rules! solvers {
                 }
             }
 
+            fn check_training(&self) -> Result<(), OdeError> {
+                match self {
+                    $(Self::$solver(options) => options.check_training(),)+
+                }
+            }
+
             fn iterations(&self) -> Option<&IterationSchedule> {
                 match self {
                     $(Self::$solver(options) => options.iterations(),)+
@@ -153,6 +159,14 @@ macro_rules! solvers {
             fn evaluations(&self, layer: Layer) -> usize {
                 match self {
                     $(Self::$solver(solver) => Solver::<Tensor<D>>::evaluations(solver, layer),)+
+                }
+            }
+
+            fn recorded_evaluations(&self, layer: Layer) -> usize {
+                match self {
+                    $(Self::$solver(solver) => {
+                        Solver::<Tensor<D>>::recorded_evaluations(solver, layer)
+                    })+
                 }
             }
 

@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(not(feature = "burn"))]
 use crate::FixedMultistep as Coefficients;
-use crate::options::{check_gate, is_default};
+use crate::options::{
+    check_anderson, check_backprop, check_gate, check_gradients, check_tolerance, is_default,
+};
 use crate::{
-    HistoryStart, IterationSchedule, Layer, Multistep, OdeError, Options, Solver, State,
-    Trajectory, VectorField,
+    FixedPoint, HistoryStart, IterationSchedule, Layer, Multistep, OdeError, Options, Solver,
+    State, Trajectory, VectorField,
 };
 #[cfg(feature = "burn")]
 use crate::{LearnedHistory as Coefficients, NetworkSolver, Parameter, Parameters};
@@ -38,18 +40,45 @@ pub struct IterativeImplicitEulerOptions {
     /// The first value of the learned gates `g_n` on the corrections, 0 to 1; no gates if absent.
     #[serde(skip_serializing_if = "is_default")]
     pub gate: Option<f64>,
+    /// The change of a token's state, relative to its size, at which its corrections stop; all are
+    /// taken if absent.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tolerance: Option<f64>,
+    /// How many of the last corrections gradients flow through; all, and the guess, if absent.
+    #[serde(skip_serializing_if = "is_default")]
+    pub backprop: Option<usize>,
+    /// The depth of Anderson acceleration; 0 for none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub anderson: usize,
 }
 
 impl Options for IterativeImplicitEulerOptions {
     const NAMES: &'static [&'static str] = &["iterative_implicit_euler"];
 
     fn omitted(&self) -> &'static [&'static str] {
-        &["history", "normalise_first", "gate"]
+        &[
+            "history",
+            "normalise_first",
+            "gate",
+            "tolerance",
+            "backprop",
+            "anderson",
+        ]
     }
 
     fn validate(&self, depth: usize) -> Result<(), OdeError> {
         check_gate(self.gate)?;
+        check_tolerance(self.tolerance)?;
+        check_backprop(self.backprop)?;
+        check_anderson(self.anderson)?;
         self.iterations.check(depth)
+    }
+
+    fn check_training(&self) -> Result<(), OdeError> {
+        let one_step = self.backprop == Some(1);
+        let truncated = self.backprop.is_some();
+        let remedy = "with backprop = 1";
+        check_gradients(self.anderson, self.tolerance, one_step, truncated, remedy)
     }
 
     fn iterations(&self) -> Option<&IterationSchedule> {
@@ -83,6 +112,16 @@ impl<H> IterativeImplicitEuler<H> {
         Self { history, options }
     }
 
+    /// How a layer's corrections are taken.
+    fn corrections(&self, layer: Layer) -> FixedPoint {
+        FixedPoint {
+            iterations: self.options.iterations.at(layer),
+            tolerance: self.options.tolerance,
+            anderson: self.options.anderson,
+            backprop: self.options.backprop,
+        }
+    }
+
     fn guess_and_correct<S: State>(
         &self,
         field: &mut impl VectorField<S>,
@@ -93,9 +132,11 @@ impl<H> IterativeImplicitEuler<H> {
     where
         H: Multistep<S>,
     {
-        let r = self.options.iterations.at(at.layer);
+        let corrections = self.corrections(at.layer);
+        field.record(!corrections.truncates());
         let guess = field.euler(at.y.clone(), h);
-        self.history.correct(field, at, guess, r, h, watch)
+        self.history
+            .correct(field, at, guess, corrections, h, watch)
     }
 }
 
@@ -128,6 +169,10 @@ impl<S: State, H: Multistep<S>> Solver<S> for IterativeImplicitEuler<H> {
 
     fn evaluations(&self, layer: Layer) -> usize {
         1 + self.options.iterations.at(layer)
+    }
+
+    fn recorded_evaluations(&self, layer: Layer) -> usize {
+        self.corrections(layer).recorded_evaluations()
     }
 
     fn order(&self) -> Option<usize> {
@@ -172,6 +217,12 @@ impl NetworkSolver for IterativeImplicitEuler {
     }
 
     fn adopt(&mut self, options: &IterativeImplicitEulerOptions) {
-        self.options.iterations = options.iterations.clone();
+        self.options = IterativeImplicitEulerOptions {
+            // These were built from.
+            history: self.options.history,
+            normalise_first: self.options.normalise_first,
+            gate: self.options.gate,
+            ..options.clone()
+        };
     }
 }

@@ -28,7 +28,7 @@
 //! use iiet_ode::{ImplicitEuler, IterationSchedule, Solver};
 //!
 //! // y' = -y from y(0) = 1, ten steps of 0.1.
-//! let solver = ImplicitEuler { iterations: IterationSchedule::Uniform(30) };
+//! let solver = ImplicitEuler::new(IterationSchedule::Uniform(30));
 //! let mut at = solver.start(1.0);
 //! for _ in 0..10 {
 //!     at = solver.step(&mut |y: f64| -y, at, 0.1);
@@ -38,11 +38,13 @@
 //! ```
 
 mod adams_bashforth;
+mod anderson;
 #[cfg(feature = "burn")]
 mod any;
 mod error;
 mod explicit_euler;
 mod field;
+mod fixed_point;
 mod history_start;
 mod implicit_euler;
 mod iterative_implicit_euler;
@@ -70,8 +72,9 @@ pub use any::{AnyMemory, AnySolver, SolverConfig};
 pub use error::OdeError;
 pub use explicit_euler::{ExplicitEuler, ExplicitEulerOptions};
 pub use field::VectorField;
+pub use fixed_point::{FixedPoint, FixedPointMap};
 pub use history_start::HistoryStart;
-pub use implicit_euler::{ImplicitEuler, ImplicitEulerOptions};
+pub use implicit_euler::{Gradient, ImplicitEuler, ImplicitEulerOptions};
 pub use iterative_implicit_euler::{IterativeImplicitEuler, IterativeImplicitEulerOptions};
 pub use layer::Layer;
 #[cfg(feature = "burn")]

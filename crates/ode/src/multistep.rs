@@ -13,7 +13,7 @@
 //! IIET (arXiv 2509.22463, section 3) guesses with explicit Euler and takes r corrections;
 //! PCformer (arXiv 2411.03042) guesses with Runge-Kutta and takes one.
 
-use crate::{Layer, State, Trajectory, VectorField};
+use crate::{FixedPoint, FixedPointMap, Layer, State, Trajectory, VectorField};
 
 /// The coefficients of a linear multistep correction.
 pub trait Multistep<S: State> {
@@ -51,7 +51,7 @@ pub trait Multistep<S: State> {
         field: &mut impl VectorField<S>,
         mut at: Trajectory<S, Vec<S>>,
         guess: S,
-        r: usize,
+        corrections: FixedPoint,
         h: f64,
         mut watch: Option<&mut dyn FnMut(S)>,
     ) -> Trajectory<S, Vec<S>> {
@@ -60,19 +60,22 @@ pub trait Multistep<S: State> {
         }
         let n = at.layer;
         let mut s = self.normalise_guess(n, guess);
-        if r > 0 {
-            // The earlier states do not change while the layer iterates: their sum is taken once.
-            let past = self.past(n, &at.memory);
-            for _ in 0..r {
+        if corrections.iterations > 0 {
+            let mut map = Correction {
+                history: self,
+                field,
+                layer: n,
+                // The earlier states do not change while the layer iterates: their sum is taken once.
+                past: self.past(n, &at.memory),
+                h,
+            };
+            s = corrections.iterate(&mut map, s, None, &mut |s: &S| {
                 if let Some(watch) = &mut watch {
                     at.memory.push(s.clone());
                     watch(self.output(n, &at.memory));
                     at.memory.pop();
                 }
-                let z = self.with_present(n, past.clone(), s.clone());
-                let corrected = self.normalise_correction(n, field.euler(z, h));
-                s = self.relax(n, s, corrected);
-            }
+            });
         }
         at.memory.push(s);
         let y = self.output(n, &at.memory);
@@ -80,6 +83,45 @@ pub trait Multistep<S: State> {
             watch(y.clone());
         }
         at.advance(|_| y)
+    }
+}
+
+/// `s_n^(i)` from `s_n^(i-1)`.
+struct Correction<'a, S, F, H: ?Sized> {
+    history: &'a H,
+    field: &'a mut F,
+    layer: Layer,
+    /// `sum_{k<n} w[n,k] s_k`.
+    past: S,
+    h: f64,
+}
+
+impl<S, F, H> FixedPointMap<S> for Correction<'_, S, F, H>
+where
+    S: State,
+    F: VectorField<S>,
+    H: Multistep<S> + ?Sized,
+{
+    fn point(&mut self, s: S) -> S {
+        self.history.with_present(self.layer, self.past.clone(), s)
+    }
+
+    fn at(&mut self, z: S, s: S) -> S {
+        let next = self.field.euler(z, self.h);
+        let corrected = self.history.normalise_correction(self.layer, next);
+        self.history.relax(self.layer, s, corrected)
+    }
+
+    fn skip(&mut self, z: S) {
+        self.field.skip(z);
+    }
+
+    fn taken(&mut self, parts: &[bool]) {
+        self.field.taken(parts);
+    }
+
+    fn record(&mut self, on: bool) {
+        self.field.record(on);
     }
 }
 

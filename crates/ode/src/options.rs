@@ -53,6 +53,15 @@ pub trait Options: Clone + Debug + Default + PartialEq + Serialize + Deserialize
         Ok(())
     }
 
+    /// Whether gradients of what a solver with these options computes can be had in training.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate).
+    fn check_training(&self) -> Result<(), OdeError> {
+        Ok(())
+    }
+
     /// How many corrections each layer takes, if that can be chosen.
     fn iterations(&self) -> Option<&IterationSchedule> {
         None
@@ -86,6 +95,79 @@ pub(crate) fn check_gate(gate: Option<f64>) -> Result<(), OdeError> {
             found: format!("{g:?}"),
             allowed: "0 to 1".into(),
         }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a tolerance that is no positive number.
+pub(crate) fn check_tolerance(tolerance: Option<f64>) -> Result<(), OdeError> {
+    match tolerance {
+        Some(tolerance) if !(tolerance > 0.0 && tolerance.is_finite()) => Err(OdeError::Option {
+            key: "tolerance",
+            found: format!("{tolerance:?}"),
+            allowed: "finite and above 0".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The most differences that an acceleration keeps: each is two states, and beyond ten none has been
+/// found useful.
+const MAX_ANDERSON: usize = 16;
+
+/// Refuses a depth of acceleration that takes memory without bound.
+pub(crate) fn check_anderson(depth: usize) -> Result<(), OdeError> {
+    match depth {
+        0..=MAX_ANDERSON => Ok(()),
+        _ => Err(OdeError::Option {
+            key: "anderson",
+            found: depth.to_string(),
+            allowed: format!("0 to {MAX_ANDERSON}"),
+        }),
+    }
+}
+
+/// Refuses a backward pass through no correction.
+pub(crate) fn check_backprop(backprop: Option<usize>) -> Result<(), OdeError> {
+    match backprop {
+        Some(0) => Err(OdeError::Option {
+            key: "backprop",
+            found: "0".into(),
+            allowed: "1 and above, or none for all corrections".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to differentiate what is not differentiated rightly: the coefficients of an acceleration
+/// are constants to the backward pass, and parts that have settled are not evaluated in the steps
+/// that are recorded. `one_step` says whether the last step alone is recorded, `truncated` whether not
+/// all are.
+pub(crate) fn check_gradients(
+    anderson: usize,
+    tolerance: Option<f64>,
+    one_step: bool,
+    truncated: bool,
+    remedy: &'static str,
+) -> Result<(), OdeError> {
+    let refuse = |key, found: String, allowed: String| {
+        Err(OdeError::Option {
+            key,
+            found,
+            allowed,
+        })
+    };
+    if anderson > 0 && !one_step {
+        let allowed = format!("in training {remedy}, because no gradient flows through the mixing");
+        return refuse("anderson", anderson.to_string(), allowed);
+    }
+    match tolerance {
+        Some(tolerance) if truncated => refuse(
+            "tolerance",
+            format!("{tolerance:?}"),
+            "in training where all corrections are recorded; --tolerance sets it for a trained model"
+                .into(),
+        ),
         _ => Ok(()),
     }
 }

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(not(feature = "burn"))]
 use crate::FixedMultistep as Coefficients;
 use crate::options::check_order;
-use crate::{Layer, Multistep, OdeError, Options, Solver, State, Trajectory, VectorField};
+use crate::{
+    FixedPoint, Layer, Multistep, OdeError, Options, Solver, State, Trajectory, VectorField,
+};
 #[cfg(feature = "burn")]
 use crate::{
     LearnedEma as Stages, LearnedHistory as Coefficients, NetworkSolver, Parameter, Parameters,
@@ -127,7 +129,11 @@ impl<S: State, P: EmaStages<S>, H: Multistep<S>> Solver<S> for PredictorCorrecto
         h: f64,
     ) -> Trajectory<S, Vec<S>> {
         let guess = self.stages.predict(field, at.y.clone(), h);
-        self.history.correct(field, at, guess, 1, h, None)
+        let one = FixedPoint {
+            iterations: 1,
+            ..FixedPoint::default()
+        };
+        self.history.correct(field, at, guess, one, h, None)
     }
 
     fn evaluations(&self, _: Layer) -> usize {

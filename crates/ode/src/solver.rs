@@ -65,6 +65,11 @@ pub trait Solver<S: State> {
     /// How often the step of a layer evaluates the field.
     fn evaluations(&self, layer: Layer) -> usize;
 
+    /// How many of these evaluations a backward pass has in memory at a time.
+    fn recorded_evaluations(&self, layer: Layer) -> usize {
+        self.evaluations(layer)
+    }
+
     /// The classical order of convergence, or `None` where coefficients are learned.
     fn order(&self) -> Option<usize>;
 

@@ -73,9 +73,7 @@ fn check_order(solver: &(impl Solver<f64> + Solver<[f64; 2]>)) {
 
 /// Enough corrections that the fixed point is reached to rounding at every h used here.
 fn converged_implicit_euler() -> ImplicitEuler {
-    ImplicitEuler {
-        iterations: IterationSchedule::Uniform(60),
-    }
+    ImplicitEuler::new(IterationSchedule::Uniform(60))
 }
 
 #[test]
@@ -87,9 +85,7 @@ fn explicit_euler_has_order_1() {
 fn implicit_euler_has_order_1() {
     check_order(&converged_implicit_euler());
     for r in [0, 1, 2] {
-        check_order(&ImplicitEuler {
-            iterations: IterationSchedule::Uniform(r),
-        });
+        check_order(&ImplicitEuler::new(IterationSchedule::Uniform(r)));
     }
 }
 
@@ -148,9 +144,7 @@ fn steps_by_hand() {
     assert_eq!(integrate(&euler_first, field, 1.0, 0.5, 2), 0.375);
     assert_eq!(integrate(&heun_first, field, 1.0, 0.25, 1), 0.625);
     // Implicit, r = 2: 1/2, 1 - 1/4, 1 - 3/8.
-    let two = ImplicitEuler {
-        iterations: IterationSchedule::PerLayer(vec![2]),
-    };
+    let two = ImplicitEuler::new(IterationSchedule::PerLayer(vec![2]));
     assert_eq!(integrate(&two, field, 1.0, 0.25, 1), 0.625);
 }
 
@@ -160,9 +154,7 @@ fn the_iteration_contracts_to_implicit_euler_at_the_rate_h_lambda() {
         let h = 0.25;
         let solution = 1.0 / (1.0 - h * lambda);
         let error = |r: usize| {
-            let solver = ImplicitEuler {
-                iterations: IterationSchedule::Uniform(r),
-            };
+            let solver = ImplicitEuler::new(IterationSchedule::Uniform(r));
             (integrate(&solver, |y: f64| lambda * y, 1.0, h, 1) - solution).abs()
         };
         for r in 0..6 {
@@ -180,9 +172,7 @@ fn the_iteration_contracts_to_implicit_euler_at_the_rate_h_lambda() {
 fn a_stiff_step_makes_the_iteration_diverge() {
     // |h lambda| = 2: more corrections make it worse. Nothing hides that.
     let distance = |r: usize| {
-        let solver = ImplicitEuler {
-            iterations: IterationSchedule::Uniform(r),
-        };
+        let solver = ImplicitEuler::new(IterationSchedule::Uniform(r));
         (integrate(&solver, |y: f64| -2.0 * y, 1.0, 1.0, 1) - 1.0 / 3.0).abs()
     };
     assert!(distance(4) > 7.0 * distance(1));
@@ -226,9 +216,7 @@ fn implicit_euler_stays_bounded_where_explicit_euler_grows() {
 #[test]
 fn evaluations_are_counted_as_they_happen() {
     let schedule = IterationSchedule::PerLayer(vec![3, 0, 1]);
-    let solver = ImplicitEuler {
-        iterations: schedule,
-    };
+    let solver = ImplicitEuler::new(schedule);
     let mut at = solver.start(1.0);
     for layer in Layer::all(3) {
         let mut calls = 0;

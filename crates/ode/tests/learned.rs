@@ -109,9 +109,7 @@ fn pcformer_contains_implicit_euler_and_explicit_euler() {
     // s_n = h F(prediction_n) and y_n = y_0 + sum_k s_k. With alpha = 1 the prediction is
     // y + h F(y + h F(y)), so the step is implicit Euler with two corrections;
     let sum = rows(|_, _| 1.0);
-    let implicit = ImplicitEuler {
-        iterations: IterationSchedule::Uniform(2),
-    };
+    let implicit = ImplicitEuler::new(IterationSchedule::Uniform(2));
     assert_same(
         &path(&pcformer(2, 1.0, sum.clone()), Increment),
         &path(&implicit, logistic),
@@ -245,9 +243,7 @@ fn a_watched_step_shows_what_each_shorter_one_gives() {
         solver(r).step(&mut logistic, at.clone(), H).y
     });
 
-    let solver = |r| ImplicitEuler {
-        iterations: IterationSchedule::Uniform(r),
-    };
+    let solver = |r| ImplicitEuler::new(IterationSchedule::Uniform(r));
     let at = solver(3).start(0.1);
     let mut watched = Vec::new();
     let next = solver(3).step_watched(&mut logistic, at.clone(), H, &mut |y| watched.push(y));

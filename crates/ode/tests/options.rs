@@ -60,7 +60,7 @@ fn unknown_names_and_keys_are_refused_with_those_there_are() {
         ),
         (
             "solver = { name = \"implicit_euler\", predictor_order = 2 }",
-            "unknown field `predictor_order`, expected `iterations`",
+            "unknown field `predictor_order`, expected one of `iterations`, `gradient`",
         ),
         (
             "solver = { name = \"runge_kutta\", iterations = 2 }",
@@ -142,17 +142,21 @@ fn options_that_came_later_are_written_only_where_they_differ() {
         r#"{"name":"iterative_implicit_euler","iterations":3}"#
     );
     // All of them are listed: what is written is what omitted() names.
-    let levers = "{ name = 'iterative_implicit_euler', history = 'textbook', normalise_first = true, gate = 0 }";
-    let config = from_toml(&format!("solver = {levers}")).unwrap();
-    let json = serde_json::to_value(&config).unwrap();
-    for key in config.omitted() {
-        assert!(json.get(key).is_some(), "{key}");
+    for levers in [
+        "{ name = 'iterative_implicit_euler', history = 'textbook', normalise_first = true, gate = 0, tolerance = 0.1, backprop = 1, anderson = 2 }",
+        "{ name = 'implicit_euler', gradient = 'implicit', tolerance = 0.1, backprop = 1, anderson = 2 }",
+    ] {
+        let config = from_toml(&format!("solver = {levers}")).unwrap();
+        let json = serde_json::to_value(&config).unwrap();
+        for key in config.omitted() {
+            assert!(json.get(key).is_some(), "{key}");
+        }
+        assert_eq!(json.as_object().unwrap().len(), 2 + config.omitted().len());
+        assert_eq!(
+            serde_json::from_value::<SolverConfig>(json).unwrap(),
+            config
+        );
     }
-    assert_eq!(json.as_object().unwrap().len(), 2 + config.omitted().len());
-    assert_eq!(
-        serde_json::from_value::<SolverConfig>(json).unwrap(),
-        config
-    );
 }
 
 #[test]

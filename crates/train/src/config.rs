@@ -12,6 +12,8 @@ use std::path::Path;
 
 use iiet_data::DataConfig;
 use iiet_files::read_regular_text;
+use iiet_model::ModelError;
+use iiet_ode::{Options, SolverConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -125,9 +127,13 @@ impl RunConfig {
             task.check_length(self.model.seq_len)?;
             self.train.validate_of_task()?;
         }
+        let check = |solver: &SolverConfig| solver.check_training().map_err(ModelError::from);
+        check(&self.model.solver)?;
         for stage in &self.train.stages {
+            let solver = stage.solver(&self.model.solver)?;
+            check(&solver)?;
             self.model
-                .with_solver(stage.solver(&self.model.solver)?)
+                .with_solver(solver)
                 .config(vocab_size, None)
                 .validate()?;
         }
@@ -211,7 +217,7 @@ fn set(table: &mut Table, assignment: &str) -> Result<RunConfig, String> {
 
 #[cfg(test)]
 mod tests {
-    use iiet_ode::{IterationSchedule, Options};
+    use iiet_ode::IterationSchedule;
 
     use super::*;
     use std::io::Write;

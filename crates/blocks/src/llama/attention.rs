@@ -73,8 +73,7 @@ impl Attention {
         cache: Option<&mut KeyValueCache>,
     ) -> Tensor<3> {
         let q = context.rotate(linear(x.clone(), self.q_proj.weight.val()), self.n_heads);
-        let k = context.rotate(linear(x.clone(), self.k_proj.weight.val()), self.n_kv_heads);
-        let v = split_heads(linear(x, self.v_proj.weight.val()), self.n_kv_heads);
+        let [k, v] = self.keys_and_values(x, context);
         let head_dim = q.dims()[3];
 
         let scale = 1.0 / (head_dim as f64).sqrt();
@@ -86,5 +85,29 @@ impl Attention {
             _ => panic!("a cache belongs to new tokens, and to no others"),
         };
         linear(merge_heads(mixed), self.o_proj.weight.val())
+    }
+
+    /// Caches what [`forward`](Self::forward) would, and attends to nothing.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_model]`, as the context describes it
+    ///
+    /// # Panics
+    ///
+    /// If the context is of whole texts.
+    pub fn remember(&self, x: Tensor<3>, context: &LlamaContext, cache: &mut KeyValueCache) {
+        let LlamaContext::New { rows, limit, .. } = context else {
+            panic!("a cache belongs to new tokens, and to no others");
+        };
+        let [k, v] = self.keys_and_values(x, context);
+        cache.store(k, v, rows, *limit);
+    }
+
+    /// `[batch, n_kv_heads, seq, head_dim]` each.
+    fn keys_and_values(&self, x: Tensor<3>, context: &LlamaContext) -> [Tensor<4>; 2] {
+        let k = context.rotate(linear(x.clone(), self.k_proj.weight.val()), self.n_kv_heads);
+        let v = split_heads(linear(x, self.v_proj.weight.val()), self.n_kv_heads);
+        [k, v]
     }
 }

@@ -36,12 +36,31 @@ impl KeyValueCache {
         limit: usize,
         scale: f64,
     ) -> Tensor<4> {
-        let [mut keys, mut values] = self.with_room_for(&k, rows, limit);
-        keys = store(keys, k, rows);
-        values = store(values, v, rows);
+        let [keys, values] = self.stored(k, v, rows, limit);
         let mixed = cached_attention(q, keys.clone(), values.clone(), rows, scale);
         self.keys_and_values = Some([keys, values]);
         mixed
+    }
+
+    /// Adds new tokens' keys and values.
+    ///
+    /// # Shapes
+    ///
+    /// - k and v: `[batch, n_kv_heads, seq, head_dim]`
+    pub(crate) fn store(&mut self, k: Tensor<4>, v: Tensor<4>, rows: &[CacheRow], limit: usize) {
+        self.keys_and_values = Some(self.stored(k, v, rows, limit));
+    }
+
+    /// The tensors, taken out, with the new tokens in them.
+    fn stored(
+        &mut self,
+        k: Tensor<4>,
+        v: Tensor<4>,
+        rows: &[CacheRow],
+        limit: usize,
+    ) -> [Tensor<4>; 2] {
+        let [keys, values] = self.with_room_for(&k, rows, limit);
+        [store(keys, k, rows), store(values, v, rows)]
     }
 
     /// Takes the tensors out, so that they are written in place, with room for the new tokens; a

@@ -114,6 +114,13 @@ impl Block for LlamaBlock {
         let fed = self.feed_forward(y + attended.clone());
         attended + fed
     }
+
+    fn remember(&self, y: Tensor<3>, at: Evaluation<'_, Self>) {
+        if let Some(cache) = at.cache {
+            let x = normalise(&self.input_layernorm, y);
+            self.self_attn.remember(x, at.context, cache);
+        }
+    }
 }
 
 /// The names of LLaMA checkpoints.
