@@ -269,7 +269,7 @@ fn schedule(
         (.., Some(text)) => {
             let config = teacher.config();
             let all = corrections(&config).context("--schedule")?;
-            let schedule = iterations(text).context("--schedule")?;
+            let schedule = crate::corrections::schedule(text).context("--schedule")?;
             Ok((by_hand(&all, schedule).context("--schedule")?, None))
         }
         _ => bail!("how many corrections to keep? give --threshold, --evaluations or --schedule"),
@@ -296,18 +296,5 @@ fn resumed(arguments: &Arguments, device: &Device) -> anyhow::Result<Ready> {
         influence: None,
         config,
         printed: Ok(()),
-    })
-}
-
-/// A schedule as written: one number, or one for each layer.
-fn iterations(text: &str) -> anyhow::Result<IterationSchedule> {
-    let numbers: Vec<usize> = text
-        .split(',')
-        .map(|word| word.trim().parse())
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{text:?}; expected 3, or 3,1,0"))?;
-    Ok(match numbers.as_slice() {
-        [one] => IterationSchedule::Uniform(*one),
-        _ => IterationSchedule::PerLayer(numbers),
     })
 }

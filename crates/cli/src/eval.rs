@@ -17,6 +17,7 @@ use iiet_text::TextTokenizer;
 use serde_json::{Value, json};
 
 use crate::backend::DeviceArgument;
+use crate::corrections::{self, CorrectionArguments};
 use crate::output;
 use crate::precision::PrecisionArgument;
 use crate::print::{errln, outln};
@@ -56,6 +57,8 @@ pub(crate) struct Arguments {
     /// Where the items of the heldout tasks are kept.
     #[arg(long, value_name = "DIR", default_value = "data")]
     cache: PathBuf,
+    #[command(flatten)]
+    corrections: CorrectionArguments,
     #[command(flatten)]
     precision: PrecisionArgument,
     #[command(flatten)]
@@ -111,6 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let models: Vec<(Provenance, TextTokenizer)> = models
         .map(|model| {
             let config = iiet_model::load_config(model)?;
+            let config = arguments.corrections.configure(config)?;
             if chosen.on_host {
                 let work = format!("evaluating {}", model.display());
                 let estimate = ModelScorer::memory(work, precision, &config, &chosen.device)?;
@@ -122,12 +126,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     for (path, (provenance, tokenizer)) in arguments.model.iter().zip(models) {
         let (model, _) = load_in(precision, path, &chosen.device)?;
+        let model = arguments.corrections.apply(model)?;
         let scorer = TokenScorer::new(ModelScorer::new(model, chosen.device.clone()), tokenizer);
         done.begin(provenance);
         for prepared in &prepared {
             let bar = TokenBar::new(prepared.task.name);
             done.add(prepared.evaluate(&scorer, &bar))?;
         }
+        corrections::report(scorer.model().corrections());
     }
     done.print()
 }
@@ -283,6 +289,7 @@ fn provenance(
         model: model.display().to_string(),
         model_hash: model_hash(model)?,
         precision: precision.to_string(),
+        corrections: arguments.corrections.describe(),
         git_revision: git_revision(),
         limit: arguments.limit.map(|limit| limit as usize),
         date: since.map_or(0.0, |since| since.as_secs_f64()),

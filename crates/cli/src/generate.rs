@@ -14,6 +14,7 @@ use iiet_text::{
 };
 
 use crate::backend::{Chosen, DeviceArgument};
+use crate::corrections::{self, CorrectionArguments};
 use crate::precision::{self, PrecisionArgument};
 use crate::print::{errln, is_closed, out, outln};
 
@@ -81,6 +82,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    corrections: CorrectionArguments,
+    #[command(flatten)]
     precision: PrecisionArgument,
     /// The type that keys and values are kept in [default: that of --precision]
     #[arg(long, value_name = "TYPE", value_parser = precision::parser())]
@@ -112,6 +115,11 @@ impl Arguments {
         let cache = self.cache.unwrap_or(precision);
         let cache = precision::check("--cache", cache, chosen)?;
         let text_model = TextModel::open(precision, &self.model, &chosen.device)?;
+        let solver = self
+            .corrections
+            .configure(text_model.config().clone())?
+            .solver;
+        let text_model = text_model.with_solver_options(&solver)?;
         Ok((text_model, EngineOptions { rows, cache }))
     }
 
@@ -150,6 +158,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 TextEvent::Text { text, .. } => out!("{}{text}", std::mem::take(&mut prompt))?,
                 TextEvent::Ended { end, .. } => {
                     outln!("{prompt}")?;
+                    corrections::report(engine.corrections());
                     report(engine.speed(), &format!("the text ended {}", in_words(end)));
                 }
                 TextEvent::Failed { error, .. } => return Err(error.into()),

@@ -14,6 +14,7 @@ use iiet_plots::draw_heat_map;
 use indicatif::ProgressBar;
 
 use crate::backend::DeviceArgument;
+use crate::corrections::CorrectionArguments;
 use crate::output;
 use crate::print::outln;
 
@@ -37,6 +38,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    corrections: CorrectionArguments,
+    #[command(flatten)]
     device: DeviceArgument,
 }
 
@@ -56,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let device = chosen.device;
     if chosen.on_host {
         let config = iiet_model::load_config(&arguments.model)?;
+        let config = arguments.corrections.configure(config)?;
         let inference = Inference {
             precision: Precision::F32,
             tokens: arguments.batch.saturating_mul(config.seq_len),
@@ -68,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         estimate.check("lower --batch")?;
     }
     let (model, _) = iiet_model::load(&arguments.model, &device)?;
+    let model = arguments.corrections.apply(model)?;
 
     let (rows, place) = rows(arguments)?;
     let influence = measure(

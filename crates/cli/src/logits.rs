@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Int, Tensor, TensorData};
 use iiet_files::write_file;
-use iiet_model::Inference;
+use iiet_model::{CorrectionCount, Inference};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::backend::DeviceArgument;
+use crate::corrections::{self, CorrectionArguments};
 use crate::output;
 use crate::precision::PrecisionArgument;
 use crate::print::outln;
@@ -26,6 +27,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
+    corrections: CorrectionArguments,
+    #[command(flatten)]
     precision: PrecisionArgument,
     #[command(flatten)]
     device: DeviceArgument,
@@ -34,6 +37,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     output::prepare(&arguments.out)?;
     let config = iiet_model::load_config(&arguments.model)?;
+    let config = arguments.corrections.configure(config)?;
     let rows = parse_ids(&arguments.ids, config.vocab_size)?;
     let shape = [rows.len(), rows[0].len()];
     let chosen = arguments.device.open()?;
@@ -53,10 +57,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         estimate.check("give fewer --ids, or --precision bf16")?;
     }
     let (model, _) = iiet_model::load_in(precision, &arguments.model, &device)?;
+    let model = arguments.corrections.apply(model)?;
 
     let ids: Vec<i64> = rows.concat();
     let data = TensorData::new::<i64, _>(ids.clone(), shape);
-    let logits = model.forward(Tensor::<2, Int>::from_data(data, &device));
+    let ids_tensor = Tensor::<2, Int>::from_data(data, &device);
+    let mut pass = model.pass(&ids_tensor);
+    let logits = model.logits(model.hidden_in(ids_tensor, &mut pass));
+    let columns = vec![0..shape[1]; shape[0]];
+    let count = CorrectionCount::of(&pass.corrections, &columns, config.n_layers);
+    corrections::report(count);
     let values = logits
         .try_into_vec_as::<f32>()
         .context("reading the logits back")?;

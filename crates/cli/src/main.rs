@@ -7,6 +7,7 @@ mod backend;
 mod compare;
 mod conformance;
 mod convert;
+mod corrections;
 mod data;
 mod devices;
 mod distill;

@@ -356,3 +356,68 @@ fn mistakes_end_with_a_sentence_not_a_panic() {
         );
     }
 }
+
+#[test]
+fn corrections_are_chosen_when_a_model_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = golden("iiet-r3-gqa-untied").display().to_string();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let logits = |model: &str, more: &[&str]| {
+        let out = path("logits.safetensors");
+        let ask = ["logits", "--model", model, "--ids", "1,2,3;7,5,9"];
+        let output = iiet(&[&ask[..], &["--out", &out], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (read_f32(out.as_ref(), "logits"), text(&output.stderr))
+    };
+    // The same as a directory with that schedule, also above the trained three.
+    for (given, set) in [
+        ("1", "iterations=1"),
+        ("0,2,1", "iterations=[0,2,1]"),
+        ("5", "iterations=5"),
+    ] {
+        let converted = path(set);
+        let solver = ["--solver", "iterative_implicit_euler", "--set", set];
+        let convert = ["convert", "--model", &model, "--out", &converted];
+        let output = iiet(&[&convert[..], &solver[..]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let (expected, _) = logits(&converted, &[]);
+        let (found, said) = logits(&model, &["--iterations", given]);
+        assert_eq!(found, expected, "{given}");
+        assert_eq!(said, "");
+        assert_ne!(found, logits(&model, &[]).0);
+    }
+    // A tolerance that nothing meets changes nothing, and one that all meet leaves one correction.
+    let three = logits(&model, &[]).0;
+    let (found, said) = logits(&model, &["--tolerance", "1e-30"]);
+    assert_eq!(found, three);
+    assert!(said.contains("corrections: 3.000 a token"), "{said}");
+    let (found, said) = logits(&model, &["--tolerance", "1e30"]);
+    assert_eq!(found, logits(&model, &["--iterations", "1"]).0);
+    assert!(said.contains("corrections: 1.000 a token"), "{said}");
+
+    let euler = golden("rk4").display().to_string();
+    for (model, more, expected) in [
+        (
+            &euler,
+            ["--iterations", "2"],
+            "--iterations: the model's solver has no such option: unknown field `iterations`",
+        ),
+        (
+            &model,
+            ["--iterations", "1,2"],
+            "iterations lists 2 layers, the model has 3",
+        ),
+        (
+            &model,
+            ["--tolerance", "-1"],
+            "tolerance is -1.0; allowed: finite and above 0",
+        ),
+    ] {
+        let out = path("none.safetensors");
+        let ask = ["logits", "--model", model, "--ids", "1", "--out", &out];
+        let output = iiet(&[&ask[..], &more].concat());
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(expected), "{error}");
+    }
+}

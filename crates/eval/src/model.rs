@@ -1,10 +1,12 @@
 //! `iiet-model`'s language models as [`TokenModel`]s: the one place where this crate meets one.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_model::{
-    Inference, LanguageModel, MemoryEstimate, ModelConfig, ModelError, Precision, token_ids,
+    CorrectionCount, Inference, LanguageModel, MemoryEstimate, ModelConfig, ModelError, Precision,
+    token_ids,
 };
 use iiet_text::{Engine, EngineOptions, Event, Request, Sampler, Sampling};
 
@@ -20,12 +22,29 @@ const ROWS: usize = 8;
 pub struct ModelScorer {
     model: LanguageModel,
     device: Device,
+    corrections: Mutex<CorrectionCount>,
 }
 
 impl ModelScorer {
     /// Scores with this model, whose parameters are on `device`.
     pub fn new(model: LanguageModel, device: Device) -> Self {
-        Self { model, device }
+        Self {
+            model,
+            device,
+            corrections: Mutex::default(),
+        }
+    }
+
+    /// How many corrections the tokens so far took, where these stop by a tolerance.
+    pub fn corrections(&self) -> CorrectionCount {
+        *self.counted()
+    }
+
+    fn counted(&self) -> MutexGuard<'_, CorrectionCount> {
+        // A count is whole whatever a thread that held it was doing.
+        self.corrections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The memory that scoring with such a model takes.
@@ -112,9 +131,12 @@ impl TokenModel for ModelScorer {
             tokens.extend_from_slice(row.wanted);
         }
         // What is left of a position does not see the padding on its right.
-        let hidden = self
-            .model
-            .hidden(token_ids(&ids, [batch, seq], &self.device));
+        let ids = token_ids(&ids, [batch, seq], &self.device);
+        let mut pass = self.model.pass(&ids);
+        let hidden = self.model.hidden_in(ids, &mut pass);
+        let columns: Vec<_> = rows.iter().map(|row| 0..row.inputs.len()).collect();
+        let layers = self.model.sizes().n_layers;
+        *self.counted() += CorrectionCount::of(&pass.corrections, &columns, layers);
         let [_, _, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch * seq, d_model]);
         let at_once = (LOGITS / self.model.sizes().vocab_size).max(1);
@@ -167,6 +189,7 @@ impl TokenModel for ModelScorer {
                 }
             }
         }
+        *self.counted() += engine.corrections();
         Ok(texts)
     }
 }

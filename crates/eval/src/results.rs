@@ -20,6 +20,8 @@ pub struct Provenance {
     pub model_hash: String,
     /// What the model was computed in.
     pub precision: String,
+    /// How corrections were taken, if not as the model's configuration says.
+    pub corrections: Option<String>,
     /// The git revision of the working directory, if it is in a repository.
     pub git_revision: Option<String>,
     /// `--limit`.
@@ -65,6 +67,7 @@ pub fn results(outcomes: &[Outcome<'_>], of: &Provenance) -> Value {
             "model_args": of.model,
             "model_hash": of.model_hash,
             "model_dtype": of.precision,
+            "model_corrections": of.corrections,
             "limit": of.limit,
             "bootstrap_iters": 100_000,
             "fewshot_seed": EXAMPLES_SEED,

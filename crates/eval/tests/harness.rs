@@ -127,6 +127,7 @@ fn provenance() -> iiet_eval::Provenance {
         model: "hash".to_owned(),
         model_hash: String::new(),
         precision: "f32".to_owned(),
+        corrections: None,
         git_revision: None,
         limit: None,
         date: 0.0,

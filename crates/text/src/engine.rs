@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
 use iiet_blocks::{Block, LlamaBlock};
-use iiet_model::{Cache, LanguageModel, Precision};
+use iiet_model::{Cache, CorrectionCount, LanguageModel, Precision};
 use iiet_ode::{AnySolver, NetworkSolver};
 
 use crate::TextError;
@@ -117,6 +117,7 @@ pub struct Engine<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
     running: Vec<Option<Row>>,
     cache: Cache<B>,
     speed: Speed,
+    corrections: CorrectionCount,
 }
 
 /// Prompts that are being read side by side, all from their start.
@@ -148,6 +149,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
             reading: None,
             running: Vec::new(),
             speed: Speed::default(),
+            corrections: CorrectionCount::default(),
         }
     }
 
@@ -217,6 +219,11 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         self.speed
     }
 
+    /// How many corrections all tokens so far took, where these stop by a tolerance.
+    pub fn corrections(&self) -> CorrectionCount {
+        self.corrections
+    }
+
     /// Adds one token to each text that is being continued, reads one chunk of prompts, and gives
     /// those that have been read their first token.
     pub fn step(&mut self) -> Vec<Event> {
@@ -272,6 +279,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
             .collect();
         self.speed.prefill_tokens += parts.iter().map(|part| part.len()).sum::<usize>();
         let logits = self.model.prefill(&parts, &mut reading.cache, &self.device);
+        self.corrections += reading.cache.take_corrections();
         reading.read += CHUNK;
         let is_read = |row: &Row| row.window().len() <= reading.read;
         let rows = 0..reading.rows.len();
@@ -386,6 +394,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
                 let logits = self
                     .model
                     .prefill(&[row.window()], &mut fresh, &self.device);
+                self.corrections += fresh.take_corrections();
                 slid.push((place, fresh, floats(logits)));
             }
             ids.push(row.last().filter(|_| !again));
@@ -395,6 +404,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
             true => floats(self.model.decode_some(&ids, &mut self.cache, &self.device)),
             false => vec![0.0; ids.len() * vocab],
         };
+        self.corrections += self.cache.take_corrections();
         for (place, fresh, of_row) in slid {
             self.cache.put_row(place, fresh);
             logits[place * vocab..][..vocab].copy_from_slice(&of_row);

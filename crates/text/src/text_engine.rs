@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::Device;
 use iiet_data::TextStream;
+use iiet_model::CorrectionCount;
 
 use crate::{
     End, Engine, EngineOptions, Event, Request, RequestId, Sampler, Speed, Stops, TextError,
@@ -140,6 +141,11 @@ impl TextEngine {
     /// How long all steps so far have taken.
     pub fn speed(&self) -> Speed {
         self.engine.speed()
+    }
+
+    /// How many corrections all tokens so far took, where these stop by a tolerance.
+    pub fn corrections(&self) -> CorrectionCount {
+        self.engine.corrections()
     }
 
     /// As [`Engine::step`].

@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use iiet_data::{TextStream, Tokenizer};
 use iiet_model::{LanguageModel, ModelConfig, Precision, load_in};
+use iiet_ode::SolverConfig;
 
 use crate::engine::Limits;
 use crate::{SpecialTokens, TextError, TextRequest};
@@ -37,6 +38,23 @@ impl TextModel {
             config,
             tokenizer,
             start,
+        })
+    }
+
+    /// The same with other options of the model's solver, of those that need no other parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::Model`] for options that the model cannot have.
+    pub fn with_solver_options(self, options: &SolverConfig) -> Result<Self, TextError> {
+        let config = ModelConfig {
+            solver: options.clone(),
+            ..self.config
+        };
+        Ok(Self {
+            model: self.model.with_solver_options(options)?,
+            config,
+            ..self
         })
     }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Arguments, explain, memory, prompts, report};
 use crate::backend::Chosen;
+use crate::corrections;
 use crate::print::{is_closed, outln};
 
 /// A text on its way.
@@ -83,6 +84,7 @@ pub(super) fn run(
         }
     }
     if !is_closed() {
+        corrections::report(engine.corrections());
         report(engine.speed(), &format!("{} prompts", prompts.len()));
     }
     Ok(())

@@ -24,6 +24,7 @@ pub(super) fn check(
         return Ok(());
     }
     let config = load_config(&arguments.model)?;
+    let config = arguments.corrections.configure(config)?;
     let precision = arguments.precision.on(chosen)?;
     // A token stands for a byte or more, and a cache at most doubles when it is full.
     let tokens = prompt_bytes
