@@ -63,6 +63,11 @@ fn a_table_signatures_and_json_are_written() {
     ] {
         assert!(printed.contains(expected), "{printed}");
     }
+    // A difference of zero is not marked as significant.
+    assert!(
+        printed.contains("| 0.0050 |") && !printed.contains("0.0050*"),
+        "{printed}"
+    );
     let json: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
     assert_eq!(json["segments"], 3);
     let scores = json["systems"][1]["scores"].as_array().unwrap();
@@ -85,7 +90,8 @@ fn a_table_signatures_and_json_are_written() {
     for score in scores {
         // Both systems match a reference in each segment.
         assert!(score["segment_scores"].as_array().unwrap().len() == 3);
-        assert!(score["p_value"].as_f64().unwrap() > 0.9, "{score}");
+        // sacreBLEU's p-value of two systems that differ in no resample: none exceeds, of 200.
+        assert_eq!(score["p_value"].as_f64().unwrap(), 1.0 / 201.0, "{score}");
     }
 }
 

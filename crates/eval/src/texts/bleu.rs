@@ -42,12 +42,18 @@ pub struct BleuScore {
 }
 
 impl Bleu {
-    /// The score of summed counts `[c, r, matches x 4, n-grams x 4]`.
+    /// The score of summed counts `[c, r, matches x 4, n-grams x 4]`; those that are missing, because
+    /// there was no segment, count as 0.
     pub fn of_sums(&self, sums: &[f64], precision: Precision) -> BleuScore {
         let round = |x| precision.round(x);
+        let mut counts = [0.0; 2 + 2 * ORDER];
+        counts
+            .iter_mut()
+            .zip(sums)
+            .for_each(|(count, sum)| *count = *sum);
         // sacreBLEU makes integers of the lengths alone.
-        let (c, r) = (sums[0].trunc(), sums[1].trunc());
-        let (matches, totals) = sums[2..].split_at(ORDER);
+        let (c, r) = (counts[0].trunc(), counts[1].trunc());
+        let (matches, totals) = counts[2..].split_at(ORDER);
         let brevity_penalty = match () {
             () if c >= r => 1.0,
             () if c > 0.0 => (1.0 - r / c).exp(),
@@ -194,5 +200,6 @@ mod tests {
         let short = effective.of_sums(&[1., 3., 1., 0., 0., 0., 1., 0., 0., 0.], Precision::Double);
         assert!((short.score - 100.0 * (-2.0f64).exp()).abs() < 1e-12);
         assert_eq!(bleu.of_sums(&[0.0; 10], Precision::Double).score, 0.0);
+        assert_eq!(bleu.of_sums(&[], Precision::Double).score, 0.0);
     }
 }

@@ -63,7 +63,8 @@ impl TextReport {
                     score.digits(score.score),
                     score.interval_text(),
                     score.p_value.map_or_else(String::new, |p| {
-                        let star = if p > 0.05 { "" } else { "*" };
+                        let differs = score.score != self.systems[0].1[metric].score;
+                        let star = if p <= 0.05 && differs { "*" } else { "" };
                         format!("{p:.4}{star}")
                     }),
                     score.detail_text(),

@@ -8,13 +8,13 @@ use super::bootstrap::Resampling;
 /// A metric of texts, by the name that it is asked for with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextMetric {
-    /// [`Bleu`].
+    /// [`Bleu`](super::Bleu).
     Bleu,
-    /// [`Chrf::CHRF`].
+    /// [`Chrf::CHRF`](super::Chrf::CHRF).
     Chrf,
-    /// [`Chrf::CHRF_PLUS_PLUS`].
+    /// [`Chrf::CHRF_PLUS_PLUS`](super::Chrf::CHRF_PLUS_PLUS).
     ChrfPlusPlus,
-    /// [`Rouge`], all four kinds.
+    /// [`Rouge`](super::Rouge), all four kinds.
     Rouge,
 }
 
