@@ -48,11 +48,11 @@ mod tests {
     #[test]
     fn padding_does_not_count() {
         // Two rows of three columns, two layers.
-        let taken = [1, 2, 9, 9, 3, 4];
-        let mut count = CorrectionCount::of(&taken, &[0..2, 1..3], 2);
+        let (taken, columns) = ([1, 2, 9, 9, 3, 4], [0..2, 1..3]);
+        let mut count = CorrectionCount::of(&taken, &columns, 2);
         assert_eq!((count.taken, count.steps), (10, 8));
         assert_eq!(count.mean(), Some(1.25));
-        count += CorrectionCount::of(&[], &[0..2], 2);
+        count += CorrectionCount::of(&[], &columns, 2);
         assert_eq!(count.mean(), Some(1.25));
         assert_eq!(CorrectionCount::default().mean(), None);
     }

@@ -252,8 +252,8 @@ fn tokens_that_settle_decode_as_in_the_full_pass() {
             let mut pass = model.pass(&ids);
             let hidden = model.hidden_in(ids, &mut pass);
             let full = model.logits(hidden).try_into_vec_as::<f32>().unwrap();
-            let layers = Layer::all(2).len();
-            let whole = iiet_model::CorrectionCount::of(&pass.corrections, &[0..SEQ], layers);
+            let (columns, layers) = (std::slice::from_ref(&(0..SEQ)), Layer::all(2).len());
+            let whole = iiet_model::CorrectionCount::of(&pass.corrections, columns, layers);
             let mean = whole.mean().unwrap();
             assert!((1.0..6.0).contains(&mean), "{name}: {mean}");
 

@@ -169,7 +169,7 @@ impl<const D: usize> Multistep<Tensor<D>> for LearnedHistory {
         let Some(gate) = &self.gate else {
             return corrected;
         };
-        let g = gate.val().slice([layer.index()..layer.n()]);
+        let g = gate.val().narrow(0, layer.index(), 1);
         let rest = g.clone().neg().add_scalar(1.0);
         weighted_sum(vec![before, corrected], Tensor::cat(vec![rest, g], 0))
     }
