@@ -6,10 +6,12 @@ use anyhow::bail;
 use iiet_data::TaskSpec;
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, report, save, table};
 use iiet_eval::{Settings, asked_generated};
+use iiet_plots::draw_quality;
 
 use crate::backend::DeviceArgument;
 use crate::output;
 use crate::print::out;
+use crate::progress::token_bar;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -72,10 +74,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         },
         host_memory: backend.on_host,
     };
-    let report = report(&arguments.model, &settings, &backend.device)?;
+    let report = report(&arguments.model, &settings, &backend.device, &token_bar)?;
     let mut text = table(&report);
     if let Some(out) = &arguments.out {
-        let svg = save(&report, out)?;
+        save(&report, out)?;
+        let svg = out.with_extension("svg");
+        draw_quality(&svg, &report)?;
         text += &format!("{}, {}\n", out.display(), svg.display());
     }
     out!("{text}")

@@ -14,6 +14,7 @@ use iiet_eval::report::{REPORT_TASKS, ReportSettings, save, table};
 use iiet_eval::{AskedGenerated, Settings};
 use iiet_model::{LanguageModel, ModelConfig, load_config, model_hash};
 use iiet_ode::{IterationSchedule, Options};
+use iiet_plots::draw_quality;
 use iiet_train::{
     ClaimedRun, Devices, Event, Observer, RunConfig, RunDirectory, RunOptions, TrainingObjective,
     train,
@@ -22,7 +23,7 @@ use iiet_train::{
 use crate::backend::{Chosen, DevicesArgument};
 use crate::influence;
 use crate::print::{errln, outln};
-use crate::progress::{DataProgress, RunProgress};
+use crate::progress::{DataProgress, RunProgress, token_bar};
 use crate::signals;
 use crate::train::{git_revision, name_of, report, to_resume};
 
@@ -167,9 +168,11 @@ fn compare(config: &RunConfig, run: &RunDirectory, chosen: &Chosen) -> anyhow::R
     };
     let section = DistillSection::of(config)?.context("invariant: a student has a teacher")?;
     let models = [section.teacher, run.model()];
-    let report = iiet_eval::report::report(&models, &settings, &chosen.device)?;
+    let report = iiet_eval::report::report(&models, &settings, &chosen.device, &token_bar)?;
     let path = run.path().join("report.json");
-    let svg = save(&report, &path)?;
+    save(&report, &path)?;
+    let svg = path.with_extension("svg");
+    draw_quality(&svg, &report)?;
     outln!(
         "\n{}\n{}, {}",
         table(&report),

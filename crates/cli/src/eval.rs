@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use iiet_eval::{
     Comparison, EvalError, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS,
-    TokenBar, TokenScorer, asked_generated, compare, comparison_table, prepare, results, samples,
-    table, task,
+    TokenScorer, asked_generated, compare, comparison_table, prepare, results, samples, table,
+    task,
 };
 use iiet_files::write_file;
 use iiet_model::{Precision, load_in, model_hash};
@@ -21,6 +21,7 @@ use crate::corrections::{self, CorrectionArguments};
 use crate::output;
 use crate::precision::PrecisionArgument;
 use crate::print::{errln, outln};
+use crate::progress::TokenBar;
 
 #[derive(clap::Args)]
 #[command(after_help = tasks_help())]

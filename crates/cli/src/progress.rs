@@ -2,13 +2,14 @@
 //!
 //! Nothing here can fail: a note that cannot be written is dropped.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use iiet_ode::Options;
-use iiet_plots::draw_curve;
+use iiet_plots::{RunLabel, draw_curve};
 use iiet_train::{Event, Observer, Record, RunDirectory, SourceUse, Started, TextUse};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -69,6 +70,39 @@ impl iiet_data::Progress for DataProgress {
     }
 }
 
+/// Shows the tokens that are passed through a model for one task.
+pub(crate) struct TokenBar(ProgressBar);
+
+impl TokenBar {
+    /// A bar for the task of this name.
+    pub(crate) fn new(task: impl Into<Cow<'static, str>>) -> Self {
+        let style = style("{prefix:>16} {wide_bar} {human_pos}/{human_len} tokens {per_sec} {eta}");
+        Self(ProgressBar::new(0).with_style(style).with_prefix(task))
+    }
+}
+
+/// The same, for each model and task of a report.
+pub(crate) fn token_bar(task: &str) -> Box<dyn iiet_eval::Progress> {
+    Box::new(TokenBar::new(task.to_owned()))
+}
+
+impl iiet_eval::Progress for TokenBar {
+    fn start(&self, tokens: u64) {
+        self.0.set_length(tokens);
+        self.0.reset();
+    }
+
+    fn advance(&self, tokens: u64) {
+        self.0.inc(tokens);
+    }
+}
+
+impl Drop for TokenBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// Shows a run, and draws its curves.
 pub(crate) struct RunProgress {
     bar: Option<ProgressBar>,
@@ -82,7 +116,8 @@ struct Run {
     /// Steps taken before.
     first: u64,
     steps: u64,
-    unigram: f64,
+    /// What the picture says of it.
+    label: RunLabel,
 }
 
 impl RunProgress {
@@ -100,7 +135,7 @@ impl RunProgress {
             directory: started.run.clone(),
             first: started.step,
             steps: started.steps,
-            unigram: started.baselines.unigram_loss,
+            label: label(started),
         });
         self.bar = std::io::stderr().is_terminal().then(|| {
             let template = "{wide_bar} {pos}/{len} {msg} {elapsed} + {eta}";
@@ -187,7 +222,7 @@ impl RunProgress {
     /// Draws the curves. A picture is not worth ending a run for.
     fn draw(&self, records: &[Record]) {
         if let Some(run) = &self.run
-            && let Err(error) = draw_curve(&run.directory.curve(), records, run.unigram)
+            && let Err(error) = draw_curve(&run.directory.curve(), records, &run.label)
         {
             self.say(format_args!("the curves could not be drawn: {error}"));
         }
@@ -258,6 +293,24 @@ impl Drop for RunProgress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// What a picture of a run says besides its curves.
+fn label(started: &Started<'_>) -> RunLabel {
+    let baselines = &started.baselines;
+    let name = started.run.path().file_name();
+    RunLabel {
+        name: name.map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned()),
+        model: format!(
+            "{}, {} evaluations per token in {} layers, {:.2} M parameters",
+            started.model.solver.name(),
+            started.evaluations,
+            started.model.n_layers,
+            started.parameters as f64 / 1e6
+        ),
+        unigram_loss: Some(baselines.unigram_loss),
+        unigram_bits_per_byte: baselines.unigram_bits_per_byte,
     }
 }
 

@@ -275,14 +275,6 @@ pub enum EvalError {
         /// The reason.
         source: Box<EvalError>,
     },
-    /// A picture cannot be drawn or written.
-    #[error("{path}: {reason}", path = path.display())]
-    Drawing {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        reason: String,
-    },
     /// A model cannot be read or run.
     #[cfg(feature = "model")]
     #[error(transparent)]

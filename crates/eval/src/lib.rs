@@ -75,7 +75,6 @@ mod metric;
 #[cfg(feature = "model")]
 mod model;
 mod pair;
-mod progress;
 mod python_random;
 mod python_text;
 #[cfg(feature = "model")]
@@ -98,7 +97,6 @@ pub use metric::{Difference, Metric, Values};
 #[cfg(feature = "model")]
 pub use model::ModelScorer;
 pub use pair::EncodedPair;
-pub use progress::TokenBar;
 pub use python_random::PythonRandom;
 pub use results::{Outcome, Provenance, results, table};
 pub use scorer::{

@@ -65,11 +65,12 @@ fn roomy(r: usize) -> impl FnOnce(&mut ModelConfig) {
 }
 
 fn made(models: &[PathBuf], settings: &ReportSettings) -> Report {
-    report(models, settings, &Device::flex()).unwrap()
+    report(models, settings, &Device::flex(), &|_| Box::new(())).unwrap()
 }
 
 fn failed(models: &[PathBuf], settings: &ReportSettings) -> String {
-    let error: EvalError = report(models, settings, &Device::flex()).unwrap_err();
+    let error: EvalError =
+        report(models, settings, &Device::flex(), &|_| Box::new(())).unwrap_err();
     error.to_string()
 }
 
@@ -219,13 +220,7 @@ fn models_that_differ_otherwise_are_compared_with_a_note() {
     assert!(report.models[1].quality.bits_per_byte_difference.is_some());
 
     let out = folder.path().join("report.json");
-    let svg = save(&report, &out).unwrap();
-    assert_eq!(svg, folder.path().join("report.svg"));
-    assert!(
-        std::fs::read_to_string(&svg)
-            .unwrap()
-            .contains("bits per byte")
-    );
+    save(&report, &out).unwrap();
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap();
     assert_eq!(json["models"][2]["context"], 16);

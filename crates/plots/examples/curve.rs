@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use iiet_plots::draw_curve;
+use iiet_plots::{RunLabel, draw_curve};
 use iiet_train::Record;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -15,7 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let run = PathBuf::from(run);
     let text = std::fs::read_to_string(run.join("metrics.jsonl"))?;
     let records: Result<Vec<Record>, _> = text.lines().map(serde_json::from_str).collect();
-    // The unigram entropy is not in the log; a value that is not finite leaves its line out.
-    draw_curve(&run.join("curve.svg"), &records?, f64::NAN)?;
+    let label = RunLabel {
+        name: run.display().to_string(),
+        // The unigram entropy is not in the log.
+        ..RunLabel::default()
+    };
+    draw_curve(&run.join("curve.svg"), &records?, &label)?;
     Ok(())
 }

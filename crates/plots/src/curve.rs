@@ -4,174 +4,275 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use iiet_train::{CROSS_ENTROPY, Record};
+use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
 
+use crate::axis::{Points, clipped, count, range};
+use crate::legend::{DASH, Stroke, legend};
+use crate::theme::{FAINT, GRID, INK, PAPER, SERIES, text};
 use crate::{Drawn, PlotError, save};
 
-const SIZE: (u32, u32) = (960, 540);
+const WIDTH: u32 = 960;
+/// The height of the panel of the loss.
+const LOSS: u32 = 540;
 /// The height of the panel of a further term, or of the accuracy.
-const TERM: u32 = 200;
-const TRAINING: RGBColor = RGBColor(120, 160, 210);
-const VALIDATION: RGBColor = RGBColor(200, 60, 40);
-const OTHER: RGBColor = RGBColor(40, 140, 80);
-const REFERENCE: RGBColor = RGBColor(110, 110, 110);
+const TERM: u32 = 230;
+/// Pixels above a plot: of the picture's title and a legend, of a panel's own title, and with a legend.
+const HEAD: u32 = 92;
+const TERM_HEAD: u32 = 34;
+const ACCURACY_HEAD: u32 = 58;
+const TRAINING: RGBColor = SERIES[0];
+const VALIDATION: RGBColor = SERIES[1];
+const TERM_COLOR: RGBColor = SERIES[2];
+/// Of the logged batches, the share that a point of the smoothed line is the mean of.
+const SMOOTHED: f64 = 0.04;
 
-/// Draws the curves of a log.
-///
-/// `unigram` is the best loss without context, in nats per token. Values that are not finite are left
-/// out.
+/// What a picture says of a run besides its records.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunLabel {
+    /// The run's name, the title.
+    pub name: String,
+    /// Its model, below the title.
+    pub model: String,
+    /// The entropy of the validation targets' frequencies, the best without context, in nats per token.
+    pub unigram_loss: Option<f64>,
+    /// The same in bits per byte of text.
+    pub unigram_bits_per_byte: Option<f64>,
+}
+
+/// Draws the curves of a log: in bits per byte where every validation is in bits per byte, and else in
+/// nats per token. Training is shown batch by batch and smoothed, further terms of the loss in panels
+/// of their own. Values that are not finite are left out.
 ///
 /// # Errors
 ///
 /// [`PlotError`] if the file cannot be drawn or written.
-pub fn draw_curve(path: &Path, records: &[Record], unigram: f64) -> Result<(), PlotError> {
-    save(path, |svg| render(svg, records, unigram))
+pub fn draw_curve(path: &Path, records: &[Record], label: &RunLabel) -> Result<(), PlotError> {
+    save(path, |svg| render(svg, records, label))
 }
 
-fn render(svg: &mut String, records: &[Record], unigram: f64) -> Drawn {
-    let curve = |of: &dyn Fn(&Record) -> Option<f64>| -> Vec<(f64, f64)> {
+fn render(svg: &mut String, records: &[Record], label: &RunLabel) -> Drawn {
+    let curve = |of: &dyn Fn(&Record) -> Option<f64>| -> Points {
         let points = records.iter().map(|r| Some((r.step as f64, of(r)?)));
         // A point that is infinitely far away would make the axes endless.
         points.flatten().filter(|(_, y)| y.is_finite()).collect()
     };
-    let last = records.last().map_or(1, |r| r.step.max(1)) as f64;
-    // What validation measures too; a loss of several terms is not drawn, they are.
-    let training = curve(&|r| Some(*r.terms.get(CROSS_ENTROPY).unwrap_or(&r.loss)));
-    let losses = [
-        Curve {
-            points: training,
-            ..Curve::new("training batch", TRAINING)
-        },
-        Curve {
-            points: curve(&|r| r.validation_loss),
-            marked: true,
-            ..Curve::new("validation", VALIDATION)
-        },
-        Curve {
-            points: match unigram.is_finite() {
-                true => vec![(0.0, unigram), (last, unigram)],
-                false => Vec::new(),
-            },
-            dashed: true,
-            ..Curve::new("unigram entropy of the validation targets", REFERENCE)
-        },
-    ];
+    let mut others: Vec<(String, Panel, u32)> = Vec::new();
     let names: BTreeSet<&String> = records.iter().flat_map(|r| r.terms.keys()).collect();
-    let mut others: Vec<Vec<Curve>> = names
-        .into_iter()
-        .filter(|name| *name != CROSS_ENTROPY)
-        .map(|name| {
-            let curve = Curve {
-                points: curve(&|r| r.terms.get(name).copied()),
-                ..Curve::new(&name.replace('_', " "), OTHER)
-            };
-            vec![curve]
-        })
-        .collect();
-    let accuracy = [
-        Curve {
-            points: curve(&|r| r.accuracy),
-            ..Curve::new("accuracy, training batch", TRAINING)
-        },
-        Curve {
-            points: curve(&|r| r.validation_accuracy),
-            marked: true,
-            ..Curve::new("accuracy, validation", VALIDATION)
-        },
-    ];
-    if accuracy.iter().any(|curve| !curve.points.is_empty()) {
-        others.push(accuracy.into());
+    for name in names.into_iter().filter(|name| *name != CROSS_ENTROPY) {
+        let panel = Panel {
+            training: curve(&|r| r.terms.get(name).copied()),
+            validation: Vec::new(),
+            unigram: None,
+            color: TERM_COLOR,
+            unit: "nats per token",
+        };
+        let title = format!("{}, without its weight", name.replace('_', " "));
+        others.push((title, panel, TERM_HEAD));
     }
-
-    let (width, height) = SIZE;
-    let size = (width, height + TERM * others.len() as u32);
+    if records.iter().any(|r| r.accuracy.is_some()) {
+        let panel = Panel {
+            training: curve(&|r| r.accuracy),
+            validation: curve(&|r| r.validation_accuracy),
+            unigram: None,
+            color: TRAINING,
+            unit: "accuracy",
+        };
+        let title = "share of targets that were the most likely token".to_owned();
+        others.push((title, panel, ACCURACY_HEAD));
+    }
+    let size = (WIDTH, LOSS + TERM * others.len() as u32);
     let area = SVGBackend::with_string(svg, size).into_drawing_area();
-    area.fill(&WHITE)?;
-    let (upper, lower) = area.split_vertically(height);
-    panel(&upper, "Loss, nats per token", &losses, last)?;
-    if !others.is_empty() {
-        let rows = lower.split_evenly((others.len(), 1));
-        for (area, curves) in rows.iter().zip(&others) {
-            panel(area, "", curves, last)?;
-        }
+    area.fill(&PAPER)?;
+    area.draw_text(&label.name, &text(20, INK, HPos::Left), (16, 24))?;
+    area.draw_text(&label.model, &text(13, FAINT, HPos::Left), (16, 48))?;
+    let (upper, lower) = area.split_vertically(LOSS);
+
+    let bits = in_bits(records);
+    let unigram = match bits {
+        true => label.unigram_bits_per_byte,
+        false => label.unigram_loss,
+    };
+    let loss = Panel {
+        // What validation measures too; a loss of several terms is not drawn, they are.
+        training: match bits {
+            true => curve(&|r| r.bits_per_byte),
+            false => curve(&|r| Some(*r.terms.get(CROSS_ENTROPY).unwrap_or(&r.loss))),
+        },
+        validation: match bits {
+            true => curve(&|r| r.validation_bits_per_byte),
+            false => curve(&|r| r.validation_loss),
+        },
+        unigram: unigram.filter(|unigram| unigram.is_finite()),
+        color: TRAINING,
+        unit: if bits {
+            "bits per byte"
+        } else {
+            "nats per token"
+        },
+    };
+    loss.render(
+        &upper.margin(HEAD, 0, 0, 0),
+        &upper,
+        records,
+        HEAD as i32 - 20,
+    )?;
+    let rows = lower.split_evenly((others.len().max(1), 1));
+    for (area, (title, panel, head)) in rows.iter().zip(&others) {
+        area.draw_text(title, &text(14, INK, HPos::Left), (16, 14))?;
+        let plot = area.margin(*head, 0, 0, 0);
+        panel.render(&plot, area, records, *head as i32 - 20)?;
     }
     area.present()?;
     Ok(())
 }
 
-/// One quantity against the step.
-struct Curve {
-    label: String,
-    color: RGBColor,
-    points: Vec<(f64, f64)>,
-    /// Whether each point is to be seen.
-    marked: bool,
-    dashed: bool,
+/// Whether the curves can be drawn in bits per byte.
+fn in_bits(records: &[Record]) -> bool {
+    let mut validated = records.iter().filter(|r| r.validation_loss.is_some());
+    let has_training = records.iter().any(|r| r.bits_per_byte.is_some());
+    has_training && validated.all(|r| r.validation_bits_per_byte.is_some())
 }
 
-impl Curve {
-    fn new(label: &str, color: RGBColor) -> Self {
-        Self {
-            label: label.to_owned(),
+/// One quantity against the step.
+struct Panel {
+    training: Points,
+    validation: Points,
+    unigram: Option<f64>,
+    color: RGBColor,
+    unit: &'static str,
+}
+
+impl Panel {
+    /// Draws the curves into `plot`, and the legend into `area` at a height, if there is more than one
+    /// kind of curve.
+    fn render(
+        &self,
+        plot: &DrawingArea<SVGBackend<'_>, Shift>,
+        area: &DrawingArea<SVGBackend<'_>, Shift>,
+        records: &[Record],
+        y_legend: i32,
+    ) -> Drawn {
+        let window = ((SMOOTHED * self.training.len() as f64) as usize) | 1;
+        let smoothed = smoothed(&self.training, window);
+        let curves = || smoothed.iter().chain(&self.validation).map(|(_, y)| *y);
+        let (up, decimals) = self.range(curves());
+        let last = records.last().map_or(1, |r| r.step.max(1));
+        let tokens = records.last().map_or(0, |r| r.tokens) as f64 / last as f64;
+        let mut chart = ChartBuilder::on(plot)
+            .margin(12)
+            .x_label_area_size(40)
+            .y_label_area_size(64)
+            .build_cartesian_2d(0.0..last as f64, up.clone())?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(FAINT)
+            .axis_desc_style(text(13, FAINT, HPos::Center))
+            .label_style(text(12, INK, HPos::Center))
+            .x_desc(format!("step (of {} tokens)", count(tokens.round())))
+            .y_desc(self.unit)
+            .x_label_formatter(&|step| count(*step))
+            .y_label_formatter(&|loss| format!("{loss:.decimals$}"))
+            .draw()?;
+
+        let line = |color, opacity, width| Stroke {
             color,
-            points: Vec::new(),
-            marked: false,
+            opacity,
+            width,
             dashed: false,
+            marked: false,
+        };
+        let single = "training, single batches";
+        let mean = format!("training, mean of {window} logged batches");
+        let mut drawn: Vec<(Stroke, &str, &Points)> = vec![(
+            line(self.color, if window > 1 { 0.35 } else { 1.0 }, 1),
+            single,
+            &self.training,
+        )];
+        if window > 1 {
+            drawn.push((line(self.color, 1.0, 2), &mean, &smoothed));
+        }
+        let marked = Stroke {
+            marked: true,
+            ..line(VALIDATION, 1.0, 2)
+        };
+        if !self.validation.is_empty() {
+            drawn.push((marked, "validation", &self.validation));
+        }
+        for (stroke, _, points) in &drawn {
+            let style = stroke.color.mix(stroke.opacity).stroke_width(stroke.width);
+            for part in clipped(points, &up) {
+                let marks = part
+                    .iter()
+                    .filter(|point| stroke.marked && points.contains(point));
+                let marks = marks.map(|point| Circle::new(*point, 3, stroke.color.filled()));
+                chart.draw_series(marks)?;
+                chart.draw_series(LineSeries::new(part, style))?;
+            }
+        }
+        let mut entries: Vec<(Stroke, String)> = drawn
+            .iter()
+            .map(|(stroke, name, _)| (*stroke, (*name).to_owned()))
+            .collect();
+        if let Some(unigram) = self.unigram {
+            let stroke = Stroke {
+                dashed: true,
+                ..line(FAINT, 1.0, 1)
+            };
+            let decimals = decimals.max(2);
+            let name = match up.contains(&unigram) {
+                true => {
+                    let level = [(0.0, unigram), (last as f64, unigram)];
+                    let style = FAINT.stroke_width(1);
+                    chart.draw_series(DashedLineSeries::new(level, DASH.0, DASH.1, style))?;
+                    format!("unigram entropy, {unigram:.decimals$}")
+                }
+                false => format!("unigram entropy, {unigram:.decimals$} (beyond this scale)"),
+            };
+            entries.push((stroke, name));
+        }
+        let entries: Vec<(Stroke, &str)> = entries
+            .iter()
+            .map(|(stroke, name)| (*stroke, name.as_str()))
+            .collect();
+        // A term's panel has the colours of the one above.
+        if !self.validation.is_empty() || self.unigram.is_some() {
+            legend(area, &entries, (16, y_legend))?;
+        }
+        Ok(())
+    }
+
+    /// The range of the curves, and of the unigram entropy if that takes no more than a third of it.
+    fn range(&self, curves: impl Iterator<Item = f64> + Clone) -> (std::ops::Range<f64>, usize) {
+        let (own, decimals) = range(curves.clone());
+        match self.unigram {
+            Some(unigram) => {
+                let half = 0.5 * (own.end - own.start);
+                match (own.start - half..own.end + half).contains(&unigram) {
+                    true => range(curves.chain([unigram])),
+                    false => (own, decimals),
+                }
+            }
+            None => (own, decimals),
         }
     }
 }
 
-/// Draws curves that share a scale, over steps up to `last`.
-fn panel(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    caption: &str,
-    curves: &[Curve],
-    last: f64,
-) -> Drawn {
-    let values = || curves.iter().flat_map(|c| &c.points).map(|(_, y)| *y);
-    let highest = values().reduce(f64::max).unwrap_or(1.0);
-    let lowest = values().reduce(f64::min).unwrap_or(0.0);
-    let margin = (0.05 * (highest - lowest)).max(1e-3 * highest).max(1e-9);
-    let digits = if highest - lowest < 1.0 { 3 } else { 1 };
-    let mut builder = ChartBuilder::on(area);
-    if !caption.is_empty() {
-        builder.caption(caption, ("sans-serif", 20));
-    }
-    let mut chart = builder
-        .margin(12)
-        .x_label_area_size(40)
-        .y_label_area_size(50)
-        .build_cartesian_2d(0.0..last, (lowest - margin).max(0.0)..highest + margin)?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .x_desc("step")
-        .x_label_formatter(&|step| format!("{step:.0}"))
-        .y_label_formatter(&|loss| format!("{loss:.digits$}"))
-        .draw()?;
-    for curve in curves {
-        let (points, color) = (curve.points.iter().copied(), curve.color);
-        let drawn = match (curve.dashed, curve.marked) {
-            (true, _) => {
-                chart.draw_series(DashedLineSeries::new(points, 6, 4, color.stroke_width(1)))?
-            }
-            (_, true) => {
-                let line = LineSeries::new(points, color.stroke_width(2));
-                chart.draw_series(line.point_size(2))?
-            }
-            _ => chart.draw_series(LineSeries::new(points, color.stroke_width(1)))?,
-        };
-        drawn.label(&curve.label).legend(move |(x, y)| {
-            PathElement::new(vec![(x, y), (x + 20, y)], color.stroke_width(2))
-        });
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.8))
-        .border_style(REFERENCE)
-        .draw()?;
-    Ok(())
+/// Means over windows of an odd number of points around each, which are smaller at the ends.
+fn smoothed(points: &[(f64, f64)], window: usize) -> Points {
+    let half = window / 2;
+    let mean = |at: usize| {
+        // As many on either side, so that a falling curve is not moved.
+        let half = half.min(at).min(points.len() - 1 - at);
+        let near = &points[at - half..=at + half];
+        near.iter().map(|(_, y)| y).sum::<f64>() / near.len() as f64
+    };
+    let all = points.iter().enumerate();
+    all.map(|(at, (x, _))| (*x, mean(at))).collect()
 }
 
 #[cfg(test)]
@@ -181,11 +282,11 @@ mod tests {
     fn record(step: u64, loss: f64) -> Record {
         Record {
             step,
-            tokens: 0,
+            tokens: 512 * step,
             loss,
             terms: Default::default(),
             accuracy: None,
-            bits_per_byte: Some(0.0),
+            bits_per_byte: None,
             lr: 0.0,
             grad_norm: 0.0,
             tokens_per_second: 0.0,
@@ -198,14 +299,59 @@ mod tests {
         }
     }
 
-    #[test]
-    fn draws_both_curves() {
+    fn label() -> RunLabel {
+        RunLabel {
+            name: "tiny".into(),
+            model: "explicit_euler".into(),
+            unigram_loss: Some(6.5),
+            unigram_bits_per_byte: Some(2.5),
+        }
+    }
+
+    fn drawn(records: &[Record], label: &RunLabel) -> String {
         let mut svg = String::new();
-        render(&mut svg, &[record(1, 8.0), record(10, 5.0)], 6.5).unwrap();
+        render(&mut svg, records, label).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-        for text in ["validation", "training batch", "unigram entropy"] {
+        svg
+    }
+
+    #[test]
+    fn curves_are_named_with_their_run_and_unit() {
+        let svg = drawn(&[record(1, 8.0), record(10, 5.0)], &label());
+        for text in [
+            "tiny",
+            "explicit_euler",
+            "validation",
+            "training, single batches",
+            "unigram entropy, 6.50",
+            "nats per token",
+            "step (of 512 tokens)",
+        ] {
             assert!(svg.contains(text), "{text}");
         }
+        assert!(!svg.contains("bits per byte"));
+    }
+
+    #[test]
+    fn curves_are_in_bits_per_byte_where_both_are_known() {
+        let with_bits = |step, loss: f64| Record {
+            bits_per_byte: Some(loss / 2.0),
+            validation_bits_per_byte: (step == 10).then_some(loss / 2.0),
+            ..record(step, loss)
+        };
+        let svg = drawn(&[with_bits(1, 8.0), with_bits(10, 5.0)], &label());
+        assert!(svg.contains("bits per byte") && !svg.contains("nats per token"));
+        assert!(svg.contains("unigram entropy, 2.50"), "{svg}");
+        // One validation in nats alone, and all are.
+        let mixed = drawn(&[with_bits(1, 8.0), record(10, 5.0)], &label());
+        assert!(mixed.contains("nats per token"));
+    }
+
+    #[test]
+    fn a_distant_unigram_entropy_does_not_squash_the_curves() {
+        let svg = drawn(&[record(1, 3.1), record(10, 3.0)], &label());
+        assert!(svg.contains("6.50 (beyond this scale)"), "{svg}");
+        assert!(!svg.contains("\n6.00\n"));
     }
 
     #[test]
@@ -217,40 +363,46 @@ mod tests {
                 .into(),
             ..record(step, 4.0)
         };
-        let mut svg = String::new();
-        render(&mut svg, &[with_terms(1), with_terms(2)], 6.5).unwrap();
-        assert!(svg.contains("divergence") && !svg.contains("cross entropy"));
-        // The axes end near the terms and the unigram entropy.
-        assert!(svg.contains("6.0") && svg.contains("0.500") && !svg.contains("1000000"));
+        let svg = drawn(&[with_terms(1), with_terms(2)], &label());
+        assert!(svg.contains("divergence, without its weight") && !svg.contains("cross entropy"));
+        assert!(!svg.contains("1000000"));
     }
 
     #[test]
-    fn draws_the_accuracy_where_there_is_one() {
+    fn the_accuracy_has_a_panel_where_there_is_one() {
         let of_task = |step| Record {
             accuracy: Some(0.25),
             validation_accuracy: (step == 10).then_some(0.5),
             ..record(step, 1.5)
         };
-        let mut svg = String::new();
-        render(&mut svg, &[of_task(1), of_task(10)], 1.79).unwrap();
-        assert!(svg.contains("accuracy, training batch") && svg.contains("accuracy, validation"));
-        let mut svg = String::new();
-        render(&mut svg, &[record(1, 1.5)], 1.79).unwrap();
-        assert!(!svg.contains("accuracy"));
+        let svg = drawn(&[of_task(1), of_task(10)], &label());
+        assert!(svg.contains("share of targets that were the most likely token"));
+        assert!(svg.contains("\naccuracy\n") && svg.matches("\nvalidation\n").count() == 2);
+        assert!(!drawn(&[record(1, 1.5)], &label()).contains("accuracy"));
     }
 
     #[test]
     fn leaves_out_values_that_are_not_finite() {
         for value in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
             let records = [record(1, 8.0), record(10, value), record(20, 5.0)];
-            let mut svg = String::new();
-            render(&mut svg, &records, value).unwrap();
+            let label = RunLabel {
+                unigram_loss: Some(value),
+                unigram_bits_per_byte: Some(value),
+                ..label()
+            };
+            let svg = drawn(&records, &label);
             assert!(svg.len() < 20_000, "{}", svg.len());
         }
+        drawn(&[], &RunLabel::default());
     }
 
     #[test]
-    fn draws_an_empty_log() {
-        render(&mut String::new(), &[], 6.5).unwrap();
+    fn smoothing_by_hand_keeps_the_ends_and_straight_lines() {
+        let points = [1.0, 2.0, 6.0, 4.0, 5.0].map(|y| (y, y));
+        let means: Vec<f64> = smoothed(&points, 3).iter().map(|(_, y)| *y).collect();
+        assert_eq!(means, [1.0, 3.0, 4.0, 5.0, 5.0]);
+        let line: Vec<(f64, f64)> = (0..9).map(|i| (f64::from(i), f64::from(i))).collect();
+        assert_eq!(smoothed(&line, 5), line);
+        assert_eq!(smoothed(&[], 1), []);
     }
 }

@@ -1,20 +1,27 @@
-//! Pictures as SVG: what a run measured, what a model's corrections contribute.
+//! Pictures as SVG: what a run measured, what a model's corrections contribute, what models are worth for
+//! their cost.
 //!
 //! Everything that draws is here, so that nothing that computes depends on how it is drawn. Files are
 //! written whole or not at all.
 
+mod axis;
 mod curve;
 mod error;
 mod heat_map;
+mod legend;
+mod placement;
+mod quality;
+mod theme;
 
 use std::io::Write;
 use std::path::Path;
 
 use iiet_files::write_file;
 
-pub use curve::draw_curve;
+pub use curve::{RunLabel, draw_curve};
 pub use error::PlotError;
 pub use heat_map::draw_heat_map;
+pub use quality::draw_quality;
 
 /// The examples of the README.
 #[cfg(doctest)]
@@ -31,6 +38,7 @@ fn save(path: &Path, render: impl FnOnce(&mut String) -> Drawn) -> Result<(), Pl
         path: path.to_owned(),
         reason: error.to_string(),
     })?;
+    theme::follow_page(&mut svg);
     let written = write_file(path, |file| file.write_all(svg.as_bytes()));
     written.map(drop).map_err(|source| PlotError::Io {
         path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! A report that the tests of its table and its chart can read.
+//! A report that the tests of its table can read.
 
 use std::borrow::Cow;
 

@@ -6,14 +6,12 @@
 //! asked alike, so that differences and retention have the standard errors of paired items
 //! (`quality.rs`, `estimate.rs`). Everything but the speeds is the same whenever it is computed.
 
-mod chart;
 mod cost;
 mod estimate;
 #[cfg(test)]
 mod example;
 mod labels;
 mod machine;
-mod placement;
 mod quality;
 mod speed;
 mod table;
@@ -28,7 +26,6 @@ use iiet_ode::Options;
 use iiet_text::TextTokenizer;
 use serde::Serialize;
 
-pub use chart::draw;
 pub use cost::TokenCost;
 pub use estimate::Estimate;
 pub use machine::Machine;
@@ -39,7 +36,7 @@ pub use table::table;
 use crate::error::EvalError;
 use crate::evaluation::{Evaluated, LeftOut, Prepared, Settings, prepare};
 use crate::model::ModelScorer;
-use crate::progress::TokenBar;
+use crate::scorer::Progress;
 use crate::tasks::task;
 use crate::token_scorer::TokenScorer;
 
@@ -132,7 +129,9 @@ struct Candidate<'a> {
 /// Compares models; the first is the reference.
 ///
 /// Mistakes are found before the work: directories, tokenizers, tasks and their data are looked at
-/// first. All models are in memory at once, for their speeds are measured in turns.
+/// first. All models are in memory at once, for their speeds are measured in turns. `progress` is called
+/// with the names of each model and task; what it returns is told of the tokens, and dropped after the
+/// task.
 ///
 /// # Errors
 /// [`EvalError::Nothing`] without models or tasks, [`EvalError::Twice`] for a task named twice,
@@ -142,6 +141,7 @@ pub fn report(
     models: &[PathBuf],
     settings: &ReportSettings,
     device: &Device,
+    progress: &dyn Fn(&str) -> Box<dyn Progress>,
 ) -> Result<Report, EvalError> {
     let candidates = models
         .iter()
@@ -174,7 +174,7 @@ pub fn report(
     let mut answers = scorers
         .iter()
         .zip(&names)
-        .map(|(scorer, name)| answers(scorer, name, &tasks))
+        .map(|(scorer, name)| answers(scorer, name, &tasks, progress))
         .collect::<Result<Vec<_>, _>>()?;
     notes.extend(leave_out(&tasks, &mut answers)?);
 
@@ -287,11 +287,12 @@ fn answers(
     scorer: &TokenScorer<ModelScorer>,
     name: &str,
     tasks: &[Prepared],
+    progress: &dyn Fn(&str) -> Box<dyn Progress>,
 ) -> Result<Vec<Evaluated>, EvalError> {
     let ask = |prepared: &Prepared| {
         let task = prepared.task.name;
-        let bar = TokenBar::new(format!("{name}: {task}"));
-        let evaluated = prepared.evaluate(scorer, &bar);
+        let tokens = progress(&format!("{name}: {task}"));
+        let evaluated = prepared.evaluate(scorer, &*tokens);
         evaluated.map_err(|source| EvalError::Asking {
             model: name.to_owned(),
             task,
@@ -358,15 +359,13 @@ fn notes(candidates: &[Candidate<'_>], settings: &ReportSettings) -> Vec<String>
     notes
 }
 
-/// Writes a report as JSON, and its chart beside it with the ending `.svg`; returns the chart's path.
+/// Writes a report as JSON.
 ///
 /// # Errors
-/// [`EvalError::Io`] and [`EvalError::Drawing`].
-pub fn save(report: &Report, path: &Path) -> Result<PathBuf, EvalError> {
+/// [`EvalError::Io`].
+pub fn save(report: &Report, path: &Path) -> Result<(), EvalError> {
     let json =
         serde_json::to_string_pretty(report).map_err(|error| EvalError::io(path)(error.into()))?;
-    write_file(path, |file| writeln!(file, "{json}")).map_err(EvalError::io(path))?;
-    let svg = path.with_extension("svg");
-    draw(report, &svg)?;
-    Ok(svg)
+    let written = write_file(path, |file| writeln!(file, "{json}"));
+    written.map(drop).map_err(EvalError::io(path))
 }
