@@ -23,6 +23,7 @@ mod print;
 mod progress;
 mod score;
 mod signals;
+mod sweep;
 mod train;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ struct Arguments {
 enum Command {
     /// Train a model from a TOML configuration.
     Train(train::Arguments),
+    /// Train the combinations of a grid of settings, and compare them.
+    Sweep(sweep::Arguments),
     /// Evaluate a model, or compare two, on tasks of language modelling.
     Eval(eval::Arguments),
     /// Report on models side by side: costs, speeds, quality, and what they retain of the first.
@@ -100,7 +103,7 @@ impl Command {
     /// What it does, for a message that memory is used up, and what to lower.
     fn work(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Train(_) | Self::Distill(_) => (
+            Self::Train(_) | Self::Distill(_) | Self::Sweep(_) => (
                 "training",
                 "lower train.batch or the sizes of the model, or set train.recompute = \"layer\"; the \
                  last checkpoint is untouched",
@@ -141,6 +144,7 @@ fn message(error: &anyhow::Error) -> String {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),

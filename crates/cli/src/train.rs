@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use iiet_distill::objective_of;
 use iiet_train::{
-    Baselines, ClaimedRun, Difference, Evaluation, RunConfig, RunDirectory, RunOptions, Summary,
-    train,
+    Baselines, ClaimedRun, Difference, Evaluation, Event, Observer, RunConfig, RunDirectory,
+    RunOptions, Summary, train,
 };
 
 use crate::backend::DevicesArgument;
@@ -29,6 +30,10 @@ pub(crate) struct Arguments {
     /// Go on from the newest whole checkpoint of the run.
     #[arg(long)]
     resume: bool,
+    /// Stop after this step with a checkpoint, to go on later; the learning rate's schedule remains that
+    /// of train.steps.
+    #[arg(long, value_name = "STEP")]
+    until: Option<u64>,
     #[command(flatten)]
     devices: DevicesArgument,
 }
@@ -43,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (chosen, devices) = arguments.devices.open()?;
     let objective = objective_of(&config, &chosen.device)?;
     let name = name_of(&path);
+    let interrupt = signals::catch()?;
     let options = RunOptions {
         run: match arguments.resume {
             true => ClaimedRun::existing(run.as_deref(), &name)?,
@@ -51,12 +57,38 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         revision: git_revision(),
         on_host: chosen.on_host,
         objective: &*objective,
-        interrupt: signals::catch()?,
+        interrupt,
         progress: &DataProgress::default(),
-        observer: &mut RunProgress::new(),
+        observer: &mut StopAfter {
+            step: arguments.until,
+            interrupt,
+            observer: RunProgress::new(),
+        },
     };
     let summary = train(&config, options, &devices)?;
     report(&summary)
+}
+
+/// Ends a run after a step as a signal would.
+struct StopAfter<'a> {
+    step: Option<u64>,
+    interrupt: &'a AtomicBool,
+    observer: RunProgress,
+}
+
+impl Observer for StopAfter<'_> {
+    fn on(&mut self, event: &Event<'_>) {
+        let step = match event {
+            // A run that already stands there takes no further step.
+            Event::Started(started) => Some(started.step),
+            Event::Step { step } => Some(*step),
+            _ => None,
+        };
+        if step.is_some_and(|step| self.step.is_some_and(|last| step >= last)) {
+            self.interrupt.store(true, Ordering::Relaxed);
+        }
+        self.observer.on(event);
+    }
 }
 
 /// What a run is called after its configuration.

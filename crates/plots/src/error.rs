@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use iiet_sweep::SweepError;
+
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,4 +25,7 @@ pub enum PlotError {
         /// The reason.
         source: io::Error,
     },
+    /// A sweep that cannot be shown so.
+    #[error(transparent)]
+    Sweep(SweepError),
 }

@@ -1,5 +1,5 @@
 //! Pictures as SVG: what a run measured, what a model's corrections contribute, what models are worth for
-//! their cost.
+//! their cost, what a sweep found.
 //!
 //! Everything that draws is here, so that nothing that computes depends on how it is drawn. Files are
 //! written whole or not at all.
@@ -11,6 +11,7 @@ mod heat_map;
 mod legend;
 mod placement;
 mod quality;
+mod sweep;
 mod theme;
 
 use std::io::Write;
@@ -22,6 +23,7 @@ pub use curve::{RunLabel, draw_curve};
 pub use error::PlotError;
 pub use heat_map::draw_heat_map;
 pub use quality::draw_quality;
+pub use sweep::draw_sweep;
 
 /// The examples of the README.
 #[cfg(doctest)]

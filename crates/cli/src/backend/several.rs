@@ -20,6 +20,14 @@ pub(crate) struct DevicesArgument {
 }
 
 impl DevicesArgument {
+    /// The same for another process of this program.
+    pub(crate) fn as_arguments(&self) -> Vec<String> {
+        match self.names.is_empty() {
+            true => Vec::new(),
+            false => vec!["--device".into(), list(&self.names)],
+        }
+    }
+
     /// The devices asked for, ready to compute and to add up, and the first of them.
     ///
     /// # Errors
