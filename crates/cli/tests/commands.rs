@@ -312,7 +312,7 @@ fn mistakes_end_with_a_sentence_not_a_panic() {
         (vec!["data", "inspect", &missing], "missing"),
         (
             vec!["eval", "--model", &llama, "--tasks", "arc"],
-            "no task is called \"arc\"; the tasks are arc_challenge, arc_easy",
+            "no task is called \"arc\"; the tasks are addition, arc_challenge, arc_easy",
         ),
         (
             vec![
