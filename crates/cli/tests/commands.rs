@@ -279,7 +279,7 @@ fn a_report_has_what_it_prints() {
     assert_eq!(json["workload"]["batch"], 1);
     assert!(json["machine"]["cores"].as_u64().unwrap() > 0);
     let svg = fs::read_to_string(out.with_extension("svg")).unwrap();
-    assert!(svg.contains("student") && svg.contains("evaluations a token"));
+    assert!(svg.contains("student") && svg.contains("MFLOPs per token"));
 }
 
 #[test]

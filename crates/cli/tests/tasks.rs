@@ -51,7 +51,7 @@ fn every_command_takes_a_model_of_a_task() {
     assert!(shown.contains("% right; validation"), "{shown}");
     assert!(!shown.contains("bits"), "{shown}");
     let curve = fs::read_to_string(at.join("run/loss.svg")).unwrap();
-    assert!(curve.contains("accuracy, validation"));
+    assert!(curve.contains("share of targets that were the most likely token"));
 
     let model = ["--model", "run/model"];
     let info = printed(at, &[&["info"][..], &model].concat());
