@@ -77,11 +77,9 @@ pub trait BlockConfig:
     /// What `config.json` calls the block, if it is not the LLaMA layer.
     const NAME: &'static str;
 
-    /// Whether this is LLaMA's layer and nothing else, so that programs that know only that may
-    /// read such a model.
-    fn is_llama_layer(&self) -> bool {
-        false
-    }
+    /// Values of `model_type`, beside `llama` and `iiet`, that `transformers` has for models of such
+    /// blocks; [`read`](Self::read) is given their files too.
+    const MODEL_TYPES: &'static [&'static str] = &[];
 
     /// Reads the block's part of the text of `config.json`.
     ///
@@ -91,6 +89,12 @@ pub trait BlockConfig:
     /// not this one.
     fn read(json: &str) -> Result<Self, BlockError> {
         Ok(serde_json::from_str(json)?)
+    }
+
+    /// What `transformers` calls a model of such blocks under explicit Euler, if it knows one:
+    /// `model_type` and the class among `architectures`.
+    fn transformers(&self) -> Option<(&'static str, &'static str)> {
+        None
     }
 
     /// The block's keys of `config.json`.

@@ -40,8 +40,8 @@ pub use block_field::BlockField;
 pub use error::BlockError;
 pub use iiet_kernels::{CacheRow, Precision};
 pub use llama::{
-    Frequencies, KeyValueCache, Llama3Scaling, LlamaBlock, LlamaConfig, LlamaContext, Positions,
-    normalise,
+    AttentionBias, Frequencies, KeyValueCache, Llama3Scaling, LlamaBlock, LlamaConfig,
+    LlamaContext, Positions, normalise,
 };
 
 /// The examples of the README.

@@ -80,6 +80,16 @@ pub enum ModelError {
         /// What was asked for.
         precision: Precision,
     },
+    /// A model of the Hugging Face hub that could not be fetched.
+    #[error(
+        "{name}: there is no such folder, and fetching it from the Hugging Face hub failed: {reason}"
+    )]
+    Hub {
+        /// Its name there.
+        name: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// No weights where a model directory should have them.
     #[error(
         "{}: no weights; looked for model.safetensors and model.safetensors.index.json",

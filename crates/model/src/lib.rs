@@ -24,6 +24,8 @@ mod corrections;
 mod cost;
 mod decoder;
 mod error;
+#[cfg(feature = "hub")]
+mod hub;
 mod init;
 mod language_model;
 mod memory;
@@ -34,15 +36,17 @@ mod token_ids;
 mod walk;
 
 pub use checkpoint::{
-    SaveOptions, load, load_as, load_config, load_in, model_hash, parse_safetensors, save,
-    write_safetensors,
+    SaveOptions, load, load_as, load_config, load_in, model_directory, model_hash,
+    parse_safetensors, save, write_safetensors,
 };
 pub use config::ModelConfig;
 pub use corrections::CorrectionCount;
 pub use cost::{Cost, TrainingMemory};
 pub use decoder::Cache;
 pub use error::{ModelError, TensorFault};
-pub use iiet_blocks::{Llama3Scaling, LlamaConfig, Precision};
+#[cfg(feature = "hub")]
+pub use hub::{fetch_model, is_hub_name};
+pub use iiet_blocks::{AttentionBias, Llama3Scaling, LlamaConfig, Precision};
 pub use iiet_ode::Role;
 pub use language_model::{Backbone, ConfigOf, LanguageModel};
 pub use memory::{Inference, MemoryEstimate, available_memory};
@@ -55,3 +59,8 @@ pub use walk::{At, Observer, Pass};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The example of the workspace's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct WorkspaceReadme;

@@ -2,17 +2,19 @@
 //!
 //! `softmax(q k^T / sqrt(head_dim) + mask) v` for each head, where `n_heads / n_kv_heads`
 //! consecutive query heads share one key/value head (Ainslie et al., *GQA*, arXiv 2305.13245).
-//! `n_kv_heads = n_heads` is multi-head attention.
+//! `n_kv_heads = n_heads` is multi-head attention. The projections may have biases (Qwen2, arXiv
+//! 2407.10671), and the heads of queries and keys a norm before they are rotated (Qwen3, arXiv 2505.09388,
+//! section 2), with one gain for all heads of a layer.
 
 use burn::module::Module;
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::{causal_attention, linear};
 
 use super::context::{merge_heads, split_heads};
-use super::{KeyValueCache, LlamaConfig, LlamaContext};
+use super::{AttentionBias, KeyValueCache, LlamaConfig, LlamaContext, normalise};
 
-/// Four bias-free projections around the heads.
+/// Four projections around the heads.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// `d_model` to `n_heads * head_dim`.
@@ -23,6 +25,10 @@ pub struct Attention {
     pub v_proj: Linear,
     /// `n_heads * head_dim` to `d_model`.
     pub o_proj: Linear,
+    /// Of `head_dim`, on the queries of each head, if there is one.
+    pub q_norm: Option<RmsNorm>,
+    /// Of `head_dim`, on the keys of each head, if there is one.
+    pub k_norm: Option<RmsNorm>,
     n_heads: usize,
     n_kv_heads: usize,
 }
@@ -32,24 +38,44 @@ impl Attention {
     ///
     /// # Panics
     ///
-    /// If `n_heads` does not divide `d_model` or `n_kv_heads` does not divide `n_heads`.
+    /// If `n_heads` does not divide `d_model` and the width of a head is not given, or `n_kv_heads` does
+    /// not divide `n_heads`.
     pub fn init(config: &LlamaConfig, d_model: usize, device: &Device) -> Self {
         let LlamaConfig {
             n_heads,
             n_kv_heads,
+            attention_bias,
             ..
         } = *config;
         assert!(
-            d_model.is_multiple_of(n_heads) && n_heads.is_multiple_of(n_kv_heads),
+            (config.head_dim.is_some() || d_model.is_multiple_of(n_heads))
+                && n_heads.is_multiple_of(n_kv_heads),
             "n_kv_heads {n_kv_heads} must divide n_heads {n_heads}, which must divide d_model {d_model}"
         );
-        let head_dim = d_model / n_heads;
-        let linear = |from, to| LinearConfig::new(from, to).with_bias(false).init(device);
+        let head_dim = config.head_width(d_model);
+        let linear = |from, to, biased| match biased {
+            false => LinearConfig::new(from, to).with_bias(false).init(device),
+            // Biases begin at zero; weights are filled afterwards.
+            true => LinearConfig::new(from, to)
+                .with_initializer(Initializer::Zeros)
+                .init(device),
+        };
+        let norm = || {
+            RmsNormConfig::new(head_dim)
+                .with_epsilon(config.rms_norm_eps)
+                .init(device)
+        };
+        let (qkv, o) = (
+            attention_bias != AttentionBias::None,
+            attention_bias == AttentionBias::All,
+        );
         Self {
-            q_proj: linear(d_model, n_heads * head_dim),
-            k_proj: linear(d_model, n_kv_heads * head_dim),
-            v_proj: linear(d_model, n_kv_heads * head_dim),
-            o_proj: linear(n_heads * head_dim, d_model),
+            q_proj: linear(d_model, n_heads * head_dim, qkv),
+            k_proj: linear(d_model, n_kv_heads * head_dim, qkv),
+            v_proj: linear(d_model, n_kv_heads * head_dim, qkv),
+            o_proj: linear(n_heads * head_dim, d_model, o),
+            q_norm: config.qk_norm.then(norm),
+            k_norm: config.qk_norm.then(norm),
             n_heads,
             n_kv_heads,
         }
@@ -72,7 +98,8 @@ impl Attention {
         context: &LlamaContext,
         cache: Option<&mut KeyValueCache>,
     ) -> Tensor<3> {
-        let q = context.rotate(linear(x.clone(), self.q_proj.weight.val()), self.n_heads);
+        let q = of_heads(&self.q_norm, project(&self.q_proj, x.clone()), self.n_heads);
+        let q = context.rotate(q, self.n_heads);
         let [k, v] = self.keys_and_values(x, context);
         let head_dim = q.dims()[3];
 
@@ -84,7 +111,7 @@ impl Attention {
             }
             _ => panic!("a cache belongs to new tokens, and to no others"),
         };
-        linear(merge_heads(mixed), self.o_proj.weight.val())
+        project(&self.o_proj, merge_heads(mixed))
     }
 
     /// Caches what [`forward`](Self::forward) would, and attends to nothing.
@@ -106,8 +133,34 @@ impl Attention {
 
     /// `[batch, n_kv_heads, seq, head_dim]` each.
     fn keys_and_values(&self, x: Tensor<3>, context: &LlamaContext) -> [Tensor<4>; 2] {
-        let k = context.rotate(linear(x.clone(), self.k_proj.weight.val()), self.n_kv_heads);
-        let v = split_heads(linear(x, self.v_proj.weight.val()), self.n_kv_heads);
-        [k, v]
+        let heads = self.n_kv_heads;
+        let k = of_heads(&self.k_norm, project(&self.k_proj, x.clone()), heads);
+        let v = split_heads(project(&self.v_proj, x), heads);
+        [context.rotate(k, heads), v]
     }
+}
+
+/// `x W`, and the bias if there is one.
+fn project(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
+    let product = linear(x, layer.weight.val());
+    match &layer.bias {
+        None => product,
+        Some(bias) => {
+            let bias = bias.val().cast(product.dtype());
+            product + bias.unsqueeze()
+        }
+    }
+}
+
+/// The norm of each head, if there is one.
+///
+/// # Shapes
+///
+/// - input: `[batch, seq, heads * head_dim]`
+/// - output: the same
+fn of_heads(norm: &Option<RmsNorm>, x: Tensor<3>, heads: usize) -> Tensor<3> {
+    let Some(norm) = norm else { return x };
+    let [batch, seq, width] = x.dims();
+    let x = x.reshape([batch, seq * heads, width / heads]);
+    normalise(norm, x).reshape([batch, seq, width])
 }

@@ -1,8 +1,13 @@
 //! The sizes of a LLaMA block, in the words of Hugging Face's `config.json`.
+//!
+//! Mistral's layer is LLaMA's, Qwen2's has biases on queries, keys and values, and Qwen3's has norms on
+//! the heads of queries and keys and a width of a head that is its own. `others.rs` knows which file means
+//! which.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::others::{Others, llama3};
 use super::{Frequencies, Llama3Scaling};
 use crate::block::table;
 use crate::{BlockConfig, BlockCost, BlockError};
@@ -32,6 +37,15 @@ pub struct LlamaConfig {
     /// stream, as in Granite; LLaMA's is 1 and is not written.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub residual_multiplier: f64,
+    /// Width of a head, where it is not `d_model / n_heads`.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
+    /// Which projections of attention have biases.
+    #[serde(skip)]
+    pub attention_bias: AttentionBias,
+    /// Whether the queries and the keys of each head have a norm, before they are rotated (Qwen3).
+    #[serde(skip)]
+    pub qk_norm: bool,
 }
 
 fn one() -> f64 {
@@ -40,6 +54,19 @@ fn one() -> f64 {
 
 fn is_one(x: &f64) -> bool {
     *x == 1.0
+}
+
+/// Which projections of attention have biases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionBias {
+    /// None: LLaMA.
+    #[default]
+    None,
+    /// Those of queries, keys and values: Qwen2.
+    Qkv,
+    /// All four: `attention_bias` of LLaMA and Qwen3.
+    All,
 }
 
 fn default_eps() -> f64 {
@@ -61,106 +88,30 @@ impl Default for LlamaConfig {
             rope_theta: default_theta(),
             rope_scaling: None,
             residual_multiplier: 1.0,
+            head_dim: None,
+            attention_bias: AttentionBias::None,
+            qk_norm: false,
         }
     }
-}
-
-/// Keys of LLaMA configurations that are looked at, but not kept as they are.
-#[derive(Deserialize)]
-struct Others {
-    #[serde(default)]
-    hidden_size: usize,
-    #[serde(default)]
-    num_key_value_heads: Option<usize>,
-    #[serde(default)]
-    hidden_act: Option<String>,
-    #[serde(default)]
-    head_dim: Option<usize>,
-    #[serde(default)]
-    attention_bias: Option<bool>,
-    #[serde(default)]
-    mlp_bias: Option<bool>,
-    #[serde(default)]
-    rope_theta: Option<f64>,
-    #[serde(default)]
-    rope_scaling: Option<Value>,
-    /// Where newer checkpoints keep `rope_theta` and `rope_type`.
-    #[serde(default)]
-    rope_parameters: Option<Value>,
-}
-
-impl Others {
-    fn refuse_what_is_not_implemented(&self, n_heads: usize) -> Result<(), BlockError> {
-        let refuse = |key: &str, found: String, allowed: &str| {
-            Err(BlockError::Unsupported {
-                key: key.into(),
-                found,
-                allowed: allowed.into(),
-            })
-        };
-        if let Some(act) = self.hidden_act.as_ref().filter(|act| *act != "silu") {
-            return refuse("hidden_act", act.clone(), "allowed: silu");
-        }
-        for (key, bias) in [
-            ("attention_bias", self.attention_bias),
-            ("mlp_bias", self.mlp_bias),
-        ] {
-            if bias == Some(true) {
-                return refuse(key, "true".into(), "projections have no biases here");
-            }
-        }
-        if let (Some(head_dim), heads @ 1..) = (self.head_dim, n_heads)
-            && Some(self.hidden_size) != head_dim.checked_mul(heads)
-        {
-            let allowed = "allowed: hidden_size / num_attention_heads";
-            return refuse("head_dim", head_dim.to_string(), allowed);
-        }
-        for (key, rope) in [
-            ("rope_scaling", &self.rope_scaling),
-            ("rope_parameters", &self.rope_parameters),
-        ] {
-            let Some(rope) = rope else { continue };
-            let kind = rope.get("rope_type").or(rope.get("type"));
-            match kind.and_then(Value::as_str) {
-                Some("default") => {}
-                Some("llama3") if llama3(rope).is_some() => {}
-                Some("llama3") => {
-                    let needed = "llama3 needs the numbers factor, low_freq_factor, \
-                        high_freq_factor and original_max_position_embeddings";
-                    return refuse(key, rope.to_string(), needed);
-                }
-                None if kind.is_none() && key == "rope_parameters" => {}
-                _ => {
-                    let allowed = "allowed: none, or rope_type default or llama3";
-                    return refuse(key, rope.to_string(), allowed);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The numbers of LLaMA 3.1's stretched frequencies, if it is these and they are whole.
-fn llama3(rope: &Value) -> Option<Llama3Scaling> {
-    let kind = rope.get("rope_type").or(rope.get("type"))?;
-    let number = |key: &str| rope.get(key)?.as_f64();
-    let context = rope.get("original_max_position_embeddings")?.as_u64()?;
-    (kind == "llama3").then_some(Llama3Scaling {
-        factor: number("factor")?,
-        low_freq_factor: number("low_freq_factor")?,
-        high_freq_factor: number("high_freq_factor")?,
-        original_context: usize::try_from(context).ok()?,
-    })
 }
 
 impl LlamaConfig {
+    /// Width of a head.
+    ///
+    /// # Panics
+    ///
+    /// If there are no heads.
+    pub fn head_width(&self, d_model: usize) -> usize {
+        self.head_dim.unwrap_or_else(|| d_model / self.n_heads)
+    }
+
     /// The frequencies that positions are rotated with.
     ///
     /// # Panics
     ///
     /// If the width of a head is odd, which [`validate`](BlockConfig::validate) refuses.
     pub fn frequencies(&self, d_model: usize) -> Frequencies {
-        let plain = Frequencies::new(d_model / self.n_heads, self.rope_theta);
+        let plain = Frequencies::new(self.head_width(d_model), self.rope_theta);
         match &self.rope_scaling {
             Some(scaling) => plain.scaled(scaling),
             None => plain,
@@ -171,15 +122,16 @@ impl LlamaConfig {
 impl BlockConfig for LlamaConfig {
     const NAME: &'static str = "llama";
 
-    fn is_llama_layer(&self) -> bool {
-        self.residual_multiplier == 1.0
-    }
+    const MODEL_TYPES: &'static [&'static str] = &["mistral", "qwen2", "qwen3"];
 
     fn read(json: &str) -> Result<Self, BlockError> {
-        let others: Others = serde_json::from_str(json)?;
+        let others = Others::read(json)?;
         let mut config: Self = serde_json::from_str(json)?;
-        others.refuse_what_is_not_implemented(config.n_heads)?;
-        config.n_kv_heads = others.num_key_value_heads.unwrap_or(config.n_heads);
+        others.refuse_what_is_not_implemented()?;
+        config.n_kv_heads = others.n_kv_heads(config.n_heads);
+        config.head_dim = others.head_dim(config.n_heads);
+        config.attention_bias = others.biases();
+        config.qk_norm = others.has_qk_norm();
         let rope_parameters = others.rope_parameters.as_ref();
         config.rope_theta = others
             .rope_theta
@@ -190,9 +142,30 @@ impl BlockConfig for LlamaConfig {
         Ok(config)
     }
 
+    fn transformers(&self) -> Option<(&'static str, &'static str)> {
+        match (self.attention_bias, self.qk_norm) {
+            // Granite's, but for its other multipliers.
+            _ if self.residual_multiplier != 1.0 => None,
+            (AttentionBias::None | AttentionBias::All, false) => {
+                Some(("llama", "LlamaForCausalLM"))
+            }
+            (AttentionBias::Qkv, false) => Some(("qwen2", "Qwen2ForCausalLM")),
+            (AttentionBias::None | AttentionBias::All, true) => Some(("qwen3", "Qwen3ForCausalLM")),
+            (AttentionBias::Qkv, true) => None,
+        }
+    }
+
     fn write(&self) -> Map<String, Value> {
         let mut keys = table(self);
         keys.insert("hidden_act".into(), "silu".into());
+        match self.attention_bias {
+            AttentionBias::None => None,
+            AttentionBias::Qkv => keys.insert("qkv_bias".into(), true.into()),
+            AttentionBias::All => keys.insert("attention_bias".into(), true.into()),
+        };
+        if self.qk_norm {
+            keys.insert("qk_norm".into(), true.into());
+        }
         keys
     }
 
@@ -219,7 +192,13 @@ impl BlockConfig for LlamaConfig {
                 return refuse(key, size.to_string(), "allowed: 1 to 1048576".into());
             }
         }
-        if !d_model.is_multiple_of(n_heads) || !(d_model / n_heads).is_multiple_of(2) {
+        if let Some(head_dim) = self.head_dim {
+            let most = (1 << 20) / n_heads;
+            if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > most {
+                let allowed = format!("allowed: an even number from 2 to {most}");
+                return refuse("head_dim", head_dim.to_string(), allowed);
+            }
+        } else if !d_model.is_multiple_of(n_heads) || !(d_model / n_heads).is_multiple_of(2) {
             return refuse(
                 "d_model (hidden_size)",
                 d_model.to_string(),
@@ -257,7 +236,7 @@ impl BlockConfig for LlamaConfig {
             {
                 let allowed =
                     "its numbers must be positive, low_freq_factor below high_freq_factor";
-                return refuse("rope_scaling", format!("{scaling:?}"), allowed.into());
+                return refuse("rope_scaling", scaling.to_string(), allowed.into());
             }
         }
         Ok(())
@@ -268,16 +247,17 @@ impl BlockConfig for LlamaConfig {
     }
 
     fn cost(&self, d_model: usize, seq: usize) -> BlockCost {
-        let kv_width = d_model / self.n_heads * self.n_kv_heads;
-        let projections = 2 * d_model * (d_model + kv_width) + 3 * d_model * self.d_ff;
+        let q_width = self.head_width(d_model) * self.n_heads;
+        let kv_width = self.head_width(d_model) * self.n_kv_heads;
+        let projections = 2 * d_model * (q_width + kv_width) + 3 * d_model * self.d_ff;
         // Scores and mixing, for the (seq + 1) / 2 tokens that a causal token sees on average.
-        let attention = 2.0 * d_model as f64 * (seq as f64 + 1.0);
+        let attention = 2.0 * q_width as f64 * (seq as f64 + 1.0);
         BlockCost {
             flops_per_token: 2.0 * projections as f64 + attention,
             cache_bytes_per_token: (2 * kv_width * size_of::<f32>()) as u64,
             // The inputs of both norms, of the projections and of attention, and of the
             // feed-forward layer gate, value and product.
-            activations_per_token: (12 * d_model + 3 * self.d_ff) as u64,
+            activations_per_token: (8 * d_model + 4 * q_width + 3 * self.d_ff) as u64,
         }
     }
 }

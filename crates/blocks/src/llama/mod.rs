@@ -12,12 +12,14 @@
 //! follow the schedule, so that another schedule leaves the block as it was trained.
 //!
 //! Touvron et al., *LLaMA* (arXiv 2302.13971), section 2.2. Names and layouts are those of the
-//! checkpoints on the hub.
+//! checkpoints on the hub. Mistral, Qwen2 and Qwen3 are the same layer with options of attention
+//! ([`LlamaConfig`]).
 
 mod attention;
 mod config;
 mod context;
 mod key_value_cache;
+mod others;
 mod rope;
 mod swiglu;
 
@@ -28,7 +30,7 @@ use iiet_kernels::rms_norm;
 use iiet_ode::{Parameter, Parameters, Role, norm_parameter};
 
 pub use self::attention::Attention;
-pub use self::config::LlamaConfig;
+pub use self::config::{AttentionBias, LlamaConfig};
 pub use self::context::LlamaContext;
 pub use self::key_value_cache::KeyValueCache;
 pub use self::rope::{Frequencies, Llama3Scaling, Positions};
@@ -136,6 +138,15 @@ impl Parameters for LlamaBlock {
                 Some(Parameter::new(path.join("."), Role::PROJECTION))
             }
             [
+                "self_attn",
+                "q_proj" | "k_proj" | "v_proj" | "o_proj",
+                "bias",
+            ] => Some(Parameter::new(path.join("."), Role::COEFFICIENT)),
+            ["self_attn", norm @ ("q_norm" | "k_norm"), field] => {
+                let name = format!("self_attn.{norm}.{}", norm_parameter(field)?);
+                Some(Parameter::new(name, Role::COEFFICIENT))
+            }
+            [
                 norm @ ("input_layernorm" | "post_attention_layernorm"),
                 field,
             ] => {
@@ -151,7 +162,7 @@ impl Parameters for LlamaBlock {
 ///
 /// # Shapes
 ///
-/// - input: `[batch, seq, d_model]`
+/// - input: `[batch, seq, width]`
 /// - output: the same
 pub fn normalise(norm: &RmsNorm, x: Tensor<3>) -> Tensor<3> {
     rms_norm(x, norm.gamma.val(), norm.epsilon)

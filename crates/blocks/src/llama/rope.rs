@@ -4,9 +4,11 @@
 //! checkpoints on the hub: coordinate i is paired with i + d/2. (Burn's `RotaryEncoding` pairs
 //! 2i with 2i + 1, which is another model for the same weights.)
 
+use std::fmt;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_kernels::rotate;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The rotary frequencies `theta^(-2i/d)`, i = 0..d/2, of heads of width d.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,8 +22,8 @@ pub struct Frequencies(Vec<f32>);
 /// of the published inference code).
 ///
 /// Its serde form is the `rope_scaling` of `config.json`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(tag = "rope_type", rename = "llama3")]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rope_type", rename = "llama3", from = "Tagged")]
 pub struct Llama3Scaling {
     /// What the long wavelengths are multiplied by.
     pub factor: f64,
@@ -32,6 +34,45 @@ pub struct Llama3Scaling {
     /// The context of the first training, in tokens.
     #[serde(rename = "original_max_position_embeddings")]
     pub original_context: usize,
+}
+
+/// [`Llama3Scaling`] as it is read: another `rope_type` is refused.
+#[derive(Deserialize)]
+#[serde(tag = "rope_type", rename_all = "lowercase", deny_unknown_fields)]
+enum Tagged {
+    Llama3 {
+        factor: f64,
+        low_freq_factor: f64,
+        high_freq_factor: f64,
+        original_max_position_embeddings: usize,
+    },
+}
+
+impl From<Tagged> for Llama3Scaling {
+    fn from(tagged: Tagged) -> Self {
+        let Tagged::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings: original_context,
+        } = tagged;
+        Self {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_context,
+        }
+    }
+}
+
+impl fmt::Display for Llama3Scaling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "llama3 with factor {}, low_freq_factor {}, high_freq_factor {}, original_max_position_embeddings {}",
+            self.factor, self.low_freq_factor, self.high_freq_factor, self.original_context
+        )
+    }
 }
 
 impl Frequencies {

@@ -2,11 +2,13 @@
 //! with a `model.safetensors.index.json`; and a manifest, if they were written here.
 
 mod directory;
+mod find;
 mod finite;
 mod header;
 mod read;
 mod write;
 
+pub use find::model_directory;
 pub use header::parse_safetensors;
 pub use read::{load, load_as, load_config, load_in};
 pub use write::{SaveOptions, save, write_safetensors};

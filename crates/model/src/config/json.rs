@@ -29,7 +29,8 @@ const LLAMA: &str = "llama";
 const IIET: &str = "iiet";
 
 impl Kind {
-    fn refuse_others(&self, path: &Path, block: &str) -> Result<(), ModelError> {
+    /// `known` are the block's own values of `model_type`.
+    fn refuse_others(&self, path: &Path, block: &str, known: &[&str]) -> Result<(), ModelError> {
         let refuse = |key: &str, found: String, allowed: String| {
             Err(ModelError::Unsupported {
                 path: path.to_owned(),
@@ -39,8 +40,9 @@ impl Kind {
             })
         };
         let model_type = self.model_type.as_deref().unwrap_or(LLAMA);
-        if ![LLAMA, IIET].contains(&model_type) {
-            let allowed = format!("allowed: {LLAMA}, {IIET}");
+        if ![LLAMA, IIET].contains(&model_type) && !known.contains(&model_type) {
+            let known = known.iter().map(|known| format!(", {known}"));
+            let allowed = format!("allowed: {LLAMA}, {IIET}{}", known.collect::<String>());
             return refuse("model_type", model_type.into(), allowed);
         }
         if let Some(quantization) = &self.quantization_config {
@@ -67,7 +69,7 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
             source,
         };
         let kind: Kind = serde_json::from_str(text).map_err(refuse)?;
-        kind.refuse_others(path, B::NAME)?;
+        kind.refuse_others(path, B::NAME, B::MODEL_TYPES)?;
         let sizes: ModelConfig<(), ()> = serde_json::from_str(text).map_err(refuse)?;
         let block = B::read(text).map_err(|error| match error {
             BlockError::Json(source) => refuse(source),
@@ -129,11 +131,10 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
             solver = solver.with_iterations(per_layer);
         }
         let name = solver.name();
-        let plain = self.block.is_llama_layer() && name == "explicit_euler";
-        let (model_type, architecture) = match plain {
-            true => (LLAMA, "LlamaForCausalLM"),
-            false => (IIET, "IietForCausalLM"),
-        };
+        let known = self.block.transformers();
+        let (model_type, architecture) = known
+            .filter(|_| name == "explicit_euler")
+            .unwrap_or((IIET, "IietForCausalLM"));
         let mut keys: BTreeMap<String, Value> = BTreeMap::new();
         keys.extend(table(serde_json::to_value(self.clone().with((), ()))));
         keys.extend(self.block.write());

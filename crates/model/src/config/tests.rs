@@ -91,13 +91,46 @@ fn options_of_other_solvers_are_ignored_as_other_keys_are() {
     assert_eq!(read(&text).unwrap().solver.iterations(), Some(&schedule));
 }
 
+/// Keys that are not there have the defaults of the family's class in `transformers` 5.24.
+#[test]
+fn families_have_their_defaults() {
+    let of = |model_type: &str, without: &str, more: &str| {
+        let text = LLAMA
+            .replace(
+                "\"model_type\": \"llama\"",
+                &format!("\"model_type\": \"{model_type}\"{more}"),
+            )
+            .replace(without, "");
+        read(&text)
+    };
+    let kv = "\"num_key_value_heads\": 4, ";
+    let window = ", \"sliding_window\": null";
+    assert_eq!(of("mistral", kv, window).unwrap().block.n_kv_heads, 8);
+    assert_eq!(of("llama", kv, "").unwrap().block.n_kv_heads, 8);
+    // 32 key/value heads of 8 query heads cannot be.
+    let error = of("qwen2", kv, "").unwrap_err().to_string();
+    assert!(
+        error.contains("n_kv_heads (num_key_value_heads) is 32"),
+        "{error}"
+    );
+    let null = ", \"num_key_value_heads\": null";
+    assert_eq!(of("qwen2", kv, null).unwrap().block.n_kv_heads, 8);
+    assert_eq!(of("qwen3", "", "").unwrap().block.head_dim, Some(128));
+    let narrow = of("qwen3", "", ", \"head_dim\": 8").unwrap();
+    // As the sizes give it: 64 / 8.
+    assert_eq!((narrow.block.head_dim, narrow.block.qk_norm), (None, true));
+    // A window that is not there is 4096 for Mistral, longer than this context; Qwen's is not used.
+    assert!(of("mistral", "", "").is_ok());
+    assert!(of("qwen2", "", ", \"sliding_window\": 4").is_ok());
+}
+
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
     for (from, to, expected) in [
         (
             "\"llama\"",
             "\"gpt2\"",
-            "config.json: model_type is gpt2; allowed: llama, iiet",
+            "config.json: model_type is gpt2; allowed: llama, iiet, mistral, qwen2, qwen3",
         ),
         (
             "\"silu\"",
@@ -105,9 +138,19 @@ fn what_is_not_implemented_is_refused_by_name() {
             "config.json: hidden_act is gelu; allowed: silu",
         ),
         (
-            "\"use_cache\"",
-            "\"attention_bias\"",
-            "attention_bias is true",
+            "\"model_type\": \"llama\"",
+            "\"model_type\": \"mistral\", \"sliding_window\": 128",
+            "sliding_window is 128; attention reaches over the whole context here, which is the same up to 128 tokens: lower max_position_embeddings to 128",
+        ),
+        (
+            "\"model_type\": \"llama\"",
+            "\"model_type\": \"qwen2\", \"sliding_window\": 128, \"use_sliding_window\": true",
+            "sliding_window is 128",
+        ),
+        (
+            "\"use_cache\": true",
+            "\"layer_types\": [\"full_attention\", \"linear_attention\"]",
+            "layer_types is linear_attention; allowed: full_attention",
         ),
         (
             "\"rope_scaling\": null",
@@ -125,11 +168,6 @@ fn what_is_not_implemented_is_refused_by_name() {
             "eos_token_id is something else; allowed: a token id, or a list of them",
         ),
         ("\"use_cache\"", "\"mlp_bias\"", "mlp_bias is true"),
-        (
-            "\"use_cache\": true",
-            "\"head_dim\": 16",
-            "head_dim is 16; allowed: hidden_size / num_attention_heads",
-        ),
         (
             "\"use_cache\": true",
             "\"solver\": \"leapfrog\"",
@@ -163,6 +201,21 @@ fn impossible_sizes_are_refused() {
             "\"num_key_value_heads\": 4",
             "\"num_key_value_heads\": 3",
             "it must divide n_heads",
+        ),
+        (
+            "\"use_cache\": true",
+            "\"head_dim\": 15",
+            "head_dim is 15; allowed: an even number from 2 to 131072",
+        ),
+        (
+            "\"use_cache\": true",
+            "\"head_dim\": 262144",
+            "head_dim is 262144; allowed: an even number from 2 to 131072",
+        ),
+        (
+            "\"rope_scaling\": null",
+            "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 4.0, \"high_freq_factor\": 1.0, \"original_max_position_embeddings\": 256}",
+            "rope_scaling is llama3 with factor 8, low_freq_factor 4, high_freq_factor 1, original_max_position_embeddings 256; its numbers must be positive",
         ),
         (
             "\"hidden_size\": 64",
