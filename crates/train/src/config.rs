@@ -2,6 +2,7 @@
 
 mod by_name;
 mod differences;
+mod from_init;
 mod model_section;
 mod sections;
 mod stage;
@@ -41,7 +42,8 @@ pub struct RunConfig {
 impl RunConfig {
     /// Reads a file and applies `key=value` assignments to it in order.
     ///
-    /// Keys are dotted, `train.lr=1e-3`; a value that is not TOML is taken as a string.
+    /// Keys are dotted, `train.lr=1e-3`; a value that is not TOML is taken as a string. With `train.init`
+    /// the keys of `[model]` and the tokenizer that are not given are those of that directory.
     ///
     /// # Errors
     ///
@@ -73,8 +75,9 @@ impl RunConfig {
             path: path.to_owned(),
             reason,
         })?;
+        let completed = from_init::complete(&mut table, sets, given.is_empty())?;
         // From the text itself where it is whole, because then the error knows the line.
-        let mut config: Self = match given.is_empty() {
+        let mut config: Self = match given.is_empty() && !completed {
             true => toml::from_str(&text),
             false => Value::Table(table.clone()).try_into(),
         }

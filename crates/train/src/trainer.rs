@@ -22,7 +22,7 @@ use iiet_model::{LanguageModel, ModelConfig};
 
 use self::initial::initial_model;
 use self::keep::LastCheckpoint;
-use self::refuse::{refuse_precision, refuse_what_does_not_fit};
+use self::refuse::{refuse_precision, refuse_vocabulary, refuse_what_does_not_fit};
 use crate::checkpoint::{self, Identity, Retention};
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::metrics::{KeptAside, MetricsLog};
@@ -112,6 +112,7 @@ pub fn train(
         )?,
     };
     let corpus = prepare_corpus(&config.data, options.progress)?;
+    refuse_vocabulary(config, corpus.tokenizer.vocab_size())?;
     refuse_what_does_not_fit(config, corpus.tokenizer.vocab_size(), &options, devices)?;
     let plan = Plan {
         config,

@@ -100,9 +100,99 @@ fn a_run_goes_on_from_the_weights_of_a_model_under_another_solver() {
     let wide = [euler, &init, &tokenizer, "model.d_ff=48"];
     let error = place.run("wide", &wide).unwrap_err().to_string();
     assert!(error.contains("model.d_ff is 48; allowed: 32"), "{error}");
-    let other = [euler, &init, "data.vocab_size=290"];
+    let other = [euler, &init, "data.tokenizer=train", "data.vocab_size=290"];
     let error = place.run("other", &other).unwrap_err().to_string();
     assert!(error.contains("data.tokenizer is another"), "{error}");
+}
+
+/// A LLaMA 3 with stretched frequencies, biases and more ids than its tokenizer has tokens: nothing of it is
+/// typed again, and only the solver differs on purpose.
+#[test]
+fn a_run_takes_from_its_first_weights_what_is_not_given() {
+    let place = Place::new();
+    let sets = [
+        "model.solver=explicit_euler",
+        "model.rope_scaling={rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16}",
+        "model.rope_theta=5e5",
+        "model.attention_bias=qkv",
+        "model.vocab_size=310",
+    ];
+    place.run("llama", &sets).unwrap();
+    let before = iiet_model::load_config(&place.path("llama/model")).unwrap();
+    assert_eq!((before.vocab_size, before.block.rope_theta), (310, 5e5));
+
+    let file = place.path("short.toml");
+    let load = |text: &str, sets: &[String]| {
+        let text = format!(
+            "[data]\nsource = '{}'\ncache = '{}'\n[train]\nsteps = 6\nbatch = 4\nlr = 1e-3\nlog_every = 1\neval_every = 3\n{text}",
+            place.path("corpus").display(),
+            place.path("cache").display()
+        );
+        fs::write(&file, text).unwrap();
+        RunConfig::load(&file, sets)
+    };
+    // The run's directory will do for that of its model, in the file as on the command line.
+    let init = format!("train.init={}", place.path("llama").display());
+    let solver = "[model]\nsolver = { name = 'implicit_euler', iterations = 0 }";
+    let config = load(solver, std::slice::from_ref(&init)).unwrap();
+    let text = format!("init = '{}'\n{solver}", place.path("llama").display());
+    assert_eq!(load(&text, &[]).unwrap(), config);
+    let section = &config.model;
+    assert_eq!((section.d_model, section.vocab_size), (16, Some(310)));
+    assert_eq!(section.rope_scaling, before.block.rope_scaling);
+    let tokenizer = place.path("llama/model/tokenizer.json");
+    assert_eq!(config.data.tokenizer, tokenizer.display().to_string());
+
+    place.train(&config, "implicit").unwrap();
+    let (before, after) = (place.records("llama"), place.records("implicit"));
+    assert!((after[0].loss - before.last().unwrap().loss).abs() < 0.5);
+    let model = iiet_model::load_config(&place.path("implicit/model")).unwrap();
+    assert_eq!(model.block, section.config(0, None).block);
+
+    // What differs without purpose is refused in the file's own words.
+    let sets = [init.clone(), "model.attention_bias=all".to_owned()];
+    let error = load(solver, &sets).and_then(|config| place.train(&config, "other"));
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("model.attention_bias is \"all\"; allowed: \"qkv\", as in train.init"),
+        "{error}"
+    );
+    let sets = [
+        init.clone(),
+        "model.rope_scaling={rope_type='llama3', factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16}".to_owned(),
+    ];
+    let error = load(solver, &sets).and_then(|config| place.train(&config, "stretched"));
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("model.rope_scaling is ")
+            && error.contains("factor = 4.0")
+            && !error.contains("Some("),
+        "{error}"
+    );
+    let sets = [
+        init.clone(),
+        "model.rope_scaling={rope_type='yarn', factor=4.0}".to_owned(),
+    ];
+    let error = load(solver, &sets).unwrap_err().to_string();
+    assert!(
+        error.contains("yarn") && error.contains("llama3"),
+        "{error}"
+    );
+    let sets = [init, "model.vocab_size=40".to_owned()];
+    let error = load(solver, &sets).and_then(|config| place.train(&config, "few"));
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("model.vocab_size is 40; allowed: 300"),
+        "{error}"
+    );
+
+    // A complete configuration needs the directory no more.
+    fs::rename(place.path("llama"), place.path("moved")).unwrap();
+    let again = RunConfig::load(&place.path("implicit/config.toml"), &[]).unwrap();
+    assert_eq!(again, config);
+    let missing = format!("train.init={}", place.path("llama").display());
+    let error = load(solver, &[missing]).unwrap_err().to_string();
+    assert!(error.contains("config.json"), "{error}");
 }
 
 #[test]

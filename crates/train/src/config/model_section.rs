@@ -1,6 +1,6 @@
 //! `[model]`: the sizes and the solver.
 
-use iiet_model::{LlamaConfig, ModelConfig};
+use iiet_model::{AttentionBias, Llama3Scaling, LlamaConfig, ModelConfig};
 use iiet_ode::SolverConfig;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,21 @@ pub struct ModelSection {
     /// stream; 1 is LLaMA's, and is not written.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub residual_multiplier: f64,
+    /// How the rotary frequencies are stretched for long contexts, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<Llama3Scaling>,
+    /// Width of a head; `d_model / n_heads` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
+    /// Which projections of attention have biases: none, qkv or all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub attention_bias: AttentionBias,
+    /// Whether the heads of queries and keys have a norm.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub qk_norm: bool,
+    /// Token ids; as many as the tokenizer has unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
     /// Standard deviation of fresh weight matrices.
     #[serde(default = "default_range")]
     pub initializer_range: f64,
@@ -41,6 +56,9 @@ pub struct ModelSection {
     pub solver: SolverConfig,
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 fn yes() -> bool {
     true
 }
@@ -61,8 +79,7 @@ fn default_range() -> f64 {
 }
 
 impl ModelSection {
-    /// The section that describes a model, all but its vocabulary, its special tokens and a scaling
-    /// of the rotary frequencies.
+    /// The section that describes a model, all but its vocabulary and its special tokens.
     pub fn of(config: &ModelConfig) -> Self {
         let block = &config.block;
         Self {
@@ -76,15 +93,20 @@ impl ModelSection {
             rms_norm_eps: block.rms_norm_eps,
             rope_theta: block.rope_theta,
             residual_multiplier: block.residual_multiplier,
+            rope_scaling: block.rope_scaling,
+            head_dim: block.head_dim,
+            attention_bias: block.attention_bias,
+            qk_norm: block.qk_norm,
+            vocab_size: None,
             initializer_range: config.initializer_range,
             solver: config.solver.clone(),
         }
     }
 
-    /// The model's configuration, once the tokenizer is known.
+    /// The model's configuration, once the tokenizer and the size of its vocabulary are known.
     pub fn config(&self, vocab_size: usize, document_end: Option<u32>) -> ModelConfig {
         ModelConfig {
-            vocab_size,
+            vocab_size: self.vocab_size.unwrap_or(vocab_size),
             d_model: self.d_model,
             n_layers: self.n_layers,
             seq_len: self.seq_len,
@@ -98,8 +120,11 @@ impl ModelSection {
                 n_kv_heads: self.n_kv_heads.unwrap_or(self.n_heads),
                 rms_norm_eps: self.rms_norm_eps,
                 rope_theta: self.rope_theta,
-                rope_scaling: None,
                 residual_multiplier: self.residual_multiplier,
+                rope_scaling: self.rope_scaling,
+                head_dim: self.head_dim,
+                attention_bias: self.attention_bias,
+                qk_norm: self.qk_norm,
             },
             solver: self.solver.clone(),
         }

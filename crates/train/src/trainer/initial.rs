@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use iiet_data::Tokenizer;
-use iiet_model::{LanguageModel, ModelConfig, load};
+use iiet_model::{LanguageModel, ModelConfig, load, model_directory};
 
 use toml::{Table, Value};
 
@@ -24,6 +24,7 @@ pub(super) fn initial_model(
     let Some(dir) = &train.init else {
         return Ok(LanguageModel::init(wanted, train.seed, device)?);
     };
+    let dir = &model_directory(dir);
     let own = Tokenizer::open(&dir.join("tokenizer.json"))?;
     if own.vocab_hash() != tokenizer.vocab_hash() {
         return Err(TrainError::Value {
@@ -43,7 +44,7 @@ pub(super) fn initial_model(
     };
     let [vocab_size, of_tokenizer] = [&found, wanted].map(|config| config.vocab_size.to_string());
     if vocab_size != of_tokenizer {
-        return differs("vocabulary of data.tokenizer", of_tokenizer, vocab_size);
+        return differs("model.vocab_size", of_tokenizer, vocab_size);
     }
     let [now, before] = [wanted, &found].map(|config| {
         Table::try_from(ModelSection::of(config)).expect("invariant: the section is a table")
@@ -56,13 +57,6 @@ pub(super) fn initial_model(
                 [wanted, found].map(|value| value.map_or("the default".into(), Value::to_string));
             return differs(&format!("model.{key}"), wanted, found);
         }
-    }
-    let scaling = |config: &ModelConfig| match config.block.rope_scaling {
-        Some(scaling) => format!("llama3 with factor {}", scaling.factor),
-        None => "none".to_owned(),
-    };
-    if wanted.block.rope_scaling != found.block.rope_scaling {
-        return differs("rope_scaling", scaling(wanted), scaling(&found));
     }
     Ok(model.with_config(wanted, train.seed, device)?)
 }

@@ -17,6 +17,18 @@ pub(super) fn refuse_precision(precision: Precision, devices: &Devices) -> Resul
     }
 }
 
+/// Refuses a model without an id for each token of its tokenizer.
+pub(super) fn refuse_vocabulary(config: &RunConfig, of_tokenizer: usize) -> Result<(), TrainError> {
+    match config.model.vocab_size {
+        Some(size) if size < of_tokenizer => Err(TrainError::Value {
+            key: "model.vocab_size",
+            found: size.to_string(),
+            allowed: format!("allowed: {of_tokenizer}, the tokenizer's, and above"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn refuse_what_does_not_fit(
     config: &RunConfig,
     vocab_size: usize,

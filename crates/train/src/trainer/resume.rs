@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use iiet_data::Corpus;
 
-use super::{Data, LastCheckpoint, Plan, Standing, Trainer};
+use super::{Data, LastCheckpoint, Plan, Standing, Trainer, stage_config};
 use crate::checkpoint::{self, Checkpoint, DataPosition, RandomState};
 use crate::config::differences;
 use crate::optimizer::ModelAdamW;
@@ -124,6 +124,7 @@ impl<'a> Trainer<'a> {
             moments,
         } = found.checkpoint;
         let data = Data::new(config, corpus)?;
+        let vocab_size = stage_config(config, &data.corpus, state.step).vocab_size;
         let mut differences = state.identity.differences(&data.identity);
         let expected = DataPosition::after(state.step, config, &data.batches);
         for (key, before, now) in [
@@ -140,7 +141,7 @@ impl<'a> Trainer<'a> {
             (
                 "the vocabulary",
                 model.sizes().vocab_size.to_string(),
-                data.corpus.tokenizer.vocab_size().to_string(),
+                vocab_size.to_string(),
             ),
         ] {
             if before != now {

@@ -118,6 +118,20 @@ impl Place {
         train(&self.config(sets)?, options, devices)
     }
 
+    /// A new run of any configuration.
+    pub fn train(&self, config: &RunConfig, name: &str) -> Result<Summary, TrainError> {
+        let options = RunOptions {
+            run: ClaimedRun::new(Some(&self.path(name)), "")?,
+            revision: None,
+            on_host: true,
+            objective: &NextToken,
+            interrupt: &RUNNING,
+            progress: &(),
+            observer: &mut (),
+        };
+        train(config, options, &Devices::one(Device::default()))
+    }
+
     pub fn records(&self, name: &str) -> Vec<Record> {
         let text = fs::read_to_string(self.path(name).join("metrics.jsonl")).unwrap();
         text.lines()

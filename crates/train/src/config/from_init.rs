@@ -1,0 +1,90 @@
+//! What a run that starts from a model directory takes from it: every key of `[model]` that the
+//! configuration does not give, and the tokenizer.
+
+use std::path::{Path, PathBuf};
+
+use iiet_data::Tokenizer;
+use iiet_model::{load_config, model_directory};
+use toml::{Table, Value};
+
+use super::{ModelSection, RunConfig};
+use crate::TrainError;
+
+/// Adds to a configuration what `train.init`, in it or among the assignments, decides on and it leaves
+/// open; whether there was anything. A student's corpus is its teacher's, whose tokenizer may well be
+/// the one that is trained on it: then `with_tokenizer` is false.
+///
+/// # Errors
+///
+/// Those of reading the directory. A complete configuration does not need it: that of a run which is
+/// resumed after the directory is gone.
+pub(super) fn complete(
+    table: &mut Table,
+    sets: &[String],
+    with_tokenizer: bool,
+) -> Result<bool, TrainError> {
+    let Some(init) = init(table, sets) else {
+        return Ok(false);
+    };
+    let dir = model_directory(&init);
+    match missing(table, &dir, with_tokenizer) {
+        Ok(missing) => {
+            let any = !missing.is_empty();
+            for (section, key, value) in missing {
+                let place = table
+                    .entry(section)
+                    .or_insert_with(|| Value::Table(Table::new()));
+                if let Value::Table(place) = place {
+                    place.insert(key, value);
+                }
+            }
+            Ok(any)
+        }
+        Err(_) if Value::Table(table.clone()).try_into::<RunConfig>().is_ok() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The last `train.init` wins, as with every assignment.
+fn init(table: &Table, sets: &[String]) -> Option<PathBuf> {
+    let set = sets.iter().rev().find_map(|assignment| {
+        let (key, value) = assignment.split_once('=')?;
+        let quoted = toml::from_str::<Table>(&format!("value = {value}")).ok();
+        let quoted = quoted.and_then(|table| Some(table.get("value")?.as_str()?.to_owned()));
+        (key.trim() == "train.init").then(|| quoted.unwrap_or_else(|| value.to_owned()))
+    });
+    let given = || table.get("train")?.get("init")?.as_str().map(str::to_owned);
+    set.or_else(given).map(PathBuf::from)
+}
+
+/// Section, key and value of all that the configuration leaves open.
+fn missing(
+    table: &Table,
+    dir: &Path,
+    with_tokenizer: bool,
+) -> Result<Vec<(&'static str, String, Value)>, TrainError> {
+    let config = load_config(dir)?;
+    let has = |section: &str, key: &str| {
+        let section = table.get(section).and_then(Value::as_table);
+        section.is_some_and(|section| section.contains_key(key))
+    };
+    let section = Table::try_from(ModelSection::of(&config));
+    let section = section.expect("invariant: the section is a table");
+    let mut missing: Vec<(&'static str, String, Value)> = section
+        .into_iter()
+        .filter(|(key, _)| !has("model", key))
+        .map(|(key, value)| ("model", key, value))
+        .collect();
+    let path = dir.join("tokenizer.json");
+    // Many checkpoints have more rows in their embedding than their tokenizer has tokens.
+    let padded = config.vocab_size > Tokenizer::open(&path)?.vocab_size();
+    if padded && !has("model", "vocab_size") {
+        let size = Value::Integer(config.vocab_size as i64);
+        missing.push(("model", "vocab_size".to_owned(), size));
+    }
+    if with_tokenizer && !has("data", "tokenizer") {
+        let path = Value::String(path.display().to_string());
+        missing.push(("data", "tokenizer".to_owned(), path));
+    }
+    Ok(missing)
+}
