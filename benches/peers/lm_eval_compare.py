@@ -1,12 +1,12 @@
 """Compares `iiet eval` with EleutherAI's lm-evaluation-harness on the same model directory and the same local data.
 
-    pip install lm_eval==0.4.13 torch safetensors transformers
+    pip install lm_eval==0.4.13 torch safetensors transformers accelerate
     python benches/peers/lm_eval_compare.py --model runs/tiny/model --data my-data --tasks arc_easy,piqa
 
 runs `cargo xtask eval` and the harness, the latter with a model class over plain PyTorch (`lm_eval_models.py`) or,
 with --hf, with its own HFLM, and prints for each task the differences of metrics, standard errors and
-log-likelihoods. Ends with 1 if a prompt or an accuracy differs, or a log-likelihood by more than 1e-3 nats (for texts
-of more than 1000 nats, by more than 1e-6 of them).
+log-likelihoods. Ends with 1 if a prompt, a hash of a record or an accuracy differs, or a log-likelihood by more than
+1e-3 nats (for texts of more than 1000 nats, by more than 1e-6 of them).
 """
 
 import argparse
@@ -213,25 +213,28 @@ def main():
             failed |= not difference <= limit
             show = lambda x: f"{x:>14.8g}" if x != "N/A" else f"{x:>14}"
             print(f"{task:<17}{reference['sample_len']:>6}  {key.split(',')[0]:<17}{show(a)}{show(b)}{difference:>12.1e}")
-        worst, prompts, greedy, beyond = 0.0, 0, 0, False
-        lines = (ours / f"samples_{task}.jsonl").read_text().splitlines()
+        worst, prompts, hashes, greedy, beyond = 0.0, 0, 0, 0, False
+        (file,) = ours.glob(f"samples_{task}_*.jsonl")
+        lines = file.read_text().splitlines()
         samples = sorted(expected["samples"][task], key=lambda sample: sample["doc_id"])
         failed |= len(lines) != len(samples)
         for line, sample in zip(lines, samples):
             record = json.loads(line)
             texts = [list(texts.values()) for texts in record["arguments"].values()]
             prompts += texts != [list(texts) for texts in sample["arguments"]]
+            hashes += any(record[key] != sample[key] for key in ("doc_hash", "prompt_hash", "target_hash"))
             for a, b in zip(record["filtered_resps"], sample["filtered_resps"]):
                 if isinstance(a, list):
-                    greedy += a[1] != b[1]
+                    greedy += a[1] != str(b[1])
                     a, b = a[0], b[0]
+                a = float(a)
                 worst = max(worst, abs(a - b))
                 # The harness sums a window's tokens in f32, whose steps grow with the sum.
                 beyond |= not abs(a - b) <= TOLERANCE * max(1.0, abs(b) / 1000)
-        failed |= beyond or prompts > 0
+        failed |= beyond or prompts + hashes > 0
         versions = "" if found["versions"][task] == expected["versions"][task] else ", VERSIONS DIFFER"
         failed |= bool(versions)
-        print(f"{task:<17}{len(lines):>6}  prompts that differ {prompts}, is_greedy {greedy}, largest difference of a "
+        print(f"{task:<17}{len(lines):>6}  prompts that differ {prompts}, hashes {hashes}, is_greedy {greedy}, largest difference of a "
               f"log-likelihood {worst:.1e} nats{versions}")
     print("DIFFERENT" if failed else "equal")
     return int(failed)

@@ -5,20 +5,21 @@ use std::path::PathBuf;
 use anyhow::bail;
 use iiet_data::TaskSpec;
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, report, save, table};
-use iiet_eval::{Settings, asked_generated};
+use iiet_eval::{Settings, Split, asked_generated};
 use iiet_plots::draw_quality;
 
 use crate::backend::DeviceArgument;
+use crate::held_out::{self, HeldOutArguments};
 use crate::output;
 use crate::print::out;
 use crate::progress::token_bar;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Model directories, each after a --model of its own. The first is the reference: shares,
+    /// Model directories, those of runs, or names on the Hugging Face hub, each after a --model of its own. The first is the reference: shares,
     /// differences and retention are of it.
     #[arg(long, value_name = "DIR", required = true)]
-    model: Vec<PathBuf>,
+    pub(crate) model: Vec<PathBuf>,
     /// Tasks, separated by commas; `iiet eval --help` has a list [default: the heldout tasks, or the task
     /// that the reference was trained on].
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
@@ -33,9 +34,11 @@ pub(crate) struct Arguments {
     /// ending .svg.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Where the items of the heldout tasks are kept.
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    cache: PathBuf,
+    /// The split to evaluate [default: test, else validation].
+    #[arg(long, value_name = "SPLIT")]
+    split: Option<Split>,
+    #[command(flatten)]
+    held_out: HeldOutArguments,
     #[command(flatten)]
     device: DeviceArgument,
 }
@@ -67,12 +70,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         evaluation: Settings {
             data: arguments.data.clone(),
             limit: arguments.limit.map(|limit| limit as usize),
-            num_fewshot: 0,
-            workspace: PathBuf::from("."),
-            cache: arguments.cache.clone(),
             generated,
+            split: arguments.split,
+            ..arguments.held_out.settings()
         },
         host_memory: backend.on_host,
+        announce: held_out::announce,
     };
     let report = report(&arguments.model, &settings, &backend.device, &token_bar)?;
     let mut text = table(&report);

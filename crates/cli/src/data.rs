@@ -1,6 +1,6 @@
 //! `iiet data`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use iiet_data::{
@@ -8,6 +8,7 @@ use iiet_data::{
     prepare_corpus,
 };
 use iiet_distill::DistillSection;
+use iiet_eval::write_held_out;
 use iiet_train::RunConfig;
 
 use crate::print::{out, outln};
@@ -19,6 +20,16 @@ pub(crate) enum Command {
     Prepare(Prepare),
     /// Print what a prepared corpus or a token file holds.
     Inspect(Inspect),
+    /// Write the items of the heldout tasks, for `eval --heldout` where there is no Cargo workspace.
+    Heldout(Heldout),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Heldout {
+    /// The folder to write heldout_TASK.jsonl files to. They follow from the Cargo.lock of the workspace
+    /// around the working directory alone.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -77,6 +88,12 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
             json,
             ..
         }) => print_corpus(&RunConfig::load(config, set)?, *json),
+        Command::Heldout(Heldout { out }) => {
+            for path in write_held_out(Path::new("."), out)? {
+                outln!("{}", path.display())?;
+            }
+            Ok(())
+        }
         Command::Inspect(_) => bail!("data inspect needs a path or --config"),
     }
 }

@@ -21,11 +21,11 @@ use iiet_train::{
 };
 
 use crate::backend::{Chosen, DevicesArgument};
-use crate::influence;
 use crate::print::{errln, outln};
 use crate::progress::{DataProgress, RunProgress, token_bar};
 use crate::signals;
 use crate::train::{git_revision, name_of, report, to_resume};
+use crate::{held_out, influence};
 
 /// In the run directory: what the schedule follows from.
 const INFLUENCE: &str = "influence.json";
@@ -36,14 +36,14 @@ const CALIBRATION_BATCH: usize = 4;
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("schedules").args(["threshold", "evaluations", "schedule"]))]
 pub(crate) struct Arguments {
-    /// The model directory of the teacher: an iterated model.
+    /// The model directory of the teacher, or that of its run: an iterated model.
     #[arg(
         long,
         value_name = "DIR",
         required_unless_present = "resume",
         conflicts_with = "resume"
     )]
-    teacher: Option<PathBuf>,
+    pub(crate) teacher: Option<PathBuf>,
     /// Keep the corrections of each layer up to the first whose influence is below TAU.
     #[arg(long, value_name = "TAU", conflicts_with = "resume")]
     threshold: Option<f64>,
@@ -69,6 +69,9 @@ pub(crate) struct Arguments {
     /// Tokens of the training text to measure influences on.
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     calibration_tokens: u64,
+    /// The most documents of each task in the report at the end; 0 for no report.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    report_limit: usize,
     /// The run's directory [default: runs/ and the configuration's name; with --resume alone the
     /// run that was written to last].
     #[arg(long, value_name = "DIR")]
@@ -112,8 +115,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let summary = train(&ready.config, options, &devices)?;
     let printed = report(&summary);
-    if summary.validation.is_some() {
-        compare(&ready.config, &summary.run, &chosen)?;
+    if summary.validation.is_some() && arguments.report_limit > 0 {
+        compare(&ready.config, &summary.run, &chosen, arguments.report_limit)?;
     }
     ready.printed.and(printed)
 }
@@ -138,7 +141,12 @@ impl Observer for StudentProgress {
 
 /// Reports on the student beside its teacher: on the held-out tasks if the corpus is the one that
 /// they are made of, on the task that it was trained on, else on the corpus's own validation text.
-fn compare(config: &RunConfig, run: &RunDirectory, chosen: &Chosen) -> anyhow::Result<()> {
+fn compare(
+    config: &RunConfig,
+    run: &RunDirectory,
+    chosen: &Chosen,
+    limit: usize,
+) -> anyhow::Result<()> {
     let mut generated = Vec::new();
     let (tasks, text) = match &config.data.source {
         source if *source == SourceSpec::default() => (REPORT_TASKS.to_vec(), None),
@@ -158,13 +166,14 @@ fn compare(config: &RunConfig, run: &RunDirectory, chosen: &Chosen) -> anyhow::R
         tasks: tasks.into_iter().map(str::to_owned).collect(),
         evaluation: Settings {
             data: text,
-            limit: None,
-            num_fewshot: 0,
-            workspace: PathBuf::from("."),
+            // Generated tasks begin with what is easy, and are short.
+            limit: generated.is_empty().then_some(limit),
             cache: config.data.cache.clone(),
             generated,
+            ..Settings::default()
         },
         host_memory: chosen.on_host,
+        announce: held_out::announce,
     };
     let section = DistillSection::of(config)?.context("invariant: a student has a teacher")?;
     let models = [section.teacher, run.model()];

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use iiet_eval::{
-    Comparison, EvalError, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, TASKS,
-    TokenScorer, asked_generated, compare, comparison_table, prepare, results, samples, table,
+    Comparison, EvalError, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, Split,
+    TASKS, TokenScorer, asked_generated, compare, comparison_table, prepare, results, samples, table,
     task,
 };
 use iiet_files::write_file;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::backend::DeviceArgument;
 use crate::corrections::{self, CorrectionArguments};
+use crate::held_out::HeldOutArguments;
 use crate::output;
 use crate::precision::PrecisionArgument;
 use crate::print::{errln, outln};
@@ -26,9 +27,10 @@ use crate::progress::TokenBar;
 #[derive(clap::Args)]
 #[command(after_help = tasks_help())]
 pub(crate) struct Arguments {
-    /// A model directory; give two to compare them item by item.
+    /// A model directory, that of a run, or a name on the Hugging Face hub; give two to compare them item
+    /// by item.
     #[arg(long, value_name = "DIR", required = true)]
-    model: Vec<PathBuf>,
+    pub(crate) model: Vec<PathBuf>,
     /// Tasks, separated by commas.
     #[arg(long, value_name = "NAME,..", required = true, value_delimiter = ',')]
     tasks: Vec<String>,
@@ -52,12 +54,15 @@ pub(crate) struct Arguments {
     /// Write the results as JSON.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Write a record of each item to samples_TASK.jsonl beside --out.
+    /// Write a record of each item to samples_TASK_DATE.jsonl beside --out, as lm-evaluation-harness does;
+    /// of two models in the folders a and b.
     #[arg(long, requires = "out")]
     log_samples: bool,
-    /// Where the items of the heldout tasks are kept.
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    cache: PathBuf,
+    /// The split to evaluate [default: test, else validation].
+    #[arg(long, value_name = "SPLIT")]
+    split: Option<Split>,
+    #[command(flatten)]
+    held_out: HeldOutArguments,
     #[command(flatten)]
     corrections: CorrectionArguments,
     #[command(flatten)]
@@ -87,14 +92,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         data: arguments.data.clone(),
         limit: arguments.limit.map(|limit| limit as usize),
         num_fewshot: arguments.num_fewshot as usize,
-        workspace: PathBuf::from("."),
-        cache: arguments.cache.clone(),
         generated: asked_generated(
             &arguments.tasks,
             &arguments.model,
             &arguments.set,
             arguments.difficulties.as_deref(),
         )?,
+        split: arguments.split,
+        ..arguments.held_out.settings()
     };
     if let Some(data) = arguments.data.as_ref().filter(|data| !data.exists()) {
         bail!("--data {}: there is no such folder or file", data.display());
@@ -107,6 +112,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .iter()
         .map(|name| Ok(prepare(task(name)?, &settings)?))
         .collect::<anyhow::Result<_>>()?;
+    for prepared in &prepared {
+        errln!("{prepared}");
+    }
     let chosen = arguments.device.open()?;
     let precision = arguments.precision.on(&chosen)?;
     let mut done = Done::new(arguments, &prepared);
@@ -122,7 +130,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 estimate.check("use --precision bf16, or a model with a shorter context")?;
             }
             let tokenizer = TextTokenizer::open(model, config.vocab_size)?;
-            Ok((provenance(model, arguments, precision)?, tokenizer))
+            let provenance = provenance(model, arguments, precision, &tokenizer)?;
+            Ok((provenance, tokenizer))
         })
         .collect::<anyhow::Result<_>>()?;
     for (path, (provenance, tokenizer)) in arguments.model.iter().zip(models) {
@@ -170,6 +179,7 @@ impl<'a> Done<'a> {
     /// Takes up a task of the last model, and writes the files.
     fn add(&mut self, task: Result<Evaluated, EvalError>) -> anyhow::Result<()> {
         let at = self.models.len() - 1;
+        let date = self.models[at].provenance.date;
         let tasks = &mut self.models[at].tasks;
         tasks.push(task);
         let last = (&self.prepared[tasks.len() - 1], &tasks[tasks.len() - 1]);
@@ -192,11 +202,11 @@ impl<'a> Done<'a> {
             return Ok(());
         };
         if let (true, (prepared, Ok(evaluated))) = (self.arguments.log_samples, last) {
-            let suffix = match self.arguments.model.len() {
-                1 => "",
-                _ => ["_a", "_b"][at],
+            let folder = match self.arguments.model.len() {
+                1 => None,
+                _ => Some(["a", "b"][at]),
             };
-            write_samples(out, suffix, (prepared, evaluated))?;
+            write_samples(out, folder, date, (prepared, evaluated))?;
         }
         write_file(out, |file| writeln!(file, "{:#}", self.json()))
             .with_context(|| out.display().to_string())?;
@@ -253,7 +263,10 @@ impl<'a> Done<'a> {
     fn print(&self) -> anyhow::Result<()> {
         for model in &self.models {
             let table = table(&self.outcomes(model));
-            outln!("{}\n{table}", model.provenance.model)?;
+            let Provenance {
+                model, tokenizer, ..
+            } = &model.provenance;
+            outln!("{model}: {tokenizer}\n{table}")?;
         }
         if let [a, b] = &self.models[..] {
             outln!("{}", comparison_table(&self.differences(a, b)?))?;
@@ -273,8 +286,18 @@ impl<'a> Done<'a> {
     }
 }
 
-fn write_samples(out: &Path, suffix: &str, outcome: Outcome<'_>) -> anyhow::Result<()> {
-    let path = out.with_file_name(format!("samples_{}{suffix}.jsonl", outcome.0.task.name));
+fn write_samples(
+    out: &Path,
+    folder: Option<&str>,
+    date: f64,
+    outcome: Outcome<'_>,
+) -> anyhow::Result<()> {
+    let name = samples::file_name(outcome.0.task.name, date);
+    let path = match folder {
+        None => out.with_file_name(name),
+        Some(folder) => out.with_file_name(folder).join(name),
+    };
+    output::prepare(&path)?;
     write_file(&path, |file| samples::write(file, outcome))
         .with_context(|| path.display().to_string())?;
     Ok(())
@@ -284,6 +307,7 @@ fn provenance(
     model: &Path,
     arguments: &Arguments,
     precision: Precision,
+    tokenizer: &TextTokenizer,
 ) -> anyhow::Result<Provenance> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Ok(Provenance {
@@ -294,6 +318,7 @@ fn provenance(
         git_revision: git_revision(),
         limit: arguments.limit.map(|limit| limit as usize),
         date: since.map_or(0.0, |since| since.as_secs_f64()),
+        tokenizer: tokenizer.rule().to_owned(),
     })
 }
 

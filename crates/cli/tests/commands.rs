@@ -142,7 +142,13 @@ fn an_evaluation_writes_what_it_prints() {
         false
     );
     assert_eq!(results["config"]["model_hash"].as_str().unwrap().len(), 64);
-    let samples = folder.path().join("new/samples_boolq.jsonl");
+    let written = fs::read_dir(folder.path().join("new")).unwrap();
+    let mut written = written.map(|entry| entry.unwrap().path());
+    let samples = written.find(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("samples_boolq_20") && name.ends_with(".jsonl")
+    });
+    let samples = samples.unwrap();
     let samples: Vec<serde_json::Value> = fs::read_to_string(samples)
         .unwrap()
         .lines()
@@ -151,6 +157,18 @@ fn an_evaluation_writes_what_it_prints() {
     assert_eq!(samples.len(), 5);
     let mean = samples.iter().map(|sample| sample["acc"].as_f64().unwrap());
     assert!((mean.sum::<f64>() / 5.0 - acc).abs() < 1e-12);
+    let hash = results["task_hashes"]["boolq"].as_str().unwrap();
+    assert_eq!(hash.len(), 64);
+    assert!(text(&output.stderr).contains(&format!("hash {}", &hash[..16])));
+    assert_eq!(results["data"]["boolq"]["split"], "validation");
+    // Two answers: half of them are right by guessing.
+    assert_eq!(results["chance"]["boolq"], 0.5);
+    assert!(printed.contains("| 0.5000 |"), "{printed}");
+    // The rule that text is encoded by, beside the results.
+    assert!(
+        printed.contains(": text as tokenizer.json says, "),
+        "{printed}"
+    );
 
     // A model against itself: no difference, and none claimed.
     let mut arguments = vec!["eval", "--model", &model, "--model", &model];

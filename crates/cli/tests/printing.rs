@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 fn model() -> String {
@@ -83,7 +83,7 @@ fn commands(folder: &Path) -> Vec<(Vec<String>, Vec<&'static str>)> {
                 "--out",
                 &at("results.json"),
             ]),
-            vec!["results.json", "samples_text.jsonl"],
+            vec!["results.json", "samples_text_"],
         ),
         (
             words(&[
@@ -124,6 +124,21 @@ fn commands(folder: &Path) -> Vec<(Vec<String>, Vec<&'static str>)> {
     ]
 }
 
+/// The file of this name, or the only one whose name begins with it.
+fn named(folder: &Path, name: &str) -> PathBuf {
+    let path = folder.join(name);
+    let of_folder = path.parent().unwrap().read_dir().unwrap();
+    let begins = path.file_name().unwrap().to_str().unwrap();
+    let mut found = of_folder.map(|entry| entry.unwrap().path()).filter(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with(begins)
+    });
+    match path.exists() {
+        true => path,
+        false => found.next().unwrap_or(path),
+    }
+}
+
 /// The longest command: it is expected to end with its first line.
 fn conformance() -> (Vec<String>, Vec<&'static str>) {
     (vec!["conformance".to_owned()], vec![])
@@ -148,7 +163,7 @@ fn check(stdout: fn() -> Stdio, stderr: fn() -> Stdio, stops_early: bool, expect
             assert!(error.contains(expected), "{arguments:?}: {error}");
         }
         for file in files {
-            let written = fs::read(folder.path().join(file));
+            let written = fs::read(named(folder.path(), file));
             let written = written.unwrap_or_else(|error| panic!("{arguments:?}: {file}: {error}"));
             assert!(!written.is_empty(), "{arguments:?}: {file} is empty");
             if file.ends_with(".json") {

@@ -80,11 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(&held_out, &text[half..])?;
     let settings = Settings {
         data: Some(held_out.clone()),
-        limit: None,
-        num_fewshot: 0,
-        workspace: ".".into(),
-        cache: "data".into(),
-        generated: Vec::new(),
+        ..Settings::default()
     };
     let model = Bigrams::count(&text.as_bytes()[..half]);
     let evaluated = prepare(task("text")?, &settings)?.evaluate(&model, &())?;

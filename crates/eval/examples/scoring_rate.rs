@@ -56,10 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings {
         data: data.first().map(PathBuf::from),
         limit: Some(limit.parse()?),
-        num_fewshot: 0,
-        workspace: ".".into(),
-        cache: "data".into(),
-        generated: Vec::new(),
+        ..Settings::default()
     };
     let prepared = prepare(task(name)?, &settings)?;
     let device = Device::default();

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::error::EvalError;
 use crate::evaluation::Evaluated;
 use crate::metric::{Difference, Metric};
+use crate::results::value;
 
 /// Two-sided, at a level of 5 %.
 const CRITICAL: f64 = 1.96;
@@ -31,6 +32,8 @@ pub struct Comparison {
     /// What the difference is in; empty for a share of items.
     pub unit: &'static str,
     higher_is_better: bool,
+    /// Whether the values are [determined](Metric::is_determined).
+    determined: [bool; 2],
 }
 
 /// What a comparison says of the second model.
@@ -53,6 +56,14 @@ pub fn compare(
     first: &Evaluated,
     second: &Evaluated,
 ) -> Result<Vec<Comparison>, EvalError> {
+    if first.items_hash != second.items_hash {
+        return Err(EvalError::NotPaired {
+            task: task.to_owned(),
+            what: "the hash of their items",
+            first: first.items_hash.clone(),
+            second: second.items_hash.clone(),
+        });
+    }
     let items = |of: &Evaluated| -> Vec<usize> {
         let left_out = of.left_out.iter();
         left_out.map(|left_out| left_out.item).collect()
@@ -90,6 +101,7 @@ fn of_metric(task: &'static str, a: &Metric, b: &Metric) -> Result<Comparison, E
         })?,
         unit: a.values.paired_unit(),
         higher_is_better: a.values.higher_is_better(),
+        determined: [a.is_determined(), b.is_determined()],
     })
 }
 
@@ -142,8 +154,8 @@ pub fn table(comparisons: &[Comparison]) -> Table {
         table.add_row([
             comparison.task.to_owned(),
             comparison.metric.to_string(),
-            format!("{:.4}", comparison.first),
-            format!("{:.4}", comparison.second),
+            value(comparison.first, comparison.determined[0]),
+            value(comparison.second, comparison.determined[1]),
             format!("{:+.4}", comparison.difference.value),
             "±".to_owned(),
             error.map_or("N/A".to_owned(), |error| format!("{error:.4}")),
@@ -164,6 +176,7 @@ mod tests {
             left_out: Vec::new(),
             answers: Vec::new(),
             metrics: vec![Metric::new("acc", Values::Mean(values))],
+            items_hash: "a1".to_owned(),
             seconds: 0.0,
         }
     }
@@ -183,5 +196,19 @@ mod tests {
         (a[0], b[1], b[2]) = (1.0, 1.0, 1.0);
         assert_eq!(verdict(a, b), Verdict::Undecided);
         assert!(compare("t", &evaluated(vec![1.0; 3]), &evaluated(vec![1.0; 4])).is_err());
+    }
+
+    #[test]
+    fn results_of_other_items_are_not_paired() {
+        let first = evaluated(vec![1.0; 3]);
+        let second = Evaluated {
+            items_hash: "b2".to_owned(),
+            ..first.clone()
+        };
+        let error = compare("t", &first, &second).unwrap_err().to_string();
+        let expected = "the evaluations differ in the hash of their items: a1 and b2";
+        assert!(error.contains(expected), "{error}");
+        // No item is the same, although every number is.
+        assert!(compare("t", &first, &first.clone()).is_ok());
     }
 }

@@ -39,6 +39,38 @@ pub enum EvalError {
         /// What to do.
         remedy: String,
     },
+    /// A part that a data set does not have.
+    #[error("{task}: there is no {split} split; allowed: {allowed}")]
+    NoSplit {
+        /// The task.
+        task: String,
+        /// The part asked for.
+        split: Split,
+        /// The parts that there are.
+        allowed: String,
+    },
+    /// Items are to be made from a workspace, and there is none.
+    #[error(
+        "{task}: its items are made from the locked dependencies of a Cargo workspace, and {folder} is in none that can be read ({reason}); inside one, `iiet data heldout --out DIR` writes the items, and --heldout DIR reads them anywhere",
+        folder = folder.display()
+    )]
+    NoWorkspace {
+        /// The task.
+        task: String,
+        /// Where one was looked for.
+        folder: PathBuf,
+        /// What cargo says.
+        reason: String,
+    },
+    /// A folder of generated items without those of a task.
+    #[error(
+        "{path}: there is no such file; `iiet data heldout --out DIR` writes the items of all heldout tasks",
+        path = path.display()
+    )]
+    NoHeldOut {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file is not what its name says.
     #[error("{path}: not a readable {format} file: {message}", path = path.display())]
     Unreadable {

@@ -1,4 +1,5 @@
-//! Means and ratios of means over items, with their standard errors.
+//! Means and ratios of means over items, with their standard errors: the one place that knows the
+//! formula for a ratio, such as bits per byte, and for the difference of two models in it.
 //!
 //! A report averages over tasks: items are drawn in strata, one a task, and every task counts the
 //! same. With `T` strata, `m` the mean over a stratum's `n` items and `v` their sample variance,
@@ -11,6 +12,8 @@
 //! The second is the delta method for paired items: x and y are two values of the same item, such as
 //! two models' answers, or bits and bytes of a text (Cochran, *Sampling Techniques*, 1977, 6.4). Both
 //! models stumble over the same items, so `x - R y` varies less than either; for `x = y` it is zero.
+//! The difference of two models in bits per byte is such a ratio too, since both count the same bytes:
+//! x are the differences in bits of each text, y its bytes.
 
 use serde::Serialize;
 
@@ -26,7 +29,8 @@ pub struct Estimate {
 /// The mean of the means of strata.
 ///
 /// `None` without items.
-pub(super) fn mean_of_means(strata: &[Vec<f64>]) -> Option<Estimate> {
+#[cfg(feature = "model")]
+pub(crate) fn mean_of_means(strata: &[Vec<f64>]) -> Option<Estimate> {
     let n = strata.len() as f64;
     (n > 0.0 && strata.iter().all(|items| !items.is_empty())).then(|| Estimate {
         value: sum_of_means(strata) / n,
@@ -40,7 +44,7 @@ pub(super) fn mean_of_means(strata: &[Vec<f64>]) -> Option<Estimate> {
 ///
 /// # Panics
 /// If the items are not in pairs.
-pub(super) fn ratio_of_means(x: &[Vec<f64>], y: &[Vec<f64>]) -> Option<Estimate> {
+pub(crate) fn ratio_of_means(x: &[Vec<f64>], y: &[Vec<f64>]) -> Option<Estimate> {
     let denominator = sum_of_means(y);
     if x.iter().chain(y).any(Vec::is_empty) || denominator == 0.0 || y.is_empty() {
         return None;
@@ -58,7 +62,7 @@ pub(super) fn ratio_of_means(x: &[Vec<f64>], y: &[Vec<f64>]) -> Option<Estimate>
 ///
 /// # Panics
 /// If the items are not in pairs.
-pub(super) fn paired(
+pub(crate) fn paired(
     x: &[Vec<f64>],
     y: &[Vec<f64>],
     of: impl Fn(f64, f64) -> f64,
@@ -131,6 +135,7 @@ mod tests {
         close(ratio_of_means(&x, &y), 1.2, variance.sqrt() / 1.25);
     }
 
+    #[cfg(feature = "model")]
     #[test]
     fn a_mean_of_tasks_worked_out_by_hand() {
         let (x, y) = answers();
@@ -163,6 +168,11 @@ mod tests {
         assert_eq!((of_one.value, of_one.standard_error), (1.0, None));
         assert_eq!(ratio_of_means(&one, &[vec![0.0]]), None);
         assert_eq!(ratio_of_means(&[], &[]), None);
+    }
+
+    #[cfg(feature = "model")]
+    #[test]
+    fn there_is_no_mean_without_items() {
         assert_eq!(mean_of_means(&[]), None);
         assert_eq!(mean_of_means(&[vec![]]), None);
     }

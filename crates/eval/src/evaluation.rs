@@ -1,6 +1,7 @@
 //! Running a task: documents to items, items to answers, answers to metrics.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,10 +9,11 @@ use std::time::Instant;
 use iiet_files::read_regular_text;
 use serde_json::{Map, Value};
 
-use crate::data::{self, Document, HubData, Split};
+use crate::data::{self, Document, Part, Split};
 use crate::error::EvalError;
 use crate::generated::{self, AskedGenerated};
 use crate::held_out;
+use crate::identity;
 use crate::metric::Metric;
 use crate::python_random::PythonRandom;
 use crate::scorer::{Continuation, Progress, Scored, Scorer, Targets, Unscorable};
@@ -35,6 +37,28 @@ pub struct Settings {
     pub cache: PathBuf,
     /// The options of the generated tasks that are asked, see [`asked_generated`](crate::asked_generated).
     pub generated: Vec<AskedGenerated>,
+    /// A folder that [`write_held_out`](crate::write_held_out) wrote: the generated items are read from
+    /// it, and no workspace is needed.
+    pub held_out: Option<PathBuf>,
+    /// The part of the data sets to evaluate, instead of the one that the harness does.
+    pub split: Option<Split>,
+}
+
+impl Default for Settings {
+    /// No data of one's own, no limit, no examples; the workspace around the working directory, and its
+    /// folder `data`.
+    fn default() -> Self {
+        Self {
+            data: None,
+            limit: None,
+            num_fewshot: 0,
+            workspace: ".".into(),
+            cache: "data".into(),
+            held_out: None,
+            split: None,
+            generated: Vec::new(),
+        }
+    }
 }
 
 impl Settings {
@@ -62,6 +86,13 @@ pub struct Prepared {
     pub documents: Vec<Document>,
     /// What is asked about each document, in the same order.
     pub items: Vec<Item>,
+    /// The part of the data set, where it has any.
+    pub split: Option<Split>,
+    /// Where the documents are from: files, a repository on the hub, or a workspace.
+    pub place: String,
+    /// What identifies the items: equal for equal documents, prompts and answers, whatever their place.
+    /// SHA-256 in hexadecimal, `task_hashes` in the harness's results.
+    pub hash: String,
 }
 
 /// An item that a model cannot answer.
@@ -82,6 +113,8 @@ pub struct Evaluated {
     pub answers: Vec<Answers>,
     /// What they come to.
     pub metrics: Vec<Metric>,
+    /// [`Prepared::hash`] of the items.
+    pub items_hash: String,
     /// The time that the scorer took.
     pub seconds: f64,
 }
@@ -91,18 +124,23 @@ pub struct Evaluated {
 /// # Errors
 /// About the data: [`EvalError::NoData`], [`EvalError::Field`] and others.
 pub fn prepare(task: &'static Task, settings: &Settings) -> Result<Prepared, EvalError> {
-    let mut documents = documents(task, settings)?;
+    let Part {
+        split,
+        rows: mut documents,
+        place,
+    } = documents(task, settings)?;
     let original = documents.len();
     documents.truncate(settings.limit.unwrap_or(original));
     let num_fewshot = match task.form.takes_examples() {
         true => settings.num_fewshot,
         false => 0,
     };
-    let mut examples = Examples::new(task, settings, num_fewshot)?;
-    let items = documents
+    let mut examples = Examples::new(task, settings, split, num_fewshot)?;
+    let items: Vec<Item> = documents
         .iter()
         .map(|document| task.form.item(document, &examples.prompt(document)?))
         .collect::<Result<_, _>>()?;
+    let hash = identity::of_items(task, &documents, &items)?;
     Ok(Prepared {
         task,
         num_fewshot,
@@ -113,22 +151,36 @@ pub fn prepare(task: &'static Task, settings: &Settings) -> Result<Prepared, Eva
         original,
         documents,
         items,
+        split,
+        place,
+        hash,
     })
 }
 
-fn documents(task: &'static Task, settings: &Settings) -> Result<Vec<Document>, EvalError> {
+fn documents(task: &'static Task, settings: &Settings) -> Result<Part, EvalError> {
+    let data = settings.data.as_deref();
+    let undivided = !matches!(task.source, Source::Hub(_));
+    if let (Some(split), true) = (settings.split, undivided) {
+        return Err(EvalError::NoSplit {
+            task: task.name.to_owned(),
+            split,
+            allowed: "none, its data is not divided".to_owned(),
+        });
+    }
     match &task.source {
-        Source::Hub(data) => data.load(task.name, settings.data.as_deref(), data.evaluated()),
-        Source::Text => texts(task.name, settings.data.as_deref()),
-        Source::HeldOut(generate) => {
-            held_out::load(task.name, *generate, &settings.workspace, &settings.cache)
-        }
-        Source::Generated => generated::documents(settings.generated(task.name)?),
+        Source::Hub(hub) => hub.load_evaluated(task.name, data, settings.split),
+        Source::Text => texts(task.name, data),
+        Source::HeldOut(generate) => held_out::load(task.name, *generate, settings),
+        Source::Generated => Ok(Part {
+            split: None,
+            rows: generated::documents(settings.generated(task.name)?)?,
+            place: "the task's own generator".to_owned(),
+        }),
     }
 }
 
 /// The documents of `text`: the file named, or all files of `DIR/text`.
-fn texts(task: &str, data: Option<&Path>) -> Result<Vec<Document>, EvalError> {
+fn texts(task: &str, data: Option<&Path>) -> Result<Part, EvalError> {
     let folder = data.map(|data| data.join(task));
     let mut files = Vec::new();
     match (data, &folder) {
@@ -155,6 +207,8 @@ fn texts(task: &str, data: Option<&Path>) -> Result<Vec<Document>, EvalError> {
             remedy: "--data FILE evaluates one file".to_owned(),
         });
     }
+    let names = files.iter().map(|file| file.display().to_string());
+    let place = names.collect::<Vec<_>>().join(", ");
     let mut documents = Vec::new();
     for file in files {
         let ending = file.extension().unwrap_or_default().to_ascii_lowercase();
@@ -173,13 +227,18 @@ fn texts(task: &str, data: Option<&Path>) -> Result<Vec<Document>, EvalError> {
         let fields = Map::from_iter([("text".to_owned(), Value::String(text))]);
         documents.push(Document::new(&path, 1, fields));
     }
-    Ok(documents)
+    Ok(Part {
+        split: None,
+        rows: documents,
+        place,
+    })
 }
 
 /// The worked examples of each prompt, drawn as the harness draws them.
 struct Examples {
     task: &'static Task,
-    data: Option<HubData>,
+    /// Whether the document asked about is left out of its own prompt.
+    excluded: bool,
     pool: Vec<Document>,
     split: Split,
     number: usize,
@@ -187,21 +246,28 @@ struct Examples {
 }
 
 impl Examples {
-    fn new(task: &'static Task, settings: &Settings, number: usize) -> Result<Self, EvalError> {
-        let (data, split, pool) = match &task.source {
-            _ if number == 0 => (None, Split::Test, Vec::new()),
+    fn new(
+        task: &'static Task,
+        settings: &Settings,
+        evaluated: Option<Split>,
+        number: usize,
+    ) -> Result<Self, EvalError> {
+        let (excluded, split, pool) = match &task.source {
+            _ if number == 0 => (false, Split::Test, Vec::new()),
             Source::Hub(data) => {
                 let split = data.examples();
-                let pool = data.load(task.name, settings.data.as_deref(), split)?;
-                (Some(*data), split, pool)
+                let part = data.load(task.name, settings.data.as_deref(), split)?;
+                let evaluated = evaluated.unwrap_or_else(|| data.evaluated());
+                (data.excludes_the_document(evaluated), split, part.rows)
             }
+            // A generated task has but one part.
             Source::Text | Source::HeldOut(_) | Source::Generated => {
-                (None, Split::Test, documents(task, settings)?)
+                (true, Split::Test, documents(task, settings)?.rows)
             }
         };
         Ok(Self {
             task,
-            data,
+            excluded,
             pool,
             split,
             number,
@@ -215,11 +281,7 @@ impl Examples {
         if self.number == 0 {
             return Ok(String::new());
         }
-        let excluded = match &self.data {
-            Some(data) => data.excludes_the_document(),
-            // A generated task has but one part.
-            None => true,
-        };
+        let excluded = self.excluded;
         let drawn = self.draw(self.pool.len(), self.number + usize::from(excluded))?;
         let mut chosen: Vec<usize> = drawn;
         if excluded {
@@ -251,6 +313,16 @@ impl Examples {
 }
 
 impl Prepared {
+    /// How often a guess between the choices is right; `None` where the answer is free.
+    pub fn chance(&self) -> Option<f64> {
+        let of_item = |item: &Item| match item {
+            Item::Choice { requests, .. } => Some(1.0 / requests.len() as f64),
+            Item::Cloze(_) | Item::Rolling { .. } | Item::Targets { .. } => None,
+        };
+        let sum: f64 = self.items.iter().map(of_item).sum::<Option<f64>>()?;
+        (!self.items.is_empty()).then(|| sum / self.items.len() as f64)
+    }
+
     /// Asks a model.
     ///
     /// # Errors
@@ -329,6 +401,7 @@ impl Prepared {
             left_out,
             answers,
             metrics: Vec::new(),
+            items_hash: self.hash.clone(),
             seconds,
         };
         let answered = evaluated.answered(self.items.len());
@@ -360,6 +433,17 @@ impl Prepared {
         let answers = answers.filter(|(item, _)| !unanswered(*item));
         let answers = answers.map(|(_, answers)| answers.clone()).collect();
         self.judge(left_out, answers, evaluated.seconds)
+    }
+}
+
+/// A sentence on the items, with what identifies them.
+impl fmt::Display for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} items", self.task.name, self.items.len())?;
+        if let Some(split) = self.split {
+            write!(f, ", {split} split")?;
+        }
+        write!(f, ", from {}; hash {}", self.place, &self.hash[..16])
     }
 }
 

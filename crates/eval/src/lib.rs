@@ -51,11 +51,7 @@
 //! std::fs::write(folder.path().join("fox.txt"), "The quick brown fox.")?;
 //! let settings = Settings {
 //!     data: Some(folder.path().join("fox.txt")),
-//!     limit: None,
-//!     num_fewshot: 0,
-//!     workspace: ".".into(),
-//!     cache: "data".into(),
-//!     generated: Vec::new(),
+//!     ..Settings::default()
 //! };
 //! let evaluated = prepare(task("text")?, &settings)?.evaluate(&Uniform, &())?;
 //! let bits_per_byte = &evaluated.metrics[2];
@@ -68,13 +64,16 @@
 mod compare;
 mod data;
 mod error;
+mod estimate;
 mod evaluation;
 mod generated;
 mod held_out;
+mod identity;
 mod metric;
 #[cfg(feature = "model")]
 mod model;
 mod pair;
+mod python_json;
 mod python_random;
 mod python_text;
 #[cfg(feature = "model")]
@@ -89,10 +88,11 @@ mod token_scorer;
 mod windows;
 
 pub use compare::{Comparison, Verdict, compare, table as comparison_table};
-pub use data::{Document, HubData, Split, read};
+pub use data::{Adds, Document, HubData, Json, Split, read};
 pub use error::EvalError;
 pub use evaluation::{EXAMPLES_SEED, Evaluated, LeftOut, Prepared, Settings, prepare};
 pub use generated::{AskedGenerated, PER_DIFFICULTY, asked_generated};
+pub use held_out::write_held_out;
 pub use metric::{Difference, Metric, Values};
 #[cfg(feature = "model")]
 pub use model::ModelScorer;

@@ -28,6 +28,8 @@ pub struct Provenance {
     pub limit: Option<usize>,
     /// Seconds since 1970.
     pub date: f64,
+    /// How the model's tokenizer treats text, [`iiet_text::TextTokenizer::rule`].
+    pub tokenizer: String,
 }
 
 /// All results of a model.
@@ -68,6 +70,7 @@ pub fn results(outcomes: &[Outcome<'_>], of: &Provenance) -> Value {
             "model_hash": of.model_hash,
             "model_dtype": of.precision,
             "model_corrections": of.corrections,
+            "tokenizer": of.tokenizer,
             "limit": of.limit,
             "bootstrap_iters": 100_000,
             "fewshot_seed": EXAMPLES_SEED,
@@ -78,6 +81,12 @@ pub fn results(outcomes: &[Outcome<'_>], of: &Provenance) -> Value {
         "model_name": of.model,
         "model_name_sanitized": of.model.replace(['/', '\\'], "__"),
         "iiet_version": env!("CARGO_PKG_VERSION"),
+        "task_hashes": by_task(|(prepared, _)| json!(prepared.hash)),
+        "data": by_task(|(prepared, _)| json!({
+            "split": prepared.split.map(|split| split.to_string()),
+            "place": prepared.place,
+        })),
+        "chance": by_task(|(prepared, _)| json!(prepared.chance())),
         "seconds": by_task(|(_, done)| json!(done.seconds)),
         "total_evaluation_time_seconds": seconds.to_string(),
     })
@@ -140,6 +149,7 @@ fn config((prepared, done): &Outcome<'_>) -> Value {
         repository,
         subset,
         splits,
+        ..
     }) = task.source
     {
         config["dataset_path"] = repository.into();
@@ -157,20 +167,23 @@ fn config((prepared, done): &Outcome<'_>) -> Value {
     config
 }
 
-/// The table that the harness prints.
+/// The table that the harness prints, with the items and the accuracy of guessing beside it. A
+/// perplexity whose standard error exceeds it is called not determined; [`results`] has both numbers.
 pub fn table(outcomes: &[Outcome<'_>]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
     table.set_header([
-        "Tasks", "Version", "n-shot", "n", "Metric", "", "Value", "", "Stderr",
+        "Tasks", "Version", "n-shot", "n", "Metric", "", "Value", "", "Stderr", "Chance",
     ]);
     for (prepared, done) in outcomes {
         for (row, metric) in done.metrics.iter().enumerate() {
             let once = |text: String| if row == 0 { text } else { String::new() };
             let error = match metric.standard_error {
+                _ if !metric.is_determined() => "above the value".to_owned(),
                 Some(error) => format!("{error:.4}"),
                 None => "N/A".to_owned(),
             };
+            let chance = prepared.chance().map(|chance| format!("{chance:.4}"));
             table.add_row([
                 once(prepared.task.name.to_owned()),
                 once(format!("{:.1}", prepared.task.version)),
@@ -178,13 +191,22 @@ pub fn table(outcomes: &[Outcome<'_>]) -> Table {
                 effective(prepared, done).to_string(),
                 metric.name.to_string(),
                 arrow(metric).to_owned(),
-                format!("{:.4}", metric.value),
+                value(metric.value, metric.is_determined()),
                 "±".to_owned(),
                 error,
+                chance.unwrap_or_default(),
             ]);
         }
     }
     table
+}
+
+/// A metric's value as text.
+pub(crate) fn value(value: f64, is_determined: bool) -> String {
+    match is_determined {
+        true => format!("{value:.4}"),
+        false => "not determined".to_owned(),
+    }
 }
 
 fn arrow(metric: &Metric) -> &'static str {

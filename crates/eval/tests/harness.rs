@@ -68,11 +68,8 @@ fn folder() -> PathBuf {
 fn settings(num_fewshot: usize) -> Settings {
     Settings {
         data: Some(folder().join("data")),
-        limit: None,
         num_fewshot,
-        workspace: PathBuf::from("."),
-        cache: PathBuf::from("data"),
-        generated: Vec::new(),
+        ..Settings::default()
     }
 }
 
@@ -131,6 +128,7 @@ fn provenance() -> iiet_eval::Provenance {
         git_revision: None,
         limit: None,
         date: 0.0,
+        tokenizer: String::new(),
     }
 }
 
@@ -205,4 +203,48 @@ fn mistakes_name_the_place() {
     );
     let error = task("arc").unwrap_err().to_string();
     assert!(error.contains("arc_challenge, arc_easy, boolq"), "{error}");
+}
+
+/// What the harness logs: `harness/samples.py` wrote it.
+#[test]
+fn records_and_hashes_are_the_harness_ones() {
+    let text = std::fs::read_to_string(folder().join("samples.json")).unwrap();
+    let expected: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
+    for (shots, hashes) in expected["task_hashes"].as_object().unwrap() {
+        for (name, hash) in hashes.as_object().unwrap() {
+            let settings = settings(shots.parse().unwrap());
+            let prepared = prepare(task(name).unwrap(), &settings).unwrap();
+            assert_eq!(prepared.hash, *hash, "{name}, {shots} examples");
+        }
+    }
+    let mut tasks = 0;
+    for (name, records) in expected {
+        let Some(records) = records.as_array() else {
+            continue;
+        };
+        let prepared = prepare(task(&name).unwrap(), &settings(0)).unwrap();
+        let evaluated = prepared.evaluate(&Hashing, &()).unwrap();
+        let mut written = Vec::new();
+        iiet_eval::samples::write(&mut written, (&prepared, &evaluated)).unwrap();
+        let lines = std::str::from_utf8(&written).unwrap().lines();
+        for (line, expected) in lines.zip(records) {
+            let found: Value = serde_json::from_str(line).unwrap();
+            for (key, expected) in expected.as_object().unwrap() {
+                // These tell of one more metric, which depends on the tokenizer.
+                if key == "metrics" {
+                    let found = found[key].as_array().unwrap();
+                    let expected = expected.as_array().unwrap();
+                    assert!(expected.iter().all(|name| found.contains(name)), "{name}");
+                    continue;
+                }
+                match (found[key].as_f64(), expected.as_f64()) {
+                    // Python writes 0 and 0.0.
+                    (Some(found), Some(expected)) => assert_eq!(found, expected, "{name}, {key}"),
+                    _ => assert_eq!(found[key], *expected, "{name}, {key}"),
+                }
+            }
+        }
+        tasks += 1;
+    }
+    assert_eq!(tasks, 11);
 }

@@ -7,12 +7,9 @@ use iiet_eval::{Document, Item, Settings, prepare, task};
 
 fn documents(name: &str, cache: &Path) -> Vec<Document> {
     let settings = Settings {
-        data: None,
-        limit: None,
-        num_fewshot: 0,
         workspace: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
         cache: cache.to_owned(),
-        generated: Vec::new(),
+        ..Settings::default()
     };
     let prepared = prepare(task(name).unwrap(), &settings).unwrap();
     for item in &prepared.items {

@@ -20,13 +20,9 @@ fn settings(tasks: &[&str]) -> ReportSettings {
         tasks: tasks.iter().map(|task| (*task).to_owned()).collect(),
         evaluation: Settings {
             data: Some(tests("harness/data")),
-            limit: None,
-            num_fewshot: 0,
-            workspace: ".".into(),
-            cache: "data".into(),
-            generated: Vec::new(),
+            ..Settings::default()
         },
-        host_memory: true,
+        ..ReportSettings::default()
     }
 }
 

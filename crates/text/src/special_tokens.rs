@@ -11,7 +11,10 @@
 //! A file that names no class is a `LlamaTokenizer`'s, as the `model_type` of `config.json` would have
 //! it; so is a directory without the file, if `<s>` and `</s>` are in the vocabulary. `transformers` 5
 //! neither writes nor heeds the two keys: there the post-processor decides always, and the two versions
-//! disagree about a `LlamaTokenizer` whose post-processor says otherwise.
+//! disagree about a `LlamaTokenizer` whose post-processor says otherwise. They disagree about its text
+//! as well: version 5 takes vocabulary and merges from `tokenizer.json` and makes a `Metaspace`
+//! pre-tokenizer in place of the file's normaliser and pre-tokenizer. Here the file is followed as it
+//! stands, for every class ([`TextTokenizer::rule`](crate::TextTokenizer::rule) says so in words).
 
 use std::path::Path;
 
@@ -29,6 +32,8 @@ pub struct SpecialTokens {
     pub eos: Option<u32>,
     /// What is added to each text in place of the post-processor.
     pub template: Option<Template>,
+    /// The tokenizer class that makes the template, without `Fast`.
+    pub class: Option<&'static str>,
 }
 
 /// Tokens before and after each text.
@@ -88,7 +93,12 @@ impl SpecialTokens {
                 .into_iter()
                 .collect(),
         });
-        Ok(Self { bos, eos, template })
+        Ok(Self {
+            bos,
+            eos,
+            template,
+            class: class.adds.then_some(class.name),
+        })
     }
 }
 
@@ -97,6 +107,7 @@ const LLAMA: &str = "LlamaTokenizer";
 /// What a tokenizer class says where the files do not.
 #[derive(Default)]
 struct Class {
+    name: &'static str,
     bos: Option<&'static str>,
     eos: Option<&'static str>,
     /// Whether it makes its own post-processor, and whether that adds BOS.
@@ -106,16 +117,26 @@ struct Class {
 
 impl Class {
     fn named(name: &str) -> Self {
-        let (bos, eos) = match name.trim_end_matches("Fast") {
+        const KNOWN: [&str; 4] = [
+            LLAMA,
+            "CodeLlamaTokenizer",
+            "GPTNeoXTokenizer",
+            "GPT2Tokenizer",
+        ];
+        let plain = name.trim_end_matches("Fast");
+        let Some(name) = KNOWN.into_iter().find(|known| *known == plain) else {
+            return Self::default();
+        };
+        let (bos, eos) = match name {
             LLAMA | "CodeLlamaTokenizer" => ("<s>", "</s>"),
-            "GPTNeoXTokenizer" | "GPT2Tokenizer" => ("<|endoftext|>", "<|endoftext|>"),
-            _ => return Self::default(),
+            _ => ("<|endoftext|>", "<|endoftext|>"),
         };
         let adds_bos = bos == "<s>";
         Self {
+            name,
             bos: Some(bos),
             eos: Some(eos),
-            adds: adds_bos || name.starts_with("GPTNeoX"),
+            adds: adds_bos || name == "GPTNeoXTokenizer",
             adds_bos,
         }
     }

@@ -25,6 +25,7 @@ pub struct TextTokenizer {
     prefix: u32,
     prefix_text: String,
     words: Option<ByWords>,
+    rule: String,
 }
 
 /// The way to encode long texts, where the tokenizer is of a known kind: the `tokenizers` crate takes
@@ -67,6 +68,7 @@ impl TextTokenizer {
             mut bos,
             mut eos,
             template,
+            class,
         } = SpecialTokens::read(model, |token| inner.token_to_id(token))?;
         if bos.is_none() && eos.is_none() {
             (bos, eos) = ids_of_config(model)?;
@@ -86,8 +88,10 @@ impl TextTokenizer {
         let prefix_text = untrusted(|| inner.decode(&[prefix], false))
             .map_err(|error| failed(error.to_string()))?;
         let words = ByWords::of(&bytes, &inner);
+        let rule = rule(&inner, template.as_ref(), class);
         Ok(Self {
             words,
+            rule,
             inner,
             hash: blake3::hash(&bytes),
             path,
@@ -102,6 +106,12 @@ impl TextTokenizer {
     /// Of `tokenizer.json`: equal for equal tokenizers.
     pub fn hash(&self) -> blake3::Hash {
         self.hash
+    }
+
+    /// How text becomes tokens here, in a sentence: what `tokenizer.json` decides, and what the tokenizer
+    /// class. Results should have it beside them, because versions of `transformers` differ.
+    pub fn rule(&self) -> &str {
+        &self.rule
     }
 
     /// The token that begins a text, if there is one.
@@ -210,6 +220,32 @@ impl ByWords {
             },
         })
     }
+}
+
+fn rule(inner: &Tokenizer, template: Option<&Template>, class: Option<&str>) -> String {
+    let spellings = |ids: &[u32]| match ids {
+        [] => "nothing".to_owned(),
+        ids => ids
+            .iter()
+            .map(|id| inner.id_to_token(*id).unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join(" "),
+    };
+    let around = match (template, class) {
+        (Some(template), Some(class)) => format!(
+            "{} before it and {} after it, as {class} of transformers 4",
+            spellings(&template.before),
+            spellings(&template.after)
+        ),
+        _ => "special tokens as its post_processor says".to_owned(),
+    };
+    let differs = match class {
+        Some("LlamaTokenizer") if inner.get_normalizer().is_some() => {
+            "; transformers 5 leaves out its normalizer"
+        }
+        _ => "",
+    };
+    format!("text as tokenizer.json says, {around}{differs}")
 }
 
 /// BOS and EOS by id, from `config.json`.

@@ -82,6 +82,11 @@ pub(crate) struct Package {
 
 /// The registry packages of the workspace around `folder`, by name and version.
 pub(crate) fn packages(folder: &Path) -> Result<Vec<Package>, DataError> {
+    Ok(locked(folder)?.1)
+}
+
+/// The root of the workspace around `folder`, and its registry packages by name and version.
+fn locked(folder: &Path) -> Result<(PathBuf, Vec<Package>), DataError> {
     let metadata = cargo_metadata::MetadataCommand::new()
         .current_dir(folder)
         .other_options(vec!["--locked".to_owned()])
@@ -89,6 +94,7 @@ pub(crate) fn packages(folder: &Path) -> Result<Vec<Package>, DataError> {
         .map_err(|error| DataError::CargoMetadata {
             message: error.to_string().trim().to_owned(),
         })?;
+    let root = metadata.workspace_root.into();
     let mut packages: Vec<_> = metadata
         .packages
         .into_iter()
@@ -98,7 +104,7 @@ pub(crate) fn packages(folder: &Path) -> Result<Vec<Package>, DataError> {
         })
         .collect();
     packages.sort_by(|a, b| (a.name.as_str(), &a.version).cmp(&(b.name.as_str(), &b.version)));
-    Ok(packages
+    let packages = packages
         .into_iter()
         .filter_map(|package| {
             Some(Package {
@@ -108,7 +114,8 @@ pub(crate) fn packages(folder: &Path) -> Result<Vec<Package>, DataError> {
                 folder: package.manifest_path.parent()?.to_owned().into(),
             })
         })
-        .collect())
+        .collect();
+    Ok((root, packages))
 }
 
 fn is_registry(source: &str) -> bool {
@@ -202,6 +209,7 @@ pub fn default_corpus(
 /// The part of the default corpus that training holds out, by the default share.
 #[derive(Clone, Debug)]
 pub struct HeldOutCrates {
+    workspace: PathBuf,
     packages: Vec<Package>,
     share: f64,
 }
@@ -225,8 +233,17 @@ impl HeldOutCrates {
             Validation::Fraction(share) => share,
             Validation::Path(_) => 0.0,
         };
-        let packages = packages(folder)?;
-        Ok(Self { packages, share })
+        let (workspace, packages) = locked(folder)?;
+        Ok(Self {
+            workspace,
+            packages,
+            share,
+        })
+    }
+
+    /// The root of the workspace found.
+    pub fn workspace(&self) -> &Path {
+        &self.workspace
     }
 
     /// A short name of all that determines the files: the packages, the rules and the share.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::json::{Json, get, same};
 use crate::error::EvalError;
 
 /// A row, and where it stands.
@@ -12,36 +13,53 @@ use crate::error::EvalError;
 pub struct Document {
     path: Arc<Path>,
     row: usize,
-    /// By name. A map would take ten times the memory for a row with one field.
-    fields: Box<[(String, Value)]>,
+    /// In the order of the file. A map would take ten times the memory for a row with one field.
+    fields: Box<[(String, Json)]>,
 }
 
 /// Documents are equal as the harness compares them: by their fields.
 impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
-        self.fields == other.fields
+        same(&self.fields, &other.fields)
     }
 }
 
 impl Document {
     /// A row of a file, counted from 1.
     pub fn new(path: &Arc<Path>, row: usize, fields: Map<String, Value>) -> Self {
+        let fields = fields.into_iter();
+        let fields = fields.map(|(name, value)| (name, value.into()));
+        Self::ordered(path, row, fields.collect())
+    }
+
+    /// The same with the fields in their order.
+    pub fn ordered(path: &Arc<Path>, row: usize, fields: Vec<(String, Json)>) -> Self {
         Self {
             path: Arc::clone(path),
             row,
-            fields: fields.into_iter().collect(),
+            fields: fields.into(),
         }
     }
 
-    /// All fields.
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All fields by name.
     pub fn fields(&self) -> Map<String, Value> {
-        self.fields.iter().cloned().collect()
+        let fields = self.fields.iter().cloned();
+        fields.map(|(name, value)| (name, value.into())).collect()
+    }
+
+    /// All fields in their order.
+    pub fn json(&self) -> Json {
+        Json::Object(self.fields.to_vec())
     }
 
     /// A field as it stands in the row.
-    pub fn field(&self, name: &str) -> Option<&Value> {
-        let found = self.fields.iter().find(|(field, _)| field == name);
-        found.map(|(_, value)| value)
+    pub fn field(&self, name: &str) -> Option<&Json> {
+        get(&self.fields, name)
     }
 
     /// About how many bytes of memory the row takes.
@@ -69,9 +87,9 @@ impl Document {
     pub fn texts(&self, field: &str) -> Result<Vec<&str>, EvalError> {
         let value = self.value(field)?;
         let texts = value
-            .as_array()
+            .as_list()
             .filter(|list| !list.is_empty())
-            .and_then(|list| list.iter().map(Value::as_str).collect());
+            .and_then(|list| list.iter().map(Json::as_str).collect());
         texts.ok_or_else(|| self.wrong(field, Some(value), "a list of texts"))
     }
 
@@ -113,7 +131,7 @@ impl Document {
     }
 
     /// The error for a field that is not as expected.
-    pub fn wrong(&self, field: &str, found: Option<&Value>, expected: &str) -> EvalError {
+    pub fn wrong(&self, field: &str, found: Option<&Json>, expected: &str) -> EvalError {
         let found = match found {
             Some(value) => excerpt(&value.to_string()),
             None => {
@@ -130,7 +148,7 @@ impl Document {
         }
     }
 
-    fn value(&self, field: &str) -> Result<&Value, EvalError> {
+    fn value(&self, field: &str) -> Result<&Json, EvalError> {
         let mut names = field.split('.');
         let first = names.next().and_then(|name| self.field(name));
         let value = names.fold(first, |value, name| value?.get(name));
@@ -138,21 +156,18 @@ impl Document {
     }
 }
 
-fn memory(value: &Value) -> u64 {
-    /// A leaf of the tree that an object is.
-    const LEAF_BYTES: u64 = 640;
+fn memory(value: &Json) -> u64 {
     let below = match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::String(text) => allocated(text.len()),
-        Value::Array(list) => list.iter().map(memory).sum(),
-        Value::Object(map) => {
-            let fields = map
-                .iter()
-                .map(|(name, value)| allocated(name.len()) + memory(value));
-            LEAF_BYTES * map.len().div_ceil(8) as u64 + fields.sum::<u64>()
+        Json::Null | Json::Bool(_) | Json::Number(_) => 0,
+        Json::Text(text) => allocated(text.len()),
+        Json::List(list) => 16 + list.iter().map(memory).sum::<u64>(),
+        Json::Object(entries) => {
+            let entries = entries.iter();
+            let entries = entries.map(|(name, value)| allocated(name.len()) + 24 + memory(value));
+            16 + entries.sum::<u64>()
         }
     };
-    size_of::<Value>() as u64 + below
+    size_of::<Json>() as u64 + below
 }
 
 /// What the allocator takes for so many bytes.

@@ -1,10 +1,11 @@
 //! Which files of a folder hold a part of a data set.
 //!
-//! Looked for in this order, under `DIR/<task>/`: files whose name is made of the part's name, as
+//! Looked for in this order, under `DIR/<task>/`: files with one of the part's names in theirs, as
 //! `validation.jsonl`, `test-00000-of-00001.parquet` or `piqa-train.arrow`; the same in the folders
 //! `<subset>` and `data`, as the hub has them; all files of a folder that is called as the part, as
 //! `datasets` saves them (`test/data-00000-of-00001.arrow`); and for the part that is evaluated
-//! files called `data-..` alone. The parts' names are those that `datasets` knows.
+//! files called `data-..` alone. The parts' names are those that `datasets` knows. Where files of several names of a
+//! part lie side by side, such as `validation.jsonl` and `dev.jsonl`, the first name is taken.
 
 use std::path::{Path, PathBuf};
 
@@ -33,10 +34,12 @@ pub(super) fn find(
         folder.join("data"),
     ] {
         let files = files_of(&place)?;
-        let named = files.iter().filter(|file| is_named(file, split));
-        let named: Vec<PathBuf> = named.cloned().collect();
-        if !named.is_empty() {
-            return one_format(named);
+        for name in split.names() {
+            let named = files.iter().filter(|file| is_named(file, name));
+            let named: Vec<PathBuf> = named.cloned().collect();
+            if !named.is_empty() {
+                return one_format(named);
+            }
         }
         for name in split.names() {
             let files = files_of(&place.join(name))?;
@@ -98,11 +101,11 @@ fn stem(path: &Path) -> String {
     })
 }
 
-/// Whether one of the part's names is a word of the file's name.
-fn is_named(path: &Path, split: Split) -> bool {
+/// Whether a part's name is a word of the file's name.
+fn is_named(path: &Path, part: &str) -> bool {
     let stem = stem(path);
     let mut words = stem.split(|c: char| !c.is_ascii_alphanumeric());
-    words.any(|word| split.names().contains(&word))
+    words.any(|word| word == part)
 }
 
 #[cfg(test)]
@@ -158,6 +161,11 @@ mod tests {
             (&["ai2_arc-train.arrow"], Train, &["ai2_arc-train.arrow"]),
             (&["test.parquet", "test.jsonl"], Test, &["test.jsonl"]),
             (&["latest.jsonl", "notes.txt"], Test, &[]),
+            (
+                &["dev.jsonl", "validation.jsonl"],
+                Validation,
+                &["validation.jsonl"],
+            ),
         ] {
             assert_eq!(found(names, split, false), expected, "{names:?}");
         }

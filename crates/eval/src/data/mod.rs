@@ -8,12 +8,15 @@ mod document;
 mod find;
 #[cfg(feature = "hub")]
 mod hub;
+mod json;
 mod read;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 pub use document::Document;
+pub use json::Json;
 pub use read::read;
 
 use crate::error::EvalError;
@@ -46,6 +49,21 @@ impl fmt::Display for Split {
     }
 }
 
+impl FromStr for Split {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let splits = [Self::Train, Self::Validation, Self::Test];
+        let found = splits
+            .into_iter()
+            .find(|split| split.names().contains(&name));
+        found.ok_or_else(|| "allowed: train, validation, test".to_owned())
+    }
+}
+
+/// What a task's rows become in the harness before it asks about them: fields that are added.
+pub type Adds = fn(&Document) -> Result<Vec<(String, Json)>, EvalError>;
+
 /// A data set as the hub knows it, and the parts of it that the harness uses.
 #[derive(Clone, Copy, Debug)]
 pub struct HubData {
@@ -55,6 +73,17 @@ pub struct HubData {
     pub subset: &'static str,
     /// The parts named in the harness's configuration.
     pub splits: &'static [Split],
+    /// What the harness adds to each row; part of a row's hash.
+    pub adds: Option<Adds>,
+}
+
+/// The rows of a part, and where they are from.
+pub(crate) struct Part {
+    /// For a data set that is divided.
+    pub split: Option<Split>,
+    pub rows: Vec<Document>,
+    /// The files, the repository on the hub, or the workspace.
+    pub place: String,
 }
 
 impl HubData {
@@ -80,33 +109,79 @@ impl HubData {
     }
 
     /// Whether an example equal to the document asked about is taken out of its prompt. The harness
-    /// does so where its configuration names no test part, whatever part the examples come from.
-    pub fn excludes_the_document(&self) -> bool {
-        !self.has(Split::Test)
+    /// does so where its configuration names no test part, whatever part the examples come from. It is
+    /// also done where a part is evaluated that the harness would not, if the examples are from it.
+    pub fn excludes_the_document(&self, evaluated: Split) -> bool {
+        let unusual = evaluated != self.evaluated();
+        !self.has(Split::Test) || unusual && evaluated == self.examples()
+    }
+
+    /// The part to evaluate. Without a wish it is [`evaluated`](Self::evaluated), or validation where
+    /// the folder has that alone.
+    ///
+    /// # Errors
+    /// [`EvalError::NoSplit`] if the data set has no such part, and as [`load`](Self::load).
+    pub(crate) fn load_evaluated(
+        &self,
+        task: &str,
+        data: Option<&Path>,
+        wish: Option<Split>,
+    ) -> Result<Part, EvalError> {
+        let split = match wish {
+            Some(wish) if self.has(wish) => wish,
+            Some(wish) => {
+                let names = self.splits.iter().map(Split::to_string);
+                return Err(EvalError::NoSplit {
+                    task: task.to_owned(),
+                    split: wish,
+                    allowed: names.collect::<Vec<_>>().join(", "),
+                });
+            }
+            None => self.evaluated(),
+        };
+        let other = Split::Validation;
+        if let (None, Some(data)) = (wish, data)
+            && self.has(other)
+            && self.files(task, data, split)?.is_empty()
+            && !self.files(task, data, other)?.is_empty()
+        {
+            return self.load(task, Some(data), other);
+        }
+        self.load(task, data, split)
+    }
+
+    /// The files of a part in the folder `data/task`, none if there are none.
+    fn files(&self, task: &str, data: &Path, split: Split) -> Result<Vec<PathBuf>, EvalError> {
+        let unnamed = split == self.evaluated();
+        find::find(&data.join(task), self.subset, split, unnamed)
     }
 
     /// Reads a part: from the folder `data/task`, else from the hub where that is compiled in.
     ///
     /// # Errors
     /// [`EvalError::NoData`] if it is nowhere, or an error about the file.
-    pub fn load(
+    pub(crate) fn load(
         &self,
         task: &str,
         data: Option<&Path>,
         split: Split,
-    ) -> Result<Vec<Document>, EvalError> {
-        let folder = data.map(|data| data.join(task));
-        if let Some(folder) = &folder {
-            let files = find::find(folder, self.subset, split, split == self.evaluated())?;
+    ) -> Result<Part, EvalError> {
+        if let Some(data) = data {
+            let files = self.files(task, data, split)?;
             if !files.is_empty() {
-                return read_all(&files);
+                let names = files.iter().map(|file| file.display().to_string());
+                return Ok(Part {
+                    split: Some(split),
+                    rows: read_all(&files)?,
+                    place: names.collect::<Vec<_>>().join(", "),
+                });
             }
         }
         let missing = |remedy: String| EvalError::NoData {
             task: task.to_owned(),
             split,
-            place: match &folder {
-                Some(folder) => format!("in {}", folder.display()),
+            place: match data {
+                Some(data) => format!("in {}", data.join(task).display()),
                 None => "without --data DIR".to_owned(),
             },
             looked_for: find::looked_for(task, self.subset, split),
@@ -120,7 +195,11 @@ impl HubData {
                     self.repository
                 ))
             })?;
-            read_all(&fetched)
+            Ok(Part {
+                split: Some(split),
+                rows: read_all(&fetched)?,
+                place: format!("{} (subset {}) on the hub", self.repository, self.subset),
+            })
         }
         #[cfg(not(feature = "hub"))]
         Err(missing(format!(
@@ -130,7 +209,7 @@ impl HubData {
     }
 }
 
-fn read_all(files: &[std::path::PathBuf]) -> Result<Vec<Document>, EvalError> {
+fn read_all(files: &[PathBuf]) -> Result<Vec<Document>, EvalError> {
     let mut rows = Vec::new();
     for file in files {
         rows.extend(read(file)?);

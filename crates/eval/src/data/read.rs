@@ -18,8 +18,8 @@ use iiet_data::{DataError, Limits, guarded, parquet_size};
 use iiet_files::open_regular;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
-use serde_json::Value;
 
+use super::json::Json;
 use super::{Document, arrow_lengths};
 use crate::error::EvalError;
 
@@ -77,11 +77,11 @@ struct Rows {
 
 impl Rows {
     /// Appends the row of this number, counted from 1.
-    fn push(&mut self, row: usize, value: Value) -> Result<(), EvalError> {
-        let Value::Object(fields) = value else {
+    fn push(&mut self, row: usize, value: Json) -> Result<(), EvalError> {
+        let Json::Object(fields) = value else {
             return Err(self.wrong(row, "not an object".to_owned()));
         };
-        let document = Document::new(&self.path, row, fields);
+        let document = Document::ordered(&self.path, row, fields);
         self.taken = self.taken.saturating_add(document.memory());
         if self.taken > self.allowed {
             return Err(self.too_large());
@@ -222,7 +222,7 @@ impl<'de> Visitor<'de> for Elements<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
-        while let Some(value) = array.next_element::<Value>()? {
+        while let Some(value) = array.next_element::<Json>()? {
             self.left.set(ROW_BYTES);
             if let Err(error) = self.rows.push(self.rows.rows.len() + 1, value) {
                 *self.failed = Some(error);

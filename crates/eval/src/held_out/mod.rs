@@ -3,16 +3,16 @@
 //! The crates are those that training sets aside for validation (the default share), so no model
 //! trained on the default corpus has seen them. Items are a function of `Cargo.lock` alone, made
 //! from characters and not from any model's tokens, and kept as JSON Lines under
-//! `<cache>/heldout-<key>/`.
+//! `<cache>/heldout-<key>/`. [`write_held_out`] writes them for machines that have no such workspace.
 
 mod choice;
 mod cloze;
 mod passages;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use iiet_data::{HeldOutCrates, HeldOutFile};
+use iiet_data::{DataError, HeldOutCrates, HeldOutFile};
 use iiet_files::write_file;
 use serde_json::{Map, Value};
 
@@ -20,8 +20,11 @@ pub use choice::choice;
 pub use cloze::cloze;
 pub use passages::passages;
 
-use crate::data::{self, Document};
+use crate::data::{self, Part};
 use crate::error::EvalError;
+use crate::evaluation::Settings;
+use crate::task::Source;
+use crate::tasks::TASKS;
 
 /// Items of each task.
 pub const ITEMS: usize = 1024;
@@ -32,32 +35,100 @@ const VERSION: u32 = 1;
 /// Makes the rows of a task from the files held out.
 pub type Generate = fn(&[HeldOutFile]) -> Result<Vec<Map<String, Value>>, EvalError>;
 
-/// The rows of a task: from the cache, or made and put there.
+/// The rows of a task: from a folder of such items, else from the cache, or made and put there.
 ///
 /// # Errors
-/// [`EvalError::Data`] if the default corpus cannot be found, [`EvalError::TooFewItems`] if it is
-/// too small, and errors of the disk.
-pub fn load(
+/// [`EvalError::NoHeldOut`] if the folder has none of this task; [`EvalError::NoWorkspace`] if the
+/// default corpus cannot be found, [`EvalError::TooFewItems`] if it is too small, and errors of the
+/// disk.
+pub(crate) fn load(
     task: &'static str,
     generate: Generate,
-    workspace: &Path,
-    cache: &Path,
-) -> Result<Vec<Document>, EvalError> {
-    let held_out = HeldOutCrates::locate(workspace)?;
-    let folder = cache.join(format!("heldout-{}-{VERSION}", held_out.key()));
-    let path = folder.join(format!("{task}.jsonl"));
-    if !path.exists() {
-        let rows = generate(&held_out.read()?)?;
-        if rows.len() < ITEMS {
-            return Err(EvalError::TooFewItems {
-                task,
-                found: rows.len(),
-                wanted: ITEMS,
-            });
+    settings: &Settings,
+) -> Result<Part, EvalError> {
+    let part = |path: PathBuf, place: String| {
+        Ok(Part {
+            split: None,
+            rows: data::read(&path)?,
+            place,
+        })
+    };
+    if let Some(folder) = &settings.held_out {
+        let path = folder.join(file(task));
+        if !path.exists() {
+            return Err(EvalError::NoHeldOut { path });
         }
-        write(&path, &rows)?;
+        let place = path.display().to_string();
+        return part(path, place);
     }
-    data::read(&path)
+    let held_out = locate(task, &settings.workspace)?;
+    let folder = settings
+        .cache
+        .join(format!("heldout-{}-{VERSION}", held_out.key()));
+    let path = folder.join(file(task));
+    if !path.exists() {
+        write(&path, &rows(task, generate, &held_out.read()?)?)?;
+    }
+    let place = format!(
+        "the locked dependencies of {}",
+        held_out.workspace().display()
+    );
+    part(path, place)
+}
+
+/// Writes the items of all generated tasks to a folder, for `--heldout` on another machine: they depend
+/// on the `Cargo.lock` of the workspace around `workspace` alone. The files are returned.
+///
+/// # Errors
+/// Those of making them, as for an evaluation, and of writing.
+pub fn write_held_out(workspace: &Path, folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
+    let tasks = TASKS.iter().filter_map(|task| match task.source {
+        Source::HeldOut(generate) => Some((task.name, generate)),
+        _ => None,
+    });
+    let mut files = None;
+    let mut written = Vec::new();
+    for (task, generate) in tasks {
+        let files = match &mut files {
+            Some(files) => files,
+            none => none.insert(locate(task, workspace)?.read()?),
+        };
+        let path = folder.join(file(task));
+        write(&path, &rows(task, generate, files)?)?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+fn file(task: &str) -> String {
+    format!("{task}.jsonl")
+}
+
+fn locate(task: &str, workspace: &Path) -> Result<HeldOutCrates, EvalError> {
+    HeldOutCrates::locate(workspace).map_err(|error| match error {
+        DataError::CargoMetadata { message } => EvalError::NoWorkspace {
+            task: task.to_owned(),
+            folder: std::path::absolute(workspace).unwrap_or_else(|_| workspace.to_owned()),
+            reason: message,
+        },
+        other => other.into(),
+    })
+}
+
+fn rows(
+    task: &'static str,
+    generate: Generate,
+    files: &[HeldOutFile],
+) -> Result<Vec<Map<String, Value>>, EvalError> {
+    let rows = generate(files)?;
+    match rows.len() < ITEMS {
+        true => Err(EvalError::TooFewItems {
+            task,
+            found: rows.len(),
+            wanted: ITEMS,
+        }),
+        false => Ok(rows),
+    }
 }
 
 /// Writes rows; a file of this name is whole.

@@ -7,7 +7,6 @@
 //! (`quality.rs`, `estimate.rs`). Everything but the speeds is the same whenever it is computed.
 
 mod cost;
-mod estimate;
 #[cfg(test)]
 mod example;
 mod labels;
@@ -27,11 +26,12 @@ use iiet_text::TextTokenizer;
 use serde::Serialize;
 
 pub use cost::TokenCost;
-pub use estimate::Estimate;
 pub use machine::Machine;
 pub use quality::{Quality, TaskQuality};
 pub use speed::{Round, Speed, Workload};
 pub use table::table;
+
+pub use crate::estimate::Estimate;
 
 use crate::error::EvalError;
 use crate::evaluation::{Evaluated, LeftOut, Prepared, Settings, prepare};
@@ -53,6 +53,20 @@ pub struct ReportSettings {
     pub evaluation: Settings,
     /// Whether the device's memory is the machine's own: then all models must fit into what is free.
     pub host_memory: bool,
+    /// Hears what is measured next, in a few words; a bar on the terminal shows the rest.
+    pub announce: fn(&str),
+}
+
+impl Default for ReportSettings {
+    /// [`REPORT_TASKS`] on a device with the machine's memory; nobody hears of the progress.
+    fn default() -> Self {
+        Self {
+            tasks: REPORT_TASKS.map(str::to_owned).to_vec(),
+            evaluation: Settings::default(),
+            host_memory: true,
+            announce: |_| (),
+        }
+    }
 }
 
 /// Models beside each other.
@@ -85,6 +99,12 @@ pub struct AskedTask {
     pub used: usize,
     /// Worked examples in each prompt.
     pub num_fewshot: usize,
+    /// The part of the data set, where it has any.
+    pub split: Option<String>,
+    /// Where the documents are from.
+    pub place: String,
+    /// What identifies the items, [`Prepared::hash`].
+    pub items_hash: String,
 }
 
 /// A model's part of a report.
@@ -169,12 +189,13 @@ pub fn report(
         .iter()
         .map(|scorer| scorer.model().language_model())
         .collect();
+    (settings.announce)("measuring speeds");
     let speeds = workload.measure(&language_models, device)?;
     let names = labels::labels(models);
     let mut answers = scorers
         .iter()
         .zip(&names)
-        .map(|(scorer, name)| answers(scorer, name, &tasks, progress))
+        .map(|(scorer, name)| answers(scorer, name, &tasks, settings.announce, progress))
         .collect::<Result<Vec<_>, _>>()?;
     notes.extend(leave_out(&tasks, &mut answers)?);
 
@@ -231,6 +252,9 @@ impl AskedTask {
             documents: prepared.original,
             used: prepared.documents.len(),
             num_fewshot: prepared.num_fewshot,
+            split: prepared.split.map(|split| split.to_string()),
+            place: prepared.place.clone(),
+            items_hash: prepared.hash.clone(),
         }
     }
 }
@@ -287,10 +311,12 @@ fn answers(
     scorer: &TokenScorer<ModelScorer>,
     name: &str,
     tasks: &[Prepared],
+    announce: fn(&str),
     progress: &dyn Fn(&str) -> Box<dyn Progress>,
 ) -> Result<Vec<Evaluated>, EvalError> {
     let ask = |prepared: &Prepared| {
         let task = prepared.task.name;
+        announce(&format!("{name}: {task}, {} items", prepared.items.len()));
         let tokens = progress(&format!("{name}: {task}"));
         let evaluated = prepared.evaluate(scorer, &*tokens);
         evaluated.map_err(|source| EvalError::Asking {

@@ -11,10 +11,9 @@ use std::slice::from_ref;
 
 use serde::Serialize;
 
-use super::estimate::{Estimate, mean_of_means, paired, ratio_of_means};
+use crate::estimate::{Estimate, mean_of_means, paired, ratio_of_means};
 use crate::evaluation::{Evaluated, Prepared};
 use crate::metric::{Metric, Values};
-use crate::task::Item;
 
 /// Tasks whose accuracy is that of log-likelihoods divided by length, as is customary since Gu and
 /// Dao (2023, arXiv:2312.00752, appendix E): their choices differ much in length.
@@ -116,7 +115,7 @@ fn of_task(prepared: &Prepared, own: &Evaluated, reference: &Evaluated) -> Optio
             standard_error: difference.standard_error,
         }),
         retention,
-        chance: chance(&prepared.items),
+        chance: prepared.chance(),
         metrics: own
             .metrics
             .iter()
@@ -152,16 +151,6 @@ fn estimate(metric: &Metric) -> Estimate {
         value: metric.value,
         standard_error,
     }
-}
-
-/// How often a guess between the choices is right; `None` where the answer is free.
-fn chance(items: &[Item]) -> Option<f64> {
-    let of_item = |item: &Item| match item {
-        Item::Choice { requests, .. } => Some(1.0 / requests.len() as f64),
-        Item::Cloze(_) | Item::Rolling { .. } | Item::Targets { .. } => None,
-    };
-    let sum: f64 = items.iter().map(of_item).sum::<Option<f64>>()?;
-    (!items.is_empty()).then(|| sum / items.len() as f64)
 }
 
 /// The same texts counted in bytes and in tokens.

@@ -52,6 +52,19 @@ pub fn table(report: &Report) -> String {
             let _ = writeln!(text, "{title}\n\n{table}\n\n{below}\n");
         }
     }
+    for task in &report.tasks {
+        let split = task.split.iter().map(|split| format!(", {split} split"));
+        let _ = writeln!(
+            text,
+            "{}: {} of {} documents{}, from {}; hash {}",
+            task.name,
+            task.used,
+            task.documents,
+            split.collect::<String>(),
+            task.place,
+            short(&task.items_hash)
+        );
+    }
     for note in &report.notes {
         let _ = writeln!(text, "{note}");
     }
@@ -151,6 +164,11 @@ fn retention(report: &Report) -> Option<Table> {
         row
     };
     (!tasks.is_empty()).then(|| aligned(header, report.models.iter().map(row), 1))
+}
+
+/// The beginning of a hash.
+fn short(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
 }
 
 /// What guessing gets, for the tasks that know it.
@@ -284,6 +302,7 @@ mod tests {
         for part in [
             "a prompt of 96 tokens, 32 decoded",
             "Guessing gets: heldout_choice 0.2500.",
+            "heldout_bpb: 1024 of 1024 documents, from the locked dependencies of /project; hash a1\n",
             "\nA note.\n",
         ] {
             assert!(text.contains(part), "{text}");

@@ -12,6 +12,7 @@ pub(super) const TASK: Task = Task {
         repository: "allenai/ai2_arc",
         subset: "ARC-Challenge",
         splits: &[Train, Validation, Test],
+        adds: None,
     }),
     form: FORM,
 };

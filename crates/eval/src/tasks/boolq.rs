@@ -12,6 +12,7 @@ pub(super) const TASK: Task = Task {
         repository: "aps/super_glue",
         subset: "boolq",
         splits: &[Train, Validation],
+        adds: None,
     }),
     form: Form::Choice {
         context,

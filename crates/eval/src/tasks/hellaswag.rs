@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::data::Split::{Train, Validation};
-use crate::data::{Document, HubData};
+use crate::data::{Document, HubData, Json};
 use crate::error::EvalError;
 use crate::python_text::{capitalize, strip};
 use crate::task::{ACC_AND_NORM, Form, Source, Task};
@@ -17,6 +17,7 @@ pub(super) const TASK: Task = Task {
         repository: "Rowan/hellaswag",
         subset: "default",
         splits: &[Train, Validation],
+        adds: Some(processed),
     }),
     form: Form::Choice {
         context,
@@ -41,6 +42,16 @@ fn choices(document: &Document) -> Result<Vec<String>, EvalError> {
 
 fn answer(document: &Document) -> Result<usize, EvalError> {
     document.choice_in_digits("label", document.texts("endings")?.len())
+}
+
+/// What the harness adds to a row before it asks about it (`process_docs`).
+fn processed(document: &Document) -> Result<Vec<(String, Json)>, EvalError> {
+    let texts = choices(document)?.into_iter().map(Json::Text);
+    Ok(vec![
+        ("query".to_owned(), Json::Text(context(document)?)),
+        ("choices".to_owned(), Json::List(texts.collect())),
+        ("gold".to_owned(), Json::Number(answer(document)?.into())),
+    ])
 }
 
 /// Without the marks that WikiHow's pages leave in the text.

@@ -13,6 +13,7 @@ pub(super) const TASK: Task = Task {
         repository: "EleutherAI/lambada_openai",
         subset: "default",
         splits: &[Test],
+        adds: None,
     }),
     form: FORM,
 };

@@ -13,6 +13,7 @@ pub(super) const TASK: Task = Task {
         repository: "cimec/lambada",
         subset: "plain_text",
         splits: &[Validation, Test],
+        adds: None,
     }),
     form: FORM,
 };

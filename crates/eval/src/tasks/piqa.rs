@@ -12,6 +12,7 @@ pub(super) const TASK: Task = Task {
         repository: "baber/piqa",
         subset: "default",
         splits: &[Train, Validation],
+        adds: None,
     }),
     form: Form::Choice {
         context,

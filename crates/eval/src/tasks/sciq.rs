@@ -13,6 +13,7 @@ pub(super) const TASK: Task = Task {
         repository: "allenai/sciq",
         subset: "default",
         splits: &[Train, Validation, Test],
+        adds: None,
     }),
     form: Form::Choice {
         context,

@@ -18,6 +18,7 @@ pub(super) const TASK: Task = Task {
         repository: "EleutherAI/wikitext_document_level",
         subset: "wikitext-2-raw-v1",
         splits: &[Train, Validation, Test],
+        adds: None,
     }),
     form: Form::Rolling { scored, original },
 };

@@ -16,6 +16,7 @@ pub(super) const TASK: Task = Task {
         repository: "allenai/winogrande",
         subset: "winogrande_xl",
         splits: &[Train, Validation],
+        adds: None,
     }),
     form: Form::Contexts {
         contexts,
