@@ -14,20 +14,24 @@ use crate::print::outln;
 use crate::{backend, precision};
 
 /// Files that belong to a model and have nothing to do with its solver.
-const ALONG: [&str; 6] = [
+const ALONG: [&str; 10] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
     "generation_config.json",
     TaskSpec::FILE,
 ];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The model directory to convert.
+    /// The model to convert: its directory, that of its run, or a name on the Hugging Face hub.
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// The solver of the new model, such as iterative_implicit_euler.
     #[arg(long, value_name = "NAME")]
     solver: String,

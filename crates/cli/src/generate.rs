@@ -20,9 +20,9 @@ use crate::print::{errln, is_closed, out, outln};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A model directory with a tokenizer.json.
+    /// A model directory with a tokenizer.json, that of a run, or a name on the Hugging Face hub.
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// The text to continue; - reads standard input, without its last line end.
     #[arg(long, value_name = "TEXT", required_unless_present = "batch")]
     prompt: Option<String>,

@@ -20,9 +20,9 @@ use crate::print::outln;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A model directory.
+    /// A model directory, that of a run, or a name on the Hugging Face hub.
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// What to calibrate on: a prepared corpus, such as data/cargo-deps-.., whose training tokens
     /// are taken, or a token file. A model that was trained on a task needs none: new examples of the task
     /// are taken.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use iiet_files::{MANIFEST, Manifest};
-use iiet_model::{Cost, LanguageModel, ModelConfig, TrainingMemory, load_config};
+use iiet_model::{AttentionBias, Cost, LanguageModel, ModelConfig, TrainingMemory, load_config};
 use iiet_ode::{IterationSchedule, Options};
 use toml::{Table, Value};
 
@@ -12,9 +12,9 @@ use crate::print::outln;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A model directory.
+    /// A model directory, that of a run, or a name on the Hugging Face hub.
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub(crate) model: PathBuf,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -36,6 +36,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         block.n_heads,
         block.n_kv_heads
     )?;
+    if let Some(attention) = attention(&config) {
+        outln!("attention                  {attention}")?;
+    }
     outln!("context                    {} tokens", config.seq_len)?;
     outln!("vocabulary                 {} tokens", config.vocab_size)?;
     outln!("parameters                 {}", cost.parameters)?;
@@ -67,6 +70,27 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         mebibytes(training.activations)
     )?;
     outln!("integrity                  {}", integrity(dir)?)
+}
+
+/// What attention has beside LLaMA's, if anything.
+fn attention(config: &ModelConfig) -> Option<String> {
+    let block = &config.block;
+    let width = block
+        .head_dim
+        .map(|width| format!("heads of width {width}"));
+    let biases = match block.attention_bias {
+        AttentionBias::None => None,
+        AttentionBias::Qkv => Some("biases on queries, keys and values".to_owned()),
+        AttentionBias::All => Some("biases on all projections".to_owned()),
+    };
+    let norms = block
+        .qk_norm
+        .then(|| "a norm on each head's queries and keys".to_owned());
+    let rope = block
+        .rope_scaling
+        .map(|rope| format!("rotation stretched as {rope}"));
+    let parts: Vec<String> = [width, biases, norms, rope].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// Whether damage to the files would be noticed.

@@ -17,9 +17,9 @@ use crate::print::outln;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A model directory.
+    /// A model directory, that of a run, or a name on the Hugging Face hub.
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub(crate) model: PathBuf,
     /// Token ids, sequences of equal length separated by semicolons: "1,2,3;4,5,6".
     #[arg(long, value_name = "IDS")]
     ids: String,

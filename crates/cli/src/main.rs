@@ -13,9 +13,11 @@ mod devices;
 mod distill;
 mod eval;
 mod generate;
+mod held_out;
 mod influence;
 mod info;
 mod logits;
+mod model_directory;
 mod out_of_memory;
 mod output;
 mod precision;
@@ -26,10 +28,13 @@ mod signals;
 mod sweep;
 mod train;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::slice;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// Train, inspect and run ODE-transformer language models.
 #[derive(Parser)]
@@ -70,6 +75,11 @@ enum Command {
     Conformance(conformance::Arguments),
     /// List where to compute: the backends compiled in and the devices found.
     Devices,
+    /// Print a script that completes commands and options in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 #[global_allocator]
@@ -77,10 +87,11 @@ static ALLOCATOR: out_of_memory::Reporting = out_of_memory::Reporting;
 
 fn main() -> ExitCode {
     iiet_train::keep_freed_memory();
-    let command = Arguments::parse().command;
+    let mut command = Arguments::parse().command;
     let (work, remedy) = command.work();
     out_of_memory::set_work(work, remedy);
-    match start_threads().and_then(|()| run(command)) {
+    let found = start_threads().and_then(|()| command.find_models());
+    match found.and_then(|()| run(command)) {
         Ok(()) => signals::exit_code().map_or(ExitCode::SUCCESS, ExitCode::from),
         Err(error) => {
             print::errln!("error: {}", message(&error));
@@ -123,8 +134,33 @@ impl Command {
                 "preparing data",
                 "lower data.vocab_size, or divide large records",
             ),
-            Self::Info(_) | Self::Conformance(_) | Self::Devices => ("starting", "raise the limit"),
+            Self::Info(_) | Self::Conformance(_) | Self::Devices | Self::Completions { .. } => {
+                ("starting", "raise the limit")
+            }
         }
+    }
+
+    /// Puts the directories that are meant in the place of those given.
+    fn find_models(&mut self) -> anyhow::Result<()> {
+        let given: &mut [PathBuf] = match self {
+            Self::Eval(arguments) => &mut arguments.model,
+            Self::Compare(arguments) => &mut arguments.model,
+            Self::Generate(arguments) => slice::from_mut(&mut arguments.model),
+            Self::Convert(arguments) => slice::from_mut(&mut arguments.model),
+            Self::Logits(arguments) => slice::from_mut(&mut arguments.model),
+            Self::Influence(arguments) => slice::from_mut(&mut arguments.model),
+            Self::Info(arguments) => slice::from_mut(&mut arguments.model),
+            Self::Distill(arguments) => arguments.teacher.as_mut_slice(),
+            Self::Train(_)
+            | Self::Data(_)
+            | Self::Conformance(_)
+            | Self::Devices
+            | Self::Completions { .. } => &mut [],
+        };
+        for path in given {
+            *path = model_directory::find(path)?;
+        }
+        Ok(())
     }
 }
 
@@ -139,6 +175,14 @@ fn message(error: &anyhow::Error) -> String {
             false => format!("{message}: {cause}"),
         }
     })
+}
+
+fn completions(shell: Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    let mut command = Arguments::command();
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    print::out!("{}", String::from_utf8_lossy(&script))
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
@@ -157,5 +201,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Info(arguments) => info::run(&arguments),
         Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Devices => devices::run(),
+        Command::Completions { shell } => completions(shell),
     }
 }
