@@ -57,8 +57,10 @@ fn a_run_leaves_everything_it_promises() {
         names(&run.join("model")),
         [
             "config.json",
+            "configuration_iiet.py",
             "iiet-manifest.json",
             "model.safetensors",
+            "modeling_iiet.py",
             "tokenizer.json",
             "tokenizer_config.json"
         ]

@@ -1,11 +1,13 @@
 //! Model directories in Hugging Face layout: `config.json` and `model.safetensors`, or shards
-//! with a `model.safetensors.index.json`; and a manifest, if they were written here.
+//! with a `model.safetensors.index.json`; and, if they were written here, a manifest and the Python
+//! files that `transformers` loads the model with.
 
 mod directory;
 mod find;
 mod finite;
 mod header;
 mod read;
+mod transformers;
 mod write;
 
 pub use find::model_directory;

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::finite::limit;
 use super::read::{stored_shape, transposed};
-use super::{CONFIG, INDEX, WEIGHTS};
+use super::{CONFIG, INDEX, WEIGHTS, transformers};
 use crate::names::{ParameterVisitor, visit_parameters};
 use crate::{LanguageModel, ModelError, Precision, Role};
 
@@ -46,6 +46,9 @@ impl Default for SaveOptions {
 
 /// Writes `config.json`, the weights and a manifest of them into a directory, which is created if
 /// need be. Files of other names stay. The manifest is returned for those who add files to it.
+///
+/// A model that `transformers` does not know, LLaMA's block under another solver than explicit Euler, is
+/// written with the Python files that load it there.
 ///
 /// # Errors
 ///
@@ -84,7 +87,7 @@ pub fn save<B: Block, S: NetworkSolver>(
             remove_if_present(&dir.join(WEIGHTS))?;
         }
     }
-    let config = model.config().to_json();
+    let config = transformers::write(&model.config(), dir, &mut manifest)?;
     manifest.add(CONFIG, write_text(&dir.join(CONFIG), &config)?);
     manifest.write(dir)?;
     Ok(manifest)
@@ -273,7 +276,7 @@ pub fn write_safetensors<V: View>(
     .map_err(ModelError::io(path))
 }
 
-fn write_text(path: &Path, text: &str) -> Result<FileRecord, ModelError> {
+pub(super) fn write_text(path: &Path, text: &str) -> Result<FileRecord, ModelError> {
     write_file(path, |file| file.write_all(text.as_bytes())).map_err(ModelError::io(path))
 }
 
