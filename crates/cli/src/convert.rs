@@ -1,22 +1,25 @@
 //! `iiet convert`
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use iiet_data::TaskSpec;
 use iiet_files::{NewDirectory, open_regular, write_file};
 use iiet_model::{Inference, Precision, SaveOptions, load_as, save};
-use iiet_ode::SolverConfig;
+use iiet_ode::{Options, SolverConfig};
+use iiet_text::with_tokenizer_class;
 use iiet_train::override_solver;
 use toml::{Table, Value};
 
 use crate::print::outln;
 use crate::{backend, precision};
 
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Files that belong to a model and have nothing to do with its solver.
 const ALONG: [&str; 10] = [
     "tokenizer.json",
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "tokenizer.model",
@@ -32,9 +35,14 @@ pub(crate) struct Arguments {
     /// The model to convert: its directory, that of its run, or a name on the Hugging Face hub.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// The solver of the new model, such as iterative_implicit_euler.
-    #[arg(long, value_name = "NAME")]
-    solver: String,
+    /// The solver of the new model, such as iterative_implicit_euler; with --to, by default the solver
+    /// that the model has.
+    #[arg(long, value_name = "NAME", required_unless_present = "to")]
+    solver: Option<String>,
+    /// What is to read the new directory beside iiet. For transformers, the tokenizer's class is named
+    /// where it is not; the Python files of models other than LLaMA are always written.
+    #[arg(long, value_name = "READER")]
+    to: Option<Reader>,
     /// An option of the solver, such as iterations=3 or 'iterations=[3, 1, 0]'; repeatable. Those
     /// that are not given stay as they are, or are the defaults of another solver.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -45,6 +53,13 @@ pub(crate) struct Arguments {
     /// The directory to write; it must not exist yet, or be empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+}
+
+/// Other programs that directories can be written for.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Reader {
+    /// Hugging Face transformers, 4.57 and 5.x.
+    Transformers,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -84,6 +99,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             manifest.add(name, record);
         }
     }
+    if arguments.to == Some(Reader::Transformers)
+        && let Some(text) = with_tokenizer_class(&arguments.model)?
+    {
+        let to = directory.partial().join(TOKENIZER_CONFIG);
+        let written = write_file(&to, |file| file.write_all(text.as_bytes()));
+        manifest.add(TOKENIZER_CONFIG, written.with_context(place)?);
+    }
     manifest.write(directory.partial())?;
     directory.finish().with_context(place)?;
     outln!("{}", out.display())
@@ -96,6 +118,7 @@ fn solver(arguments: &Arguments, before: &SolverConfig) -> anyhow::Result<Solver
         let place = || format!("--set {assignment}");
         table.extend(toml::from_str::<Table>(assignment).with_context(place)?);
     }
-    table.insert("name".into(), arguments.solver.as_str().into());
+    let name = arguments.solver.as_deref().unwrap_or(before.name());
+    table.insert("name".into(), name.into());
     override_solver(before, &Value::Table(table)).map_err(|reason| anyhow!("--solver: {reason}"))
 }

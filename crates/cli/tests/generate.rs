@@ -359,6 +359,64 @@ fn a_llama_becomes_an_ode_model() {
 }
 
 #[test]
+fn convert_to_transformers_keeps_the_solver_and_names_what_transformers_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = |name: &str| shown(&folder.path().join(name));
+    let (model, iiet_model, again) = (target("start"), target("iiet"), target("again"));
+    copy("sentence-piece", Path::new(&model));
+    fs::remove_file(Path::new(&model).join("tokenizer_config.json")).unwrap();
+    let to = |from: &str, out: &str, solver: &[&str]| {
+        let start = [
+            "convert",
+            "--model",
+            from,
+            "--to",
+            "transformers",
+            "--out",
+            out,
+        ];
+        text_of(&iiet(&[&start, solver].concat()));
+        let read = |name: &str| fs::read_to_string(Path::new(out).join(name)).unwrap();
+        let json = |text: String| serde_json::from_str::<Value>(&text).unwrap();
+        let config = json(read("config.json"));
+        assert_eq!(
+            json(read("tokenizer_config.json"))["tokenizer_class"],
+            "LlamaTokenizerFast"
+        );
+        assert_eq!(
+            config["auto_map"].is_object(),
+            config["model_type"] == "iiet"
+        );
+        config
+    };
+    let plain = to(&model, &again, &[]);
+    assert_eq!(plain["architectures"][0], "LlamaForCausalLM");
+    to(
+        &model,
+        &iiet_model,
+        &["--solver", "runge_kutta", "--set", "predictor_order=4"],
+    );
+    let kept = to(&iiet_model, &target("kept"), &[]);
+    assert_eq!(
+        (&kept["solver"], &kept["predictor_order"]),
+        (&"runge_kutta".into(), &4.into())
+    );
+
+    // Misuse of the command line.
+    for (reader, expected) in [
+        (&[][..], "--solver"),
+        (&["--to", "gguf"][..], "transformers"),
+    ] {
+        let nothing = target("nothing");
+        let start = ["convert", "--model", &model, "--out", &nothing];
+        let output = iiet(&[&start, reader].concat());
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn directories_that_cannot_be_used_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = |name: &str, damage: &dyn Fn(&Path)| {

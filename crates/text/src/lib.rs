@@ -1,6 +1,7 @@
 //! Text from language models.
 //!
 //! - [`TextTokenizer`] and [`SpecialTokens`]: text to tokens as `transformers` does it.
+//! - [`with_tokenizer_class`]: the file by which `transformers` reads a tokenizer.
 //! - [`Sampler`]: the next token from the logits.
 //! - [`Stops`]: stop texts in a text that comes in pieces.
 //! - [`Engine`] (feature `engine`): requests of any length, admitted, stepped together and taken out
@@ -20,6 +21,7 @@ mod text_engine;
 #[cfg(feature = "engine")]
 mod text_model;
 mod text_tokenizer;
+mod tokenizer_class;
 
 #[cfg(feature = "engine")]
 pub use engine::{
@@ -34,6 +36,7 @@ pub use text_engine::{TextEnd, TextEngine, TextEvent, TextRequest};
 #[cfg(feature = "engine")]
 pub use text_model::TextModel;
 pub use text_tokenizer::TextTokenizer;
+pub use tokenizer_class::with_tokenizer_class;
 
 #[cfg(all(doctest, feature = "engine"))]
 #[doc = include_str!("../README.md")]
