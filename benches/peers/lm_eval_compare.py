@@ -4,7 +4,7 @@
     python benches/peers/lm_eval_compare.py --model runs/tiny/model --data my-data --tasks arc_easy,piqa
 
 runs `cargo xtask eval` and the harness, the latter with a model class over plain PyTorch (`lm_eval_models.py`) or,
-with --hf, with its own HFLM, and prints for each task the differences of metrics, standard errors and
+with --hf, with its own HFLM (`lm_eval --model hf`), and prints for each task the differences of metrics, standard errors and
 log-likelihoods. Ends with 1 if a prompt, a hash of a record or an accuracy differs, or a log-likelihood by more than
 1e-3 nats (for texts of more than 1000 nats, by more than 1e-6 of them).
 """
@@ -12,6 +12,7 @@ log-likelihoods. Ends with 1 if a prompt, a hash of a record or an accuracy diff
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DISABLE_MULTIPROC", "1")
 
 import datasets  # noqa: E402
+import lm_eval  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from lm_eval import evaluator  # noqa: E402
@@ -175,7 +177,7 @@ def main():
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--num-fewshot", type=int, default=0)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--hf", action="store_true", help="the harness's own HFLM, for a LLaMA")
+    parser.add_argument("--hf", action="store_true", help="the harness's own HFLM")
     parser.add_argument("--iiet", default="cargo xtask", help="how to run iiet")
     parser.add_argument("--cache", type=Path, default=Path("data"), help="of the heldout tasks")
     arguments = parser.parse_args()
@@ -199,7 +201,8 @@ def main():
             files = sorted(arguments.cache.glob(f"heldout-*/{task}.jsonl"), key=lambda file: file.stat().st_mtime)
             asked.append(own_task(task, files[-1]))
     if arguments.hf:
-        lm = HFLM(pretrained=str(arguments.model), device="cpu", dtype="float32", batch_size=8)
+        # The Python files beside the weights are what iiet wrote there.
+        lm = HFLM(pretrained=str(arguments.model), device="cpu", dtype="float32", batch_size=8, trust_remote_code=True)
     else:
         lm = PlainPyTorch(arguments.model)
     # The harness draws examples for a task of its own only if it says where from; these have one part.
@@ -207,6 +210,8 @@ def main():
                                          task_manager=manager, log_samples=True)
 
     failed = False
+    print(f"lm_eval {lm_eval.__version__}, transformers {transformers.__version__}, torch {torch.__version__}, "
+          f"Python {platform.python_version()}")
     print(f"{'task':<17}{'n':>6}  {'metric':<17}{'iiet':>14}{'harness':>14}{'difference':>12}")
     for task in tasks:
         result, reference = found["results"][task], expected["results"][task]

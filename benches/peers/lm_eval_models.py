@@ -1,4 +1,4 @@
-"""Language models of all five solvers in plain PyTorch, written from docs/method.md, for the comparison
+"""Language models of all solvers in plain PyTorch, written from docs/method.md, for the comparison
 of `lm_eval_compare.py`. Weights by name from a model directory; nothing is shared with the Rust code.
 """
 
@@ -97,6 +97,20 @@ class LanguageModel:
                 k3 = f(y + 0.5 * k2)
                 k4 = f(y + k3)
                 y = y + (k1 + 2 * k2 + 2 * k3 + k4) / 6
+        return y
+
+    def adams_bashforth(self, y):
+        before = None
+        for layer in self.layers():
+            f = lambda z: self.block(z, layer) - z
+            slope = f(y)
+            if before is not None:
+                y = y + 1.5 * slope - 0.5 * before
+            elif self.config.get("first_step") == "heun":
+                y = y + 0.5 * slope + 0.5 * f(y + slope)
+            else:
+                y = y + slope
+            before = slope
         return y
 
     def implicit_euler(self, y):
