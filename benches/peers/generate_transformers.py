@@ -1,7 +1,7 @@
 """Prefill and decoding of `iiet` beside Hugging Face transformers, on the CPU, with the same weights.
 
-    pip install torch==2.4.1 transformers==4.46.3 numpy
-    cargo build --workspace --bin iiet --features iiet-cli/flex
+    pip install torch transformers numpy        # any transformers from 4.57 on
+    cargo build --workspace --bin iiet
     python benches/peers/generate_transformers.py --iiet target/debug/iiet
 
 writes a directory of the size of configs/55m.toml (explicit Euler, that is a LLaMA) with random
@@ -13,6 +13,7 @@ the same tokens is checked first.
 import argparse
 import json
 import os
+import platform
 import re
 import statistics
 import subprocess
@@ -31,14 +32,21 @@ def write_model(path, vocab):
     config = LlamaConfig(
         vocab_size=vocab, hidden_size=512, intermediate_size=1408, num_hidden_layers=12,
         num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=2048,
-        rms_norm_eps=1e-6, rope_theta=1e4, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=None, pad_token_id=None, torch_dtype="float32",
+        rms_norm_eps=1e-6, tie_word_embeddings=True, bos_token_id=0, eos_token_id=None, pad_token_id=None,
     )
     LlamaForCausalLM(config).save_pretrained(path)
     # One word, one token: prompts of exactly the length asked for.
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocab)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.save(str(path / "tokenizer.json"))
+
+
+def processor():
+    """The processor's name, where Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def run_iiet(binary, path, ids, new, threads):
@@ -56,19 +64,23 @@ def run_iiet(binary, path, ids, new, threads):
 
 
 def run_transformers(model, ids, new):
+    import inspect
+
     import torch
     from transformers import DynamicCache
 
+    # transformers 5 has another word for it.
+    word = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     with torch.inference_mode():
         started = time.perf_counter()
-        cache = DynamicCache()
-        out = model(torch.tensor([ids]), past_key_values=cache, num_logits_to_keep=1)
+        cache = DynamicCache(config=model.config)
+        out = model(torch.tensor([ids]), use_cache=True, logits_to_keep=1, **{word: cache})
         token = out.logits[:, -1].argmax(-1)
         prefill = time.perf_counter() - started
         chosen = [token]
         started = time.perf_counter()
         for _ in range(new - 1):
-            out = model(token[:, None], past_key_values=cache, num_logits_to_keep=1)
+            out = model(token[:, None], use_cache=True, logits_to_keep=1, **{word: cache})
             token = out.logits[:, -1].argmax(-1)
             chosen.append(token)
         decode = time.perf_counter() - started
@@ -104,7 +116,8 @@ def main():
             if number > 0:
                 ours.append(our_times)
                 theirs.append(their_times)
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, "
+    version = subprocess.run([arguments.iiet, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    print(f"{processor()}; {version}; torch {torch.__version__}, transformers {transformers.__version__}; "
           f"{arguments.threads} threads, median of {arguments.rounds} rounds in turns; same tokens")
     for i, (name, tokens) in enumerate([("prefill", arguments.prompt), ("decode", arguments.new - 1)]):
         our_rate, their_rate = (

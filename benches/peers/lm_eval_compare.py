@@ -54,7 +54,7 @@ class PlainPyTorch(TemplateLM):
     def __init__(self, directory):
         super().__init__()
         self.model = LanguageModel(directory)
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
         self.max_length = self.model.config.get("max_position_embeddings", 2048)
 
     @property

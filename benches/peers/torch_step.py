@@ -6,12 +6,14 @@ speed on a CPU: scaled_dot_product_attention, the earlier states' sum taken once
 AdamW, gradients set to None. When its input ends it prints its peak resident memory in KiB.
 
     python torch_step.py --model DIR --batch 4 --seq 256 --threads 2 [--compile] [--bf16]
+    python torch_step.py --versions
 
 Needs: torch 2.4 or later, numpy, safetensors.
 """
 
 import argparse
 import json
+import platform
 import sys
 import time
 from pathlib import Path
@@ -205,6 +207,9 @@ def token(i, vocab):
 
 
 def main():
+    if sys.argv[1:] == ["--versions"]:
+        print(f"torch {torch.__version__}, Python {platform.python_version()}")
+        return
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--model", type=Path, required=True)
     p.add_argument("--batch", type=int, required=True)

@@ -17,6 +17,7 @@ use anyhow::{Context, bail};
 use burn::tensor::Device;
 use clap::Parser;
 use iiet_benches::TrainingStep;
+use iiet_eval::report::Machine;
 use iiet_model::{Cost, LanguageModel, Precision, SaveOptions, load, save};
 use iiet_train::RunConfig;
 
@@ -91,6 +92,7 @@ fn main() -> anyhow::Result<()> {
     if arguments.steps == 0 || arguments.threads == 0 {
         bail!("--steps and --threads must be at least 1");
     }
+    println!("{}", circumstances(&arguments)?);
     println!(
         "{:<34}{:>10}{:>10}{:>8}{:>12}{:>12}{:>9}{:>9}",
         "", "iiet s", "torch s", "ratio", "loss", "torch loss", "MiB", "torch"
@@ -101,6 +103,36 @@ fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the table depends on beside the programs: the processor, the threads, and the versions of both sides.
+fn circumstances(arguments: &Arguments) -> anyhow::Result<String> {
+    let machine = Machine::this();
+    let processor = machine.processor.as_deref().unwrap_or(machine.architecture);
+    let (threads, version) = (arguments.threads, env!("CARGO_PKG_VERSION"));
+    let mut text = format!(
+        "{processor}, {} cores, {threads} threads; iiet {version}",
+        machine.cores
+    );
+    if let Some(python) = &arguments.python {
+        let mut command = Command::new(python);
+        command.arg(torch_step()).arg("--versions");
+        let output = command
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| format!("cannot run {}", python.display()))?;
+        if !output.status.success() {
+            bail!("{}: torch_step.py --versions failed", python.display());
+        }
+        let versions = String::from_utf8_lossy(&output.stdout);
+        text = format!("{text}; {}", versions.trim());
+    }
+    Ok(text)
+}
+
+/// PyTorch's side.
+fn torch_step() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torch_step.py")
 }
 
 fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<()> {
@@ -127,10 +159,9 @@ fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<(
         .env("RAYON_NUM_THREADS", &threads);
     let mut sides = vec![Side::start(&mut ours)?];
     if let Some(python) = &arguments.python {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torch_step.py");
         let mut torch = Command::new(python);
         torch
-            .arg(script)
+            .arg(torch_step())
             .arg("--model")
             .arg(folder.path())
             .args(["--batch", &size.batch.to_string()])

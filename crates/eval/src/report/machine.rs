@@ -19,7 +19,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub(super) fn this() -> Self {
+    /// The machine that this process runs on.
+    pub fn this() -> Self {
         let processors = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing());
         let system = System::new_with_specifics(processors);
         let name = system.cpus().first().map(|cpu| cpu.brand().trim());
