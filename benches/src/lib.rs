@@ -5,7 +5,9 @@ pub mod ratios;
 use burn::tensor::Device;
 use iiet_data::Batch;
 use iiet_model::LanguageModel;
-use iiet_train::{Devices, ModelAdamW, NextToken, ScheduleKind, Stepper, TrainSection, TrainState};
+use iiet_train::{
+    Devices, ModelOptimizer, NextToken, ScheduleKind, Stepper, TrainSection, TrainState,
+};
 
 /// The learning rate of every step; small, so that the first losses stay comparable.
 const LR: f64 = 1e-4;
@@ -53,7 +55,7 @@ impl TrainingStep {
             ..train.clone()
         };
         let stepper = Stepper::new(&NextToken, &train, devices);
-        let state = stepper.start(&model, ModelAdamW::new(&train));
+        let state = stepper.start(&model, ModelOptimizer::new(&train));
         Self {
             stepper,
             state: Some(state),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use iiet_model::{LanguageModel, ParameterVisitor, Role, visit_parameters};
-use iiet_train::{AccumulatedGradients, ModelAdamW};
+use iiet_train::{AccumulatedGradients, ModelOptimizer};
 
 use crate::finding::{largest, values};
 use crate::parity::{Batch, ByName, CollectGradients};
@@ -24,7 +24,7 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
     let expected = case.expected()?;
     let batch = Batch::of(&expected, device);
     let train = tiny_config().train;
-    let mut optimizer = ModelAdamW::new(&train);
+    let mut optimizer = ModelOptimizer::new(&train);
     let mut model = case.model(device)?.train();
     let mut formula = Formula {
         betas: [train.beta_1, train.beta_2],

@@ -6,7 +6,7 @@
 use burn::tensor::Device;
 use iiet_data::Batch;
 use iiet_model::{LanguageModel, Precision};
-use iiet_train::{Devices, ModelAdamW, NextToken, RunConfig, Stepper, TrainSection};
+use iiet_train::{Devices, ModelOptimizer, NextToken, RunConfig, Stepper, TrainSection};
 
 use crate::finding::{difference, largest};
 use crate::{ConformanceError, Finding};
@@ -81,7 +81,7 @@ fn losses(steps: u64, precision: Precision, device: &Device) -> Result<Vec<f32>,
     let (batch, seq) = (train.batch, config.model.seq_len);
     let devices = Devices::one(device.clone());
     let mut stepper = Stepper::new(&NextToken, &train, &devices);
-    let mut state = stepper.start(&tiny_model(device)?, ModelAdamW::new(&train));
+    let mut state = stepper.start(&tiny_model(device)?, ModelOptimizer::new(&train));
     let mut losses = Vec::new();
     let text = text(steps as usize * batch * (seq + 1));
     for windows in text.chunks(batch * (seq + 1)) {

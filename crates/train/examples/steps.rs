@@ -7,7 +7,7 @@ use std::error::Error;
 use burn::tensor::Device;
 use iiet_data::Batch;
 use iiet_model::LanguageModel;
-use iiet_train::{Devices, ModelAdamW, NextToken, RunConfig, Stepper};
+use iiet_train::{Devices, ModelOptimizer, NextToken, RunConfig, Stepper};
 
 const CONFIG: &str = r#"
 [model]
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let devices = Devices::one(device);
     let mut stepper = Stepper::new(&NextToken, &config.train, &devices);
-    let mut state = stepper.start(&model, ModelAdamW::new(&config.train));
+    let mut state = stepper.start(&model, ModelOptimizer::new(&config.train));
     let batches = [batch(config.train.batch, config.model.seq_len)];
     for step in 1..=config.train.steps {
         let (next, figures) = stepper

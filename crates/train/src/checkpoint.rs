@@ -22,7 +22,7 @@ use iiet_model::{LanguageModel, ModelError, SaveOptions, load, save};
 pub(crate) use self::retention::{Retention, remove_leftovers};
 pub use self::state::Difference;
 pub(crate) use self::state::{DataPosition, Identity, RandomState, State};
-use crate::optimizer::{ModelAdamW, Moments};
+use crate::optimizer::{ModelOptimizer, Moments};
 use crate::{RunDirectory, TrainError};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -45,7 +45,7 @@ pub(crate) struct Contents<'a> {
     pub(crate) state: State,
     /// Free of autodiff.
     pub(crate) model: &'a LanguageModel,
-    pub(crate) optimizer: &'a ModelAdamW,
+    pub(crate) optimizer: &'a ModelOptimizer,
     pub(crate) tokenizer: &'a Tokenizer,
     /// What is trained on, if it is a task.
     pub(crate) task: Option<&'a TaskSpec>,

@@ -1,6 +1,7 @@
-//! AdamW in two groups, with its state by parameter name.
+//! The optimiser of a whole model, with its state by parameter name: AdamW, or Muon for the matrices
+//! of the blocks and AdamW for everything else.
 //!
-//! The arithmetic is [`iiet_kernels::adamw`]'s, in place. The state is kept by name because it has
+//! AdamW's arithmetic is [`iiet_kernels::adamw`]'s, in place. The state is kept by name because it has
 //! to survive what Burn's own bookkeeping, by random parameter ids, does not: a restart, and a
 //! change of solver that keeps most parameters.
 
@@ -10,21 +11,41 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::{AdamWStep, WithMoments, adamw};
 use iiet_model::{LanguageModel, ParameterMapper, Role, map_parameters};
+use iiet_ode::Options;
+use serde::{Deserialize, Serialize};
 
 use crate::TrainSection;
 use crate::gradients::AccumulatedGradients;
+use crate::muon::{MuonStep, muon};
 
-/// The two moments of one parameter, flattened, and the number of updates they have seen.
+/// The moments of one parameter, flattened, and the number of updates they have seen.
 #[derive(Debug, Clone)]
 pub(crate) struct Moments {
     pub(crate) updates: usize,
     pub(crate) first: Tensor<1>,
-    pub(crate) second: Tensor<1>,
+    /// Of AdamW alone.
+    pub(crate) second: Option<Tensor<1>>,
 }
 
-/// AdamW over a whole model.
+/// What the matrices of the blocks are updated by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// AdamW, as everything else.
+    #[default]
+    AdamW,
+    /// Muon: one moment, and an orthogonalised direction.
+    Muon,
+}
+
+/// The optimiser of a whole model.
 #[derive(Debug)]
-pub struct ModelAdamW {
+pub struct ModelOptimizer {
+    kind: OptimizerKind,
+    /// Decay of Muon's momentum.
+    momentum: f64,
+    /// What the learning rate of the blocks of iterated layers is multiplied by.
+    iterated_lr: f64,
     beta_1: f64,
     beta_2: f64,
     /// Of matrices; norms and solver coefficients have none.
@@ -32,10 +53,13 @@ pub struct ModelAdamW {
     pub(crate) moments: BTreeMap<String, Moments>,
 }
 
-impl ModelAdamW {
+impl ModelOptimizer {
     /// An optimizer that has seen nothing yet.
     pub fn new(train: &TrainSection) -> Self {
         Self {
+            kind: train.optimizer,
+            momentum: train.momentum,
+            iterated_lr: train.iterated_lr,
             beta_1: train.beta_1,
             beta_2: train.beta_2,
             weight_decay: train.weight_decay,
@@ -50,7 +74,7 @@ impl ModelAdamW {
             let moments = Moments {
                 updates: moments.updates,
                 first: copy(&moments.first),
-                second: copy(&moments.second),
+                second: moments.second.as_ref().map(copy),
             };
             (name.clone(), moments)
         });
@@ -71,9 +95,11 @@ impl ModelAdamW {
         scale: f64,
         lr: f64,
     ) -> LanguageModel {
+        let iterated = iterated_layers(&model);
         map_parameters(
             model,
             &mut Update {
+                iterated,
                 optimizer: self,
                 gradients,
                 scale,
@@ -83,8 +109,26 @@ impl ModelAdamW {
     }
 }
 
+/// The names' beginnings of the layers that take corrections.
+fn iterated_layers(model: &LanguageModel) -> Vec<String> {
+    let depth = model.sizes().n_layers;
+    let solver = model.config().solver;
+    let corrections = solver
+        .iterations()
+        .map(|schedule| schedule.per_layer(depth));
+    let layers = corrections.into_iter().flatten().enumerate();
+    layers
+        .filter(|(_, corrections)| *corrections > 0)
+        .map(|(n, _)| format!("{LAYERS}{n}."))
+        .collect()
+}
+
+/// What the names of the blocks' parameters begin with.
+const LAYERS: &str = "model.layers.";
+
 struct Update<'a> {
-    optimizer: &'a mut ModelAdamW,
+    optimizer: &'a mut ModelOptimizer,
+    iterated: Vec<String>,
     gradients: AccumulatedGradients,
     scale: f64,
     lr: f64,
@@ -100,52 +144,89 @@ impl ParameterMapper for Update<'_> {
         let Some(gradient) = self.gradients.take(name) else {
             return parameter;
         };
-        let ModelAdamW {
+        let ModelOptimizer {
+            kind,
+            momentum,
+            iterated_lr,
             beta_1,
             beta_2,
             weight_decay,
             ..
         } = *self.optimizer;
+        let (length, device) = (gradient.shape(), gradient.device());
+        let zeros = || Tensor::zeros(length.clone(), &device);
         let Moments {
             updates,
             first,
             second,
-        } = self.optimizer.moments.remove(name).unwrap_or_else(|| {
-            let zeros = || Tensor::zeros(gradient.shape(), &gradient.device());
-            Moments {
+        } = self
+            .optimizer
+            .moments
+            .remove(name)
+            .unwrap_or_else(|| Moments {
                 updates: 0,
                 first: zeros(),
-                second: zeros(),
-            }
-        });
-        let step = AdamWStep {
-            lr: self.lr,
-            beta_1,
-            beta_2,
-            eps: 1e-8,
-            weight_decay: if role.decays { weight_decay } else { 0.0 },
-            scale: self.scale,
-            update: updates + 1,
+                second: None,
+            });
+        let weight_decay = if role.decays { weight_decay } else { 0.0 };
+        let lr = match self.iterated.iter().any(|layer| name.starts_with(layer)) {
+            true => self.lr * iterated_lr,
+            false => self.lr,
         };
+        let update = updates + 1;
+        let is_matrix = D == 2 && role.decays && name.starts_with(LAYERS);
         parameter.map(|tensor| {
             let (tracked, shape) = (tensor.is_require_grad(), tensor.dims());
-            let state = WithMoments {
-                parameter: tensor.inner().reshape([gradient.dims()[0]]),
+            let tensor = tensor.inner();
+            let (after, first, second) = match kind {
+                OptimizerKind::Muon if is_matrix => {
+                    let step = MuonStep {
+                        lr,
+                        momentum,
+                        weight_decay,
+                        scale: self.scale,
+                    };
+                    let matrix = [shape[0], shape[1]];
+                    let (after, first) = muon(
+                        tensor.reshape(matrix),
+                        first.reshape(matrix),
+                        gradient.reshape(matrix),
+                        &step,
+                    );
+                    (after.reshape(shape), first.flatten(0, 1), None)
+                }
+                _ => {
+                    let step = AdamWStep {
+                        lr,
+                        beta_1,
+                        beta_2,
+                        eps: 1e-8,
+                        weight_decay,
+                        scale: self.scale,
+                        update,
+                    };
+                    let state = WithMoments {
+                        parameter: tensor.reshape([gradient.dims()[0]]),
+                        first,
+                        second: second.unwrap_or_else(zeros),
+                    };
+                    let after = adamw(state, gradient.clone(), &step);
+                    (
+                        after.parameter.reshape(shape),
+                        after.first,
+                        Some(after.second),
+                    )
+                }
+            };
+            let moments = Moments {
+                updates: update,
                 first,
                 second,
             };
-            let after = adamw(state, gradient, &step);
-            let moments = Moments {
-                updates: step.update,
-                first: after.first,
-                second: after.second,
-            };
             self.optimizer.moments.insert(name.to_owned(), moments);
-            let tensor = after.parameter.reshape(shape);
-            if tracked {
-                tensor.autodiff().require_grad()
-            } else {
-                tensor
+            match tracked {
+                true => after.autodiff().require_grad(),
+                false => after,
             }
         })
     }

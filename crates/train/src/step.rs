@@ -23,7 +23,7 @@ use self::copies::{Losses, Worker, on_each};
 pub(crate) use self::loss_scale::LossScale;
 pub use self::state::TrainState;
 use crate::gradients::AccumulatedGradients;
-use crate::optimizer::ModelAdamW;
+use crate::optimizer::ModelOptimizer;
 use crate::{Devices, LearningRate, Recompute, TrainError, TrainSection, TrainingObjective};
 
 /// The micro-batches of one step; drawn one at a time, so that one a device is in memory.
@@ -161,7 +161,7 @@ impl<'a> Stepper<'a> {
 
     /// The state before the first step, from a model and an optimizer that lie on the first device,
     /// the model free of autodiff.
-    pub fn start(&self, model: &LanguageModel, optimizer: ModelAdamW) -> TrainState {
+    pub fn start(&self, model: &LanguageModel, optimizer: ModelOptimizer) -> TrainState {
         TrainState {
             copies: copies::copies(model, optimizer, self.devices),
             step: 0,

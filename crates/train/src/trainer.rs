@@ -26,7 +26,7 @@ use self::refuse::{refuse_precision, refuse_vocabulary, refuse_what_does_not_fit
 use crate::checkpoint::{self, Identity, Retention};
 use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::metrics::{KeptAside, MetricsLog};
-use crate::optimizer::ModelAdamW;
+use crate::optimizer::ModelOptimizer;
 use crate::peak::matrix_product_peak;
 use crate::run_directory::config_text;
 use crate::step::{LossScale, Stepper, TrainState};
@@ -187,7 +187,7 @@ impl Data {
 /// Where a run begins or goes on.
 struct Standing {
     model: LanguageModel,
-    optimizer: ModelAdamW,
+    optimizer: ModelOptimizer,
     step: u64,
     tokens: u64,
     loss_scale: Option<LossScale>,
@@ -198,7 +198,7 @@ impl<'a> Trainer<'a> {
         let (config, device) = (plan.config, plan.devices.first());
         let model_config = stage_config(config, &corpus, 0);
         let model = initial_model(&config.train, &model_config, &corpus.tokenizer, device)?;
-        let optimizer = ModelAdamW::new(&config.train);
+        let optimizer = ModelOptimizer::new(&config.train);
         let standing = Standing {
             model,
             optimizer,

@@ -1,5 +1,5 @@
-//! `optimizer.safetensors`: AdamW's moments, `NAME.moment_1` and `NAME.moment_2`, flat, in the
-//! model's memory order.
+//! `optimizer.safetensors`: moments, `NAME.moment_1` and `NAME.moment_2`, flat, in the model's memory
+//! order. What Muon updates has the first alone.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,7 +26,10 @@ pub(super) fn write(
 ) -> Result<FileRecord, TrainError> {
     let tensors = moments
         .iter()
-        .flat_map(|(name, m)| [(name, FIRST, &m.first), (name, SECOND, &m.second)])
+        .flat_map(|(name, m)| {
+            let second = m.second.as_ref().map(|second| (name, SECOND, second));
+            [(name, FIRST, &m.first)].into_iter().chain(second)
+        })
         .map(|(name, moment, tensor)| {
             let data = tensor.to_data().convert::<f32>();
             (format!("{name}.{moment}"), Flat(data))
@@ -72,8 +75,10 @@ pub(super) fn read(
     visit_parameters(model, &mut lengths);
     let bytes = fs::read(path).map_err(TrainError::io(path))?;
     let file = parse_safetensors(path, &bytes)?;
-    if file.len() != 2 * updates.len() {
-        let (found, expected) = (file.len(), 2 * updates.len());
+    let has_second = |name: &str| file.tensor(&format!("{name}.{SECOND}")).is_ok();
+    let second = updates.keys().filter(|name| has_second(name)).count();
+    if file.len() != updates.len() + second {
+        let (found, expected) = (file.len(), updates.len() + second);
         return Err(refuse(format!("{found} tensors, expected {expected}")));
     }
     let moment = |name: &str, moment: &str, length: usize| {
@@ -102,7 +107,10 @@ pub(super) fn read(
             let moments = Moments {
                 updates: *updates,
                 first: moment(name, FIRST, length)?,
-                second: moment(name, SECOND, length)?,
+                second: match has_second(name) {
+                    true => Some(moment(name, SECOND, length)?),
+                    false => None,
+                },
             };
             Ok((name.clone(), moments))
         })

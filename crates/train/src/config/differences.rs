@@ -10,6 +10,7 @@ const KEPT: &[&str] = &[
     "train.seed",
     "train.batch",
     "train.accumulation",
+    "train.optimizer",
     "train.stages",
 ];
 

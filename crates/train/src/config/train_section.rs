@@ -6,8 +6,8 @@ use iiet_model::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::{Stage, by_name};
-use crate::TrainError;
 use crate::schedule::ScheduleKind;
+use crate::{OptimizerKind, TrainError};
 
 /// `[train]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,18 @@ pub struct TrainSection {
     /// The learning rate at the end, as a share of the peak.
     #[serde(default = "default_final_lr")]
     pub final_lr: f64,
+    /// What the matrices of the blocks are updated by; everything else is by AdamW.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub optimizer: OptimizerKind,
+    /// Decay of Muon's momentum.
+    #[serde(
+        default = "default_momentum",
+        skip_serializing_if = "is_default_momentum"
+    )]
+    pub momentum: f64,
+    /// What the learning rate of the blocks of iterated layers is multiplied by.
+    #[serde(default = "one_f64", skip_serializing_if = "is_one")]
+    pub iterated_lr: f64,
     /// Decoupled weight decay of matrices; norms and solver coefficients have none.
     #[serde(default = "default_weight_decay")]
     pub weight_decay: f64,
@@ -98,6 +110,21 @@ pub enum Recompute {
 
 fn one() -> usize {
     1
+}
+fn is_default(kind: &OptimizerKind) -> bool {
+    *kind == OptimizerKind::default()
+}
+fn default_momentum() -> f64 {
+    0.95
+}
+fn is_default_momentum(momentum: &f64) -> bool {
+    *momentum == default_momentum()
+}
+fn one_f64() -> f64 {
+    1.0
+}
+fn is_one(factor: &f64) -> bool {
+    *factor == 1.0
 }
 fn default_decay() -> f64 {
     0.2
@@ -179,7 +206,23 @@ impl TrainSection {
                 return refuse(key, value.to_string(), "allowed: 0 to 1");
             }
         }
-        for (key, value) in [("train.beta_1", self.beta_1), ("train.beta_2", self.beta_2)] {
+        if !(self.iterated_lr.is_finite() && self.iterated_lr > 0.0) {
+            let found = self.iterated_lr.to_string();
+            return refuse("train.iterated_lr", found, "allowed: finite and above 0");
+        }
+        if self.momentum != default_momentum() && self.optimizer != OptimizerKind::Muon {
+            let found = self.momentum.to_string();
+            return refuse(
+                "train.momentum",
+                found,
+                "allowed with train.optimizer = \"muon\" alone",
+            );
+        }
+        for (key, value) in [
+            ("train.beta_1", self.beta_1),
+            ("train.beta_2", self.beta_2),
+            ("train.momentum", self.momentum),
+        ] {
             if !(0.0..1.0).contains(&value) {
                 return refuse(
                     key,

@@ -23,7 +23,7 @@ use super::Passes;
 use crate::accuracy::Counting;
 use crate::evaluate::batch_tensors;
 use crate::gradients::AccumulatedGradients;
-use crate::optimizer::ModelAdamW;
+use crate::optimizer::ModelOptimizer;
 use crate::{Devices, TrainingObjective};
 
 /// What one device computes with.
@@ -38,7 +38,7 @@ pub(super) struct Worker {
 pub(super) struct Copy {
     /// With autodiff.
     pub(super) model: LanguageModel,
-    pub(super) optimizer: ModelAdamW,
+    pub(super) optimizer: ModelOptimizer,
 }
 
 /// What one device, or all of them, made of their micro-batches.
@@ -55,8 +55,12 @@ pub(super) struct Losses {
 }
 
 /// Copies of a model and an optimizer that lie on the first device, free of autodiff.
-pub(super) fn copies(model: &LanguageModel, optimizer: ModelAdamW, devices: &Devices) -> Vec<Copy> {
-    let on = |device: &Device, optimizer: ModelAdamW| Copy {
+pub(super) fn copies(
+    model: &LanguageModel,
+    optimizer: ModelOptimizer,
+    devices: &Devices,
+) -> Vec<Copy> {
+    let on = |device: &Device, optimizer: ModelOptimizer| Copy {
         model: model.on(device).train(),
         optimizer,
     };

@@ -5,7 +5,7 @@ use iiet_model::LanguageModel;
 
 use super::LossScale;
 use super::copies::Copy;
-use crate::optimizer::ModelAdamW;
+use crate::optimizer::ModelOptimizer;
 
 /// Parameters, moments and counts; on several devices a copy on each, equal to the last bit.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl TrainState {
     }
 
     /// The optimizer of the first device.
-    pub(crate) fn optimizer(&self) -> &ModelAdamW {
+    pub(crate) fn optimizer(&self) -> &ModelOptimizer {
         &self.first().optimizer
     }
 
@@ -61,7 +61,7 @@ impl TrainState {
 
     /// Model and optimizer of each device.
     #[cfg(test)]
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&LanguageModel, &ModelAdamW)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&LanguageModel, &ModelOptimizer)> {
         self.copies
             .iter()
             .map(|copy| (&copy.model, &copy.optimizer))

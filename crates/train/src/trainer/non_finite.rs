@@ -61,11 +61,12 @@ impl ParameterVisitor for Bits {
 }
 
 /// Of a model and of its moments.
-pub(super) fn copy_bits((model, optimizer): (&LanguageModel, &ModelAdamW)) -> (Bits, Vec<u32>) {
+pub(super) fn copy_bits((model, optimizer): (&LanguageModel, &ModelOptimizer)) -> (Bits, Vec<u32>) {
     let mut bits = Bits::default();
     visit_parameters(model, &mut bits);
     let moments = optimizer.moments.values();
-    let moments = moments.flat_map(|m| [m.first.clone(), m.second.clone()]);
+    let moments = moments.flat_map(|m| [Some(m.first.clone()), m.second.clone()]);
+    let moments = moments.flatten();
     let moments = moments.flat_map(|m| m.try_into_vec_as::<f32>().unwrap());
     (bits, moments.map(f32::to_bits).collect())
 }

@@ -6,7 +6,7 @@ use iiet_data::Corpus;
 use super::{Data, LastCheckpoint, Plan, Standing, Trainer, stage_config};
 use crate::checkpoint::{self, Checkpoint, DataPosition, RandomState};
 use crate::config::differences;
-use crate::optimizer::ModelAdamW;
+use crate::optimizer::ModelOptimizer;
 use crate::run_directory::Resume;
 use crate::step::LossScale;
 use crate::{ClaimedRun, Difference, Event, Observer, RunConfig, RunDirectory, TrainError};
@@ -155,7 +155,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::ResumeMismatch { path, differences });
         }
         let changed: Vec<Difference> = found.changed.into_iter().chain(found.data).collect();
-        let mut optimizer = ModelAdamW::new(&config.train);
+        let mut optimizer = ModelOptimizer::new(&config.train);
         optimizer.moments = moments;
         let standing = Standing {
             model,
