@@ -2,6 +2,7 @@
 
 mod by_name;
 mod differences;
+mod drawn_iterations;
 mod from_init;
 mod model_section;
 mod sections;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub(crate) use self::differences::differences;
+pub use self::drawn_iterations::DrawnIterations;
 pub use self::model_section::ModelSection;
 pub use self::stage::{Stage, override_solver};
 pub use self::train_section::{Recompute, TrainSection};
@@ -126,6 +128,9 @@ impl RunConfig {
         let vocab_size = self.data.expected_vocab_size();
         self.model.config(vocab_size, None).validate()?;
         self.train.validate()?;
+        if let Some(drawn) = &self.train.iterations {
+            drawn.validate(&self.model.solver)?;
+        }
         if let Some(task) = self.data.source.task() {
             task.check_length(self.model.seq_len)?;
             self.train.validate_of_task()?;

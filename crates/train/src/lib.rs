@@ -29,7 +29,9 @@ mod step;
 mod trainer;
 
 pub use checkpoint::Difference;
-pub use config::{ModelSection, Recompute, RunConfig, Stage, TrainSection, override_solver};
+pub use config::{
+    DrawnIterations, ModelSection, Recompute, RunConfig, Stage, TrainSection, override_solver,
+};
 #[cfg(feature = "cuda")]
 pub use devices::Collective;
 pub use devices::{AllReduce, Devices};

@@ -24,7 +24,9 @@ pub(crate) use self::loss_scale::LossScale;
 pub use self::state::TrainState;
 use crate::gradients::AccumulatedGradients;
 use crate::optimizer::ModelOptimizer;
-use crate::{Devices, LearningRate, Recompute, TrainError, TrainSection, TrainingObjective};
+use crate::{
+    Devices, DrawnIterations, LearningRate, Recompute, TrainError, TrainSection, TrainingObjective,
+};
 
 /// The micro-batches of one step; drawn one at a time, so that one a device is in memory.
 pub trait MicroBatches: Sync {
@@ -58,6 +60,8 @@ pub struct Passes {
     pub recompute: Recompute,
     /// Whether it is counted how many targets are the most likely token.
     pub accuracy: bool,
+    /// What layers that take corrections take instead, in this step.
+    pub corrections: Option<usize>,
 }
 
 /// What an update measured.
@@ -87,6 +91,9 @@ pub struct Stepper<'a> {
     /// The largest gradient norm; 0 for none.
     clip: f64,
     schedule: LearningRate,
+    /// Corrections of each step.
+    drawn: Option<DrawnIterations>,
+    seed: u64,
 }
 
 /// A step that was not taken: the state is as before.
@@ -147,9 +154,12 @@ impl<'a> Stepper<'a> {
                 precision: train.precision,
                 recompute: train.recompute,
                 accuracy: false,
+                corrections: None,
             },
             clip: train.clip,
             schedule: LearningRate::new(train),
+            drawn: train.iterations,
+            seed: train.seed,
         }
     }
 
@@ -181,6 +191,8 @@ impl<'a> Stepper<'a> {
         mut state: TrainState,
         batches: &M,
     ) -> Result<(TrainState, Figures), Box<NotTaken>> {
+        let step = state.step + 1;
+        self.passes.corrections = self.drawn.map(|drawn| drawn.at(self.seed, step));
         let sums = loop {
             let reason = match self.sums(&mut state, batches) {
                 Ok(sums) => match sums.non_finite() {

@@ -495,3 +495,55 @@ fn recomputed_layers_train_alike() {
     let error = place.config(&["train.recompute=all"]).unwrap_err();
     assert!(error.to_string().contains("`none` or `layer`"), "{error}");
 }
+
+#[test]
+fn corrections_drawn_for_each_step_are_resumed_and_leave_the_model_its_own() {
+    let place = Place::new();
+    let draws = "train.iterations={draw='uniform', from=0, to=2}";
+    let sets = [draws, "train.accumulation=2"];
+    place.run("drawn", &sets).unwrap();
+    place.run("own", &sets[1..]).unwrap();
+    let (drawn, own) = (place.losses("drawn"), place.losses("own"));
+    assert_ne!(drawn, own);
+    // Where the first steps draw what the solver takes anyway, they are the same.
+    let at = iiet_train::DrawnIterations::Uniform { from: 0, to: 2 };
+    let other = (1..=12).find(|step| at.at(0, *step) != 1).unwrap() as usize;
+    assert_eq!(drawn[..other - 1], own[..other - 1]);
+    assert_ne!(drawn[other - 1], own[other - 1]);
+
+    fs::remove_dir_all(place.path("drawn/checkpoints/step-12")).unwrap();
+    place.resume("drawn", &sets).unwrap();
+    assert_eq!(place.losses("drawn"), drawn);
+    let (_, config) = iiet_model::load(&place.path("drawn/model"), &Device::default()).unwrap();
+    assert_eq!(config.solver, place.config(&sets).unwrap().model.solver);
+
+    let error = place.resume("drawn", &sets[1..]).unwrap_err().to_string();
+    assert!(error.contains("train.iterations was"), "{error}");
+    for (set, expected) in [
+        (
+            "train.iterations={draw='uniform', from=3, to=2}",
+            "from 3 to 2; allowed: from at most to",
+        ),
+        (
+            "train.iterations={draw='poisson', mean=0, most=2}",
+            "a mean of 0",
+        ),
+        (
+            "train.iterations={draw='normal'}",
+            "unknown variant `normal`",
+        ),
+        (
+            "train.iterations={draw='poisson', mean=1, most=5000}",
+            "5000; allowed: at most 4096",
+        ),
+    ] {
+        let error = place.config(&[set]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let euler = [draws, "model.solver=explicit_euler"];
+    let error = place.config(&euler).unwrap_err().to_string();
+    assert!(
+        error.contains("given with the solver explicit_euler"),
+        "{error}"
+    );
+}

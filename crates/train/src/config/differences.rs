@@ -11,6 +11,7 @@ const KEPT: &[&str] = &[
     "train.batch",
     "train.accumulation",
     "train.optimizer",
+    "train.iterations",
     "train.stages",
 ];
 

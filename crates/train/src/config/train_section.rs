@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use iiet_model::Precision;
 use serde::{Deserialize, Serialize};
 
-use super::{Stage, by_name};
+use super::{DrawnIterations, Stage, by_name};
 use crate::schedule::ScheduleKind;
 use crate::{OptimizerKind, TrainError};
 
@@ -92,6 +92,9 @@ pub struct TrainSection {
     /// Checkpoints kept.
     #[serde(default = "default_keep")]
     pub keep: usize,
+    /// Corrections drawn for each step, in the layers that take any; none means those of the solver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<DrawnIterations>,
     /// Solvers to train with in turn, ending with the model's; none means the model's throughout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<Stage>,

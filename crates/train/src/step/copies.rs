@@ -24,7 +24,7 @@ use crate::accuracy::Counting;
 use crate::evaluate::batch_tensors;
 use crate::gradients::AccumulatedGradients;
 use crate::optimizer::ModelOptimizer;
-use crate::{Devices, TrainingObjective};
+use crate::{Devices, DrawnIterations, TrainingObjective};
 
 /// What one device computes with.
 #[derive(Debug)]
@@ -124,9 +124,17 @@ impl Worker {
             precision,
             recompute,
             accuracy,
+            corrections,
         } = passes;
         // In f32 these are the parameters themselves.
-        let model = copy.model.clone().in_precision(precision);
+        let mut model = copy.model.clone().in_precision(precision);
+        if let Some(r) = corrections {
+            let config = model.config();
+            let drawn = DrawnIterations::with_corrections(&config.solver, config.n_layers, r);
+            let drawn = model.with_solver_options(&drawn);
+            model =
+                drawn.expect("invariant: the most corrections are checked with the configuration");
+        }
         let (mut losses, mut gradients) = (Losses::default(), AccumulatedGradients::default());
         for batch in own {
             let batch = batch_tensors(&batch?, &self.device).scaled(scale);

@@ -3,7 +3,7 @@
 use iiet_model::{Cost, LanguageModel, Precision, TrainingMemory};
 
 use super::RunOptions;
-use crate::{Devices, Recompute, RunConfig, TrainError, memory};
+use crate::{Devices, DrawnIterations, Recompute, RunConfig, TrainError, memory};
 
 pub(super) fn refuse_precision(precision: Precision, devices: &Devices) -> Result<(), TrainError> {
     let works = |precision: Precision| devices.all().all(|device| precision.works_on(device));
@@ -37,7 +37,11 @@ pub(super) fn refuse_what_does_not_fit(
 ) -> Result<(), TrainError> {
     if options.on_host {
         // The final solver is the most expensive one, or the stages would be pointless.
-        let wanted = config.model.config(vocab_size, None);
+        let mut wanted = config.model.config(vocab_size, None);
+        if let Some(drawn) = &config.train.iterations {
+            let (layers, most) = (wanted.n_layers, drawn.most());
+            wanted.solver = DrawnIterations::with_corrections(&wanted.solver, layers, most);
+        }
         let model: LanguageModel = LanguageModel::empty(&wanted, devices.first())?;
         let (batch, seq) = (config.train.batch, config.model.seq_len);
         let mut memory = match config.train.recompute {
