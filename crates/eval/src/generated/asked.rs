@@ -21,17 +21,20 @@ pub struct AskedGenerated {
 }
 
 impl AskedGenerated {
-    /// A task at difficulties around those of its options: up to twice the greatest.
+    /// A task at difficulties around those of its options: powers of two up to the greatest, and quarters
+    /// up to twice as much.
     ///
     /// # Errors
     /// [`EvalError::Data`] if the options are impossible.
     pub fn new(spec: TaskSpec) -> Result<Self, EvalError> {
         spec.check()?;
-        let greatest = spec.difficulties().to();
-        let mut difficulties: Vec<usize> = [1, 2, 3, 4, 5, 6, 8]
-            .map(|quarters| quarters * greatest / 4)
-            .into_iter()
-            .chain([spec.difficulties().from()])
+        let (least, greatest) = (spec.difficulties().from(), spec.difficulties().to());
+        let powers = (0..usize::BITS).map(|power| 1 << power);
+        let quarters = [3, 4, 5, 6, 8].map(|quarters| quarters * greatest / 4);
+        let mut difficulties: Vec<usize> = powers
+            .take_while(|power| *power <= greatest)
+            .chain(quarters)
+            .chain([least])
             .filter(|difficulty| at(&spec, *difficulty).is_ok())
             .collect();
         difficulties.sort();
@@ -193,7 +196,7 @@ mod tests {
 
         let found = asked(&["group"], &[a5.clone(), longer], &[]).unwrap();
         assert_eq!(found.trained, Some(Difficulties::Range([8, 16])));
-        assert_eq!(found.difficulties, [4, 8, 12, 16, 20, 24, 32]);
+        assert_eq!(found.difficulties, [2, 4, 8, 12, 16, 20, 24, 32]);
         let found = asked(&["group"], &[hops], &["group.length=4"]).unwrap();
         assert_eq!(
             (found.trained, &found.difficulties[..]),
