@@ -166,7 +166,7 @@ fn compare(
         tasks: tasks.into_iter().map(str::to_owned).collect(),
         evaluation: Settings {
             data: text,
-            // Generated tasks begin with what is easy, and are short.
+            // The items of a generated task are short, and are wanted at all difficulties.
             limit: generated.is_empty().then_some(limit),
             cache: config.data.cache.clone(),
             generated,

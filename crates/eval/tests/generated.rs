@@ -60,12 +60,10 @@ impl Scorer for Multiplies {
 
 fn settings(spec: TaskSpec, limit: Option<usize>) -> Settings {
     Settings {
-        data: None,
         limit,
         num_fewshot: 2,
-        workspace: ".".into(),
-        cache: "nowhere".into(),
         generated: vec![AskedGenerated::new(spec).unwrap()],
+        ..Settings::default()
     }
 }
 

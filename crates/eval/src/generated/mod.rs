@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 pub use asked::{AskedGenerated, asked_generated};
 
-use crate::data::Document;
+use crate::data::{Document, Json};
 use crate::error::EvalError;
 use crate::metric::{Metric, Values};
 use crate::scorer::{Scored, Targets};
@@ -86,9 +86,9 @@ pub(crate) fn item(document: &Document) -> Result<Item, EvalError> {
     let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect::<Vec<_>>();
     let inputs = owned(document.texts("inputs")?);
     let targets = owned(document.texts("targets")?);
-    let places = document.field("places").and_then(Value::as_array);
+    let places = document.field("places").and_then(Json::as_list);
     let places: Option<Vec<usize>> = places.and_then(|places| {
-        let place = |value: &Value| value.as_u64()?.try_into().ok();
+        let place = |value: &Json| value.as_u64()?.try_into().ok();
         places.iter().map(place).collect()
     });
     let fits = |places: &Vec<usize>| {
