@@ -44,12 +44,19 @@ LIMIT = 1e-4
 GOLDEN = Path(__file__).parents[2] / "crates/conformance/golden/models"
 LLAMA = Path(__file__).parents[2] / "crates/cli/tests/llama"
 # Solvers and options without golden numbers: name, directory that the weights are from, options of `iiet convert`.
+IIET = ["--solver", "iterative_implicit_euler"]
 OTHERS = [
     ("adams-bashforth", GOLDEN / "euler-gqa-untied", ["--solver", "adams_bashforth"]),
     ("adams-bashforth-heun", GOLDEN / "euler-gqa-untied", ["--solver", "adams_bashforth", "--set", "first_step='heun'"]),
     ("rk2", GOLDEN / "rk4", ["--solver", "runge_kutta", "--set", "predictor_order=2"]),
     ("llama-3-iiet", LLAMA / "byte-level", ["--solver", "iterative_implicit_euler", "--set", "iterations=[2, 1]"]),
     ("llama-2-implicit", LLAMA / "sentence-piece", ["--solver", "implicit_euler", "--set", "iterations=2"]),
+    ("gate-first-norm", GOLDEN / "iiet-r3-gqa-untied", [*IIET, "--set", "gate=0.4", "--set", "normalise_first=true"]),
+    ("tolerance", GOLDEN / "iiet-r3-gqa-untied", [*IIET, "--set", "tolerance=0.5"]),
+    ("anderson", GOLDEN / "iiet-r3-gqa-untied", [*IIET, "--set", "anderson=2", "--set", "backprop=1"]),
+    ("implicit-anderson", GOLDEN / "implicit-euler-2-0-1-gqa", [
+        "--solver", "implicit_euler", "--set", "iterations=4", "--set", "anderson=2", "--set", "tolerance=0.1",
+        "--set", "gradient='implicit'"]),
     ("pcformer-rk2", GOLDEN / "e-iiet-3-1-0", ["--solver", "predictor_corrector", "--set", "predictor_order=2"]),
 ]
 PROMPTS = ["An explicit step", "A longer prompt, with a comma: y(n)", "h", "Three words more"]

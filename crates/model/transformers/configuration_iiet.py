@@ -15,13 +15,34 @@ OPTIONS = {
     "explicit_euler": (),
     "runge_kutta": ("predictor_order",),
     "predictor_corrector": ("predictor_order",),
-    "implicit_euler": ("iterations",),
-    "iterative_implicit_euler": ("iterations",),
+    "implicit_euler": ("iterations", "gradient", "tolerance", "backprop", "anderson"),
+    "iterative_implicit_euler": ("iterations", "history", "normalise_first", "gate", "tolerance", "backprop", "anderson"),
     "adams_bashforth": ("first_step",),
 }
 
+# What they are where config.json does not say; None is no gate, no tolerance, and backprop through all corrections.
+DEFAULTS = {
+    "iterations": 3,
+    "predictor_order": 2,
+    "first_step": "euler",
+    "history": "mean",
+    "normalise_first": False,
+    "gate": None,
+    "tolerance": None,
+    "backprop": None,
+    "anderson": 0,
+    "gradient": "unrolled",
+}
+
 # The values of options that are one of a few.
-ALLOWED = {"predictor_order": (2, 4), "first_step": ("euler", "heun")}
+ALLOWED = {
+    "predictor_order": (2, 4),
+    "first_step": ("euler", "heun"),
+    "history": ("mean", "textbook"),
+    "normalise_first": (False, True),
+    "anderson": tuple(range(17)),
+    "gradient": ("unrolled", "implicit"),
+}
 
 # The most corrections that a layer may take, as in `iiet`.
 MAX_CORRECTIONS = 4096
@@ -49,6 +70,7 @@ class IietConfig(PretrainedConfig):
         attention_bias: whether all four projections of attention have biases.
         qkv_bias: whether those of queries, keys and values have, as in Qwen2.
         qk_norm: whether queries and keys have a norm before they are rotated, as in Qwen3.
+        residual_multiplier: a factor on attention and feed-forward layer, as in Granite.
         max_position_embeddings: the longest sequence that the model is meant for, in tokens.
         initializer_range: standard deviation of fresh weight matrices.
         rms_norm_eps: what RMSNorm adds to the mean square.
@@ -56,9 +78,10 @@ class IietConfig(PretrainedConfig):
         rope_theta, rope_scaling: the same in the older form, which is read and not written.
         tie_word_embeddings: whether the output projection is the embedding.
         solver: one of `OPTIONS`; explicit Euler is the LLaMA layer.
-        iterations: corrections r_n of implicit solvers, one number or a list with one for each layer.
-        predictor_order: order, 2 or 4, of Runge-Kutta methods and predictors.
-        first_step: how Adams-Bashforth takes its first step, `"euler"` or `"heun"`.
+        others: the options of the solver, and keys that belong to `transformers`. `iterations` are the corrections r_n
+            of implicit solvers, one number or a list with one for each layer; `predictor_order` is the order, 2 or 4,
+            of Runge-Kutta methods and predictors; `first_step` is how Adams-Bashforth takes its first step, `"euler"`
+            or `"heun"`. The others are described under "Options beyond the published method" in iiet's docs/method.md.
 
     Raises:
         ValueError: a size that does not fit, or a key whose meaning this file does not know. Such a key may be an
@@ -80,6 +103,7 @@ class IietConfig(PretrainedConfig):
         attention_bias=False,
         qkv_bias=False,
         qk_norm=False,
+        residual_multiplier=1.0,
         max_position_embeddings=2048,
         initializer_range=0.02,
         rms_norm_eps=1e-6,
@@ -89,15 +113,13 @@ class IietConfig(PretrainedConfig):
         hidden_act="silu",
         tie_word_embeddings=False,
         solver="explicit_euler",
-        iterations=3,
-        predictor_order=2,
-        first_step="euler",
         use_cache=True,
         pad_token_id=None,
         bos_token_id=None,
         eos_token_id=None,
         **others,
     ):
+        given = {key: others.pop(key, None) for key in DEFAULTS}
         refuse_unknown(others)
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -112,14 +134,15 @@ class IietConfig(PretrainedConfig):
         self.max_position_embeddings = max_position_embeddings
         self.initializer_range = initializer_range
         self.rms_norm_eps = rms_norm_eps
+        if residual_multiplier != 1.0:
+            self.residual_multiplier = residual_multiplier
         self.rope_parameters = rotary(rope_parameters, rope_theta, rope_scaling)
         self.hidden_act = hidden_act
         self.solver = solver
         self.use_cache = use_cache
-        options = {"iterations": iterations, "predictor_order": predictor_order, "first_step": first_step}
         # Those of other solvers are left out, as in the files that iiet writes.
         for key in OPTIONS.get(solver, ()):
-            setattr(self, key, options[key])
+            setattr(self, key, DEFAULTS[key] if given[key] is None else given[key])
         self.check_sizes()
         self.check_solver()
         super().__init__(
@@ -188,6 +211,14 @@ class IietConfig(PretrainedConfig):
             for r in self.corrections:
                 if not isinstance(r, int) or not 0 <= r <= MAX_CORRECTIONS:
                     raise ValueError(f"iterations is {r!r} in a layer; allowed: 0 to {MAX_CORRECTIONS}")
+        for key, holds, allowed in (
+            ("gate", lambda g: 0.0 <= g <= 1.0, "0 to 1"),
+            ("tolerance", lambda change: 0.0 < change < float("inf"), "finite and above 0"),
+            ("backprop", lambda k: k >= 1, "1 and above, or none for all corrections"),
+        ):
+            value = getattr(self, key, None)
+            if value is not None and not (isinstance(value, (int, float)) and holds(value)):
+                raise ValueError(f"{key} is {value!r}; allowed: {allowed}")
 
 
 def rotary(parameters, theta, scaling):

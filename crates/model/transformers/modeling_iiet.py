@@ -152,11 +152,15 @@ class IietBlock(GradientCheckpointingLayer):
         self.mlp = IietMLP(config)
         self.input_layernorm = IietRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = IietRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.scale = getattr(config, "residual_multiplier", 1.0)
 
     def forward(self, y, table, attention_mask, cache, slot, **kwargs):
         """F(y) and the attention's weights, which are None unless attention is eager."""
         attended, weights = self.self_attn(self.input_layernorm(y), table, attention_mask, cache, slot, **kwargs)
-        return attended + self.mlp(self.post_attention_layernorm(y + attended)), weights
+        if self.scale != 1.0:
+            attended = self.scale * attended
+        fed = self.mlp(self.post_attention_layernorm(y + attended))
+        return attended + (fed if self.scale == 1.0 else self.scale * fed), weights
 
 
 class Field:
@@ -184,34 +188,139 @@ def weighted_sum(weights, states):
     return total.to(states[0].dtype)
 
 
-class IietHistory(nn.Module):
-    """Learned weights over the states of the layers so far, and norms of each layer's guess and corrections."""
+class Anderson:
+    """Anderson acceleration of s = g(s), for each token by itself; no gradient flows through its coefficients.
 
-    def __init__(self, n_layers, d_model):
+    With residuals f_j = g(s_j) - s_j, the next iterate is g(s_i) - sum_j gamma_j (g(s_{j+1}) - g(s_j)), where gamma
+    minimises |f_i - sum_j gamma_j (f_{j+1} - f_j)| over the last `depth` differences. Walker and Ni, SIAM J. Numer.
+    Anal. 49 (2011), section 2.
+    """
+
+    # Differences shorter than so many rounding errors once the others are taken out of them say nothing.
+    DEPENDENT = 100.0
+
+    def __init__(self, depth):
+        self.depth, self.last, self.differences = depth, None, []
+
+    def mix(self, s, g):
+        """s_{i+1} from s_i and g(s_i)."""
+        dot = lambda a, b: (a.float() * b.float()).sum(-1, keepdim=True)  # noqa: E731
+        s, g = s.detach(), g.detach()
+        f = g - s
+        if self.last is not None:
+            self.differences.append((f - self.last[0], g - self.last[1]))
+        self.differences = self.differences[-self.depth :]
+        self.last = (f, g)
+        # Gram-Schmidt from the newest difference to the oldest; what is done to those of f is done to those of g.
+        basis = []
+        for df, dg in reversed(self.differences):
+            q, p = df, dg
+            for q_l, p_l in basis:
+                along = dot(q_l, q).to(q.dtype)
+                q, p = q - along * q_l, p - along * p_l
+            left, least = dot(q, q), self.DEPENDENT * torch.finfo(df.dtype).eps
+            scale = torch.where(left > least**2 * dot(df, df), left.rsqrt(), torch.zeros_like(left)).to(q.dtype)
+            q, p = q * scale, p * scale
+            along = dot(q, f).to(q.dtype)
+            f, g = f - along * q, g - along * p
+            basis.append((q, p))
+        return g
+
+
+def iterate(config, r, s, point, evaluate, known=None):
+    """r steps of s = evaluate(point(s), s), as `tolerance`, `anderson` and `backprop` of the configuration say.
+
+    A token whose state changes by at most `tolerance` of its size keeps it, and later tokens see the keys and values of
+    its last evaluation. Only the last `backprop` steps are recorded for a backward pass. `known` is a pair of a state and
+    its image from before, for the acceleration.
+    """
+    last = config.backprop
+    anderson = Anderson(config.anderson) if config.anderson else None
+    if anderson and known:
+        anderson.mix(*known)
+    settled = at = None
+    for i in range(1, r + 1):
+        if last is not None and i > 1 and i + last == r + 1:
+            s = s.detach()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (last is None or i + last > r)):
+            z = point(s)
+            if settled is not None:
+                z = torch.where(settled, at, z)
+            after = evaluate(z, s)
+            if settled is not None:
+                after = torch.where(settled, s, after)
+            mixed = anderson.mix(s, after) if anderson and i < r else after
+            if config.tolerance is not None:
+                change, size = (x.detach().float().norm(dim=-1, keepdim=True) for x in (after - s, s))
+                settled, at = change <= config.tolerance * size, z
+                mixed = torch.where(settled, after, mixed)
+            s = mixed
+    return s
+
+
+def guess(config, r, field, y):
+    """G_n(y), which a backward pass through the last corrections alone leaves out."""
+    truncated = config.backprop is not None and config.backprop < r
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not truncated):
+        return field.euler(y)
+
+
+class IietHistory(nn.Module):
+    """Learned weights over the states of the layers so far, and norms of each layer's guess and corrections.
+
+    With `normalise_first` the first state has a norm as well, with `gate` each layer takes a learned share of its
+    corrections.
+    """
+
+    def __init__(self, config):
         super().__init__()
-        self.weight = nn.Parameter(self.row_means(n_layers + 1))
-        self.weight_c = nn.Parameter(self.row_means(n_layers + 1))
+        n_layers, d_model = config.num_hidden_layers, config.hidden_size
+        self.config = config
+        self.weight = nn.Parameter(self.first_weights(n_layers + 1))
+        self.weight_c = nn.Parameter(self.first_weights(n_layers + 1))
         self.layer_norms = nn.ModuleList(IietLayerNorm(d_model) for _ in range(n_layers))
         self.rouge_predictions_norm = nn.ModuleList(IietLayerNorm(d_model) for _ in range(n_layers))
+        if getattr(config, "normalise_first", False):
+            self.first_norm = IietLayerNorm(d_model)
+        if getattr(config, "gate", None) is not None:
+            self.gate = nn.Parameter(torch.full((n_layers,), float(config.gate)))
 
-    @staticmethod
-    def row_means(size):
-        """Row n is 1 / (n + 1) up to the diagonal, and zero beyond it."""
+    def first_weights(self, size):
+        """Row n is 1 / (n + 1) up to the diagonal and zero beyond it; or the identity, the textbook's."""
+        if getattr(self.config, "history", "mean") == "textbook":
+            return torch.eye(size)
         ones = torch.ones(size, size).tril()
         return ones / ones.sum(-1, keepdim=True)
+
+    def start(self, states, y):
+        """s_0 = y_0, or its norm."""
+        if not states:
+            states.append(self.first_norm(y) if hasattr(self, "first_norm") else y)
 
     def correct(self, n, field, guess, r, states):
         """Takes layer n from its guess to its output in r corrections; `states` are s_0 .. s_{n-1}, and s_n joins them.
 
-        s = LN_n^pred(guess);  r times: z = sum_{k<n} w[n,k] s_k + w[n,n] s,  s = LN_n^corr(G_n(z));
-        y_n = sum_{k<=n} wc[n,k] s_k
+        s = LN_n^pred(guess);  r times: z = sum_{k<n} w[n,k] s_k + w[n,n] s,  s = LN_n^corr(G_n(z)), or with a gate
+        s = (1 - g_n) s + g_n LN_n^corr(G_n(z));  y_n = sum_{k<=n} wc[n,k] s_k
         """
+        one = torch.ones_like(self.weight[n, n])
         s = self.rouge_predictions_norm[n - 1](guess)
-        for i in range(r):
-            if i == 0:
-                past = weighted_sum(self.weight[n, :n], states)
-            z = weighted_sum((torch.ones_like(self.weight[n, n]), self.weight[n, n]), (past, s))
-            s = self.layer_norms[n - 1](field.euler(z))
+        past = weighted_sum(self.weight[n, :n], states) if r > 0 else None
+
+        def point(s):
+            return weighted_sum((one, self.weight[n, n]), (past, s))
+
+        def evaluate(z, s):
+            corrected = self.layer_norms[n - 1](field.euler(z))
+            if not hasattr(self, "gate"):
+                return corrected
+            g = self.gate[n - 1]
+            return weighted_sum((1 - g, g), (s, corrected))
+
+        if self.config.solver == "predictor_corrector":
+            s = evaluate(point(s), s)
+        else:
+            s = iterate(self.config, r, s, point, evaluate)
         states.append(s)
         return weighted_sum(self.weight_c[n, : n + 1], states)
 
@@ -237,29 +346,31 @@ def runge_kutta(model, n, field, y, states):
 
 def implicit_euler(model, n, field, y, states):
     """`z = G_n(y)`, then r_n times `z = y + F_n(z)`."""
-    z = field.euler(y)
-    for _ in range(model.config.corrections[n - 1]):
-        z = y + field.slope(z)
-    return z
+    config, r = model.config, model.config.corrections[n - 1]
+    if config.gradient == "implicit" and r > 0 and torch.is_grad_enabled() and model.training:
+        raise NotImplementedError("gradient = 'implicit' is not implemented for training in transformers")
+    z = guess(config, r, field, y)
+    return iterate(config, r, z, lambda z: z, lambda z, _: y + field.slope(z), known=(y, z))
 
 
 def iterative_implicit_euler(model, n, field, y, states):
     """The explicit guess G_n(y), then r_n corrections with a learned history: IIET."""
-    states = states or start(states, y)
-    return model.history.correct(n, field, field.euler(y), model.config.corrections[n - 1], states)
+    r = model.config.corrections[n - 1]
+    model.history.start(states, y)
+    return model.history.correct(n, field, guess(model.config, r, field, y), r, states)
 
 
 def predictor_corrector(model, n, field, y, states):
     """PCformer: stages `k_j = LN_j(G(z_j))` with weights alpha (1 - alpha)^(order-1-j), then one correction."""
-    states = states or start(states, y)
+    model.history.start(states, y)
     order, alpha = model.config.predictor_order, model.alpha[0]
     stages, z = [], y
     for j in range(order):
         stages.append(model.RK_norm[j](field.euler(z)))
         z = y + stages[j] / 2 if order == 4 and j < 2 else y + stages[j]
     weights = [alpha * (1 - alpha) ** (order - 1 - j) for j in range(order)]
-    guess = weighted_sum((torch.ones_like(alpha), *weights), (y, *stages))
-    return model.history.correct(n, field, guess, 1, states)
+    predicted = weighted_sum((torch.ones_like(alpha), *weights), (y, *stages))
+    return model.history.correct(n, field, predicted, 1, states)
 
 
 def adams_bashforth(model, n, field, y, states):
@@ -273,12 +384,6 @@ def adams_bashforth(model, n, field, y, states):
         after = y + slope
     states.append(slope)
     return after
-
-
-def start(states, y):
-    """s_0 = y_0."""
-    states.append(y)
-    return states
 
 
 SOLVERS = {
@@ -343,7 +448,9 @@ class IietPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         fresh = []
         if isinstance(module, IietHistory):
-            fresh = [(w, module.row_means(len(w))) for w in (module.weight, module.weight_c)]
+            fresh = [(w, module.first_weights(len(w))) for w in (module.weight, module.weight_c)]
+            if hasattr(module, "gate"):
+                fresh.append((module.gate, torch.full((len(module.gate),), float(self.config.gate))))
         if isinstance(module, IietModel) and hasattr(module, "alpha"):
             fresh = [(module.alpha, torch.full((1,), 0.5))]
         for parameter, value in fresh:
@@ -361,7 +468,7 @@ class IietModel(IietPreTrainedModel):
         self.layers = nn.ModuleList(IietBlock(config) for _ in range(n_layers))
         self.norm = IietRMSNorm(d_model, config.rms_norm_eps)
         if config.solver in ("predictor_corrector", "iterative_implicit_euler"):
-            self.history = IietHistory(n_layers, d_model)
+            self.history = IietHistory(config)
         if config.solver == "predictor_corrector":
             self.RK_norm = nn.ModuleList(IietLayerNorm(d_model) for _ in range(config.predictor_order))
             self.alpha = nn.Parameter(torch.full((1,), 0.5))
