@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use iiet_eval::{
     Comparison, EvalError, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, Split,
-    TASKS, TokenScorer, asked_generated, compare, comparison_table, prepare, results, samples, table,
-    task,
+    TASKS, TokenScorer, asked_generated, compare, comparison_table, prepare, results, samples,
+    table, task,
 };
 use iiet_files::write_file;
 use iiet_model::{Precision, load_in, model_hash};

@@ -152,6 +152,7 @@ impl Command {
             Self::Info(arguments) => slice::from_mut(&mut arguments.model),
             Self::Distill(arguments) => arguments.teacher.as_mut_slice(),
             Self::Train(_)
+            | Self::Sweep(_)
             | Self::Score(_)
             | Self::Data(_)
             | Self::Conformance(_)

@@ -147,7 +147,10 @@ mod tests {
         }
     }
 
-    const GENERATOR: [(u64, [u32; 5], [u32; 5], [u32; 5]); 4] = [
+    /// Five draws.
+    type Draws = [u32; 5];
+
+    const GENERATOR: [(u64, Draws, Draws, Draws); 4] = [
         (
             0,
             [5, 4, 3, 1, 2],
@@ -173,7 +176,7 @@ mod tests {
             [489, 673, 15, 647, 37],
         ),
     ];
-    const LEGACY: [(u32, [u32; 5], [u32; 5], [u32; 5]); 3] = [
+    const LEGACY: [(u32, Draws, Draws, Draws); 3] = [
         (
             0,
             [4, 5, 0, 3, 3],
