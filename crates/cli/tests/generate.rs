@@ -442,7 +442,7 @@ fn directories_that_cannot_be_used_are_refused_by_name() {
         (
             "bias",
             &config("\"attention_bias\": false", "\"attention_bias\": true"),
-            "attention_bias is true",
+            "missing   model.layers.0.self_attn.q_proj.bias [32]",
         ),
         (
             "mlp",
@@ -452,7 +452,7 @@ fn directories_that_cannot_be_used_are_refused_by_name() {
         (
             "head",
             &config("\"head_dim\": 8", "\"head_dim\": 16"),
-            "head_dim is 16",
+            "misshapen model.layers.0.self_attn.q_proj.weight [32, 32], expected [64, 32]",
         ),
         (
             "kind",

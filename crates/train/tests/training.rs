@@ -385,7 +385,8 @@ fn levers_that_are_off_by_default_train() {
         "data.tokenizer={}",
         place.path("levers/model/tokenizer.json").display()
     );
-    let error = place.run("other", &[&init, &tokenizer]).unwrap_err();
+    let other = "model.residual_multiplier=1";
+    let error = place.run("other", &[&init, &tokenizer, other]).unwrap_err();
     let error = error.to_string();
     assert!(
         error.contains("model.residual_multiplier is the default; allowed: 0.58"),
@@ -515,7 +516,8 @@ fn corrections_drawn_for_each_step_are_resumed_and_leave_the_model_its_own() {
     place.resume("drawn", &sets).unwrap();
     assert_eq!(place.losses("drawn"), drawn);
     let (_, config) = iiet_model::load(&place.path("drawn/model"), &Device::default()).unwrap();
-    assert_eq!(config.solver, place.config(&sets).unwrap().model.solver);
+    let own = iiet_ode::Options::iterations(&config.solver).unwrap();
+    assert_eq!(own.per_layer(2), [1, 1]);
 
     let error = place.resume("drawn", &sets[1..]).unwrap_err().to_string();
     assert!(error.contains("train.iterations was"), "{error}");
