@@ -1,4 +1,4 @@
-"""Language models of all solvers in plain PyTorch, written from docs/method.md, for the comparison
+"""Language models of five solvers in plain PyTorch, written from docs/method.md, for the comparison
 of `lm_eval_compare.py`. Weights by name from a model directory; nothing is shared with the Rust code.
 """
 

@@ -1,4 +1,4 @@
-"""Training steps of the five solvers in PyTorch, timed one at a time.
+"""Training steps of five solvers in PyTorch, timed one at a time.
 
 The peer of `src/bin/side_by_side.rs`, which starts it, sends it a line for each step and reads
 `SECONDS LOSS` back. The same mathematics from the same weights, written as a PyTorch user would for

@@ -46,7 +46,7 @@ macro_rules! kept {
 }
 
 impl Case {
-    /// The cases kept in the program: each solver at least once.
+    /// The embedded cases: each solver but Adams-Bashforth at least once.
     pub fn all() -> [Self; 6] {
         kept![
             "euler-gqa-untied",
