@@ -110,3 +110,25 @@ fn recomputed_layers_count_the_same_accuracy() {
         assert!((kept - again).abs() < 0.05, "{kept} and {again}");
     }
 }
+
+/// Longer words, from the weights of a model of short ones: the sizes are the model's, and the tokenizer is
+/// the task's own.
+#[test]
+fn a_run_on_a_task_starts_from_another_ones_weights() {
+    let place = Place::new();
+    place.run("short", &[GROUP]).unwrap();
+    let file = place.path("long.toml");
+    let text = format!(
+        "[data]\nsource = {{ task = 'group', length = [8, 12] }}\n[train]\nsteps = 6\nbatch = 4\nlr = 1e-3\nlog_every = 1\neval_every = 3\ninit = '{}'\n",
+        place.path("short").display()
+    );
+    fs::write(&file, text).unwrap();
+    let config = iiet_train::RunConfig::load(&file, &[]).unwrap();
+    assert_eq!(
+        (config.model.d_model, &*config.data.tokenizer),
+        (16, "train")
+    );
+    place.train(&config, "long").unwrap();
+    let (before, after) = (place.records("short"), place.records("long"));
+    assert!(after[0].loss < before[0].loss);
+}

@@ -1,7 +1,7 @@
 //! What a run that starts from a model directory takes from it: every key of `[model]` that the
 //! configuration does not give, and the tokenizer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use iiet_data::Tokenizer;
 use iiet_model::{load_config, model_directory};
@@ -23,10 +23,11 @@ pub(super) fn complete(
     sets: &[String],
     with_tokenizer: bool,
 ) -> Result<bool, TrainError> {
-    let Some(init) = init(table, sets) else {
+    let Some(Value::String(init)) = value(table, sets, "train", "init") else {
         return Ok(false);
     };
-    let dir = model_directory(&init);
+    let dir = model_directory(init.as_ref());
+    let with_tokenizer = with_tokenizer && !is_task(table, sets);
     match missing(table, &dir, with_tokenizer) {
         Ok(missing) => {
             let any = !missing.is_empty();
@@ -45,16 +46,25 @@ pub(super) fn complete(
     }
 }
 
-/// The last `train.init` wins, as with every assignment.
-fn init(table: &Table, sets: &[String]) -> Option<PathBuf> {
+/// The value of a key; the last assignment wins.
+fn value(table: &Table, sets: &[String], section: &str, key: &str) -> Option<Value> {
+    let dotted = format!("{section}.{key}");
     let set = sets.iter().rev().find_map(|assignment| {
         let (key, value) = assignment.split_once('=')?;
-        let quoted = toml::from_str::<Table>(&format!("value = {value}")).ok();
-        let quoted = quoted.and_then(|table| Some(table.get("value")?.as_str()?.to_owned()));
-        (key.trim() == "train.init").then(|| quoted.unwrap_or_else(|| value.to_owned()))
+        let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok();
+        let parsed = parsed.and_then(|mut parsed| parsed.remove("value"));
+        (key.trim() == dotted).then(|| parsed.unwrap_or_else(|| Value::String(value.to_owned())))
     });
-    let given = || table.get("train")?.get("init")?.as_str().map(str::to_owned);
-    set.or_else(given).map(PathBuf::from)
+    set.or_else(|| table.get(section)?.get(key).cloned())
+}
+
+/// Whether the examples are those of a task, which has a tokenizer of its own.
+fn is_task(table: &Table, sets: &[String]) -> bool {
+    match value(table, sets, "data", "source") {
+        Some(Value::String(source)) => source.starts_with("task:"),
+        Some(Value::Table(_)) => true,
+        _ => false,
+    }
 }
 
 /// Section, key and value of all that the configuration leaves open.
