@@ -456,8 +456,8 @@ fn directories_that_cannot_be_used_are_refused_by_name() {
         ),
         (
             "kind",
-            &config("\"model_type\": \"llama\"", "\"model_type\": \"qwen2\""),
-            "model_type is qwen2",
+            &config("\"model_type\": \"llama\"", "\"model_type\": \"gemma2\""),
+            "model_type is gemma2",
         ),
         (
             "rope",
