@@ -9,10 +9,10 @@ use iiet_eval::{Settings, Split, asked_generated};
 use iiet_plots::draw_quality;
 
 use crate::backend::DeviceArgument;
-use crate::held_out::{self, HeldOutArguments};
+use crate::held_out::HeldOutArguments;
 use crate::output;
 use crate::print::out;
-use crate::progress::token_bar;
+use crate::progress::report_progress;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -75,9 +75,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             ..arguments.held_out.settings()
         },
         host_memory: backend.on_host,
-        announce: held_out::announce,
     };
-    let report = report(&arguments.model, &settings, &backend.device, &token_bar)?;
+    let report = report(
+        &arguments.model,
+        &settings,
+        &backend.device,
+        &report_progress,
+    )?;
     let mut text = table(&report);
     if let Some(out) = &arguments.out {
         save(&report, out)?;

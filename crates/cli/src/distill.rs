@@ -21,11 +21,11 @@ use iiet_train::{
 };
 
 use crate::backend::{Chosen, DevicesArgument};
+use crate::influence;
 use crate::print::{errln, outln};
-use crate::progress::{DataProgress, RunProgress, token_bar};
+use crate::progress::{DataProgress, RunProgress, report_progress};
 use crate::signals;
 use crate::train::{git_revision, name_of, report, to_resume};
-use crate::{held_out, influence};
 
 /// In the run directory: what the schedule follows from.
 const INFLUENCE: &str = "influence.json";
@@ -173,11 +173,10 @@ fn compare(
             ..Settings::default()
         },
         host_memory: chosen.on_host,
-        announce: held_out::announce,
     };
     let section = DistillSection::of(config)?.context("invariant: a student has a teacher")?;
     let models = [section.teacher, run.model()];
-    let report = iiet_eval::report::report(&models, &settings, &chosen.device, &token_bar)?;
+    let report = iiet_eval::report::report(&models, &settings, &chosen.device, &report_progress)?;
     let path = run.path().join("report.json");
     save(&report, &path)?;
     let svg = path.with_extension("svg");

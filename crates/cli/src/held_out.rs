@@ -1,19 +1,8 @@
-//! What commands that ask tasks share: where the items of the heldout tasks are from, and what is being
-//! asked.
+//! Where the items of the heldout tasks are from.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use iiet_eval::Settings;
-
-use crate::print::errln;
-
-/// What is measured next, on standard error where no terminal shows a bar.
-pub(crate) fn announce(what: &str) {
-    if !std::io::stderr().is_terminal() {
-        errln!("{what}");
-    }
-}
 
 #[derive(clap::Args)]
 pub(crate) struct HeldOutArguments {

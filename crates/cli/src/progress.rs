@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use iiet_eval::report::Measuring;
 use iiet_ode::Options;
 use iiet_plots::{RunLabel, draw_curve};
 use iiet_train::{Event, Observer, Record, RunDirectory, SourceUse, Started, TextUse};
@@ -81,9 +82,23 @@ impl TokenBar {
     }
 }
 
-/// The same, for each model and task of a report.
-pub(crate) fn token_bar(task: &str) -> Box<dyn iiet_eval::Progress> {
-    Box::new(TokenBar::new(task.to_owned()))
+/// Shows what a report measures: a bar for each task on a terminal, a line for each measurement elsewhere.
+pub(crate) fn report_progress(measuring: Measuring<'_>) -> Box<dyn iiet_eval::Progress> {
+    let announce = |what: &str| {
+        if !std::io::stderr().is_terminal() {
+            errln!("{what}");
+        }
+    };
+    match measuring {
+        Measuring::Task { model, task, items } => {
+            announce(&format!("{model}: {task}, {items} items"));
+            Box::new(TokenBar::new(format!("{model}: {task}")))
+        }
+        _ => {
+            announce("measuring speeds");
+            Box::new(())
+        }
+    }
 }
 
 impl iiet_eval::Progress for TokenBar {

@@ -53,20 +53,34 @@ pub struct ReportSettings {
     pub evaluation: Settings,
     /// Whether the device's memory is the machine's own: then all models must fit into what is free.
     pub host_memory: bool,
-    /// Hears what is measured next, in a few words; a bar on the terminal shows the rest.
-    pub announce: fn(&str),
 }
 
 impl Default for ReportSettings {
-    /// [`REPORT_TASKS`] on a device with the machine's memory; nobody hears of the progress.
+    /// [`REPORT_TASKS`] on a device with the machine's memory.
     fn default() -> Self {
         Self {
             tasks: REPORT_TASKS.map(str::to_owned).to_vec(),
             evaluation: Settings::default(),
             host_memory: true,
-            announce: |_| (),
         }
     }
+}
+
+/// What a report measures next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Measuring<'a> {
+    /// Decoding and prefill of all models.
+    Speeds,
+    /// The answers of one model to one task.
+    Task {
+        /// The model's label in the report.
+        model: &'a str,
+        /// The task's name.
+        task: &'a str,
+        /// Number of items.
+        items: usize,
+    },
 }
 
 /// Models beside each other.
@@ -150,8 +164,8 @@ struct Candidate<'a> {
 ///
 /// Mistakes are found before the work: directories, tokenizers, tasks and their data are looked at
 /// first. All models are in memory at once, for their speeds are measured in turns. `progress` is called
-/// with the names of each model and task; what it returns is told of the tokens, and dropped after the
-/// task.
+/// before each measurement; what it returns is told of a task's tokens, and dropped after the
+/// measurement.
 ///
 /// # Errors
 /// [`EvalError::Nothing`] without models or tasks, [`EvalError::Twice`] for a task named twice,
@@ -161,7 +175,7 @@ pub fn report(
     models: &[PathBuf],
     settings: &ReportSettings,
     device: &Device,
-    progress: &dyn Fn(&str) -> Box<dyn Progress>,
+    progress: &dyn Fn(Measuring<'_>) -> Box<dyn Progress>,
 ) -> Result<Report, EvalError> {
     let candidates = models
         .iter()
@@ -189,13 +203,14 @@ pub fn report(
         .iter()
         .map(|scorer| scorer.model().language_model())
         .collect();
-    (settings.announce)("measuring speeds");
+    let measuring = progress(Measuring::Speeds);
     let speeds = workload.measure(&language_models, device)?;
+    drop(measuring);
     let names = labels::labels(models);
     let mut answers = scorers
         .iter()
         .zip(&names)
-        .map(|(scorer, name)| answers(scorer, name, &tasks, settings.announce, progress))
+        .map(|(scorer, name)| answers(scorer, name, &tasks, progress))
         .collect::<Result<Vec<_>, _>>()?;
     notes.extend(leave_out(&tasks, &mut answers)?);
 
@@ -311,13 +326,15 @@ fn answers(
     scorer: &TokenScorer<ModelScorer>,
     name: &str,
     tasks: &[Prepared],
-    announce: fn(&str),
-    progress: &dyn Fn(&str) -> Box<dyn Progress>,
+    progress: &dyn Fn(Measuring<'_>) -> Box<dyn Progress>,
 ) -> Result<Vec<Evaluated>, EvalError> {
     let ask = |prepared: &Prepared| {
         let task = prepared.task.name;
-        announce(&format!("{name}: {task}, {} items", prepared.items.len()));
-        let tokens = progress(&format!("{name}: {task}"));
+        let tokens = progress(Measuring::Task {
+            model: name,
+            task,
+            items: prepared.items.len(),
+        });
         let evaluated = prepared.evaluate(scorer, &*tokens);
         evaluated.map_err(|source| EvalError::Asking {
             model: name.to_owned(),
