@@ -186,17 +186,21 @@ fn holds(table: &Table, given: &Table) -> bool {
         })
 }
 
+/// The key and the value of `key=value`; a value that is not TOML is a string.
+fn parse(assignment: &str) -> Option<(&str, Value)> {
+    let (key, value) = assignment.split_once('=')?;
+    let parsed = toml::from_str::<Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("value"));
+    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+    Some((key.trim(), value))
+}
+
 /// Applies one assignment and reads the whole again, so that the assignment at fault is known.
 fn set(table: &mut Table, assignment: &str) -> Result<RunConfig, String> {
-    let (key, value) = assignment
-        .split_once('=')
-        .ok_or("expected key=value, such as train.lr=1e-3")?;
-    let value = toml::from_str::<Table>(&format!("value = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("value"))
-        .unwrap_or_else(|| Value::String(value.to_owned()));
+    let (key, value) = parse(assignment).ok_or("expected key=value, such as train.lr=1e-3")?;
     let mut place = &mut *table;
-    let words: Vec<&str> = key.trim().split('.').collect();
+    let words: Vec<&str> = key.split('.').collect();
     let (leaf, sections) = words
         .split_last()
         .expect("invariant: split yields at least one word");

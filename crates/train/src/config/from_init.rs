@@ -7,7 +7,7 @@ use iiet_data::Tokenizer;
 use iiet_model::{load_config, model_directory};
 use toml::{Table, Value};
 
-use super::{ModelSection, RunConfig};
+use super::{ModelSection, RunConfig, parse};
 use crate::TrainError;
 
 /// Adds to a configuration what `train.init`, in it or among the assignments, decides on and it leaves
@@ -49,12 +49,9 @@ pub(super) fn complete(
 /// The value of a key; the last assignment wins.
 fn value(table: &Table, sets: &[String], section: &str, key: &str) -> Option<Value> {
     let dotted = format!("{section}.{key}");
-    let set = sets.iter().rev().find_map(|assignment| {
-        let (key, value) = assignment.split_once('=')?;
-        let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok();
-        let parsed = parsed.and_then(|mut parsed| parsed.remove("value"));
-        (key.trim() == dotted).then(|| parsed.unwrap_or_else(|| Value::String(value.to_owned())))
-    });
+    let mut sets = sets.iter().rev().filter_map(|assignment| parse(assignment));
+    let set = sets.find(|(key, _)| *key == dotted);
+    let set = set.map(|(_, value)| value);
     set.or_else(|| table.get(section)?.get(key).cloned())
 }
 
