@@ -119,20 +119,18 @@ impl FixedPoint {
             let active: Vec<bool> = before.iter().map(|settled| !settled).collect();
             map.taken(&active);
             let next = next.with_parts(&s, &before);
+            // What has settled stays so.
+            for (part, before) in parts.iter_mut().zip(&before) {
+                *part |= before;
+            }
             s = match &mut anderson {
                 Some(anderson) if i < r => {
                     let mixed = anderson.mix(&s, &next);
-                    for (part, before) in parts.iter_mut().zip(&before) {
-                        *part |= before;
-                    }
                     unmixed = Some(next.clone());
                     mixed.with_parts(&next, &parts)
                 }
                 _ => next,
             };
-            for (part, before) in parts.iter_mut().zip(before) {
-                *part |= before;
-            }
             settled = Some(Settled { parts, z });
         }
         s
