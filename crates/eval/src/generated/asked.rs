@@ -63,8 +63,14 @@ impl AskedGenerated {
 
 /// Checks a difficulty.
 fn at(spec: &TaskSpec, difficulty: usize) -> Result<(), EvalError> {
-    let only = Difficulties::One(u32::try_from(difficulty).unwrap_or(u32::MAX));
-    Ok(spec.clone().with_difficulties(only).check()?)
+    Ok(only(spec, difficulty).check()?)
+}
+
+/// The task at one difficulty.
+pub(super) fn only(spec: &TaskSpec, difficulty: usize) -> TaskSpec {
+    let difficulty = u32::try_from(difficulty).unwrap_or(u32::MAX);
+    spec.clone()
+        .with_difficulties(Difficulties::One(difficulty))
 }
 
 /// The generated tasks among `names`, with the options of the models that were trained on them, else

@@ -9,7 +9,7 @@ mod asked;
 use std::path::Path;
 use std::sync::Arc;
 
-use iiet_data::{Difficulties, Example, Judged, Part, TaskExamples};
+use iiet_data::{Example, Judged, Part, TaskExamples};
 use serde_json::{Map, Value, json};
 
 pub use asked::{AskedGenerated, asked_generated};
@@ -35,8 +35,7 @@ pub(crate) fn documents(asked: &AskedGenerated) -> Result<Vec<Document>, EvalErr
         .difficulties
         .iter()
         .map(|difficulty| {
-            let only = Difficulties::One(u32::try_from(*difficulty).unwrap_or(u32::MAX));
-            let spec = asked.spec.clone().with_difficulties(only);
+            let spec = asked::only(&asked.spec, *difficulty);
             let longest = spec.longest();
             Ok(TaskExamples::new(spec, Part::HeldOut, longest)?)
         })
