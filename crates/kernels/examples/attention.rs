@@ -1,4 +1,5 @@
-//! Causal attention as one operation and composed of Burn's: the same numbers, less time.
+//! Causal attention as one fused operation and composed of Burn's operations: equal results, less
+//! time.
 //!
 //!     cargo run --release --example attention
 

@@ -1,11 +1,11 @@
 //! Fused tensor operations with hand-written backward passes.
 //!
-//! Every operation here is one formula that Burn would otherwise run, and differentiate, as a chain
-//! of primitives with an intermediate tensor after each:
+//! Each operation computes one formula that Burn would otherwise run, and differentiate, as a chain of
+//! primitives with an intermediate tensor after each:
 //!
 //! | operation | formula | kept for the backward pass |
 //! |---|---|---|
-//! | [`causal_attention`] | `softmax(scale q k^T + mask) v` | inputs, output, one number a row |
+//! | [`causal_attention`] | `softmax(scale q k^T + mask) v` | inputs, output, one number per row |
 //! | [`linear_cross_entropy`] | `sum_t c_t (-log softmax(h_t W)[target_t])` | the gradients themselves |
 //! | [`linear_distillation`] | the same mixed with `T^2 KL(teacher, student)` | the gradients themselves |
 //! | [`rms_norm`], [`layer_norm`] | `x / rms(x) gamma`; `(x - mean) / sd gamma + beta` | inputs |
@@ -19,19 +19,18 @@
 //! [`backward_from`] starts a backward pass at given gradients, and [`with_pullback`] lets a function
 //! compute one. For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
 //!
-//! They take and return Burn tensors, on autodiff devices and on plain ones. There are two bodies
-//! of each. Burn's flex backend runs tensors of f32, bf16 and f16 through multithreaded kernels
-//! written for the compiler's vectoriser, whose results do not depend on the number of threads. Other
-//! backends, and tensors of f64, run a body of Burn primitives with the same backward formulas. In half
-//! precision both round once, after computing in f32; see [`Precision`]. (The distillation loss has no
-//! kernel for halves, nor the cross-entropy one for f16: they run composed.)
+//! They take and return Burn tensors, with or without autodiff. Each has two bodies. Burn's flex backend runs
+//! tensors of f32, bf16 and f16 through multithreaded kernels written for the compiler's vectoriser, whose
+//! results do not depend on the number of threads. Other backends, and tensors of f64, run a body of Burn
+//! primitives with the same backward formulas. In half precision both compute in f32 and round once; see
+//! [`Precision`]. (The distillation loss has no half-precision kernel, nor has the cross-entropy one for f16:
+//! they run composed.)
 //!
 //! # Features
 //!
-//! Which backends are routed is settled at compile time: an application that turns on `flex`,
-//! `ndarray`, `wgpu`, `vulkan` or `cuda` in Burn turns on the feature of the same name here. For a
-//! backend that is compiled into Burn but not named here the operations are still right: they run
-//! composed, and Burn differentiates the composition.
+//! The backends are selected at compile time: an application that enables `flex`, `ndarray`, `wgpu`, `vulkan`
+//! or `cuda` in Burn enables the feature of the same name here. On a backend that is compiled into Burn but
+//! not enabled here, operations run composed, and Burn differentiates the composition.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -58,10 +57,10 @@ pub use precision::{Precision, UnknownPrecision, in_f32};
 
 /// Runs a function on one of the threads that the kernels use.
 ///
-/// Worth its while for a chain of operations, such as a decoded token or a training step: called from
-/// elsewhere every operation that is shared between threads wakes one of them and waits to be woken
-/// itself. Without kernels it just calls the function. What the function does on a GPU goes to the
-/// caller's queue there, as if the caller had run it.
+/// Use it for a chain of operations, such as a decoded token or a training step: called from another thread,
+/// each operation that runs in parallel wakes a worker thread and then waits for it. Without kernels this
+/// only calls the function. GPU work of the function is submitted to the caller's queue, as if the caller had
+/// run it.
 pub fn on_workers<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     #[cfg(feature = "flex")]
     {
@@ -72,7 +71,7 @@ pub fn on_workers<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     f()
 }
 
-/// The examples of the README.
+/// The examples in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,11 +1,9 @@
-//! The float types that weights, activations, caches and files come in, and what is never rounded
-//! to the shorter ones.
+//! The float types of weights, activations, caches and files, and the values that always stay in f32.
 //!
-//! Halves save memory, and GPUs multiply them several times as fast. They are too coarse to add up
-//! in: 1 + 2^-9 is 1 in bf16. So the composed bodies of this crate compute everything but matrix
-//! products in f32 and round the result: norms, softmax, gates, rotations, weighted sums; losses, and
-//! gradients to parameters, stay in f32 altogether (Micikevicius et al., *Mixed Precision Training*,
-//! arXiv 1710.03740, section 3).
+//! Half precision saves memory, and GPUs multiply it several times as fast, but sums lose small terms: 1 +
+//! 2^-9 is 1 in bf16. So the composed bodies of this crate compute everything except matrix products in f32
+//! and round the result: norms, softmax, gates, rotations, weighted sums. Losses and gradients to parameters
+//! stay in f32 (Micikevicius et al., *Mixed Precision Training*, arXiv 1710.03740, section 3).
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,20 +15,20 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 /// A float type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Precision {
-    /// Four bytes, 24 bits of precision.
+    /// Four bytes, 24 bits of significand.
     #[default]
     F32,
-    /// Two bytes, 8 bits of precision, the range of f32.
+    /// Two bytes, 8 bits of significand, the range of f32.
     Bf16,
-    /// Two bytes, 11 bits of precision, up to 65504.
+    /// Two bytes, 11 bits of significand, at most 65504.
     F16,
 }
 
 impl Precision {
-    /// All of them.
+    /// All precisions.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
 
-    /// What configurations and command lines call it.
+    /// The name in configurations and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -39,7 +37,7 @@ impl Precision {
         }
     }
 
-    /// Bytes of a number.
+    /// Bytes per value.
     pub fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -47,7 +45,7 @@ impl Precision {
         }
     }
 
-    /// The type of Burn's tensors.
+    /// The data type of Burn's tensors.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
@@ -56,13 +54,13 @@ impl Precision {
         }
     }
 
-    /// The names of those that something works with, for a sentence.
+    /// A comma-separated list of the names for which `works` holds.
     pub fn names(works: impl Fn(Self) -> bool) -> String {
         let of = Self::ALL.into_iter().filter(|precision| works(*precision));
         of.map(Self::name).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether a device computes with it; some store what they do not compute with.
+    /// Whether a device computes in this type; some devices only store it.
     pub fn works_on(self, device: &Device) -> bool {
         device.supports_dtype(self.dtype())
     }
@@ -74,14 +72,14 @@ impl fmt::Display for Precision {
     }
 }
 
-/// A name that is no [`Precision`].
+/// A name that is not a [`Precision`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownPrecision(String);
 
 impl fmt::Display for UnknownPrecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let allowed = Precision::names(|_| true);
-        write!(f, "{:?} is no precision; allowed: {allowed}", self.0)
+        write!(f, "unknown precision {:?}; allowed: {allowed}", self.0)
     }
 }
 
@@ -96,7 +94,7 @@ impl FromStr for Precision {
     }
 }
 
-/// Halves as f32, for sums; any other tensor as it is.
+/// A half-precision tensor in f32, for sums; any other tensor unchanged.
 pub fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     match x.dtype() {
         DType::F16 | DType::BF16 => x.cast(FloatDType::F32),
@@ -104,7 +102,7 @@ pub fn in_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// [`in_f32`] of a backend's own tensor.
+/// The same as [`in_f32`], for a backend's own tensor.
 pub(crate) fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     match x.dtype() {
         DType::F16 | DType::BF16 => B::float_cast(x, FloatDType::F32),
@@ -112,7 +110,7 @@ pub(crate) fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     }
 }
 
-/// `x` in a type, rounded if need be.
+/// `x` in another type, rounded if necessary.
 pub(crate) fn rounded<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
     if x.dtype() == dtype {
         x
@@ -126,11 +124,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_and_others_refused() {
+    fn known_names_parse_and_others_fail() {
         for precision in Precision::ALL {
             assert_eq!(precision.name().parse(), Ok(precision));
         }
         let error = "fp16".parse::<Precision>().unwrap_err().to_string();
-        assert_eq!(error, "\"fp16\" is no precision; allowed: f32, bf16, f16");
+        assert_eq!(error, "unknown precision \"fp16\"; allowed: f32, bf16, f16");
     }
 }

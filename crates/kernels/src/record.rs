@@ -1,10 +1,9 @@
-//! How an operation is recorded for the backward pass, written once.
+//! Recording of operations for the backward pass, written once.
 //!
-//! Both kinds of operation have `N` inputs, whose gradients are computed from the first `KEPT` of
-//! them. A [`MemoryBound`] one is so cheap that Burn's gradient checkpointing may drop its output and
-//! compute it again; a [`ComputeBound`] one never runs twice, and leaves what else its backward pass
-//! needs. Constants of an operation, such as an epsilon, are fields of the type that implements the
-//! trait.
+//! Both kinds of operation have `N` inputs, whose gradients are computed from the first `KEPT` of them. A
+//! [`MemoryBound`] operation is so cheap that Burn's gradient checkpointing may drop its output and recompute
+//! it. A [`ComputeBound`] operation never runs twice, and may keep further values for its backward pass.
+//! Constants of an operation, such as an epsilon, are fields of the type that implements the trait.
 
 use std::array;
 use std::fmt::Debug;
@@ -63,12 +62,12 @@ pub(crate) trait MemoryBound<B: Backend, const N: usize, const KEPT: usize>:
 pub(crate) trait ComputeBound<B: Backend, const N: usize, const KEPT: usize>:
     Debug + Send + Sized + 'static
 {
-    /// What the forward pass leaves for the backward pass, next to the inputs.
+    /// Values that the forward pass keeps for the backward pass, in addition to the inputs.
     type Memory: Clone + Debug + Send + 'static;
-    /// Further outputs; no gradient flows through them.
+    /// Further outputs, which are not differentiable.
     type Aside;
 
-    /// The operation where nothing is differentiated.
+    /// The operation without recording.
     fn forward(self, inputs: [FloatTensor<B>; N]) -> (FloatTensor<B>, Self::Aside);
 
     fn forward_with_memory(
@@ -108,7 +107,7 @@ pub(crate) trait ComputeBound<B: Backend, const N: usize, const KEPT: usize>:
     }
 }
 
-/// Adds gradients to what the parents of an operation have got so far.
+/// Adds gradients to those that the parents of an operation have so far.
 fn register<B: Backend, const N: usize>(
     parents: [Option<NodeId>; N],
     gradients: [FloatTensor<B>; N],
@@ -159,7 +158,7 @@ where
     }
 }
 
-/// Computes the output again where Burn's checkpointing dropped it.
+/// Recomputes the output if Burn's checkpointing dropped it.
 #[derive(Debug)]
 struct Again<B, Op, const N: usize, const KEPT: usize> {
     operation: Op,

@@ -1,17 +1,16 @@
-//! From the public functions to the backends, written once for all operations.
+//! Dispatch from the public functions to the backends, written once for all operations.
 //!
-//! An operation is a trait over Burn's backends whose methods have bodies composed of Burn's
-//! primitives. The trait is declared by [`operation!`], which lists the backends. `Autodiff`
-//! implements it by recording the backward pass (see [`crate::record`]), Flex by its kernels, and
-//! [`composed!`] names the backends that have no kernel for it yet. The public function enters by
-//! [`routed!`].
+//! An operation is a trait over Burn's backends whose methods have bodies composed of Burn's primitives.
+//! [`operation!`] declares the trait and lists the backends. `Autodiff` implements it by recording the
+//! backward pass (see [`crate::record`]), Flex by its kernels, and [`composed!`] lists the backends without a
+//! kernel for it. The public function calls [`routed!`].
 //!
-//! A kernel for GPUs is an `impl` of the operation's trait for `burn::backend::Cube` in a file beside
-//! the one for Flex, and `Cube` no longer among the operation's [`composed!`] backends.
+//! To add a kernel for GPUs, implement the operation's trait for `burn::backend::Cube` in a file beside the
+//! one for Flex, and remove `Cube` from the operation's [`composed!`] list.
 
 #![cfg_attr(
     feature = "ndarray",
-    allow(deprecated, reason = "Burn means to drop ndarray, but still has it")
+    allow(deprecated, reason = "Burn deprecates ndarray, but still includes it")
 )]
 
 use burn::backend::{DispatchTensor, DispatchTensorKind};
@@ -30,7 +29,7 @@ macro_rules! operation {
     };
 }
 
-/// Names the backends on which an operation runs its composed bodies: `composed!(Swiglu: NdArray, Cube)`.
+/// Lists the backends on which an operation runs its composed bodies: `composed!(Swiglu: NdArray, Cube)`.
 macro_rules! composed {
     ($operation:ident: $($backend:ident),+) => {
         $($crate::route::composed!(@ $backend $operation);)+
@@ -45,8 +44,8 @@ macro_rules! composed {
     };
 }
 
-/// Calls a method of an operation on the backend of the first operand. `else` names the composed body,
-/// which the dispatcher itself runs where that backend is none of those listed.
+/// Calls a method of an operation on the backend of the first operand. `else` names the composed body, which
+/// the dispatcher runs if that backend is not listed.
 macro_rules! routed {
     ($operation:ident::$method:ident($first:ident $(, $other:expr)* $(,)?), else $composed:ident) => {
         if $crate::route::is_routed(&$first) {
@@ -59,7 +58,7 @@ macro_rules! routed {
 
 pub(crate) use {composed, operation, routed};
 
-/// Whether the tensor's backend is one of those that [`operation!`] lists.
+/// Whether [`operation!`] lists the tensor's backend.
 pub(crate) fn is_routed(tensor: &DispatchTensor) -> bool {
     fn named(kind: &DispatchTensorKind) -> bool {
         match kind {

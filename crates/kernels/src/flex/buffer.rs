@@ -1,4 +1,4 @@
-//! Flex tensors as slices of f32, and slices cut into blocks for the threads.
+//! Flex tensors as slices of f32, and slices split into blocks for the threads.
 
 use std::mem::MaybeUninit;
 
@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::Primitive;
 
-/// Blocks of about this many elements: 64 KiB, so that a block's operands share the second-level
-/// cache, and enough work to be worth a thread's while.
+/// Approximate number of elements per block: 64 KiB, so that a block's operands share the L2 cache
+/// and a block is enough work to justify a thread.
 const BLOCK: usize = 1 << 14;
 
 pub(crate) fn all_f32(tensors: &[&Primitive]) -> bool {
@@ -30,8 +30,8 @@ pub(crate) fn values(x: &Primitive) -> &[f32] {
     x.as_slice().expect("invariant: dense and f32")
 }
 
-/// The same values in row-major order, in a buffer that is the tensor's own: its memory where
-/// nobody else holds it, else a copy.
+/// The same values in row-major order, in a buffer with a single owner: the tensor's own memory if
+/// it is not shared, else a copy.
 pub(crate) fn owned(x: Primitive) -> Primitive {
     let x = dense(x);
     let whole = x.layout().start_offset() == 0
@@ -50,19 +50,19 @@ pub(crate) fn owned(x: Primitive) -> Primitive {
 /// The values of an [`owned`] tensor.
 pub(crate) fn values_mut(x: &mut Primitive) -> &mut [f32] {
     x.try_storage_mut()
-        .expect("invariant: nobody else holds the buffer")
+        .expect("invariant: the buffer is not shared")
 }
 
 pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> Primitive {
     Primitive::from_data(TensorData::new::<f32, _>(values, shape))
 }
 
-/// How many elements a block of whole rows of length `row` has.
+/// The number of elements of a block of whole rows of length `row`.
 pub(crate) fn block_of_rows(row: usize) -> usize {
     row * (BLOCK / row.max(1)).max(1)
 }
 
-/// Calls `f` with the number of each block of `block` elements and the block, in parallel if there
+/// Calls `f` with the index of each block of `block` elements and the block, in parallel if there
 /// is more than one.
 pub(crate) fn for_blocks<T: Send>(out: &mut [T], block: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     if out.len() <= block {
@@ -78,8 +78,8 @@ pub(crate) fn for_blocks<T: Send>(out: &mut [T], block: usize, f: impl Fn(usize,
 
 /// `len` values that `f` fills as in [`for_blocks`], starting from zeros.
 ///
-/// Unlike `vec![0.0; len]` followed by that, each thread clears its own blocks, which are then in
-/// its cache; one thread clearing everything takes as long as many a kernel.
+/// Unlike `vec![0.0; len]` followed by `for_blocks`, each thread clears its own blocks, which are
+/// then in its cache. Clearing everything on one thread takes as long as many of the kernels.
 pub(crate) fn filled<T: Copy + Default + Send>(
     len: usize,
     block: usize,
@@ -88,11 +88,11 @@ pub(crate) fn filled<T: Copy + Default + Send>(
     let mut values = Vec::with_capacity(len);
     for_blocks(&mut values.spare_capacity_mut()[..len], block, |i, part| {
         part.fill(MaybeUninit::new(T::default()));
-        // SAFETY: all of `part` was written in the line before.
+        // SAFETY: the line above wrote all of `part`.
         f(i, unsafe { part.assume_init_mut() });
     });
-    // SAFETY: the capacity is at least `len`, and the blocks, which are all of the first `len`
-    // elements, have been written.
+    // SAFETY: the capacity is at least `len`, and the blocks, which cover the first `len` elements,
+    // have been written.
     unsafe { values.set_len(len) };
     values
 }
@@ -108,7 +108,7 @@ pub(crate) fn nth_block(x: &[f32], i: usize, block: usize) -> &[f32] {
     &x[from..(from + block).min(x.len())]
 }
 
-/// Adds up rows of length `row`, first to last.
+/// Adds up rows of length `row`, from the first to the last.
 pub(crate) fn sum_of_rows(rows: &[f32], row: usize) -> Vec<f32> {
     let mut sum = vec![0.0; row];
     for part in rows.chunks_exact(row) {

@@ -1,17 +1,17 @@
-//! The exponential as a polynomial that vectorises.
+//! The exponential function as a polynomial that the compiler can vectorise.
 //!
 //! `e^x = 2^n e^r` with n the nearest integer to `x / ln 2`, so `|r| <= ln 2 / 2`; `e^r` is the
-//! polynomial of degree 6 of Cephes' `expf` (Moshier), and `2^n` is put together from bits.
+//! polynomial of degree 6 of Cephes' `expf` (Moshier), and `2^n` is assembled from bits.
 
-/// `e^x` to within 2e-7 of its value; 0 below -87.33 and constant above 88.37, where the result
-/// would be a denormal or close to overflow.
+/// `e^x` with a relative error below 2e-7; 0 below -87.33 and constant above 88.37, where the
+/// result would be subnormal or close to overflow.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.33;
     const HIGHEST: f32 = 88.37;
-    // Adding and taking away 1.5 * 2^23 rounds to an integer, which is then in the lowest bits.
+    // Adding and subtracting 1.5 * 2^23 rounds to an integer, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts, the first short enough that its multiples by n are exact.
+    // ln 2 in two parts. The first has few enough bits that its multiples by n are exact.
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
 
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_ends() {
+    fn extreme_inputs_saturate() {
         assert_eq!(exp(0.0), 1.0);
         assert_eq!(exp(-90.0), 0.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);

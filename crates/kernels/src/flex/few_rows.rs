@@ -1,9 +1,9 @@
-//! A few rows times a matrix, as one pass over the matrix where it lies.
+//! A few rows times a matrix, in one pass over the matrix in memory.
 //!
-//! The matrix is cut into blocks of whole rows, each read from its first byte to its last by one
-//! thread. Of `W`, `[d_in, d_out]`, a block gives every row of the result a part of the sum, and
-//! the parts are added in the blocks' order; of a transposed `W`, as a tied output projection is,
-//! a block gives some entries of the result, each a dot product.
+//! The matrix is split into blocks of whole rows, each read sequentially by one thread. For `W`, `[d_in,
+//! d_out]`, a block contributes a partial sum to every row of the result, and the partial sums are added in
+//! the blocks' order. For a transposed `W`, such as a tied output projection, a block gives some entries of
+//! the result, each a dot product.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::{bf16, f16};
@@ -15,31 +15,31 @@ use super::halves::{Floats, wide_bf16, wide_f16};
 use super::simd::{sum2, vectorised};
 use crate::ops::linear::with_width;
 
-/// Beyond this many rows a product is limited by arithmetic, and tiles pay.
+/// Beyond this many rows a product is limited by arithmetic, and tiling is faster.
 const FEW_ROWS: usize = 8;
-/// Weights in a block: 256 KiB, some ten microseconds of one core's memory bandwidth.
+/// Weights per block: 256 KiB, about ten microseconds of one core's memory bandwidth.
 const BLOCK: usize = 1 << 16;
-/// Rows of the matrix that serve all rows of x before the next are read.
+/// Rows of the matrix that are applied to all rows of x before the next ones are read.
 const AT_ONCE: usize = 8;
 
-/// A number of the matrix, and the products of rows with a matrix of such numbers.
+/// An entry type of the matrix, and the products of rows with a matrix of this type.
 trait Weight: Copy + Sync {
-    /// `sum += x W`, for the rows of `w` that belong to the entries of `x`: several rows in one pass
-    /// over the sum, for a matrix that is in cache.
+    /// `sum += x W`, for the rows of `w` that belong to the entries of `x`: several rows per pass over the
+    /// sum, for a matrix that is in cache.
     fn add_product(sum: &mut [f32], x: &[f32], w: &[Self]);
 
-    /// The same sums in the same order, from a matrix that comes from memory: one stream from its
-    /// first byte to its last, which processors fetch ahead better than several.
+    /// The same sums in the same order, for a matrix that is read from memory: one sequential stream, which
+    /// hardware prefetchers handle better than several.
     fn add_streamed_product(sum: &mut [f32], x: &[f32], w: &[Self]);
 
-    /// `out[i] = x . w_i`, `w_i` being the rows of `w`.
+    /// `out[i] = x . w_i`, where `w_i` are the rows of `w`.
     fn dots(out: &mut [f32], x: &[f32], w: &[Self]);
 
-    /// `out[i] = x_i . w`, `x_i` being the rows of `x`.
+    /// `out[i] = x_i . w`, where `x_i` are the rows of `x`.
     fn dots_with(out: &mut [f32], x: &[f32], w: &[Self]);
 }
 
-/// The products of one type, whose numbers `$wide` makes f32 in registers.
+/// The products of one type, whose entries `$wide` converts to f32 in registers.
 macro_rules! weight {
     ($type:ty, $wide:path) => {
         impl Weight for $type {
@@ -108,12 +108,12 @@ macro_rules! weight {
     };
 }
 
-weight!(f32, as_it_is);
+weight!(f32, identity);
 weight!(bf16, wide_bf16);
 weight!(f16, wide_f16);
 
 #[inline(always)]
-fn as_it_is(x: f32) -> f32 {
+fn identity(x: f32) -> f32 {
     x
 }
 
@@ -133,14 +133,14 @@ vectorised! {
     }
 }
 
-/// Whether x, `[.., d_in]`, has few rows, and any.
+/// Whether x, `[.., d_in]`, has few rows, but at least one.
 pub(crate) fn are(x: &Primitive) -> bool {
     let shape = x.shape();
     let d_in = shape[shape.num_dims() - 1];
     (1..=FEW_ROWS * d_in).contains(&shape.num_elements())
 }
 
-/// `x W` for x `[.., d_in]` in f32 and W `[d_in, d_out]` in f32 or halves.
+/// `x W` for x `[.., d_in]` in f32 and W `[d_in, d_out]` in f32 or half precision.
 pub(crate) fn product(x: Primitive, weight: Primitive) -> Primitive {
     let [_, d_out] = weight.shape().dims();
     let shape = with_width(x.shape(), d_out);
@@ -148,7 +148,7 @@ pub(crate) fn product(x: Primitive, weight: Primitive) -> Primitive {
     let turned = weight.transpose(0, 1);
     let by_columns = turned.is_contiguous() && !weight.is_contiguous();
     let weight = if by_columns { turned } else { dense(weight) };
-    let y = match Floats::of(&weight).expect("invariant: dense, of a type checked before") {
+    let y = match Floats::of(&weight).expect("invariant: dense, type checked before") {
         Floats::F32(w) => values_of(values(&x), w, d_out, by_columns),
         Floats::Bf16(w) => values_of(values(&x), w, d_out, by_columns),
         Floats::F16(w) => values_of(values(&x), w, d_out, by_columns),
@@ -167,7 +167,7 @@ fn values_of<W: Weight>(x: &[f32], w: &[W], d_out: usize, by_columns: bool) -> V
 /// `W` by its rows, `[d_in, d_out]`.
 fn by_sums<W: Weight>(x: &[f32], w: &[W], d_in: usize, d_out: usize) -> Vec<f32> {
     let rows = x.len() / d_in;
-    // Whole groups, so that the blocks do not end in slower single rows.
+    // Whole groups, so that blocks do not end with slower single rows.
     let block = (BLOCK / d_out.max(1))
         .next_multiple_of(AT_ONCE)
         .max(AT_ONCE);
@@ -177,7 +177,7 @@ fn by_sums<W: Weight>(x: &[f32], w: &[W], d_in: usize, d_out: usize) -> Vec<f32>
         if rows == 1 {
             return W::add_streamed_product(sums, &x[from..to], w);
         }
-        // The matrix comes from memory once: a group of its rows serves all rows of x.
+        // The matrix is read from memory once: a group of its rows is applied to all rows of x.
         for at in (0..to - from).step_by(AT_ONCE) {
             let group = at..(at + AT_ONCE).min(to - from);
             let w = &w[group.start * d_out..group.end * d_out];
@@ -203,11 +203,11 @@ fn by_sums<W: Weight>(x: &[f32], w: &[W], d_in: usize, d_out: usize) -> Vec<f32>
     parts
 }
 
-/// `W` by its columns, `w` being `[d_out, d_in]`.
+/// `W` by its columns, where `w` is `[d_out, d_in]`.
 fn by_dots<W: Weight>(x: &[f32], w: &[W], d_in: usize, d_out: usize) -> Vec<f32> {
     let rows = x.len() / d_in;
     let block = (BLOCK / d_in.max(1)).max(1);
-    // By column, then turned: a thread writes what is its own.
+    // Computed by column and then transposed, so that each thread writes a separate part.
     let mut turned = vec![0.0; rows * d_out];
     let part = |(i, out): (usize, &mut [f32])| {
         let w = &w[i * block * d_in..];

@@ -1,7 +1,7 @@
-//! Matrix products on strided views of slices, checked once so that the kernels stay safe.
+//! Matrix products on strided views of slices. Views are checked once, so that the kernels stay safe.
 //!
-//! They are the gemm crate's, but for the large ones on processors with AVX-512 ([`avx512`]), and for those
-//! of bf16 where the processor multiplies pairs of them.
+//! The gemm crate computes them, except for large products on processors with AVX-512 ([`avx512`]), of bf16
+//! too where the processor supports it.
 
 use burn::tensor::bf16;
 
@@ -11,15 +11,15 @@ use super::halves::{Floats, in_bf16};
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-/// Entries that can be multiplied.
+/// Entry types that can be multiplied.
 pub(crate) trait Entry: Factor {
-    /// The memory of a tensor of them, from its first entry on.
+    /// The memory of a tensor of this type, from its first entry on.
     fn memory(x: &Primitive) -> &[Self];
 
-    /// Calls `f` with the same numbers in f32.
+    /// Calls `f` with the same values in f32.
     fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R;
 
-    /// Calls `f` with the numbers nearest to these.
+    /// Calls `f` with the values rounded to this type.
     fn rounded<R>(x: &[f32], f: impl FnOnce(&[Self]) -> R) -> R;
 }
 
@@ -53,7 +53,7 @@ impl Entry for bf16 {
 
 #[cfg(target_arch = "x86_64")]
 use avx512::Factor;
-/// What a processor of another kind asks of them.
+/// On other architectures there are no further requirements.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) trait Factor: Copy + Sync + 'static {}
 #[cfg(not(target_arch = "x86_64"))]
@@ -67,14 +67,14 @@ pub(crate) struct View<'a, T = f32> {
     strides: [usize; 2],
 }
 
-/// A matrix to write; no two entries share memory.
+/// A matrix to write; no two entries overlap.
 pub(crate) struct ViewMut<'a> {
     data: &'a mut [f32],
     shape: [usize; 2],
     strides: [usize; 2],
 }
 
-/// One past the largest index a view of this layout touches.
+/// One past the largest index that a view of this layout accesses.
 fn extent([rows, columns]: [usize; 2], [row, column]: [usize; 2]) -> usize {
     if rows == 0 || columns == 0 {
         0
@@ -86,10 +86,10 @@ fn extent([rows, columns]: [usize; 2], [row, column]: [usize; 2]) -> usize {
 impl<'a, T> View<'a, T> {
     /// # Panics
     ///
-    /// If an entry lies beyond the data.
+    /// If an entry is outside the data.
     pub(crate) fn new(data: &'a [T], shape: [usize; 2], strides: [usize; 2]) -> Self {
         let extent = extent(shape, strides);
-        assert!(extent <= data.len(), "view beyond its data");
+        assert!(extent <= data.len(), "view exceeds its data");
         Self {
             data: &data[..extent],
             shape,
@@ -97,12 +97,12 @@ impl<'a, T> View<'a, T> {
         }
     }
 
-    /// Rows one after the other.
+    /// Consecutive rows.
     pub(crate) fn rows(data: &'a [T], rows: usize, columns: usize) -> Self {
         Self::new(data, [rows, columns], [columns, 1])
     }
 
-    /// The same layout on as many other values.
+    /// The same layout on other data of the same length.
     fn with_data<'b, U>(&self, data: &'b [U]) -> View<'b, U> {
         View::new(data, self.shape, self.strides)
     }
@@ -125,14 +125,17 @@ impl<'a, T> View<'a, T> {
 impl<'a> ViewMut<'a> {
     /// # Panics
     ///
-    /// If an entry lies beyond the data or on another one.
+    /// If an entry is outside the data or overlaps another entry.
     pub(crate) fn new(data: &'a mut [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
-        assert!(extent(shape, strides) <= data.len(), "view beyond its data");
+        assert!(
+            extent(shape, strides) <= data.len(),
+            "view exceeds its data"
+        );
         let ([rows, columns], [row, column]) = (shape, strides);
         let apart = row > 0
             && column > 0
             && (row >= extent([1, columns], strides) || column >= extent([rows, 1], strides));
-        assert!(apart, "entries share memory");
+        assert!(apart, "entries overlap");
         Self {
             data,
             shape,
@@ -140,20 +143,20 @@ impl<'a> ViewMut<'a> {
         }
     }
 
-    /// Rows one after the other.
+    /// Consecutive rows.
     pub(crate) fn rows(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
         Self::new(data, [rows, columns], [columns, 1])
     }
 }
 
-/// What happens to the values in the destination.
+/// How the product is combined with the values in the destination.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Then {
     Replace,
     Add,
 }
 
-/// Who computes the product.
+/// The threads that compute the product.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Threads {
     Caller,
@@ -164,7 +167,7 @@ pub(crate) enum Threads {
 ///
 /// # Panics
 ///
-/// If the shapes do not fit.
+/// If the shapes do not match.
 pub(crate) fn gemm<T: Entry>(
     out: ViewMut,
     then: Then,
@@ -178,8 +181,8 @@ pub(crate) fn gemm<T: Entry>(
         shape,
         strides,
     } = out;
-    // SAFETY: the view's constructor checked that all entries lie inside the slice and are apart;
-    // its borrow keeps it from overlapping a or b.
+    // SAFETY: the view's constructor checked that all entries are inside the slice and do not overlap; its
+    // borrow excludes overlap with a or b.
     unsafe {
         gemm_to(
             data.as_mut_ptr(),
@@ -194,11 +197,11 @@ pub(crate) fn gemm<T: Entry>(
     };
 }
 
-/// `scale a b`, row by row, in memory of its own that is written once.
+/// `scale a b` in row-major order, in newly allocated memory that is written once.
 ///
 /// # Panics
 ///
-/// If the shapes do not fit.
+/// If the shapes do not match.
 pub(crate) fn product<T: Entry>(scale: f32, a: View<T>, b: View<T>) -> Vec<f32> {
     let shape = [a.shape[0], b.shape[1]];
     let [rows, columns] = shape;
@@ -207,9 +210,9 @@ pub(crate) fn product<T: Entry>(scale: f32, a: View<T>, b: View<T>) -> Vec<f32> 
     }
     let mut out = Vec::with_capacity(rows * columns);
     let (to, strides) = (out.as_mut_ptr(), [columns, 1]);
-    // SAFETY: the capacity holds the entries, one for each index below it, and nobody else knows of
-    // them. A product with at least one term writes each without reading it, so that all are there
-    // when the length says so.
+    // SAFETY: the capacity holds the entries, one for each index below it, and the buffer is not shared. A
+    // product with at least one term writes each entry without reading it, so all are initialised before the
+    // length is set.
     unsafe {
         gemm_to(to, shape, strides, Then::Replace, scale, a, b, Threads::All);
         out.set_len(rows * columns);
@@ -217,13 +220,16 @@ pub(crate) fn product<T: Entry>(scale: f32, a: View<T>, b: View<T>) -> Vec<f32> 
     out
 }
 
-/// As [`gemm`], to the entries at `out`.
+/// As [`gemm`], with the destination given as a pointer to its first entry.
 ///
 /// # Safety
 ///
-/// The entries of a matrix of this shape and these strides at `out` may be written, and with
-/// [`Then::Add`] read; no two are the same, and none is an entry of a or b.
-#[allow(clippy::too_many_arguments, reason = "the two faces above have fewer")]
+/// The entries of a matrix of this shape and these strides at `out` must be writable, and with [`Then::Add`]
+/// readable. They must not overlap each other, nor a or b.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the two functions above have fewer"
+)]
 unsafe fn gemm_to<T: Entry>(
     out: *mut f32,
     shape: [usize; 2],
@@ -246,14 +252,14 @@ unsafe fn gemm_to<T: Entry>(
     }
     #[cfg(target_arch = "x86_64")]
     {
-        // Columns in a row's place, if that is how the result lies: its transpose is a product too.
+        // If the result is stored by columns, compute its transpose, which is a product too.
         let (a, b, row) = match strides[1] {
             1 => (a, b, strides[0]),
             _ => (b.transposed(), a.transposed(), strides[1]),
         };
         let one = strides.contains(&1) && row >= b.shape[1];
         if one && T::are_served(a, b) {
-            // SAFETY: the processor has been seen; the rest is the caller's promise.
+            // SAFETY: the processor's features were checked; the caller guarantees the rest.
             unsafe { avx512::product(avx512::Out { data: out, row }, then, scale, a, b, threads) };
             return;
         }
@@ -261,18 +267,18 @@ unsafe fn gemm_to<T: Entry>(
     T::with_f32(a.data, |a_data| {
         T::with_f32(b.data, |b_data| {
             let (a, b) = (a.with_data(a_data), b.with_data(b_data));
-            // SAFETY: the caller's promise.
-            unsafe { gemm_of_others(out, strides, then, scale, a, b, threads) };
+            // SAFETY: guaranteed by the caller.
+            unsafe { gemm_crate(out, strides, then, scale, a, b, threads) };
         });
     });
 }
 
-/// The gemm crate's product, of shapes that fit.
+/// The gemm crate's product. The shapes must match.
 ///
 /// # Safety
 ///
-/// That of [`gemm_to`].
-unsafe fn gemm_of_others(
+/// The same as for [`gemm_to`].
+unsafe fn gemm_crate(
     out: *mut f32,
     strides: [usize; 2],
     then: Then,
@@ -287,9 +293,9 @@ unsafe fn gemm_of_others(
         Threads::Caller => gemm::Parallelism::None,
         Threads::All => gemm::Parallelism::Rayon(0),
     };
-    // SAFETY: `gemm` reads a, reads b, and writes, and with Add reads, the entries of matrices of
-    // these shapes and strides. The views' constructors checked that those of a and b lie inside
-    // their slices; the others are the caller's promise.
+    // SAFETY: `gemm` reads a and b, and writes (and with Add reads) the destination, as matrices of these
+    // shapes and strides. The views' constructors checked that the entries of a and b are inside their
+    // slices; the caller guarantees the destination.
     unsafe {
         gemm::gemm(
             m,
@@ -319,7 +325,7 @@ unsafe fn gemm_of_others(
 mod tests {
     use super::*;
 
-    /// 2 x 3 times 3 x 2, worked out by hand.
+    /// 2 x 3 times 3 x 2, computed by hand.
     const A: [f32; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
     const B: [f32; 6] = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0];
 
@@ -336,8 +342,8 @@ mod tests {
     }
 
     #[test]
-    fn strides_on_every_side() {
-        // The transposes of the same product, into every other element.
+    fn all_operands_may_be_strided() {
+        // The transposes of the same product, with a stride of two.
         let mut out = [9.0; 8];
         let (a, b) = (View::rows(&A, 2, 3), View::rows(&B, 3, 2));
         let to = ViewMut::new(&mut out, [2, 2], [4, 2]);
@@ -353,13 +359,13 @@ mod tests {
     }
 
     #[test]
-    fn large_products_are_what_they_should_be() {
+    fn large_products_equal_sums_in_f64() {
         check::<f32>(|x| x, f64::from);
         check::<bf16>(bf16::from_f32, f64::from);
     }
 
-    /// Every path that a product may take, against sums in f64; equal to the last bit whatever the
-    /// number of threads.
+    /// Every code path of a product against sums in f64. Results are bitwise identical for every number of
+    /// threads.
     fn check<T: Entry>(of: fn(f32) -> T, to: fn(T) -> f64) {
         let value = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 1999) as f32 * 1e-3 - 1.0;
         for (m, n, k) in [
@@ -402,7 +408,7 @@ mod tests {
                         *same == out,
                         "{m} x {k} x {n}, case {case}, {threads} threads"
                     );
-                    // Some entries of every tile.
+                    // Some entries of each tile.
                     let [row, column] = strides(out_flip, m, n);
                     for entry in (0..m * n).step_by(11) {
                         let (i, j) = (entry / n, entry % n);
@@ -411,7 +417,7 @@ mod tests {
                         let apart = (f64::from(out[place]) - before - of_entry(i, j)).abs();
                         assert!(
                             apart < 2e-6 * k as f64,
-                            "{m} x {k} x {n}, case {case}, entry ({i}, {j}): {apart} apart"
+                            "{m} x {k} x {n}, case {case}, entry ({i}, {j}): differs by {apart}"
                         );
                     }
                 }
@@ -424,13 +430,13 @@ mod tests {
     }
 
     #[test]
-    #[should_panic = "view beyond its data"]
+    #[should_panic = "view exceeds its data"]
     fn refuses_to_read_outside() {
         View::new(&A, [2, 3], [4, 1]);
     }
 
     #[test]
-    #[should_panic = "entries share memory"]
+    #[should_panic = "entries overlap"]
     fn refuses_overlapping_entries() {
         ViewMut::new(&mut [0.0; 6], [2, 3], [1, 1]);
     }

@@ -1,6 +1,7 @@
-//! Halves, read as f32.
+//! Half-precision values, read as f32.
 //!
-//! A processor adds up in f32 whatever its memory holds; halves are half as much to fetch.
+//! A processor computes in f32 whatever its memory holds, but half-precision values take half the memory
+//! bandwidth.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::{DType, TensorData, bf16, f16};
@@ -10,7 +11,7 @@ use super::Primitive;
 use super::buffer::{dense, filled, nth_block, tensor, values};
 use super::simd::vectorised;
 
-/// Elements converted by a thread at a time, in its first cache.
+/// Elements that a thread converts at a time, in its L1 cache.
 const BLOCK: usize = 1 << 12;
 
 /// The values of a dense tensor of any float type but f64.
@@ -22,7 +23,7 @@ pub(crate) enum Floats<'a> {
 }
 
 impl<'a> Floats<'a> {
-    /// `None` for a tensor of another type, or that is not dense.
+    /// `None` for a tensor of another type, or one that is not dense.
     pub(crate) fn of(x: &'a Primitive) -> Option<Self> {
         Some(match x.dtype() {
             DType::F32 => Self::F32(x.as_slice()?),
@@ -40,14 +41,14 @@ impl<'a> Floats<'a> {
         }
     }
 
-    /// All of them in f32.
+    /// All values in f32.
     pub(crate) fn wide(self) -> Vec<f32> {
         filled(self.len(), BLOCK, |i, part| {
             self.read(i * BLOCK, part);
         })
     }
 
-    /// The elements from `at` on, in f32; `scratch` is as long as what is wanted.
+    /// The elements from index `at` on, in f32. Their number is the length of `scratch`.
     pub(crate) fn read<'s>(&'s self, at: usize, scratch: &'s mut [f32]) -> &'s [f32] {
         let range = at..at + scratch.len();
         match self {
@@ -64,16 +65,16 @@ impl<'a> Floats<'a> {
     }
 }
 
-/// The same number in f32; written for loops that are made wide, which [`bf16::to_f32`] is not.
+/// The same value in f32. Unlike [`bf16::to_f32`], this vectorises.
 #[inline(always)]
 pub(crate) fn wide_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
-/// The same number in f32.
+/// The same value in f32.
 ///
-/// The bits of an f16, moved to where an f32 has its, stand for a number 2^112 times smaller, also where
-/// they are subnormal.
+/// The bits of an f16, shifted to the positions of an f32's, represent a value 2^112 times smaller; this
+/// holds for subnormal values too.
 #[inline(always)]
 pub(crate) fn wide_f16(x: f16) -> f32 {
     let bits = u32::from(x.to_bits());
@@ -87,36 +88,38 @@ pub(crate) fn wide_f16(x: f16) -> f32 {
     f32::from_bits(sign | finite | special)
 }
 
-/// A tensor of halves in f32; any other tensor as it is.
+/// A half-precision tensor in f32; any other tensor unchanged.
 pub(crate) fn widened(x: Primitive) -> Primitive {
     match x.dtype() {
-        DType::F16 | DType::BF16 => as_it_lies(x, |x| {
-            let values = Floats::of(&x).expect("invariant: dense, and a half").wide();
+        DType::F16 | DType::BF16 => in_memory_order(x, |x| {
+            let values = Floats::of(&x)
+                .expect("invariant: dense, in half precision")
+                .wide();
             tensor(values, x.shape())
         }),
         _ => x,
     }
 }
 
-/// An f32 tensor rounded to a half, to the nearest and to even ones; to f32, as it is.
+/// An f32 tensor rounded to half precision, to nearest even; unchanged if `dtype` is f32.
 pub(crate) fn rounded(x: Primitive, dtype: DType) -> Primitive {
     match dtype {
         DType::F32 => x,
-        DType::BF16 => as_it_lies(x, |x| {
+        DType::BF16 => in_memory_order(x, |x| {
             Primitive::from_data(TensorData::new::<bf16, _>(in_bf16(values(&x)), x.shape()))
         }),
-        DType::F16 => as_it_lies(x, |x| {
+        DType::F16 => in_memory_order(x, |x| {
             let round = |from: &[f32], to: &mut [f16]| to.convert_from_f32_slice(from);
             let values = each_rounded(values(&x), round);
             Primitive::from_data(TensorData::new::<f16, _>(values, x.shape()))
         }),
-        _ => unreachable!("invariant: f32 or a half"),
+        _ => unreachable!("invariant: f32 or half precision"),
     }
 }
 
-/// Applies `f`, which takes dense tensors, in memory order: a transposed matrix, and heads that are a view
-/// of `[batch, seq, heads, head_dim]`, stay so.
-fn as_it_lies(x: Primitive, f: impl FnOnce(Primitive) -> Primitive) -> Primitive {
+/// Applies `f`, which takes dense tensors, in memory order: transposed matrices, and heads that are a view of
+/// `[batch, seq, heads, head_dim]`, keep their layout.
+fn in_memory_order(x: Primitive, f: impl FnOnce(Primitive) -> Primitive) -> Primitive {
     let axes = match x.shape().num_dims() {
         2 => (0, 1),
         4 => (1, 2),
@@ -140,7 +143,7 @@ fn each_rounded<T: Copy + Default + Send>(
     })
 }
 
-/// Values as bf16.
+/// The values rounded to bf16.
 pub(crate) fn in_bf16(x: &[f32]) -> Vec<bf16> {
     each_rounded(x, round_to_bf16)
 }
@@ -152,12 +155,12 @@ vectorised! {
         }
     }
 
-    /// As [`bf16::from_f32`], written for loops that are made wide.
+    /// The same as [`bf16::from_f32`], but vectorisable.
     fn round_to_bf16(from: &[f32], to: &mut [bf16]) {
         for (to, from) in to.iter_mut().zip(from) {
             let bits = from.to_bits();
             let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-            // Not to infinity, nor around: a quiet NaN.
+            // Rounding would overflow a NaN's bits: store a quiet NaN.
             let nan = bits >> 16 | 0x40;
             let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
             *to = bf16::from_bits(if is_nan { nan } else { nearest } as u16);
@@ -165,8 +168,8 @@ vectorised! {
     }
 }
 
-/// The operands of a kernel in f32, and the type of the first, to which its results are rounded. `Err`
-/// gives them back where one is neither f32 nor a half: kernels take no others.
+/// The operands of a kernel in f32, and the dtype of the first, to which results are rounded. `Err` returns
+/// the operands if one is neither f32 nor half precision: kernels take no other types.
 pub(crate) fn as_f32<const N: usize>(
     operands: [Primitive; N],
 ) -> Result<([Primitive; N], DType), [Primitive; N]> {
@@ -178,7 +181,7 @@ pub(crate) fn as_f32<const N: usize>(
     }
 }
 
-/// Runs a kernel with one result on its operands [`as_f32`].
+/// Runs a kernel with one result on its operands in f32 (see [`as_f32`]).
 pub(crate) fn in_f32<const N: usize>(
     operands: [Primitive; N],
     kernel: impl FnOnce([Primitive; N]) -> Primitive,
@@ -192,7 +195,7 @@ pub(crate) fn all_bf16(tensors: &[&Primitive]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::BF16)
 }
 
-/// Whether all tensors are f32 or halves.
+/// Whether all tensors are f32 or half precision.
 pub(crate) fn at_most_f32<'a>(tensors: impl IntoIterator<Item = &'a Primitive>) -> bool {
     let narrow = |dtype| matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
     tensors.into_iter().all(|t| narrow(t.dtype()))
@@ -206,7 +209,7 @@ mod tests {
 
     #[test]
     fn rounding_is_to_nearest_even() {
-        // Every bf16, what lies beside it and half way to the next, and the specials.
+        // Every bf16, its neighbours in f32, the midpoint to the next, and special values.
         let around = |bits: u16| {
             let bits = u32::from(bits) << 16;
             [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|more| f32::from_bits(bits + more))
@@ -225,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn every_half_is_the_same_number() {
+    fn every_half_converts_exactly() {
         for bits in 0..=u16::MAX {
             let (b, f) = (bf16::from_bits(bits), f16::from_bits(bits));
             for (found, expected) in [(wide_bf16(b), b.to_f32()), (wide_f16(f), f.to_f32())] {
                 assert!(
                     found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()),
-                    "{bits:#06x}: {found} for {expected}"
+                    "{bits:#06x}: {found}, expected {expected}"
                 );
             }
         }

@@ -1,12 +1,12 @@
-//! What the kernels for Flex are made of: tensors as slices and blocks for the threads, matrix products,
-//! vectorised loops. The kernels themselves lie beside their formulas, in `ops/<operation>/flex.rs`.
+//! Building blocks of the kernels for Flex: tensors as slices and blocks for the threads, matrix products,
+//! vectorised loops. The kernels themselves are beside their formulas, in `ops/<operation>/flex.rs`.
 //!
-//! They compute in f32, multithreaded and vectorised. Halves are read as f32 and results rounded;
-//! products of bf16 are the processor's own where it has them. Other float types run the composed
-//! bodies.
+//! They compute in f32, multithreaded and vectorised. Half-precision inputs are read as f32 and results are
+//! rounded; products of bf16 use the processor's bf16 instructions where it has them. Other float types run
+//! the composed bodies.
 //!
-//! All work is cut into blocks whose size depends on the shapes alone, and sums over blocks are
-//! taken in the blocks' order, so a result is the same whatever the number of threads.
+//! All work is split into blocks whose size depends on the shapes alone, and sums over blocks are taken in
+//! the blocks' order, so results do not depend on the number of threads.
 
 pub(crate) mod buffer;
 pub(crate) mod exp;

@@ -1,13 +1,13 @@
-//! Loops that become wide vector code, and where that is decided.
+//! Vectorised loops, with the instruction set selected at run time.
 //!
-//! The target is generic x86-64, whose vectors are four floats. [`vectorised`] compiles a loop
-//! nest a second time for AVX2, whose vectors are eight, and picks at run time. Nothing in the loops names an
-//! instruction set: they are slices, cut into fixed-width chunks where a reduction needs
-//! independent sums. Products are not fused into sums, so both compilations give the same bits.
+//! The target is generic x86-64, whose vectors hold four floats. [`vectorised`] compiles a loop nest a second
+//! time for AVX2, whose vectors hold eight, and selects at run time. The loops use no intrinsics: they
+//! iterate over slices, split into fixed-width chunks where a reduction needs independent sums. Multiply-adds
+//! are not fused, so both compilations give bitwise identical results.
 
-/// Defines a function that runs with the widest vectors the processor has.
+/// Defines a function that runs with the widest vectors that the processor has.
 ///
-/// Its body must call only functions that are inlined; the others stay compiled for the baseline.
+/// Its body must call only functions that are inlined; others stay compiled for the baseline.
 macro_rules! vectorised {
     ($(
         $(#[$attribute:meta])*
@@ -25,7 +25,7 @@ macro_rules! vectorised {
                     body($($argument),*)
                 }
                 if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor has the one feature that `wide` is compiled for.
+                    // SAFETY: the processor has the feature that `wide` is compiled for.
                     return unsafe { wide($($argument),*) };
                 }
             }
@@ -124,7 +124,7 @@ fn fold(mut parts: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
     parts[0]
 }
 
-/// The larger one, as one instruction: `f32::max` also has to sort out NaN.
+/// The larger of two values, as one instruction: `f32::max` also handles NaN.
 #[inline(always)]
 pub(crate) fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn tails_count() {
+    fn tails_are_included() {
         for n in [0, 1, 3, 31, 32, 33, 65, 130] {
             let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
             let ones = vec![1.0; n];

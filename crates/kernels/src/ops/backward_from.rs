@@ -1,9 +1,9 @@
-//! A backward pass that starts at several tensors, with gradients that are given.
+//! A backward pass that starts at several tensors with given gradients.
 //!
-//! Burn's starts at one scalar with gradient one. To differentiate a part of a computation whose
-//! outputs' gradients are known, as when a layer is run again, its outputs are strung on a scalar
-//! `o_k = seed(x_k, o_{k-1})` that does no arithmetic: in the backward pass each link hands `x_k` its
-//! gradient, whose sum with others is then taken as in any backward pass.
+//! Burn's backward pass starts at one scalar with gradient one. To differentiate a part of a computation
+//! whose output gradients are known, as when a layer is recomputed, its outputs are linked to a scalar: `o_k
+//! = seed(x_k, o_{k-1})` computes nothing, but in the backward pass each link passes the given gradient to
+//! `x_k`, where gradients are summed as in any backward pass.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -15,16 +15,16 @@ use burn::tensor::{self, Tensor};
 
 use crate::route::{composed, operation, routed};
 
-/// The gradients of everything that the outputs were computed from, given the outputs' own: the sum
-/// over outputs of `<output, gradient>`, differentiated.
+/// The gradients to everything that the outputs were computed from, given the outputs' gradients: the
+/// derivative of the sum over outputs of `<output, gradient>`.
 ///
 /// # Shapes
 ///
-/// - each output and its gradient: the same
+/// - each output and its gradient: equal
 ///
 /// # Panics
 ///
-/// If there are no outputs, none is tracked, or a shape differs from its gradient's.
+/// If there are no outputs, none is tracked, or an output and its gradient differ in shape.
 pub fn backward_from<const D: usize>(
     outputs: impl IntoIterator<Item = (Tensor<D>, Tensor<D>)>,
 ) -> tensor::Gradients {
@@ -52,7 +52,7 @@ pub fn backward_from<const D: usize>(
 operation! {
     /// A link of the chain over a backend's own tensors.
     pub trait Seed: Backend {
-        /// `last`, and in the backward pass `x` gets `gradient`.
+        /// Returns `last`; in the backward pass `x` receives `gradient`.
         fn seed(
             x: FloatTensor<Self>,
             last: FloatTensor<Self>,
@@ -65,11 +65,11 @@ operation! {
 
 composed!(Seed: NdArray, Cube);
 
-// There is nothing to compute.
+// No computation.
 #[cfg(feature = "flex")]
 impl Seed for burn::backend::Flex {}
 
-/// `last + <x, gradient>`: the same gradients, with arithmetic.
+/// `last + <x, gradient>`: equal gradients, computed with arithmetic.
 pub(super) fn forward<B: Backend>(
     x: FloatTensor<B>,
     last: FloatTensor<B>,
@@ -97,7 +97,8 @@ impl<B: Seed, C: CheckpointStrategy> Seed for Autodiff<B, C> {
     }
 }
 
-/// Recorded by itself, and not as in [`crate::record`]: the gradient to `x` is given, and no product.
+/// Recorded separately and not as in [`crate::record`], because the gradient to `x` is given and is not a
+/// product.
 #[derive(Debug)]
 struct SeedBackward;
 

@@ -1,11 +1,11 @@
-//! The embedding's rows of some tokens, `y_t = E[ids_t]`.
+//! Embedding lookup, `y_t = E[ids_t]`.
 //!
 //! ```text
 //! dE[i] = sum over t with ids_t = i of dy_t
 //! ```
 //!
-//! The sum over a frequent token's occurrences has thousands of terms, so it is taken in f32 whatever the
-//! embedding's type.
+//! The sum over a frequent token's occurrences has thousands of terms, so it is taken in f32 for every dtype
+//! of the embedding.
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -39,7 +39,7 @@ operation! {
 
 composed!(Embedding: NdArray, Cube);
 
-// Burn's own lookup is one pass over the rows already.
+// Burn's own lookup is a single pass already.
 #[cfg(feature = "flex")]
 impl Embedding for burn::backend::Flex {}
 
@@ -92,7 +92,7 @@ mod tests {
     use crate::{in_f32, linear};
 
     #[test]
-    fn a_thousand_occurrences_add_up_in_a_half_precision_too() {
+    fn half_precision_gradients_of_repeated_ids_are_summed_in_f32() {
         let device = Device::default();
         let ids = Tensor::<2, Int>::from_data([[2; 1000]], &device);
         for dtype in [DType::F32, DType::BF16, DType::F16] {
@@ -100,7 +100,7 @@ mod tests {
             let weight = weight.cast(dtype).autodiff().require_grad();
             let y = embedding(weight.clone(), ids.clone());
             assert_eq!((y.dtype(), y.dims()), (dtype, [1, 1000, 2]));
-            // A projection is tied to it, whose gradient is one for each entry.
+            // A tied projection, whose gradient is one for each entry.
             let ones = Tensor::<2>::ones([1, 2], (&device, dtype)).autodiff();
             let projected = linear(ones, weight.clone().transpose());
             let both = in_f32(y).sum() + in_f32(projected).sum();

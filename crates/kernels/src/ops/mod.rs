@@ -1,7 +1,7 @@
 //! One folder for each operation: its formula, its public function, the bodies composed of Burn's
-//! primitives, the recorded backward pass, and beside it a kernel for each backend that has one.
+//! primitives, the recorded backward pass, and a kernel for each backend that has one.
 //!
-//! How a call finds its way to these is in [`crate::route`].
+//! How a call is dispatched to these is in [`crate::route`].
 
 #![cfg_attr(
     not(any(
@@ -11,11 +11,14 @@
         feature = "vulkan",
         feature = "cuda"
     )),
-    allow(unused_variables, reason = "the macro routes to no backend at all")
+    allow(
+        unused_variables,
+        reason = "without features the macro routes to no backend"
+    )
 )]
 #![cfg_attr(
     feature = "ndarray",
-    allow(deprecated, reason = "Burn means to drop ndarray, but still has it")
+    allow(deprecated, reason = "Burn deprecates ndarray, but still includes it")
 )]
 
 pub(crate) mod adamw;
@@ -49,7 +52,7 @@ mod tests {
     use super::*;
     use crate::route::is_routed;
 
-    /// The value, and the gradient to a leaf, of a function that takes the leaf to the dispatcher.
+    /// The value, and the gradient to a leaf, of a function that passes the leaf to the dispatcher.
     fn run<const D: usize>(
         leaf: &Tensor<D>,
         f: impl Fn(DispatchTensor) -> DispatchTensor,
@@ -67,7 +70,7 @@ mod tests {
         unrouted: impl Fn(DispatchTensor) -> DispatchTensor,
     ) {
         let flat = |y: DispatchTensor| {
-            // Whatever the rank, as one axis.
+            // Flattened, for any rank.
             let n = burn::backend::TensorMetadata::shape(&y).num_elements();
             let shape = burn::tensor::Shape::from(vec![n]);
             <Dispatch as burn::backend::ops::FloatTensorOps<_>>::float_reshape(y, shape)
@@ -81,7 +84,7 @@ mod tests {
             .assert_approx_eq(&expected_dx.into_data(), tolerance);
     }
 
-    /// What runs where Burn has a backend that this crate was not told of.
+    /// The path for a backend of Burn that is not enabled in this crate.
     #[test]
     fn the_composed_bodies_run_on_the_dispatcher() {
         let device = Device::default();

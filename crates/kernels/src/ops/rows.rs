@@ -1,4 +1,4 @@
-//! What the default bodies share: a tensor seen as rows along its last axis.
+//! A tensor as rows along its last axis, for the default bodies.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};

@@ -19,9 +19,10 @@ fn step(update: usize) -> AdamWStep {
     }
 }
 
-/// Three steps of `torch.optim.AdamW` 2.4 with these numbers, gradients twice as large here.
+/// Three steps of `torch.optim.AdamW` 2.4 with these hyperparameters; gradients are twice as large
+/// here.
 #[test]
-fn takes_pytorchs_steps() {
+fn steps_equal_pytorchs() {
     let gradients = [
         [0.2, -4.0, 0.0, 6.0],
         [-0.8, 2.0, 1.0, 6.0],
@@ -53,7 +54,7 @@ fn takes_pytorchs_steps() {
 }
 
 #[test]
-fn leaves_other_handles_alone() {
+fn shared_tensors_are_not_modified() {
     let device = Device::default();
     let x = || random(40_000, 1).on(DType::F32, &device);
     let kept = x();
@@ -70,7 +71,7 @@ fn leaves_other_handles_alone() {
 }
 
 #[test]
-fn squares_of_many_entries() {
+fn sum_of_squares_keeps_precision() {
     let n = 3 * (1 << 14) + 3;
     let device = Device::default();
     let x = random(n, 1).on(DType::F32, &device);
@@ -82,7 +83,7 @@ fn squares_of_many_entries() {
 
 #[test]
 #[should_panic = "differ in shape"]
-fn refuses_another_gradient() {
+fn rejects_a_gradient_of_another_shape() {
     let x = |n: usize| Tensor::<1>::ones([n], &Device::default());
     let state = WithMoments {
         parameter: x(2),

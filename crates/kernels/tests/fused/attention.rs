@@ -52,7 +52,7 @@ fn check([batch, heads, kv_heads, seq, d]: [usize; 5], by_position: bool) {
 }
 
 #[test]
-fn equals_the_composition() {
+fn equals_the_composed_form() {
     check([1, 1, 1, 1, 1], false);
     check([2, 3, 3, 1, 5], false);
     check([1, 2, 2, 3, 17], false);
@@ -61,20 +61,20 @@ fn equals_the_composition() {
 }
 
 #[test]
-fn with_grouped_queries() {
+fn equals_the_composed_form_with_grouped_queries() {
     check([2, 4, 2, 17, 6], false);
     check([2, 4, 1, 65, 6], true);
     check([1, 6, 3, 130, 4], true);
 }
 
 #[test]
-fn longer_than_a_tile_of_keys() {
+fn equals_the_composed_form_over_several_tiles() {
     check([1, 2, 1, 257, 4], true);
     check([1, 1, 1, 600, 8], false);
 }
 
 #[test]
-fn of_other_views() {
+fn accepts_other_memory_layouts() {
     // Queries, keys and values of one fused projection, and keys stored transposed.
     let (seq, d) = (17, 6);
     let inputs = [random(seq * 3 * 2 * d, 1), random(2 * d * seq, 2)];
@@ -97,8 +97,8 @@ fn of_other_views() {
 }
 
 #[test]
-fn with_large_scores() {
-    // Weights of one and zero: exp must neither overflow nor leave NaN.
+fn large_scores_do_not_overflow() {
+    // Weights of one and zero: exp must not overflow or produce NaN.
     let inputs = [
         random(300 * 4, 1).map(|x| 30.0 * x),
         random(300 * 4, 2),
@@ -119,7 +119,7 @@ fn with_large_scores() {
 }
 
 #[test]
-fn differentiates() {
+fn gradients_equal_finite_differences() {
     let inputs = [random(2 * 3 * 2, 1), random(3 * 2, 2), random(3 * 2, 3)];
     assert_differentiates(&inputs, &|x| {
         let q = x[0].clone().reshape([1, 2, 3, 2]);
@@ -130,15 +130,15 @@ fn differentiates() {
 }
 
 #[test]
-#[should_panic = "do not fit together"]
-fn refuses_heads_that_do_not_divide() {
+#[should_panic = "do not match"]
+fn rejects_query_heads_not_divisible_by_key_value_heads() {
     let device = Device::default();
     let heads = |n: usize| Tensor::<4>::ones([1, n, 2, 4], &device);
     causal_attention(heads(3), heads(2), heads(2), 1.0);
 }
 
 #[test]
-#[should_panic = "do not fit together"]
+#[should_panic = "do not match"]
 fn does_not_broadcast() {
     let device = Device::default();
     let keys = |batch: usize| Tensor::<4>::ones([batch, 1, 2, 4], &device);

@@ -3,9 +3,9 @@ use iiet_kernels::backward_from;
 
 use crate::check::random;
 
-/// `x` is an output itself and what two others are computed from.
+/// `x` is an output and also an input of two others.
 #[test]
-fn equals_the_inner_products_derivative() {
+fn equals_the_derivative_of_the_inner_products() {
     let device = Device::default().autodiff();
     for dtype in [DType::F32, DType::F64] {
         let leaf = |seed| random(12, seed).on(dtype, &device);
@@ -38,7 +38,7 @@ fn equals_the_inner_products_derivative() {
 
 #[test]
 #[should_panic = "differ in shape"]
-fn refuses_another_shape() {
+fn rejects_a_gradient_of_another_shape() {
     let device = Device::default().autodiff();
     let x = Tensor::<1>::ones([2], &device).require_grad();
     backward_from([(x, Tensor::ones([3], &device))]);

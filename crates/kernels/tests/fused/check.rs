@@ -1,7 +1,7 @@
-//! Values and gradients of two functions side by side.
+//! Comparison of values and gradients of two functions.
 //!
-//! Inputs are flat leaves that the functions reshape, permute and slice themselves: views and
-//! layouts are then part of what is differentiated.
+//! Inputs are flat leaves that the functions reshape, permute and slice themselves, so that views
+//! and layouts are differentiated too.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -21,7 +21,7 @@ pub fn random(n: usize, seed: u64) -> Input {
         state ^= state << 17;
         (state >> 11) as f64 / (1u64 << 53) as f64
     };
-    // Rounded to f32, so that both precisions see the same numbers.
+    // Rounded to f32, so that both precisions use equal inputs.
     let mut value = || f64::from(((0..6).map(|_| uniform()).sum::<f64>() - 3.0) as f32 * 1.4);
     Input {
         values: (0..n).map(|_| value()).collect(),
@@ -77,7 +77,7 @@ pub fn value(inputs: &[Input], dtype: DType, f: Function) -> Vec<f64> {
     read(f(&leaves))
 }
 
-/// The function's value, and the gradients of its product with fixed numbers.
+/// The function's value, and the gradients of its inner product with fixed numbers.
 pub fn gradients(inputs: &[Input], dtype: DType, f: Function) -> (Vec<f64>, Vec<Vec<f64>>) {
     let device = Device::default().autodiff();
     let leaves: Vec<_> = inputs.iter().map(|i| i.on(dtype, &device)).collect();
@@ -97,21 +97,21 @@ fn cotangent(n: usize) -> Input {
     random(n, 99)
 }
 
-/// Entries agree to within `tolerance` of the largest one.
+/// Asserts that entries differ by at most `tolerance` times the largest one.
 pub fn assert_close(what: &str, actual: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(actual.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
     for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
-        // Written so that NaN fails.
+        // Written such that NaN fails.
         assert!(
             (a - e).abs() <= tolerance * largest,
-            "{what}[{i}]: {a}, not {e} (largest {largest})"
+            "{what}[{i}]: {a}, expected {e} (largest {largest})"
         );
     }
 }
 
-/// Fused equals composed, in value and gradients, in f32 and in f64; and without autodiff the value
-/// is the same to the bit.
+/// Asserts that fused and composed form agree, in value and gradients, in f32 and in f64, and that
+/// the value without autodiff is bitwise identical.
 pub fn assert_equal(inputs: &[Input], fused: Function, composed: Function) {
     let (expected, expected_gradients) = gradients(inputs, DType::F64, composed);
     for (dtype, tolerance, gradient_tolerance) in
@@ -128,7 +128,7 @@ pub fn assert_equal(inputs: &[Input], fused: Function, composed: Function) {
     }
 }
 
-/// The gradients are the central differences of the values, in f64.
+/// Asserts that gradients equal central differences of the values, in f64.
 pub fn assert_differentiates(inputs: &[Input], f: Function) {
     let (_, gradients) = gradients(inputs, DType::F64, f);
     let h = 1e-5;

@@ -22,7 +22,7 @@ fn targets(tokens: usize, vocab: usize, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new::<i32, _>(ids, [tokens]), device)
 }
 
-/// Tokens, width, vocabulary; the projection as its own matrix or as a transposed embedding.
+/// Tokens, width, vocabulary; the projection as a separate matrix or as a transposed embedding.
 fn check([tokens, d_model, vocab]: [usize; 3], tied: bool) {
     let every_third = random(tokens, 3).map(|x| if x < -0.5 { 0.0 } else { x });
     let inputs = [
@@ -49,7 +49,7 @@ fn check([tokens, d_model, vocab]: [usize; 3], tied: bool) {
 }
 
 #[test]
-fn equals_the_composition() {
+fn equals_the_composed_form() {
     for tied in [false, true] {
         check([1, 1, 1], tied);
         check([3, 2, 17], tied);
@@ -60,8 +60,8 @@ fn equals_the_composition() {
 }
 
 #[test]
-fn in_several_chunks() {
-    // 2^24 logits a chunk: 209 tokens at this vocabulary.
+fn several_chunks_equal_one() {
+    // 2^24 logits per chunk: 209 tokens at this vocabulary.
     let [tokens, d_model, vocab] = [450, 3, 80_001];
     let inputs = [
         random(tokens * d_model, 1),
@@ -74,7 +74,7 @@ fn in_several_chunks() {
         let targets = targets(tokens, vocab, &x[0].device());
         linear_cross_entropy(hidden, projection, targets, x[2].clone())
     };
-    let halves = |x: &[Tensor<1>]| {
+    let in_parts = |x: &[Tensor<1>]| {
         let hidden = x[0].clone().reshape([tokens, d_model]);
         let projection = x[1].clone().reshape([vocab, d_model]).transpose();
         let targets = targets(tokens, vocab, &x[0].device());
@@ -89,7 +89,7 @@ fn in_several_chunks() {
         parts.into_iter().reduce(|a, b| a + b).unwrap()
     };
     let (loss, whole) = gradients(&inputs, DType::F32, &run);
-    let (expected, parts) = gradients(&inputs, DType::F32, &halves);
+    let (expected, parts) = gradients(&inputs, DType::F32, &in_parts);
     crate::check::assert_close("loss", &loss, &expected, 1e-5);
     for (whole, parts) in whole.iter().zip(&parts) {
         crate::check::assert_close("gradient", whole, parts, 1e-4);
@@ -99,7 +99,7 @@ fn in_several_chunks() {
 }
 
 #[test]
-fn of_a_view_and_a_scaled_loss() {
+fn accepts_views_and_a_scaled_loss() {
     let inputs = [
         random(2 * 9 * 4, 1),
         random(4 * 30, 2),
@@ -119,7 +119,7 @@ fn of_a_view_and_a_scaled_loss() {
 }
 
 #[test]
-fn differentiates() {
+fn gradients_equal_finite_differences() {
     let inputs = [random(6, 1), random(8, 2), random(3, 3).constant()];
     assert_differentiates(&inputs, &|x| {
         let hidden = x[0].clone().reshape([3, 2]);
@@ -130,7 +130,7 @@ fn differentiates() {
 }
 
 #[test]
-fn by_hand() {
+fn equals_values_computed_by_hand() {
     // Logits (0, ln 3): probabilities 1/4 and 3/4; the second token is padding.
     let device = Device::default();
     let loss = linear_cross_entropy(
@@ -145,7 +145,7 @@ fn by_hand() {
 
 #[test]
 #[should_panic = "target 4 in a vocabulary of 4"]
-fn refuses_a_target_beyond_the_vocabulary() {
+fn rejects_a_target_beyond_the_vocabulary() {
     let device = Device::default();
     linear_cross_entropy(
         Tensor::ones([1, 2], &device),
@@ -156,7 +156,7 @@ fn refuses_a_target_beyond_the_vocabulary() {
 }
 
 #[test]
-#[should_panic = "do not fit together"]
+#[should_panic = "do not match"]
 fn does_not_broadcast() {
     let device = Device::default();
     linear_cross_entropy(

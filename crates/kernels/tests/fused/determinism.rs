@@ -1,4 +1,5 @@
-//! The same bits whatever the number of threads, and gradients that survive Burn's checkpointing.
+//! Bitwise identical results for every number of threads, and correct gradients under Burn's
+//! checkpointing.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use iiet_kernels::{
@@ -10,7 +11,7 @@ use crate::check::{flat, gradients, random};
 
 const SHAPE: [usize; 4] = [2, 70, 4, 34];
 
-/// All operations in a row, on `[batch, seq, heads, head_dim]` values.
+/// All operations in sequence, on `[batch, seq, heads, head_dim]` values.
 fn chain(x: &[Tensor<1>]) -> Tensor<1> {
     let [batch, seq, heads, d] = SHAPE;
     let width = heads * d;
@@ -59,12 +60,12 @@ fn does_not_depend_on_the_number_of_threads() {
     };
     let one = run(1);
     for threads in [1, 2, 3, 7] {
-        assert!(run(threads) == one, "{threads} threads give other bits");
+        assert!(run(threads) == one, "results with {threads} threads differ");
     }
 }
 
-/// What decoding runs: products of few rows, with a matrix and with a transposed one, and attention
-/// to a cache.
+/// The operations of decoding: products of few rows, with a matrix and with a transposed one, and
+/// attention to a cache.
 #[test]
 fn decoding_does_not_depend_on_the_number_of_threads() {
     let on = |n, seed| random(n, seed).on(DType::F32, &Device::default());
@@ -94,12 +95,12 @@ fn decoding_does_not_depend_on_the_number_of_threads() {
     };
     let one = run(1);
     for threads in [2, 5] {
-        assert!(run(threads) == one, "{threads} threads give other bits");
+        assert!(run(threads) == one, "results with {threads} threads differ");
     }
 }
 
 #[test]
-fn survives_checkpointing() {
+fn gradients_are_the_same_under_checkpointing() {
     let (loss, expected) = gradients(&inputs(), DType::F32, &chain);
     let kept = |device: Device| {
         let leaves: Vec<_> = inputs()

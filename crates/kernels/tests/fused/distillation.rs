@@ -44,7 +44,7 @@ fn targets(tokens: usize, vocab: usize, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new::<i32, _>(ids, [tokens]), device)
 }
 
-/// Tokens, the student's width, the teacher's, vocabulary.
+/// Tokens, the student's width, the teacher's width, vocabulary.
 type Sizes = [usize; 4];
 
 fn inputs([tokens, d, d_teacher, vocab]: Sizes) -> [Input; 5] {
@@ -72,7 +72,7 @@ fn fused(
     linear_distillation(s, t, ids, w, mix).loss
 }
 
-/// The student's projection its own matrix, the teacher's a transposed embedding.
+/// The student's projection is a separate matrix, the teacher's a transposed embedding.
 fn run(
     x: &[Tensor<1>],
     [tokens, d, d_teacher, vocab]: Sizes,
@@ -97,7 +97,7 @@ fn run(
 }
 
 #[test]
-fn equals_the_composition() {
+fn equals_the_composed_form() {
     for sizes in [
         [1, 1, 1, 1],
         [3, 2, 4, 17],
@@ -113,7 +113,7 @@ fn equals_the_composition() {
 }
 
 #[test]
-fn differentiates() {
+fn gradients_equal_finite_differences() {
     let sizes = [3, 2, 4, 5];
     for mix in MIXES {
         assert_differentiates(&inputs(sizes), &|x| run(x, sizes, mix, fused));
@@ -121,7 +121,7 @@ fn differentiates() {
 }
 
 #[test]
-fn a_teacher_that_is_the_student_adds_nothing() {
+fn divergence_of_a_student_from_itself_is_zero() {
     let device = Device::default().autodiff();
     let x = |n, seed| random(n, seed).on(burn::tensor::DType::F32, &device);
     let model = [x(4 * 3, 1).reshape([4, 3]), x(3 * 9, 2).reshape([3, 9])];
@@ -139,7 +139,7 @@ fn a_teacher_that_is_the_student_adds_nothing() {
 
 /// Two chunks of at most 2^24 logits.
 #[test]
-fn in_several_chunks() {
+fn several_chunks_equal_the_composed_form() {
     let sizes = [250, 2, 3, 80_001];
     let [tokens, d, d_teacher, vocab] = sizes;
     let device = Device::default();

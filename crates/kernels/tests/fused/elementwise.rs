@@ -5,7 +5,7 @@ use iiet_kernels::swiglu;
 use crate::check::{assert_differentiates, assert_equal, flat, random};
 
 #[test]
-fn equals_the_composition() {
+fn equals_the_composed_form() {
     for n in [1, 3, 17, 65, 130, 40_000] {
         let inputs = [random(n, 1), random(n, 2)];
         assert_equal(&inputs, &|x| swiglu(x[0].clone(), x[1].clone()), &|x| {
@@ -15,7 +15,7 @@ fn equals_the_composition() {
 }
 
 #[test]
-fn of_views() {
+fn accepts_views() {
     let inputs = [random(5 * 34, 1), random(17 * 5, 2)];
     let gate = |x: &Tensor<1>| x.clone().reshape([5, 34]).slice([0..5, 17..34]);
     let up = |x: &Tensor<1>| x.clone().reshape([17, 5]).transpose();
@@ -25,7 +25,7 @@ fn of_views() {
 }
 
 #[test]
-fn of_one_tensor_twice() {
+fn accepts_one_tensor_twice() {
     let inputs = [random(33, 1)];
     assert_equal(
         &inputs,
@@ -35,7 +35,7 @@ fn of_one_tensor_twice() {
 }
 
 #[test]
-fn far_out() {
+fn extreme_inputs_equal_the_composed_form() {
     let inputs = [random(64, 1).map(|x| 60.0 * x), random(64, 2)];
     assert_equal(&inputs, &|x| swiglu(x[0].clone(), x[1].clone()), &|x| {
         silu(x[0].clone()) * x[1].clone()
@@ -43,7 +43,7 @@ fn far_out() {
 }
 
 #[test]
-fn differentiates() {
+fn gradients_equal_finite_differences() {
     let inputs = [random(6, 1), random(6, 2)];
     assert_differentiates(&inputs, &|x| swiglu(x[0].clone(), x[1].clone()));
 }

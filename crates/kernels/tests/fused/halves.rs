@@ -1,4 +1,4 @@
-//! Half precision against f32 on the same inputs, which both can hold: results differ by a few
+//! Half precision against f32 on inputs that both represent exactly: results differ by a few
 //! roundings, and gradients to parameters are f32.
 
 use std::cell::Cell;
@@ -9,14 +9,14 @@ use iiet_kernels::{
     linear_distillation, rms_norm, rotate, swiglu, weighted_sum,
 };
 
-/// An operation's inputs in a type, and what came of them.
+/// An operation's inputs in one dtype, and its results.
 struct Run {
     dtype: DType,
     device: Device,
-    /// Numbers drawn so far.
+    /// The number of values drawn so far.
     drawn: Cell<u32>,
     /// The output, then the gradients.
-    found: Vec<(DType, Vec<f32>)>,
+    results: Vec<(DType, Vec<f32>)>,
 }
 
 impl Run {
@@ -25,11 +25,11 @@ impl Run {
             dtype,
             device: Device::default(),
             drawn: Cell::new(0),
-            found: Vec::new(),
+            results: Vec::new(),
         }
     }
 
-    /// Numbers from -2 to 2 of 8 bits, which every float type holds.
+    /// Values from -2 to 2 with 8 bits, which every float type represents exactly.
     fn draw<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
         let from = self.drawn.get();
         let to = from + shape.iter().product::<usize>() as u32;
@@ -41,13 +41,13 @@ impl Run {
         Tensor::from_data(TensorData::new::<f32, _>(values, shape), &self.device)
     }
 
-    /// An activation or a matrix, in the run's type.
+    /// An activation or a matrix, in the run's dtype.
     fn half<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
         let x = self.draw(shape).cast(self.dtype);
         x.autodiff().require_grad()
     }
 
-    /// A coefficient, which is f32 in any case.
+    /// A coefficient, which is always f32.
     fn coefficient<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
         let x = self.draw(shape).cast(DType::F32);
         x.autodiff().require_grad()
@@ -55,10 +55,10 @@ impl Run {
 
     fn keep<const D: usize>(&mut self, x: Tensor<D>) {
         let values = in_f32(x.clone()).try_into_vec_as::<f32>().unwrap();
-        self.found.push((x.dtype(), values));
+        self.results.push((x.dtype(), values));
     }
 
-    /// Keeps the output, and sums it with weights that differ from entry to entry.
+    /// Records the output, and sums it with weights that differ from entry to entry.
     fn backward<const D: usize>(&mut self, y: Tensor<D>) -> Gradients {
         self.keep(y.clone().inner());
         let weights = self.draw(y.dims()).cast(DType::F32);
@@ -70,12 +70,13 @@ impl Run {
     }
 }
 
-/// Runs an operation in f32 and in both halves. `f32s` are the places of what stays f32.
+/// Runs an operation in f32 and in both half precisions. `f32s` are the indices of results that
+/// stay f32.
 fn check(operation: impl Fn(&mut Run), f32s: &[usize]) {
     let run = |dtype| {
         let mut run = Run::new(dtype);
         operation(&mut run);
-        run.found
+        run.results
     };
     let expected = run(DType::F32);
     for (dtype, rounding) in [(DType::BF16, 2f32.powi(-9)), (DType::F16, 2f32.powi(-12))] {
@@ -93,14 +94,14 @@ fn check(operation: impl Fn(&mut Run), f32s: &[usize]) {
             let apart = apart.fold(0.0, f32::max);
             assert!(
                 apart <= 8.0 * rounding * largest,
-                "result {at} in {dtype:?}: {apart} apart, where the largest is {largest}"
+                "result {at} in {dtype:?}: differs by {apart}, largest {largest}"
             );
         }
     }
 }
 
 #[test]
-fn projections() {
+fn projections_agree_with_f32() {
     for rows in [3, 40] {
         let operation = |run: &mut Run| {
             let (x, w) = (run.half([2, rows, 24]), run.half([24, 20]));
@@ -109,7 +110,7 @@ fn projections() {
             run.keep_gradient(&w, &gradients);
         };
         check(operation, &[2]);
-        // By a transposed matrix, as a tied embedding is.
+        // By a transposed matrix, such as a tied embedding.
         let operation = |run: &mut Run| {
             let (x, w) = (run.half([rows, 24]), run.half([20, 24]));
             let gradients = run.backward(linear(x.clone(), w.clone().transpose()));
@@ -120,9 +121,9 @@ fn projections() {
     }
 }
 
-/// Matrices of more than a block, whose halves are converted piece by piece.
+/// Matrices of more than a block, whose values are converted in parts.
 #[test]
-fn few_rows_of_large_matrices() {
+fn few_rows_times_large_matrices_agree_with_f32() {
     for rows in [1, 5] {
         for [d_in, d_out] in [[300, 700], [5000, 33]] {
             let product = |run: &mut Run| {
@@ -140,7 +141,7 @@ fn few_rows_of_large_matrices() {
 }
 
 #[test]
-fn norms() {
+fn norms_agree_with_f32() {
     let rms = |run: &mut Run| {
         let (x, gamma) = (run.half([3, 5, 16]), run.coefficient([16]));
         let gradients = run.backward(rms_norm(x.clone(), gamma.clone(), 1e-5));
@@ -161,7 +162,7 @@ fn norms() {
 }
 
 #[test]
-fn gates_and_rotations() {
+fn gates_and_rotations_agree_with_f32() {
     let gate = |run: &mut Run| {
         let (gate, up) = (run.half([4, 9]), run.half([4, 9]));
         let gradients = run.backward(swiglu(gate.clone(), up.clone()));
@@ -179,7 +180,7 @@ fn gates_and_rotations() {
 }
 
 #[test]
-fn sums_of_states() {
+fn sums_of_states_agree_with_f32() {
     for n in [1, 3, 20] {
         let operation = |run: &mut Run| {
             let states: Vec<Tensor<3>> = (0..n).map(|_| run.half([2, 5, 8])).collect();
@@ -195,7 +196,7 @@ fn sums_of_states() {
 }
 
 #[test]
-fn attention() {
+fn attention_agrees_with_f32() {
     let operation = |run: &mut Run| {
         let q = run.half([2, 4, 70, 8]);
         let (k, v) = (run.half([2, 2, 70, 8]), run.half([2, 2, 70, 8]));
@@ -219,7 +220,7 @@ fn tokens(run: &Run, n: usize) -> (Tensor<1, Int>, Tensor<1>) {
 }
 
 #[test]
-fn losses() {
+fn losses_agree_with_f32() {
     let cross_entropy = |run: &mut Run| {
         let (hidden, projection) = (run.half([50, 12]), run.half([12, 30]));
         let (targets, weights) = tokens(run, 50);

@@ -12,7 +12,7 @@ fn composed(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
     y.reshape([batch, seq, d_out])
 }
 
-/// Batch, positions, width in and out; the weight as it is, or as the transpose of a matrix.
+/// Batch, positions, input and output width; the weight as stored, or as the transpose of a matrix.
 fn check([batch, seq, d_in, d_out]: [usize; 4], transposed: bool) {
     let inputs = [random(batch * seq * d_in, 1), random(d_in * d_out, 2)];
     let run = |x: &[Tensor<1>], project: Project| {
@@ -26,7 +26,7 @@ fn check([batch, seq, d_in, d_out]: [usize; 4], transposed: bool) {
 }
 
 #[test]
-fn equals_the_composition() {
+fn equals_the_composed_form() {
     for transposed in [false, true] {
         check([1, 1, 1, 1], transposed);
         check([2, 3, 5, 7], transposed);
@@ -36,7 +36,7 @@ fn equals_the_composition() {
 }
 
 #[test]
-fn adds_the_gradients_of_a_weight_that_is_used_again() {
+fn sums_the_gradients_of_a_weight_used_twice() {
     let inputs = [random(2 * 3 * 4, 1), random(4 * 4, 2)];
     let run = |x: &[Tensor<1>], project: Project| {
         let weight = || x[1].clone().reshape([4, 4]);
@@ -47,9 +47,9 @@ fn adds_the_gradients_of_a_weight_that_is_used_again() {
     assert_equal(&inputs, &|x| run(x, linear::<3>), &|x| run(x, composed));
 }
 
-/// The sum is taken in the leaf's own gradient, here with a leaf that other operations use too.
+/// The sum is accumulated in the leaf's own gradient, here of a leaf that other operations use too.
 #[test]
-fn adds_to_the_gradient_of_a_leaf() {
+fn accumulates_into_the_gradient_of_a_leaf() {
     let device = Device::default().autodiff();
     let weight = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], &device).require_grad();
     let x = Tensor::<2>::from_data([[1.0, -1.0]], &device).require_grad();
@@ -72,7 +72,7 @@ fn adds_to_the_gradient_of_a_leaf() {
 }
 
 #[test]
-fn of_views() {
+fn accepts_views() {
     let inputs = [random(4 * 5 * 6, 1), random(8 * 9, 2)];
     let run = |x: &[Tensor<1>], project: Project| {
         let view = x[0].clone().reshape([4, 5, 6]).swap_dims(0, 2);
@@ -84,7 +84,7 @@ fn of_views() {
 }
 
 #[test]
-fn differentiates() {
+fn gradients_equal_finite_differences() {
     assert_differentiates(&[random(6, 1), random(12, 2)], &|x| {
         let x_3 = x[0].clone().reshape([1, 2, 3]);
         flat(linear(x_3, x[1].clone().reshape([3, 4])))
@@ -92,8 +92,8 @@ fn differentiates() {
 }
 
 #[test]
-#[should_panic = "does not fit weight"]
-fn refuses_another_width() {
+#[should_panic = "does not match weight"]
+fn rejects_a_weight_of_another_width() {
     let device = Device::default();
     linear(
         Tensor::<2>::ones([2, 3], &device),
@@ -101,9 +101,9 @@ fn refuses_another_width() {
     );
 }
 
-/// Up to eight rows take another way through the weights than more do.
+/// Up to eight rows use another kernel than more rows.
 #[test]
-fn few_rows_are_multiplied_in_either_memory_order() {
+fn few_rows_times_either_memory_layout() {
     for transposed in [false, true] {
         for rows in [1, 2, 5, 8, 9] {
             for (d_in, d_out) in [(3, 70), (64, 64), (513, 300), (40, 3001), (3001, 40)] {
@@ -114,7 +114,7 @@ fn few_rows_are_multiplied_in_either_memory_order() {
 }
 
 #[test]
-fn a_row_does_not_depend_on_the_few_beside_it() {
+fn a_row_does_not_depend_on_the_number_of_rows() {
     let on = |input: crate::check::Input| input.on(DType::F32, &Device::default());
     let (x, w) = (on(random(8 * 700, 1)), on(random(700 * 900, 2)));
     let x = x.reshape([8, 700]);

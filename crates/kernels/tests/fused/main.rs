@@ -1,7 +1,8 @@
-//! Every operation against its composition of Burn operations and against finite differences.
+//! Tests of every operation against its composition of Burn operations and against finite
+//! differences.
 //!
 //! In f32 the flex kernels run, in f64 the bodies of Burn primitives that serve the other backends,
-//! so both are held to the same formulas.
+//! so both are tested against the same formulas.
 
 mod adamw;
 mod attention;

@@ -1,5 +1,5 @@
-//! What is no number stays visible: a kernel must not turn a NaN or an infinity into a finite value,
-//! or training would go on with damaged weights.
+//! Non-finite values propagate: a kernel must not turn a NaN or an infinity into a finite value, or training
+//! would continue with damaged weights.
 
 use burn::tensor::{Device, Int, Tensor};
 use iiet_kernels::{
@@ -10,7 +10,7 @@ fn ones<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::ones(shape, &Device::default())
 }
 
-/// Ones with `value` in the middle of the last row but one.
+/// Ones with `value` in the middle of the second to last row.
 fn damaged(rows: usize, columns: usize, value: f32) -> Tensor<2> {
     let spot = Tensor::full([1, 1], value, &Device::default());
     let (row, column) = (rows - 2, columns / 2);
@@ -19,11 +19,14 @@ fn damaged(rows: usize, columns: usize, value: f32) -> Tensor<2> {
 
 fn assert_not_finite<const D: usize>(x: Tensor<D>, what: &str) {
     let values = x.try_into_vec_as::<f32>().unwrap();
-    assert!(values.iter().any(|x| !x.is_finite()), "{what} hides it");
+    assert!(
+        values.iter().any(|x| !x.is_finite()),
+        "{what}: the non-finite value is lost"
+    );
 }
 
 #[test]
-fn nothing_is_hidden() {
+fn non_finite_values_propagate() {
     let device = Device::default();
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let x = damaged(70, 40, value);
@@ -50,7 +53,7 @@ fn nothing_is_hidden() {
             causal_attention(good(), good(), v, 0.2),
             "attention's values",
         );
-        // A key of -inf has weight zero: that is what it means, and no damage.
+        // A key of -inf has weight zero, as intended.
         if value != f32::NEG_INFINITY {
             assert_not_finite(causal_attention(good(), k, good(), 0.2), "attention's keys");
         }

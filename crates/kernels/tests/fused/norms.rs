@@ -17,7 +17,7 @@ fn composed_layer(x: Tensor<3>, gamma: Tensor<1>, beta: Tensor<1>) -> Tensor<3> 
 }
 
 #[test]
-fn equal_the_compositions() {
+fn equal_the_composed_forms() {
     for [batch, seq, d] in [
         [1, 1, 1],
         [1, 3, 17],
@@ -43,7 +43,7 @@ fn equal_the_compositions() {
 }
 
 #[test]
-fn of_views() {
+fn accept_views() {
     let inputs = [random(5 * 17 * 6, 1), random(17, 2), random(17, 3)];
     let view = |x: &Tensor<1>| {
         let x = x.clone().reshape([5, 17, 6]).swap_dims(1, 2);
@@ -62,8 +62,8 @@ fn of_views() {
 }
 
 #[test]
-fn in_a_residual_stream() {
-    // The gradient that comes in is shared with the sum, so it must not be overwritten.
+fn incoming_gradients_are_not_overwritten() {
+    // The incoming gradient is shared with the sum, so it must not be overwritten.
     let inputs = [random(3 * 17, 1), random(17, 2)];
     let shaped = |x: &Tensor<1>| x.clone().reshape([1, 3, 17]);
     assert_equal(
@@ -74,7 +74,7 @@ fn in_a_residual_stream() {
 }
 
 #[test]
-fn differentiate() {
+fn gradients_equal_finite_differences() {
     let inputs = [random(10, 1), random(5, 2), random(5, 3)];
     let shaped = |x: &Tensor<1>| x.clone().reshape([2, 5]);
     assert_differentiates(&inputs[..2], &|x| {
@@ -86,8 +86,9 @@ fn differentiate() {
 }
 
 #[test]
-fn far_from_the_origin() {
-    // The variance is that of the centred values: two moments would cancel to nothing here.
+fn a_large_mean_does_not_cancel_the_variance() {
+    // The variance is computed from centred values: the difference of two moments would cancel
+    // here.
     let inputs = [
         random(2 * 64, 1).map(|x| 1000.0 + x),
         random(64, 2),

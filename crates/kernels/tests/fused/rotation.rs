@@ -12,7 +12,7 @@ fn composed(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
 }
 
 #[test]
-fn equals_the_composition_in_every_layout() {
+fn equals_the_composed_form_in_every_layout() {
     for [batch, heads, seq, d] in [
         [1, 1, 1, 2],
         [2, 3, 1, 6],
@@ -50,8 +50,8 @@ fn equals_the_composition_in_every_layout() {
 }
 
 #[test]
-fn leaves_its_argument_alone() {
-    // A tensor that is still held must not be rotated in place.
+fn shared_tensors_are_not_modified() {
+    // A shared tensor must not be rotated in place.
     let device = Device::default();
     let x = Tensor::<4>::ones([1, 1, 1, 2], &device);
     let (cos, sin) = (
@@ -67,7 +67,7 @@ fn leaves_its_argument_alone() {
 }
 
 #[test]
-fn differentiates() {
+fn gradients_equal_finite_differences() {
     let inputs = [
         random(16, 1),
         random(4, 2).constant(),
@@ -81,7 +81,7 @@ fn differentiates() {
 
 #[test]
 #[should_panic = "needs tables"]
-fn refuses_tables_of_another_length() {
+fn rejects_tables_of_another_length() {
     let device = Device::default();
     let table = || Tensor::<2>::ones([2, 2], &device);
     rotate(Tensor::ones([1, 1, 3, 4], &device), table(), table());

@@ -19,7 +19,7 @@ fn inputs(n: usize, len: usize) -> Vec<Input> {
 }
 
 #[test]
-fn equals_the_composition() {
+fn equals_the_composed_form() {
     for (n, len) in [
         (1, 1),
         (2, 3),
@@ -46,7 +46,7 @@ fn equals_the_composition() {
 }
 
 #[test]
-fn of_views_and_of_one_state_twice() {
+fn accepts_views_and_one_state_twice() {
     let states = |x: &[Tensor<1>]| {
         vec![
             x[0].clone().reshape([5, 7]),
@@ -67,7 +67,7 @@ fn of_views_and_of_one_state_twice() {
 }
 
 #[test]
-fn with_some_constants() {
+fn accepts_constants_among_the_inputs() {
     let mut inputs = inputs(3, 17);
     inputs[1] = inputs[1].clone().constant();
     let states = |x: &[Tensor<1>]| x[..3].iter().map(|s| s.clone().reshape([1, 17])).collect();
@@ -85,7 +85,7 @@ fn with_some_constants() {
 }
 
 #[test]
-fn differentiates() {
+fn gradients_equal_finite_differences() {
     assert_differentiates(&inputs(3, 4), &|x| {
         weighted_sum(x[..3].to_vec(), x[3].clone())
     });
@@ -93,7 +93,7 @@ fn differentiates() {
 
 #[test]
 #[should_panic = "2 states, 3 weights"]
-fn refuses_a_weight_too_many() {
+fn rejects_more_weights_than_states() {
     let device = Device::default();
     let state = || Tensor::<2>::ones([2, 3], &device);
     weighted_sum(vec![state(), state()], Tensor::ones([3], &device));

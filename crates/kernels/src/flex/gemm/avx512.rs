@@ -1,19 +1,18 @@
-//! Products of large matrices on processors with AVX-512: of f32, and of bf16 with sums in f32.
+//! Products of large matrices on processors with AVX-512: f32, and bf16 with sums in f32.
 //!
-//! The scheme is that of Goto and van de Geijn (*Anatomy of High-Performance Matrix Multiplication*,
-//! 2008): a block of b is copied into panels of 32 columns, as the innermost loop reads it, and every
-//! tile of 14 x 32 entries of the result is summed up in registers.
+//! The scheme is that of Goto and van de Geijn (*Anatomy of High-Performance Matrix Multiplication*, 2008): a
+//! block of b is copied into panels of 32 columns, in the order in which the innermost loop reads it, and
+//! every tile of 14 x 32 entries of the result is accumulated in registers.
 //!
-//! Why not the gemm crate here: it copies a transposed operand entry by entry and, below some thousand
-//! rows, with one thread while the others wait. Half of the products of a backward pass have such
-//! an operand. Here all threads copy, a transposed b by blocks of 16 x 16 in registers, and a is read
-//! where it lies. Sums are taken in the same order: over at most 512 products at a time, fused, in the
-//! order of k. So where the gemm crate cuts as many at a time the bits are the same.
+//! The gemm crate is slower here: it copies a transposed operand entry by entry and, below about a thousand
+//! rows, on a single thread. Half of the products of a backward pass have such an operand. Here all threads
+//! copy: a transposed b is copied by blocks of 16 x 16 in registers, and a is read in place. Sums are taken
+//! in the same order: over at most 512 products at a time, with fused multiply-add, in the order of k. Where
+//! the gemm crate splits k in the same way, results are bitwise identical.
 //!
-//! Of bf16 one instruction (VDPBF16PS) multiplies pairs, entries that follow each other in k, twice as
-//! many as f32. So everything here counts in *words* of 32 bits: an f32, or such a pair. Where k runs
-//! along memory pairs are there already; where it runs across they are put together as they are copied,
-//! a's too.
+//! One instruction (VDPBF16PS) multiplies pairs of bf16, entries that are consecutive in k, twice as many as
+//! of f32. So everything here counts in *words* of 32 bits: an f32 or such a pair. If k is the contiguous
+//! axis, the pairs are already in memory; otherwise they are packed during the copy, those of a as well.
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -25,42 +24,43 @@ use rayon::prelude::*;
 
 use super::{Then, Threads, View};
 
-/// Rows of a tile: with two registers to each row, 28 of 32 registers hold sums.
+/// Rows of a tile. With two registers per row, 28 of 32 registers hold sums.
 const ROWS: usize = 14;
-/// Columns of a tile, two registers.
+/// Columns of a tile: two registers.
 const COLUMNS: usize = 32;
-/// The most words that are multiplied before the sum goes to memory, as in the gemm crate.
+/// The maximum number of words that are multiplied before the sum is written to memory, as in the gemm crate.
 const DEPTH: usize = 512;
-/// The most columns of b that are copied at a time: 4 MiB with the depth above, for the last cache.
+/// The maximum number of columns of b that are copied at a time: 4 MiB with the depth above, for the
+/// last-level cache.
 const COPIED_COLUMNS: usize = 2048;
-/// Tiles of rows that a thread computes at a time, at most.
+/// The maximum number of tiles of rows that a thread computes at a time.
 const GROUP: usize = 6;
-/// How many products ahead the entries of a transposed a are fetched.
+/// Prefetch distance, in products, for the entries of a transposed a.
 const AHEAD: usize = 24;
 /// Rows of b that a thread copies at a time.
 const COPIED_ROWS: usize = 16;
 
-/// Fewer multiplications than this are left to one thread.
+/// Products with fewer multiplications run on one thread.
 const WORTH_A_THREAD: usize = 1 << 20;
 
-/// What is multiplied.
+/// Entry types that are multiplied.
 pub(crate) trait Factor: Copy + Sync + 'static {
-    /// Entries that follow each other in k, to a word.
+    /// Entries per word, consecutive in k.
     const IN_A_WORD: usize;
-    /// By height, from one row on.
+    /// The kernels for tiles of 1 to [`ROWS`] rows.
     const TILES: [Tile; ROWS];
 
-    /// Whether [`product`] may be called, and is worth it.
+    /// Whether [`product`] supports these operands and is faster than the alternative.
     fn are_served(a: View<Self>, b: View<Self>) -> bool;
 
-    /// A word of one row: its entries from the given one on, with zeros past the last.
+    /// A word of one row: its first entries, padded with zeros.
     fn word(row: &[Self]) -> f32;
 
-    /// 16 words, of as many rows that lie side by side: their entries of one place in k, and of the next.
+    /// 16 words, one for each of 16 adjacent rows: their entries at one index of k, and at the next.
     ///
     /// # Safety
     ///
-    /// The processor has AVX-512; 16 entries may be read at each pointer, and 16 words written.
+    /// The processor must have AVX-512; 16 entries must be readable at each pointer, and 16 words writable.
     unsafe fn words(entries: *const Self, next: *const Self, to: *mut f32);
 }
 
@@ -68,7 +68,7 @@ impl Factor for f32 {
     const IN_A_WORD: usize = 1;
     const TILES: [Tile; ROWS] = tiles!(f32_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
-    /// Copying b has to pay, which the gemm crate does not do where b's rows lie as they are read.
+    /// The copy of b must pay off: the gemm crate does not copy b if its rows are contiguous.
     fn are_served(a: View, b: View) -> bool {
         let ([m, k], [_, n]) = (a.shape, b.shape);
         let rows = if b.strides[1] == 1 { 256 } else { 64 };
@@ -80,7 +80,7 @@ impl Factor for f32 {
     }
 
     unsafe fn words(entries: *const Self, _: *const Self, to: *mut f32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { std::ptr::copy_nonoverlapping(entries, to, 16) };
     }
 }
@@ -89,7 +89,7 @@ impl Factor for bf16 {
     const IN_A_WORD: usize = 2;
     const TILES: [Tile; ROWS] = tiles!(bf16_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
-    /// The other way reads both operands as f32 first.
+    /// The alternative converts both operands to f32 first.
     fn are_served(a: View<Self>, b: View<Self>) -> bool {
         let ([m, k], [_, n]) = (a.shape, b.shape);
         m >= ROWS
@@ -107,7 +107,7 @@ impl Factor for bf16 {
     unsafe fn words(entries: *const Self, next: *const Self, to: *mut f32) {
         #[target_feature(enable = "avx512f")]
         unsafe fn words(entries: *const bf16, next: *const bf16, to: *mut f32) {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(entries.cast()));
                 let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(next.cast()));
@@ -115,19 +115,19 @@ impl Factor for bf16 {
                 _mm512_storeu_si512(to.cast(), words);
             }
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { words(entries, next, to) };
     }
 }
 
-/// The result's first entry; rows are `row` apart.
+/// The result's first entry, with the stride of its rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Out {
     pub(crate) data: *mut f32,
     pub(crate) row: usize,
 }
 
-// SAFETY: the threads write entries of their own (see `product`).
+// SAFETY: each thread writes different entries (see `product`).
 unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
@@ -136,8 +136,8 @@ unsafe impl Sync for Out {}
 ///
 /// # Safety
 ///
-/// [`Factor::are_served`] said yes. The rows of a matrix of a's height and b's width at `out` may be
-/// written, and with [`Then::Add`] read; they do not overlap, and none is a part of a or b.
+/// [`Factor::are_served`] must have returned true. The rows of a matrix of a's height and b's width at `out`
+/// must be writable, and with [`Then::Add`] readable; they must not overlap each other, nor a or b.
 pub(super) unsafe fn product<E: Factor>(
     out: Out,
     then: Then,
@@ -151,13 +151,13 @@ pub(super) unsafe fn product<E: Factor>(
         true => Threads::Caller,
         false => threads,
     };
-    // Both operands as rows along k.
+    // Both operands with rows along k.
     let b = b.transposed();
     let words = k.div_ceil(E::IN_A_WORD);
     let (depth, columns) = (even_part(words, DEPTH), even_part(n, COPIED_COLUMNS));
     let columns = columns.next_multiple_of(COLUMNS);
     let mut buffer = COPY_OF_B.take();
-    let panels = room(&mut buffer, depth * columns);
+    let panels = reserve(&mut buffer, depth * columns);
     let group = group_of(m, threads) * ROWS;
     for c in (0..n).step_by(columns) {
         for p in (0..words).step_by(depth) {
@@ -170,8 +170,8 @@ pub(super) unsafe fn product<E: Factor>(
             let then = if p > 0 { Then::Add } else { then };
             each(m.div_ceil(group), threads, |i| {
                 let rows = i * group..((i + 1) * group).min(m);
-                // SAFETY: the processor and the entries at `out` are the caller's promise. Calls
-                // with different i write different rows.
+                // SAFETY: the caller guarantees the processor and the entries at `out`. Calls with different
+                // i write different rows.
                 unsafe { rows_of_tiles(out, then, scale, a, rows, &copy) };
             });
         }
@@ -179,12 +179,13 @@ pub(super) unsafe fn product<E: Factor>(
     COPY_OF_B.set(buffer);
 }
 
-/// The length of the parts when `length` is cut into as few as possible of at most `most`, evenly.
+/// The length of the parts when `length` is split evenly into as few parts as possible of at most `most`.
 fn even_part(length: usize, most: usize) -> usize {
     length.div_ceil(length.div_ceil(most))
 }
 
-/// How many tiles of rows a thread computes at a time: few enough that all threads end together.
+/// The number of tiles of rows that a thread computes at a time: small enough that all threads finish
+/// together.
 fn group_of(m: usize, threads: Threads) -> usize {
     let threads = match threads {
         Threads::Caller => 1,
@@ -200,7 +201,7 @@ fn each(n: usize, threads: Threads, f: impl Fn(usize) + Send + Sync) {
     }
 }
 
-/// A cache line, so that loads of whole registers never straddle two.
+/// A cache line, so that loads of whole registers never cross a cache line boundary.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
@@ -208,13 +209,13 @@ struct Line([f32; 16]);
 type Buffer = Vec<MaybeUninit<Line>>;
 
 thread_local! {
-    // Taken while in use: a thread that waits may be given another product to compute.
+    // Taken while in use: rayon may run another product on a thread that waits.
     static COPY_OF_B: Cell<Buffer> = const { Cell::new(Vec::new()) };
     static COPY_OF_A: Cell<Buffer> = const { Cell::new(Vec::new()) };
 }
 
-/// Room for so many values, as the buffer's own.
-fn room(buffer: &mut Buffer, values: usize) -> Out {
+/// Reserves capacity for `values` values in the buffer, and returns its memory.
+fn reserve(buffer: &mut Buffer, values: usize) -> Out {
     let lines = values.div_ceil(size_of::<Line>() / size_of::<f32>());
     if buffer.capacity() < lines {
         *buffer = Vec::with_capacity(lines);
@@ -229,7 +230,7 @@ impl Out {
     }
 }
 
-/// Rows of words that lie in memory: the first, and the steps to the next row and the next word.
+/// Rows of words in memory: the first word, and the strides from row to row and from word to word.
 #[derive(Clone, Copy)]
 struct Words {
     data: *const f32,
@@ -243,14 +244,14 @@ impl Words {
     }
 }
 
-/// Rows along k.
+/// A matrix with rows along k.
 impl<E: Factor> View<'_, E> {
     fn at(&self, row: usize, entry: usize) -> *const E {
         let [r, e] = self.strides;
         self.data.as_ptr().wrapping_add(row * r + entry * e)
     }
 
-    /// Its words, if they are there.
+    /// The view in words, if its words are contiguous and aligned to pairs in memory.
     fn in_words(&self) -> Option<Words> {
         let ([_, k], [row, entry]) = (self.shape, self.strides);
         let whole = |n: usize| n.is_multiple_of(E::IN_A_WORD);
@@ -261,21 +262,21 @@ impl<E: Factor> View<'_, E> {
         })
     }
 
-    /// A word, put together.
+    /// A word, packed from its entries.
     fn word(&self, row: usize, word: usize) -> f32 {
         let first = word * E::IN_A_WORD;
         let last = (first + E::IN_A_WORD).min(self.shape[1]) - 1;
-        // SAFETY: entries of the view, which its constructor checked.
+        // SAFETY: the entries are inside the view, as its constructor checked.
         let entries = [first, last].map(|k| unsafe { *self.at(row, k) });
         E::word(&entries[..=last - first])
     }
 
-    /// A word of each of 16 rows from the given one on, one after the other; zeros for those past the last.
+    /// A word of each of 16 consecutive rows, starting at `row`; zeros for rows past the last.
     ///
     /// # Safety
     ///
-    /// The processor has AVX-512; 16 words may be written.
-    unsafe fn put_together(&self, row: usize, word: usize, to: *mut f32) {
+    /// The processor must have AVX-512; 16 words must be writable.
+    unsafe fn pack(&self, row: usize, word: usize, to: *mut f32) {
         let [rows, k] = self.shape;
         let first = word * E::IN_A_WORD;
         if self.strides[0] == 1 && row + 16 <= rows {
@@ -283,7 +284,7 @@ impl<E: Factor> View<'_, E> {
                 true => self.at(row, first + 1),
                 false => ZEROS.0.as_ptr().cast(),
             };
-            // SAFETY: 16 entries next to each other, and as many zeros; the rest says the caller.
+            // SAFETY: 16 adjacent entries, and as many zeros; the caller guarantees the rest.
             unsafe { E::words(self.at(row, first), next, to) };
         } else {
             for i in 0..16 {
@@ -291,7 +292,7 @@ impl<E: Factor> View<'_, E> {
                     true => self.word(row + i, word),
                     false => 0.0,
                 };
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe { *to.add(i) = word };
             }
         }
@@ -300,11 +301,11 @@ impl<E: Factor> View<'_, E> {
 
 static ZEROS: Line = Line([0.0; 16]);
 
-/// A part of b as panels of [`COLUMNS`] columns, one after the other, each a word of all columns after
-/// the other; the last is filled up with zeros.
+/// A part of b as consecutive panels of [`COLUMNS`] columns. A panel holds one word of all its columns after
+/// the other; the last panel is padded with zeros.
 struct Panels {
     data: Out,
-    /// Words.
+    /// In words.
     depth: Range<usize>,
     columns: Range<usize>,
 }
@@ -314,17 +315,17 @@ impl Panels {
         self.columns.len().div_ceil(COLUMNS)
     }
 
-    /// Columns of a panel that are b's.
+    /// The number of columns of a panel that are not padding.
     fn width(&self, panel: usize) -> usize {
         COLUMNS.min(self.columns.len() - panel * COLUMNS)
     }
 
-    /// Where a row of a panel stands.
+    /// The address of a row of a panel.
     fn at(&self, panel: usize, row: usize) -> *mut f32 {
         self.data.at((panel * self.depth.len() + row) * COLUMNS)
     }
 
-    /// Copies from b, whose columns are the rows here.
+    /// Copies from b, given with its columns as rows.
     fn fill<E: Factor>(&self, b: View<E>, threads: Threads) {
         match b.in_words() {
             Some(words) if words.strides[1] == 1 => each(self.count(), threads, |panel| {
@@ -341,9 +342,9 @@ impl Panels {
         }
     }
 
-    /// A panel from columns that run along memory.
+    /// A panel from columns that are contiguous in memory.
     fn turn<E: Factor>(&self, b: View<E>, panel: usize) {
-        let words = b.in_words().expect("invariant: seen by fill");
+        let words = b.in_words().expect("invariant: checked by fill");
         let mut row = 0;
         if self.width(panel) == COLUMNS {
             while row + 16 <= self.depth.len() {
@@ -351,9 +352,8 @@ impl Panels {
                     let column = self.columns.start + panel * COLUMNS + half;
                     let from = words.at(column, self.depth.start + row);
                     let to = self.at(panel, row).wrapping_add(half);
-                    // SAFETY: the processor is `product`'s promise. Of b these are 16 words of each of
-                    // 16 columns, each column's next to each other; of the panel, half of 16 rows,
-                    // which start on cache lines.
+                    // SAFETY: `product` guarantees the processor. This reads 16 adjacent words of each of 16
+                    // columns of b, and writes half of 16 rows of the panel, which start on cache lines.
                     unsafe { transpose(from, words.strides[0], to) };
                 }
                 row += 16;
@@ -369,19 +369,19 @@ impl Panels {
         for half in [0, 16] {
             let column = self.columns.start + panel * COLUMNS + half;
             let to = self.at(panel, row).wrapping_add(half);
-            // SAFETY: the processor is `product`'s promise; this is half a row of the panel.
-            unsafe { b.put_together(column, self.depth.start + row, to) };
+            // SAFETY: `product` guarantees the processor; this writes half a row of the panel.
+            unsafe { b.pack(column, self.depth.start + row, to) };
         }
     }
 }
 
-/// 16 runs of 16 values, `stride` apart, become the columns of 16 half rows of a panel.
+/// Transposes 16 runs of 16 values, `stride` apart, into the columns of 16 half rows of a panel.
 #[target_feature(enable = "avx512f")]
 unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
-    // SAFETY: the runs may be read and the half rows written, says the caller.
+    // SAFETY: the caller guarantees that the runs are readable and the half rows writable.
     let rows: [__m512; 16] =
         std::array::from_fn(|i| unsafe { _mm512_loadu_ps(from.add(i * stride)) });
-    // Pairs of rows, then fours: entry l of quad[4 i + j] holds, in its lth quarter, column 4 l + j
+    // Pairs of rows, then groups of four: entry l of quad[4 i + j] holds, in its l-th quarter, column 4 l + j
     // of rows 4 i to 4 i + 3.
     let mut pair = rows;
     for i in 0..8 {
@@ -422,11 +422,11 @@ unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
     }
 }
 
-/// Some rows of the result: their tiles with all panels.
+/// Computes some rows of the result: their tiles with all panels.
 ///
 /// # Safety
 ///
-/// That of [`product`], for these rows; the panels are filled.
+/// The same as for [`product`], for these rows; the panels must be filled.
 unsafe fn rows_of_tiles<E: Factor>(
     out: Out,
     then: Then,
@@ -438,7 +438,7 @@ unsafe fn rows_of_tiles<E: Factor>(
     let depth = b.depth.len();
     let mut buffer = COPY_OF_A.take();
     let tiles = match a.in_words() {
-        Some(words) if crowded(words) => {
+        Some(words) if rows_conflict_in_cache(words) => {
             copy_rows(&mut buffer, words, rows.clone(), b.depth.clone())
         }
         Some(words) => Tiles {
@@ -446,7 +446,7 @@ unsafe fn rows_of_tiles<E: Factor>(
             tile: ROWS * words.strides[0],
             strides: words.strides,
         },
-        None => put_together(&mut buffer, a, rows.clone(), b.depth.clone()),
+        None => pack(&mut buffer, a, rows.clone(), b.depth.clone()),
     };
     for (i, first) in rows.clone().step_by(ROWS).enumerate() {
         let height = ROWS.min(rows.end - first);
@@ -454,7 +454,7 @@ unsafe fn rows_of_tiles<E: Factor>(
         for panel in 0..b.count() {
             let to = out.at(first * out.row + b.columns.start + panel * COLUMNS);
             let to = Out { data: to, ..out };
-            // SAFETY: the caller's promise, of which this is one tile; a's rows and the panel have
+            // SAFETY: guaranteed by the caller, as this is one tile of its rows; a's rows and the panel have
             // `depth` words.
             unsafe {
                 let panel = (b.at(panel, 0).cast_const(), b.width(panel));
@@ -465,26 +465,26 @@ unsafe fn rows_of_tiles<E: Factor>(
     COPY_OF_A.set(buffer);
 }
 
-/// Rows of a for some tiles: the first word, the step to the next tile, and those within one.
+/// Rows of a for some tiles: the first word, the stride from tile to tile, and the strides within a tile.
 struct Tiles {
     data: *const f32,
     tile: usize,
     strides: [usize; 2],
 }
 
-/// Whether the rows of a tile would drive each other out of the first cache: those a multiple of
-/// 4 KiB apart share its sets, which have fewer places than a tile has rows.
-fn crowded(a: Words) -> bool {
+/// Whether the rows of a tile would evict each other from the L1 cache: rows a multiple of 4 KiB apart map to
+/// the same sets, which have fewer ways than a tile has rows.
+fn rows_conflict_in_cache(a: Words) -> bool {
     a.strides[1] == 1 && a.strides[0].is_multiple_of(1024)
 }
 
-/// Rows of a, apart by a cache line more than they are long.
+/// A copy of rows of a with padding of a cache line between rows.
 fn copy_rows(buffer: &mut Buffer, a: Words, rows: Range<usize>, depth: Range<usize>) -> Tiles {
     let row = depth.len().next_multiple_of(16) + 16;
-    let copy = room(buffer, rows.len() * row);
+    let copy = reserve(buffer, rows.len() * row);
     for (i, r) in rows.enumerate() {
         let (from, to) = (a.at(r, depth.start), copy.at(i * row));
-        // SAFETY: words of one row of a, next to each other, as `crowded` saw; the copy has room
+        // SAFETY: adjacent words of one row of a, as `rows_conflict_in_cache` checked; the copy has capacity
         // for them.
         unsafe { std::ptr::copy_nonoverlapping(from, to, depth.len()) };
     }
@@ -495,19 +495,20 @@ fn copy_rows(buffer: &mut Buffer, a: Words, rows: Range<usize>, depth: Range<usi
     }
 }
 
-/// Rows of a whose words are not there: for each tile the words of its rows, and of two more, by depth.
-fn put_together<E: Factor>(
+/// A packed copy of rows of a whose words are not contiguous: for each tile the words of its rows, and of two
+/// more, by depth.
+fn pack<E: Factor>(
     buffer: &mut Buffer,
     a: View<E>,
     rows: Range<usize>,
     depth: Range<usize>,
 ) -> Tiles {
     let tile = 16 * depth.len();
-    let copy = room(buffer, rows.len().div_ceil(ROWS) * tile);
+    let copy = reserve(buffer, rows.len().div_ceil(ROWS) * tile);
     for (w, word) in depth.enumerate() {
         for (i, row) in rows.clone().step_by(ROWS).enumerate() {
-            // SAFETY: the processor is `product`'s promise; the copy has room for them.
-            unsafe { a.put_together(row, word, copy.at(i * tile + 16 * w)) };
+            // SAFETY: `product` guarantees the processor; the copy has capacity for the words.
+            unsafe { a.pack(row, word, copy.at(i * tile + 16 * w)) };
         }
     }
     Tiles {
@@ -517,7 +518,7 @@ fn put_together<E: Factor>(
     }
 }
 
-/// Where a tile goes, what happens there, by what it is multiplied; a's first word and its strides;
+/// Arguments: the tile's destination, how it is combined with it, the factor; a's first word and its strides;
 /// the panel and its width; the depth.
 pub(in super::super) type Tile =
     unsafe fn(Out, Then, f32, (*const f32, [usize; 2]), (*const f32, usize), usize);
@@ -527,18 +528,18 @@ macro_rules! tiles {
 }
 use tiles;
 
-/// The tiles of one type, `$sum` being a sum and the products of a word of `$a` and of `$b` for it.
+/// The tile kernels of one type. `$more` adds the products of a word of `$a` and of `$b` to `$sum`.
 macro_rules! tile {
     ($name:ident, $features:literal, |$a:ident, $b:ident, $sum:ident| $more:expr) => {
-        /// A tile of the result.
+        /// Computes a tile of the result.
         ///
-        /// Steps wrap and a's words are loaded instead of dereferenced, so that no profile checks
-        /// anything between the products.
+        /// Index arithmetic wraps and a's words are loaded through pointers, so that no build profile adds
+        /// checks between the products.
         ///
         /// # Safety
         ///
-        /// The processor has the features. The tile may be written, and read if it is added to; a has
-        /// `HEIGHT` rows of `depth` words, the panel `depth` rows.
+        /// The processor must have the features. The tile must be writable, and readable if it is added to; a
+        /// must have `HEIGHT` rows of `depth` words, the panel `depth` rows.
         #[target_feature(enable = $features)]
         unsafe fn $name<const HEIGHT: usize>(
             out: Out,
@@ -559,13 +560,13 @@ macro_rules! tile {
             let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
             let mut entry = 0usize;
             for _ in 0..depth {
-                // Of a transposed a each product takes entries of one row, and rows are too far apart for the
-                // processor to guess the next. Where there is none nothing is fetched.
+                // Each product of a transposed a reads entries of one row, and rows are too far apart for the
+                // hardware prefetcher. Prefetching past the end has no effect.
                 let ahead =
                     rows[0].wrapping_add(entry.wrapping_add(AHEAD.wrapping_mul(strides[1])));
                 _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                 _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
-                // SAFETY: a row of the panel, on a cache line, and an entry of each row of a.
+                // SAFETY: a row of the panel, aligned to a cache line, and an entry of each row of a.
                 unsafe {
                     let columns = [_mm512_load_ps(b), _mm512_load_ps(b.wrapping_add(16))];
                     for (sums, row) in sums.iter_mut().zip(rows) {
@@ -584,7 +585,7 @@ macro_rules! tile {
                 let mask = ((1u32 << columns) - 1) as __mmask16;
                 for (sums, row) in sums.iter().zip(out_rows) {
                     let to = row.wrapping_add(16 * half);
-                    // SAFETY: entries of the tile; the mask leaves out those beyond it.
+                    // SAFETY: entries of the tile; the mask excludes those beyond it.
                     unsafe {
                         let value = match then {
                             Then::Replace => _mm512_mul_ps(scale, sums[half]),
@@ -602,7 +603,7 @@ macro_rules! tile {
 
 tile!(f32_tile, "avx512f", |a, b, sum| _mm512_fmadd_ps(a, b, sum));
 tile!(bf16_tile, "avx512f,avx512bf16", |a, b, sum| {
-    // Registers of the same size, in which every pattern of bits stands for numbers.
+    // Registers of the same size, for which every bit pattern is valid.
     _mm512_dpbf16_ps(
         sum,
         transmute::<__m512, __m512bh>(a),

@@ -93,7 +93,7 @@ fn adamw(
     (p, m, v)
 }
 
-/// Blocks are added up in f64, so that a long vector keeps the digits of a short one.
+/// Blocks are added up in f64, so that the sum over a long vector keeps its precision.
 fn sum_of_squares(x: Primitive) -> Primitive {
     let x = dense(x);
     let parts: Vec<f32> = values(&x)

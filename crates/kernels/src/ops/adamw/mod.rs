@@ -8,8 +8,8 @@
 //! p <- (1 - lr decay) p - lr m / (1 - beta_1^t) / (sqrt(v / (1 - beta_2^t)) + eps)
 //! ```
 //!
-//! In one pass over memory, and in place where nobody else holds the tensors: written as tensor
-//! operations this is a dozen passes with a temporary after each.
+//! One pass over memory, in place if the tensors are not shared. As a chain of tensor operations
+//! this would be a dozen passes with a temporary after each.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -21,7 +21,7 @@ use burn::tensor::{Shape, Tensor};
 
 use crate::route::{composed, operation, routed};
 
-/// The numbers of one step of AdamW.
+/// The hyperparameters of one step of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWStep {
     /// Learning rate.
@@ -30,13 +30,13 @@ pub struct AdamWStep {
     pub beta_1: f64,
     /// Decay of the second moment.
     pub beta_2: f64,
-    /// What is added to the root of the second moment.
+    /// Added to the root of the second moment, for stability.
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// What the gradient is multiplied by first: clipping, a mean instead of a sum.
+    /// Factor for the gradient: clipping, or a mean instead of a sum.
     pub scale: f64,
-    /// The number of this update, from 1.
+    /// The index of this update, from 1.
     pub update: usize,
 }
 
@@ -51,7 +51,7 @@ pub struct WithMoments<const D: usize> {
     pub second: Tensor<D>,
 }
 
-/// The numbers as the formula uses them.
+/// The hyperparameters as the formula uses them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Factors {
     pub(crate) scale: f64,
@@ -83,15 +83,15 @@ impl AdamWStep {
 
 /// Takes one step of AdamW along a gradient. Before the first step both moments are zero.
 ///
-/// On flex the tensors are updated in place where they are the only handles of their memory.
+/// On flex the tensors are updated in place if their memory is not shared.
 ///
 /// # Shapes
 ///
-/// - gradient, parameter and moments: all the same
+/// - gradient, parameter and moments: all equal
 ///
 /// # Panics
 ///
-/// If the shapes differ, or the update's number is 0.
+/// If the shapes differ, or `update` is 0.
 pub fn adamw<const D: usize>(
     state: WithMoments<D>,
     gradient: Tensor<D>,
@@ -152,7 +152,7 @@ operation! {
 
 composed!(AdamW: NdArray, Cube);
 
-// An optimiser's step is not differentiated; where it is, Burn records the composed bodies.
+// The optimiser is usually not differentiated. If it is, Burn records the composed bodies.
 impl<B: AdamW, C: CheckpointStrategy> AdamW for Autodiff<B, C> {}
 
 fn updated<B: Backend>(

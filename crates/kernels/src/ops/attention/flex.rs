@@ -1,9 +1,9 @@
 //! Attention by tiles of queries and keys (arXiv 2307.08691, algorithms 1 and 2).
 //!
-//! A tile of scores is one matrix product, small enough for the second-level cache; tiles above
-//! the diagonal are never computed. The forward pass runs a block of queries of one head on a
-//! thread, the backward pass a key/value head with all its query heads: the gradients to keys and
-//! values are then sums in one thread's order.
+//! A tile of scores is one matrix product, small enough for the L2 cache; tiles above the diagonal
+//! are never computed. In the forward pass, a task of a thread is a block of queries of one head.
+//! In the backward pass it is a key/value head with all its query heads, so that the gradients to
+//! keys and values are summed by one thread in a fixed order.
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
@@ -55,18 +55,18 @@ impl CausalAttention for Flex {
     }
 }
 
-/// Queries in a tile: as few as make a product efficient, for half of a tile on the diagonal is
+/// Queries per tile: as few as give an efficient product, because half of a tile on the diagonal is
 /// wasted.
 const QUERIES: usize = 64;
-/// Keys in a tile.
+/// Keys per tile.
 const KEYS: usize = 128;
 
-/// Rows of head_dim values for each position of each head, in any order of the first three axes.
+/// Rows of head_dim values for each position of each head, with any order of the first three axes.
 struct Heads {
     tensor: Primitive,
     seq: usize,
     head_dim: usize,
-    /// From one batch, head and position to the next.
+    /// Strides of batch, head and position.
     strides: [usize; 3],
 }
 
@@ -105,7 +105,7 @@ impl Heads {
     }
 }
 
-/// The rows of `[batch, seq, heads, head_dim]`, by head: what a thread writes is its own.
+/// The rows of `[batch, seq, heads, head_dim]`, by head, so that threads write disjoint parts.
 fn rows_by_head(
     out: &mut [f32],
     [batch, heads, seq, head_dim]: [usize; 4],
@@ -126,8 +126,8 @@ fn by_head(values: Vec<f32>, [batch, heads, seq, head_dim]: [usize; 4]) -> Primi
 }
 
 vectorised! {
-    /// Scores become weights relative to the largest score so far; those from `visible` on become
-    /// zero. Returns what earlier weights have to be multiplied by.
+    /// Turns scores into weights relative to the largest score so far; those from `visible` on
+    /// become zero. Returns the factor for the earlier weights.
     fn weigh(scores: &mut [f32], visible: usize, max: &mut f32, sum: &mut f32) -> f32 {
         let (scores, hidden) = scores.split_at_mut(visible);
         hidden.fill(0.0);
@@ -157,7 +157,7 @@ vectorised! {
         sum2(x, y, |x, y| x * y)
     }
 
-    /// Scores become weights, the weights' gradients become the scores'.
+    /// Turns scores into weights, and the weights' gradients into the scores'.
     fn differentiate(scores: &mut [f32], dp: &mut [f32], visible: usize, lse: f32, delta: f32) {
         let (scores, hidden) = scores.split_at_mut(visible);
         let (dp, d_hidden) = dp.split_at_mut(visible);
@@ -171,7 +171,7 @@ vectorised! {
     }
 }
 
-/// How many of the keys from `first_key` on the query may see, of `keys` at most.
+/// How many of at most `keys` keys from `first_key` on are visible to the query.
 fn visible(query: usize, first_key: usize, keys: usize) -> usize {
     (query + 1).saturating_sub(first_key).min(keys)
 }
@@ -229,7 +229,7 @@ fn forward([q, k, v]: [Primitive; 3], scale_by: f32) -> (Primitive, Primitive) {
     (by_head(out, shape), lse)
 }
 
-/// What a thread of the backward pass computes in.
+/// Buffers for a task of the backward pass.
 struct Scratch {
     /// Scores, then weights.
     p: Vec<f32>,

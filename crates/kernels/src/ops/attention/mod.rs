@@ -1,8 +1,8 @@
 //! Causal attention with grouped queries, `softmax(scale q k^T + mask) v`.
 //!
-//! Forward and backward are those of Dao, *FlashAttention-2* (arXiv 2307.08691), algorithms 1 and
-//! 2: next to the inputs only the output and each row's `lse = log sum_j exp(s_j)` are kept, and
-//! the weights `p = exp(s - lse)` are computed again, a tile at a time in the flex kernel:
+//! Forward and backward passes are those of Dao, *FlashAttention-2* (arXiv 2307.08691), algorithms
+//! 1 and 2: only the inputs, the output and each row's `lse = log sum_j exp(s_j)` are kept. The
+//! weights `p = exp(s - lse)` are recomputed, a tile at a time in the flex kernel:
 //!
 //! ```text
 //! dv = p^T dy          dp = dy v^T          delta = rowsum(dy * y)
@@ -23,7 +23,7 @@ use crate::precision::{rounded, widened};
 use crate::record::ComputeBound;
 use crate::route::{composed, operation, routed};
 
-/// Attention of every token to itself and to those before it: `softmax(scale q k^T + mask) v`.
+/// Attention of every token to itself and to earlier tokens: `softmax(scale q k^T + mask) v`.
 ///
 /// # Shapes
 ///
@@ -31,12 +31,12 @@ use crate::route::{composed, operation, routed};
 /// - k and v: `[batch, n_kv_heads, seq, head_dim]`; `n_heads / n_kv_heads` consecutive query heads
 ///   share a key/value head
 ///
-/// Any memory order will do. On flex the output is a view of `[batch, seq, n_heads, head_dim]`, so
-/// that merging the heads costs nothing.
+/// Any memory layout is accepted. On flex the output is a view of `[batch, seq, n_heads,
+/// head_dim]`, so that merging the heads is free.
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, or an axis has no entries.
+/// If the shapes do not match, or an axis is empty.
 pub fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f64) -> Tensor<4> {
     let [batch, n_heads, seq, head_dim] = q.dims();
     let n_kv_heads = k.dims()[1];
@@ -47,7 +47,7 @@ pub fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f64) ->
             && v.dims() == k.dims()
             && n_kv_heads > 0
             && n_heads.is_multiple_of(n_kv_heads),
-        "causal_attention: q {:?}, k {:?} and v {:?} do not fit together",
+        "causal_attention: q {:?}, k {:?} and v {:?} do not match",
         q.dims(),
         k.dims(),
         v.dims()
@@ -88,8 +88,8 @@ operation! {
 
 composed!(CausalAttention: NdArray, Cube);
 
-/// The query heads of a group become rows of one product with their shared keys, so that keys and
-/// values are never repeated: `[batch, n_kv_heads, group * seq, columns]`.
+/// Merges the query heads of a group into the rows of one product with their shared keys, so that
+/// keys and values are never repeated: `[batch, n_kv_heads, group * seq, columns]`.
 pub(super) fn grouped<B: Backend>(x: FloatTensor<B>, n_kv_heads: usize) -> FloatTensor<B> {
     let [batch, n_heads, seq, columns] = x.shape().dims();
     let rows = n_heads / n_kv_heads * seq;
@@ -97,7 +97,7 @@ pub(super) fn grouped<B: Backend>(x: FloatTensor<B>, n_kv_heads: usize) -> Float
 }
 
 /// Scores by query head, `[batch, n_heads, queries, keys]`, with -inf where the key comes after the
-/// query; never halves. The first query is number `first` among the keys.
+/// query; never in half precision. The first query has index `first` among the keys.
 pub(super) fn scores<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
@@ -181,7 +181,7 @@ pub(super) fn backward<B: Backend>(
 }
 
 impl<B: CausalAttention, C: CheckpointStrategy> CausalAttention for Autodiff<B, C> {
-    /// The second output, the row sums, is no function anyone may differentiate: it goes untracked.
+    /// The second output, the rows' `lse`, is not differentiable and is not tracked.
     fn causal_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -199,7 +199,7 @@ struct Attention {
 }
 
 impl<B: CausalAttention> ComputeBound<B, 3, 3> for Attention {
-    /// The output, its row sums and the scale.
+    /// The output, its rows' `lse` and the scale.
     type Memory = (FloatTensor<B>, FloatTensor<B>, f64);
     type Aside = FloatTensor<B>;
 

@@ -1,10 +1,10 @@
-//! Attention to a cache, by tasks of some queries of a key/value head and some of its keys.
+//! Attention to a cache, in tasks of some queries of a key/value head and some of its keys.
 //!
 //! The query heads that share a key/value head are rows of the same task, so that keys and values
-//! are read once. Many queries make a block with all keys they see, by tiles as in attention
-//! without a cache. Few queries, as when one token is decoded, are split over the keys instead
-//! (Dao et al., *Flash-Decoding*, 2023): a task keeps the largest score, the sum and the mixture of
-//! its segment, and the segments are put together in order.
+//! are read once. With many queries a task covers all keys they see, by tiles as in attention
+//! without a cache. With few queries, as when one token is decoded, the keys are split instead (Dao
+//! et al., *Flash-Decoding*, 2023): a task computes the largest score, the sum and the weighted
+//! values of its segment, and the segments are merged in order.
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
@@ -36,18 +36,18 @@ impl CachedAttention for Flex {
     }
 }
 
-/// Query rows in a block.
+/// Query rows per block.
 const QUERIES: usize = 64;
-/// Keys in a tile.
+/// Keys per tile.
 const KEYS: usize = 128;
-/// Keys in a segment, where few queries are split over them.
+/// Keys per segment if few queries are split over them.
 const SEGMENT: usize = 4 * KEYS;
-/// As many query rows as are multiplied without tiles.
+/// The maximum number of query rows that are multiplied without tiles.
 const FEW: usize = 8;
-/// Multiplications below which waking another thread costs more than it saves.
+/// Number of multiplications below which waking another thread costs more than it saves.
 const SMALL: usize = 1 << 16;
 
-/// Queries, `[batch, n_heads, seq, head_dim]` in any order of the first three axes.
+/// Queries, `[batch, n_heads, seq, head_dim]` with any order of the first three axes.
 struct Queries<'a> {
     values: &'a [f32],
     strides: [usize; 3],
@@ -60,7 +60,8 @@ impl Queries<'_> {
     }
 }
 
-/// Some new tokens of a row of the batch, the query heads of one key/value head, and some keys.
+/// Some new tokens of a row of the batch, the query heads of one key/value head, and some of its
+/// keys.
 #[derive(Clone, Copy)]
 struct Task {
     batch: usize,
@@ -73,7 +74,7 @@ struct Task {
     to: usize,
 }
 
-/// What a task found, a row for each head of the group and each token.
+/// The result of a task, a row for each head of the group and each token.
 struct Partial {
     task: Task,
     max: Vec<f32>,
@@ -82,7 +83,7 @@ struct Partial {
     mixed: Vec<f32>,
 }
 
-/// Of f32 queries; the cache has a float type of at most that width.
+/// For f32 queries; the cache is f32 or half precision.
 fn forward(
     q: Primitive,
     keys: Primitive,
@@ -156,10 +157,10 @@ fn forward(
 }
 
 fn floats(cache: &Primitive) -> Floats<'_> {
-    Floats::of(cache).expect("invariant: dense, and at most f32")
+    Floats::of(cache).expect("invariant: dense, f32 or half precision")
 }
 
-/// The tasks of a pass, those of the same queries one after the other.
+/// The tasks of a pass. Tasks of the same queries are consecutive.
 fn tasks(rows: &[CacheRow], group: usize, n_kv_heads: usize) -> Vec<Task> {
     let mut tasks = Vec::new();
     for (batch, row) in rows.iter().enumerate() {
@@ -188,7 +189,7 @@ fn tasks(rows: &[CacheRow], group: usize, n_kv_heads: usize) -> Vec<Task> {
     tasks
 }
 
-/// What a thread computes in.
+/// Buffers of a task.
 #[derive(Default)]
 struct Scratch {
     /// Scaled queries, `[rows, head_dim]`.
@@ -265,7 +266,7 @@ fn put_together(out: &mut [f32], segments: &[Partial], r: usize) {
     let max = segments
         .iter()
         .fold(f32::NEG_INFINITY, |max, s| max.max(s.max[r]));
-    // Scores that are all -inf or NaN have no largest one to compare with.
+    // If all scores are -inf or NaN, there is no largest score to subtract.
     let weight = |s: &Partial| {
         if s.max[r] == max {
             1.0

@@ -1,7 +1,7 @@
-//! Attention of new tokens to a cache of keys and values that already holds theirs.
+//! Attention of new tokens to a cache of keys and values that already contains theirs.
 //!
-//! The rows of a batch may differ in how much they have cached and in how many new tokens they
-//! bring. A row's padding is neither in the cache nor looked at: its output is zero.
+//! The rows of a batch may differ in their number of cached tokens and of new tokens. Padding is neither in
+//! the cache nor attended to; its output is zero.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -16,15 +16,15 @@ use super::rows::leading;
 use crate::precision::rounded;
 use crate::route::{composed, operation, routed};
 
-/// Where one row of a batch stands in a pass: of its `seq` columns those from `from` on, `count` of
-/// them, are tokens, and `cached` tokens came before.
+/// The tokens of one row of a batch in a pass: the `count` columns of `seq` starting at `from` are tokens,
+/// and `cached` tokens came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheRow {
-    /// The first column that is no padding.
+    /// The first column that is not padding.
     pub from: usize,
-    /// How many tokens the row brings, perhaps none.
+    /// The number of new tokens of the row; may be 0.
     pub count: usize,
-    /// How many tokens the row's cache held before.
+    /// The number of tokens in the row's cache before the pass.
     pub cached: usize,
 }
 
@@ -35,22 +35,21 @@ impl CacheRow {
     }
 }
 
-/// `softmax(scale q k^T + mask) v`, where a row's new token i sees what was cached before and the
-/// new tokens up to itself.
+/// `softmax(scale q k^T + mask) v`, where a row's new token i attends to the cached tokens and to the new
+/// tokens up to itself.
 ///
-/// Forward only: nothing is recorded for a backward pass that a cache would spoil anyway, and on an
-/// autodiff device the output is a constant.
+/// Forward only: nothing is recorded for a backward pass, and on an autodiff device the output is a constant.
 ///
 /// # Shapes
 ///
 /// - q and output: `[batch, n_heads, seq, head_dim]` of any float type; the output of padding is zero
-/// - keys and values: `[batch, n_kv_heads, capacity, head_dim]` of any float type, with each row's
-///   new tokens at `cached..cached + count`; what lies beyond is not read
-/// - rows: one for each of the batch
+/// - keys and values: `[batch, n_kv_heads, capacity, head_dim]` of any float type, with each row's new tokens
+///   at `cached..cached + count`; entries beyond are not read
+/// - rows: one per row of the batch
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, or a row reaches beyond `seq` or the capacity.
+/// If the shapes do not match, or a row exceeds `seq` or the capacity.
 pub fn cached_attention(
     q: Tensor<4>,
     keys: Tensor<4>,
@@ -66,7 +65,7 @@ pub fn cached_attention(
             && n_kv_heads > 0
             && n_heads.is_multiple_of(n_kv_heads)
             && rows.len() == batch,
-        "cached_attention: q {:?}, keys {:?}, values {:?} and {} rows do not fit together",
+        "cached_attention: q {:?}, keys {:?}, values {:?} and {} rows do not match",
         q.dims(),
         keys.dims(),
         values.dims(),
@@ -75,7 +74,7 @@ pub fn cached_attention(
     for row in rows {
         assert!(
             row.from + row.count <= seq && row.total() <= capacity,
-            "cached_attention: {row:?} reaches beyond {seq} columns or a capacity of {capacity}"
+            "cached_attention: {row:?} exceeds {seq} columns or a capacity of {capacity}"
         );
     }
     let (q, keys, values) = (
@@ -120,7 +119,7 @@ impl<B: CachedAttention, C: CheckpointStrategy> CachedAttention for Autodiff<B, 
     }
 }
 
-/// Rows that stand alike are computed together, others one by one.
+/// Rows with equal positions are computed together, others one at a time.
 pub(super) fn forward<B: Backend>(
     q: FloatTensor<B>,
     keys: FloatTensor<B>,
@@ -195,7 +194,7 @@ mod tests {
         };
         let capacity = rows.iter().map(CacheRow::total).max().unwrap_or(0) + 3;
         let q = random(heads[0], seq);
-        // What lies beyond the tokens must not be read.
+        // Entries beyond the tokens must not be read.
         let spoilt = |x: Tensor<4>| {
             rows.iter().enumerate().fold(x, |x, (b, row)| {
                 let free = [b..b + 1, 0..heads[1], row.total()..capacity, 0..head_dim];
@@ -223,10 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_computes_what_the_primitives_do() {
+    fn kernel_and_composed_body_agree() {
         for heads in [[4, 4], [4, 2], [12, 1]] {
             for head_dim in [2, 8, 40] {
-                // One token, alike and not; several with padding on both sides; many.
+                // One token, at equal and at different positions; several with padding on both sides; many.
                 let f32 = DType::F32;
                 check(heads, 1, head_dim, &[row(0, 1, 0)], f32);
                 check(heads, 1, head_dim, &[row(0, 1, 1300), row(0, 1, 5)], f32);
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_cache_it_is_causal_attention() {
+    fn with_an_empty_cache_equals_causal_attention() {
         let device = Device::default();
         let random = |heads| {
             Tensor::<4>::random([2, heads, 70, 16], Distribution::Normal(0.0, 1.0), &device)
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic = "reaches beyond 1 columns or a capacity of 4"]
+    #[should_panic = "exceeds 1 columns or a capacity of 4"]
     fn rows_beyond_the_cache_are_refused() {
         let x = Tensor::<4>::zeros([1, 1, 4, 2], &Device::default());
         cached_attention(

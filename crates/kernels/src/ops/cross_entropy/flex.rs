@@ -1,5 +1,5 @@
-//! Linear cross-entropy, a chunk of tokens at a time: logits are written by one matrix product,
-//! turned into their own gradients a row at a time, and read by two more products.
+//! Linear cross-entropy, a chunk of tokens at a time: one matrix product writes the logits, each row of
+//! logits is replaced by its gradient, and two more products read it.
 
 use std::marker::PhantomData;
 
@@ -68,7 +68,7 @@ vectorised! {
         max + sum.ln()
     }
 
-    /// A row of logits becomes `weight * softmax`; returns their `log sum exp`.
+    /// Replaces a row of logits by `weight * softmax`; returns its `log sum exp`.
     fn soften(z: &mut [f32], weight: f32) -> f32 {
         let max = reduce(z, f32::NEG_INFINITY, |z| z, larger);
         let sum = map_sum(z, |z| exp(z - max));
@@ -136,8 +136,8 @@ impl<T: Entry> Inputs<T> {
         }
     }
 
-    /// Whether the projection lies in memory as its transpose. Then its gradient does, so that a tied
-    /// embedding gets one it can add to its own.
+    /// Whether the projection is stored as its transpose. Then its gradient is too, so that it can be added
+    /// to the gradient of a tied embedding.
     fn lies_transposed(&self) -> bool {
         let strides = self.projection.layout().strides();
         strides[0] < strides[1]
@@ -152,8 +152,8 @@ impl<T: Entry> Inputs<T> {
         }
     }
 
-    /// What the gradients to a chunk's logits are to its hidden states and to the projection, to
-    /// whose gradient so far, empty before the first chunk, they are added.
+    /// Multiplies the gradients to a chunk's logits to get those to its hidden states, and adds to the
+    /// gradient to the projection, which is empty before the first chunk.
     pub(crate) fn add_gradients(
         &self,
         first: usize,
@@ -181,8 +181,8 @@ impl<T: Entry> Inputs<T> {
         }
     }
 
-    /// The chunk's rows with their target and weight, in parallel, and what `f` makes of them in
-    /// the tokens' order.
+    /// Applies `f` to the chunk's rows with their target and weight, in parallel; results are in the tokens'
+    /// order.
     fn losses(
         &self,
         first: usize,
@@ -219,11 +219,11 @@ fn ids(targets: IntTensor<Flex>, vocab: usize) -> Vec<usize> {
 }
 
 fn each<T: Copy + Into<i64>>(ids: Option<&[T]>) -> Vec<i64> {
-    let ids = ids.expect("invariant: dense and of this type");
+    let ids = ids.expect("invariant: dense, of this type");
     ids.iter().map(|&id| id.into()).collect()
 }
 
-/// In f64, so that the sum over a large batch keeps the digits of its terms.
+/// In f64, so that the sum over a large batch keeps its precision.
 pub(crate) fn total(losses: &[f32]) -> f64 {
     losses.iter().map(|&loss| f64::from(loss)).sum()
 }
@@ -280,7 +280,7 @@ fn with_gradients<T: Entry>(
 
 fn scaled(x: Primitive, factor: Primitive) -> Primitive {
     let factor = values(&dense(factor))[0];
-    // A transposed matrix is scaled as it lies.
+    // A transposed matrix is scaled in memory order.
     let shape = x.shape();
     let flip = shape.num_dims() == 2 && !x.is_contiguous();
     let x = if flip {

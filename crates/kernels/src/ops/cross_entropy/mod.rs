@@ -1,15 +1,15 @@
 //! The output projection and the loss as one operation, without the logits between them.
 //!
-//! `L = sum_t c_t (lse(z_t) - z_t[target_t])` with `z_t = h_t W`. The logits of a chunk of tokens
-//! live only while they turn into the loss and, where gradients are wanted, into
+//! `L = sum_t c_t (lse(z_t) - z_t[target_t])` with `z_t = h_t W`. The logits of a chunk of tokens exist only
+//! until they have been turned into the loss and, if gradients are needed, into
 //!
 //! ```text
 //! dz_t = c_t (softmax(z_t) - onehot(target_t))       dh_t = dz_t W^T       dW += h_t^T dz_t
 //! ```
 //!
-//! at once, in the forward pass; the backward pass multiplies by the gradient that comes in. This
-//! is the scheme of Hsu et al., *Liger Kernel* (arXiv 2410.10989), section 3.2. Recomputing the logits in
-//! the backward pass instead would keep a gradient less but costs a third more arithmetic.
+//! in the forward pass already; the backward pass multiplies them by the incoming gradient. This is the
+//! scheme of Hsu et al., *Liger Kernel* (arXiv 2410.10989), section 3.2. Recomputing the logits in the
+//! backward pass would save memory for a gradient but costs a third more arithmetic.
 
 #[cfg(feature = "flex")]
 pub(super) mod flex;
@@ -26,8 +26,8 @@ use crate::route::{composed, operation, routed};
 
 /// `sum_t token_weights[t] * -log softmax(hidden[t] projection)[targets[t]]`, in nats.
 ///
-/// A sum: a mean over tokens is made by the weights, or by dividing. In no pass do logits
-/// `[tokens, vocab]` exist, only those of a chunk of tokens.
+/// A sum; for a mean over tokens, scale the weights or divide. Logits `[tokens, vocab]` never exist in full,
+/// only those of a chunk of tokens.
 ///
 /// # Shapes
 ///
@@ -39,7 +39,7 @@ use crate::route::{composed, operation, routed};
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, there are no tokens or, on flex, a target is no id below `vocab`.
+/// If the shapes do not match, there are no tokens or, on flex, a target is not below `vocab`.
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,
     projection: Tensor<2>,
@@ -53,7 +53,7 @@ pub fn linear_cross_entropy(
             && targets.dims() == [tokens]
             && token_weights.dims() == [tokens],
         "linear_cross_entropy: hidden {:?}, projection {:?}, targets {:?} and token_weights {:?} \
-         do not fit together",
+         do not match",
         hidden.dims(),
         projection.dims(),
         targets.dims(),
@@ -89,7 +89,7 @@ operation! {
             with_gradients::<Self>(hidden, projection, targets, token_weights)
         }
 
-        /// `x` times a tensor of one element, at the end of a loss's backward pass.
+        /// `x` times a tensor of one element; the last operation of a loss's backward pass.
         fn scaled(x: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
             scaled::<Self>(x, factor)
         }
@@ -98,7 +98,7 @@ operation! {
 
 composed!(LinearCrossEntropy: NdArray, Cube);
 
-/// The tokens of a chunk, so that its logits stay within 64 MiB of f32.
+/// The number of tokens per chunk, such that its logits take at most 64 MiB of f32.
 pub(crate) fn chunk_of(tokens: usize, vocab: usize) -> usize {
     const LOGITS: usize = 1 << 24;
     (LOGITS / vocab.max(1)).clamp(16, tokens.max(16))
@@ -166,7 +166,7 @@ pub(crate) fn chunks(tokens: usize, vocab: usize) -> impl Iterator<Item = (usize
         .map(move |from| (from, (from + size).min(tokens)))
 }
 
-/// A few tokens with their logits.
+/// A chunk of tokens with their logits.
 struct Chunk<B: Backend> {
     /// `[chunk, d_model]`
     hidden: FloatTensor<B>,
@@ -174,7 +174,7 @@ struct Chunk<B: Backend> {
     targets: IntTensor<B>,
     /// `[chunk, 1]`
     weights: FloatTensor<B>,
-    /// Logits less their row's maximum, `[chunk, vocab]`.
+    /// Logits minus their row's maximum, `[chunk, vocab]`.
     z: FloatTensor<B>,
     /// `exp(z)`.
     exp: FloatTensor<B>,
@@ -247,7 +247,7 @@ struct CrossEntropy<B: Backend> {
 }
 
 impl<B: LinearCrossEntropy> ComputeBound<B, 2, 0> for CrossEntropy<B> {
-    /// The gradients, short of the one that comes in.
+    /// The gradients, before multiplication by the incoming one.
     type Memory = [FloatTensor<B>; 2];
     type Aside = ();
 

@@ -1,5 +1,5 @@
-//! The distillation loss, a chunk of tokens at a time: both models' logits by one matrix product
-//! each, the student's turned into their own gradients a row at a time.
+//! The distillation loss, a chunk of tokens at a time: one matrix product for each model's logits, and the
+//! student's are replaced by their gradients row by row.
 
 use burn::backend::Flex;
 use burn::backend::tensor::IntTensor;
@@ -56,9 +56,9 @@ vectorised! {
         max * beta + sum.ln()
     }
 
-    /// `KL(p || q)` of `p = softmax(beta u)` and `q = softmax(beta z)` from the logits and the
-    /// `log sum exp` of z, of `beta z` and of `beta u`. The student's logits become
-    /// `of_softmax softmax(z) + of_difference (q - p)`.
+    /// `KL(p || q)` of `p = softmax(beta u)` and `q = softmax(beta z)` from the logits and the `log sum exp`
+    /// of z, of `beta z` and of `beta u`. Replaces the student's logits by `of_softmax softmax(z) +
+    /// of_difference (q - p)`.
     fn diverge(z: &mut [f32], u: &[f32], lse: [f32; 3], beta: f32, factors: [f32; 2]) -> f32 {
         let [lse_z, lse_q, lse_p] = lse;
         let [of_softmax, of_difference] = factors;
@@ -83,7 +83,7 @@ vectorised! {
     }
 }
 
-/// Student and teacher, whose logits are projected chunk by chunk.
+/// Student and teacher, whose logits are computed chunk by chunk.
 struct Pair {
     student: Inputs,
     teacher: Inputs,
@@ -106,8 +106,8 @@ impl Pair {
         }
     }
 
-    /// The sums of cross-entropy and divergence; `f` gets each chunk's first token, hidden states and
-    /// the gradients to its logits.
+    /// The sums of cross-entropy and divergence; `f` receives each chunk's first token, hidden states and the
+    /// gradients to its logits.
     fn for_chunks(&self, mut f: impl FnMut(usize, View, &[f32])) -> [f64; 2] {
         let Self {
             student,

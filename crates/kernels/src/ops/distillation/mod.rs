@@ -1,4 +1,4 @@
-//! Output projections of a student and its teacher and the distillation loss as one operation.
+//! The output projections of a student and its teacher and the distillation loss as one operation.
 //!
 //! With logits `z_t = h_t W` of the student and `u_t = g_t V` of the teacher, weights a and b, and
 //! `q = softmax(z / T)`, `p = softmax(u / T)` at a temperature T,
@@ -9,11 +9,10 @@
 //! dz_t = c_t (a (softmax(z_t) - onehot(target_t)) + b T (q_t - p_t))
 //! ```
 //!
-//! Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network* (arXiv 1503.02531): the
-//! factor `T^2` keeps the divergence's gradient about as large whatever the temperature. As in
-//! [`linear_cross_entropy`](crate::linear_cross_entropy) the logits of both
-//! exist for a chunk of tokens at a time, and gradients are formed in the forward pass; they flow to
-//! the student alone.
+//! Hinton, Vinyals and Dean, *Distilling the Knowledge in a Neural Network* (arXiv 1503.02531): the factor
+//! `T^2` keeps the scale of the divergence's gradient roughly independent of the temperature. As in
+//! [`linear_cross_entropy`](crate::linear_cross_entropy), the logits of both models exist for one chunk of
+//! tokens at a time, and gradients are computed in the forward pass; they flow to the student only.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -29,7 +28,7 @@ use crate::precision::{rounded, widened};
 use crate::record::ComputeBound;
 use crate::route::{composed, operation, routed};
 
-/// How the parts of a distillation loss are mixed.
+/// The weights of a distillation loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DistillationMix {
     /// `a`, the weight of the cross-entropy.
@@ -43,10 +42,10 @@ pub struct DistillationMix {
 /// A distillation loss, sums over tokens in nats.
 #[derive(Debug, Clone)]
 pub struct DistillationLoss {
-    /// `a cross_entropy + b divergence`, `[1]`; what to differentiate.
+    /// `a cross_entropy + b divergence`, `[1]`; the value to differentiate.
     pub loss: Tensor<1>,
-    /// The cross-entropy and `T^2 KL(teacher || student)`, both without their weights, `[2]`; for
-    /// the record, a constant.
+    /// The cross-entropy and `T^2 KL(teacher || student)`, both without their weights, `[2]`; a constant, for
+    /// logging.
     pub parts: Tensor<1>,
 }
 
@@ -61,8 +60,8 @@ pub struct DistillationLoss {
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, there are no tokens, the temperature is not above 0 or, on
-/// flex, a target is no id below `vocab`.
+/// If the shapes do not match, there are no tokens, the temperature is not above 0 or, on flex, a target is
+/// not below `vocab`.
 pub fn linear_distillation(
     [hidden, projection]: [Tensor<2>; 2],
     [teacher_hidden, teacher_projection]: [Tensor<2>; 2],
@@ -80,7 +79,7 @@ pub fn linear_distillation(
             && targets.dims() == [tokens]
             && token_weights.dims() == [tokens],
         "linear_distillation: hidden {:?}, projection {:?}, teacher {g:?} and {v:?}, targets {:?} \
-         and token_weights {:?} do not fit together",
+         and token_weights {:?} do not match",
         hidden.dims(),
         projection.dims(),
         targets.dims(),
@@ -232,7 +231,7 @@ fn weighted<B: Backend>(parts: FloatTensor<B>, mix: DistillationMix) -> FloatTen
     B::float_add(part(0, mix.cross_entropy), part(1, mix.divergence))
 }
 
-/// A few tokens with their logits.
+/// A chunk of tokens with their logits.
 struct Logits<B: Backend> {
     /// `[chunk, d_model]`
     hidden: FloatTensor<B>,
@@ -312,7 +311,7 @@ where
     B: LinearDistillation + LinearCrossEntropy,
     C: CheckpointStrategy,
 {
-    /// The second output goes untracked.
+    /// The second output is not tracked.
     fn linear_distillation(
         hidden: FloatTensor<Self>,
         projection: FloatTensor<Self>,
@@ -345,7 +344,7 @@ impl<B> ComputeBound<B, 2, 0> for Distillation<B>
 where
     B: LinearDistillation + LinearCrossEntropy,
 {
-    /// The gradients, short of the one that comes in.
+    /// The gradients, before multiplication by the incoming one.
     type Memory = [FloatTensor<B>; 2];
     /// The two parts.
     type Aside = FloatTensor<B>;

@@ -1,4 +1,4 @@
-//! LayerNorm by rows; the passes after the first read a row from the first-level cache.
+//! LayerNorm by rows; the passes after the first read a row from the L1 cache.
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
@@ -34,7 +34,7 @@ impl LayerNorm for Flex {
     }
 }
 
-/// The mean and `1 / sqrt(var + eps)`. The variance is that of the centred values: the difference
+/// The mean and `1 / sqrt(var + eps)`. The variance is computed from centred values: the difference
 /// of two moments would cancel where the mean is large.
 #[inline(always)]
 fn moments(x: &[f32], eps: f32) -> (f32, f32) {
@@ -55,7 +55,7 @@ vectorised! {
         }
     }
 
-    /// `dy` becomes the gradient to `x`; `sums` are the gradients to gamma and beta.
+    /// Replaces `dy` by the gradient to `x`; `sums` are the gradients to gamma and beta.
     fn backward_block(x: &[f32], gamma: &[f32], eps: f32, dy: &mut [f32], sums: &mut [f32]) {
         let d = gamma.len();
         let (d_gamma, d_beta) = sums.split_at_mut(d);

@@ -31,7 +31,7 @@ use crate::route::{composed, operation, routed};
 ///
 /// # Panics
 ///
-/// If gamma or beta is not as long as the last axis.
+/// If the length of gamma or beta is not that of the last axis.
 pub fn layer_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
@@ -140,7 +140,7 @@ struct Norm {
 
 impl<B: LayerNorm> MemoryBound<B, 3, 2> for Norm {
     fn forward(&self, [x, gamma, beta]: [FloatTensor<B>; 3]) -> FloatTensor<B> {
-        // Burn has a method of this name too.
+        // Burn has a method with this name too.
         <B as LayerNorm>::layer_norm(x, gamma, beta, self.eps)
     }
 

@@ -1,6 +1,6 @@
-//! Projections: one matrix product over all rows, into memory that nobody clears first.
+//! Projections: one matrix product over all rows, into memory that is not cleared first.
 //!
-//! Products of bf16 are taken as they are; other halves are read as f32.
+//! Products of bf16 use bf16 operands; other half-precision operands are read as f32.
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Shape, bf16};
@@ -16,7 +16,8 @@ impl Linear for Flex {
         if !at_most_f32([&x, &weight]) {
             super::forward::<Self>(x, weight)
         } else if few_rows::are(&x) {
-            // Halves too are read where they lie: a decoder's time is that of fetching them.
+            // Half-precision weights too are read in place: decoding is limited by memory
+            // bandwidth.
             let dtype = x.dtype();
             rounded(few_rows::product(widened(x), weight), dtype)
         } else {
@@ -41,7 +42,7 @@ impl Linear for Flex {
     }
 }
 
-/// A matrix as it lies in memory.
+/// A matrix in its memory layout.
 pub(crate) fn matrix<T: Entry>(x: &Primitive) -> View<'_, T> {
     let [rows, columns] = x.shape().dims();
     let layout = x.layout();
@@ -57,7 +58,7 @@ fn rows<T: Entry>(x: &Primitive) -> View<'_, T> {
     View::rows(T::memory(x), rows, d)
 }
 
-/// The tensor with no axis running backwards.
+/// The tensor with non-negative strides on every axis.
 pub(crate) fn upright(x: Primitive) -> Primitive {
     match x.layout().strides().iter().all(|&s| s >= 0) {
         true => x,
@@ -96,15 +97,15 @@ fn turned_product<T: Entry>(x: View<T>, dy: View<T>) -> Primitive {
 fn add_weight_gradient(sum: Primitive, x: Primitive, dy: Primitive) -> Primitive {
     let (mut sum, x, dy) = (owned(sum), dense(x), dense(dy));
     if all_bf16(&[&x, &dy]) {
-        add_turned_product(values_mut(&mut sum), rows::<bf16>(&x), rows(&dy));
+        add_transposed_product(values_mut(&mut sum), rows::<bf16>(&x), rows(&dy));
     } else {
         let (x, dy) = (widened(x), widened(dy));
-        add_turned_product(values_mut(&mut sum), rows::<f32>(&x), rows(&dy));
+        add_transposed_product(values_mut(&mut sum), rows::<f32>(&x), rows(&dy));
     }
     sum
 }
 
-fn add_turned_product<T: Entry>(sum: &mut [f32], x: View<T>, dy: View<T>) {
+fn add_transposed_product<T: Entry>(sum: &mut [f32], x: View<T>, dy: View<T>) {
     let to = ViewMut::rows(sum, x.shape()[1], dy.shape()[1]);
     gemm(to, Then::Add, 1.0, x.transposed(), dy, Threads::All);
 }

@@ -1,17 +1,17 @@
-//! A bias-free projection, `y = x W`, whose gradients are added where they belong.
+//! A bias-free projection, `y = x W`, whose gradients are accumulated in place.
 //!
 //! ```text
 //! dx = dy W^T        dW = x^T dy, summed over all rows of x
 //! ```
 //!
-//! An ODE solver projects by the same `W` several times a layer, so its gradient is a sum of as many
-//! products. Each of them is added to the sum while it is computed: Burn's own operation would write
-//! every product to a tensor of its own and then add two tensors, three passes over the size of `W`.
+//! An ODE solver projects by the same `W` several times per layer, so its gradient is a sum of several
+//! products. Each product is added to the sum while it is computed: Burn's own operation would write every
+//! product to a new tensor and then add two tensors, three passes over memory of the size of `W`.
 //!
-//! A decoder multiplies one row, or a few, with every matrix of the model: two operations for each
-//! weight and row, so the time is that of streaming the weights from memory. Matrix products copy
-//! their operands into tiles first and use one thread for a single row; flex multiplies few rows
-//! where the weights lie, by all threads (`flex/few_rows.rs`).
+//! A decoder multiplies one row, or a few, with every matrix of the model: two operations per weight and row,
+//! so it is limited by the bandwidth of reading the weights. A tiled matrix product copies its operands first
+//! and uses one thread for a single row; for few rows flex multiplies with the weights in place, on all
+//! threads (`flex/few_rows.rs`).
 
 #[cfg(feature = "flex")]
 pub(super) mod flex;
@@ -39,12 +39,12 @@ use crate::route::{composed, operation, routed};
 ///
 /// # Panics
 ///
-/// If the last axis of x is not as long as the first of weight.
+/// If the length of x's last axis is not that of weight's first.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     assert_eq!(
         x.dims().last(),
         weight.dims().first(),
-        "linear: x {:?} does not fit weight {:?}",
+        "linear: x {:?} does not match weight {:?}",
         x.dims(),
         weight.dims()
     );
@@ -64,7 +64,7 @@ operation! {
             weight_gradient::<Self>(x, dy)
         }
 
-        /// The gradient to `weight`, added to the sum of those so far.
+        /// The gradient to `weight`, added to the sum so far.
         fn add_weight_gradient(
             sum: FloatTensor<Self>,
             x: FloatTensor<Self>,
@@ -89,7 +89,7 @@ pub(super) fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> 
     B::float_reshape(B::float_matmul(as_rows::<B>(x), weight), shape)
 }
 
-/// `dW`, in f32 also where `x` is a half: it will be added to others.
+/// `dW`, in f32 also if `x` has half precision, because it will be summed.
 pub(crate) fn weight_gradient<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>) -> FloatTensor<B> {
     let x = B::float_swap_dims(as_rows::<B>(x), 0, 1);
     widened::<B>(B::float_matmul(x, as_rows::<B>(dy)))
@@ -121,13 +121,13 @@ impl<B: Linear, C: CheckpointStrategy> Linear for Autodiff<B, C> {
     }
 }
 
-/// Recorded by itself, and not as in [`crate::record`]: the gradient to the weight is added to the
+/// Recorded separately and not as in [`crate::record`], because the gradient to the weight is added to the
 /// sum that the graph holds for it.
 #[derive(Debug)]
 struct LinearBackward;
 
 impl<B: Linear> Backward<B, 2> for LinearBackward {
-    /// `x` by name, and the weight as the graph knows it, which names its gradient so far.
+    /// `x` for the product, and the node of the weight, which names its gradient so far.
     type State = (
         NodeId,
         <Autodiff<B> as burn::backend::BackendTypes>::FloatTensorPrimitive,

@@ -1,4 +1,4 @@
-//! RMSNorm by rows: two passes over a row, the second from the first-level cache.
+//! RMSNorm by rows: two passes over a row, the second from the L1 cache.
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
@@ -52,7 +52,7 @@ vectorised! {
         }
     }
 
-    /// `dy` becomes the gradient to `x`.
+    /// Replaces `dy` by the gradient to `x`.
     fn backward_block(x: &[f32], gamma: &[f32], eps: f32, dy: &mut [f32], d_gamma: &mut [f32]) {
         let d = gamma.len();
         for (x, dy) in x.chunks_exact(d).zip(dy.chunks_exact_mut(d)) {

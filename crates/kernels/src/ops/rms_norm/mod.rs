@@ -8,7 +8,8 @@
 //! dgamma = sum over rows of dy n
 //! ```
 //!
-//! Only `x` is kept: a row's `r` costs one more pass over values that are in cache anyway.
+//! Only `x` is kept: recomputing a row's `r` costs one more pass over values that are in cache
+//! anyway.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -32,7 +33,7 @@ use crate::route::{composed, operation, routed};
 ///
 /// # Panics
 ///
-/// If gamma is not as long as the last axis.
+/// If the length of gamma is not that of the last axis.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
     assert_eq!(
         x.dims().last(),

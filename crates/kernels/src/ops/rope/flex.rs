@@ -1,4 +1,4 @@
-//! The rotation of rows where they lie, in either order of heads and positions.
+//! Rotation of rows in place, with heads and positions in either order.
 
 use burn::backend::{Flex, TensorMetadata};
 
@@ -18,7 +18,7 @@ impl Rotate for Flex {
 }
 
 vectorised! {
-    /// Turns one head's vector by `sign` times its position's angles.
+    /// Rotates one head's vector by `sign` times its position's angles.
     fn turn_row(row: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
         let (a, b) = row.split_at_mut(cos.len());
         for (((a, b), &cos), &sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
@@ -30,7 +30,7 @@ vectorised! {
 
 fn rotate([x, cos, sin]: [Primitive; 3], inverse: bool) -> Primitive {
     let [_, heads, seq, head_dim] = x.shape().dims();
-    // A view of `[batch, seq, heads, head_dim]` is turned back into what it is a view of.
+    // Restores the layout of a view of `[batch, seq, heads, head_dim]`.
     let swapped = x.transpose(1, 2);
     let by_position = swapped.is_contiguous();
     let x = if by_position {

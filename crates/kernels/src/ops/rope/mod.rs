@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A rotation's transpose is its inverse, so the backward pass is the same kernel with `-sin` and
-//! keeps nothing but the tables.
+//! keeps only the tables.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -26,18 +26,18 @@ use crate::route::{composed, operation, routed};
 
 /// Rotates every head's vectors by their positions' angles.
 ///
-/// The tables hold one angle for each pair, `head_dim / 2` a position, not both equal halves. They
-/// are constants: no gradient flows to them.
+/// The tables hold one angle per pair, `head_dim / 2` per position, not both equal halves. They are
+/// constants: no gradient flows to them.
 ///
 /// # Shapes
 ///
-/// - x and output: `[batch, heads, seq, head_dim]`, in any memory order; a view of
-///   `[batch, seq, heads, head_dim]` is rotated as it lies
+/// - x and output: `[batch, heads, seq, head_dim]`, in any memory layout; a view of `[batch, seq,
+///   heads, head_dim]` keeps its layout
 /// - cos, sin: `[seq, head_dim / 2]`
 ///
 /// # Panics
 ///
-/// If the tables do not fit x.
+/// If the shapes of the tables and of x do not match.
 pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
     let [_, _, seq, head_dim] = x.dims();
     assert!(
@@ -54,7 +54,7 @@ pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
 operation! {
     /// The rotation over a backend's own tensors.
     pub trait Rotate: Backend {
-        /// By the tables' angles, or by their negatives: the backward pass of the one is the other.
+        /// By the tables' angles, or by their negatives: each is the backward pass of the other.
         fn rotate(
             x: FloatTensor<Self>,
             cos: FloatTensor<Self>,

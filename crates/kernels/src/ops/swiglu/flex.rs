@@ -1,4 +1,4 @@
-//! SwiGLU's gate in one pass; the gradients take the place of what they are computed from.
+//! SwiGLU's gate in one pass; the gradients overwrite their inputs.
 
 use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
@@ -35,7 +35,7 @@ vectorised! {
         }
     }
 
-    /// `dy` becomes the gradient to `gate`, `up` the gradient to itself.
+    /// Replaces `dy` by the gradient to `gate`, and `up` by its own gradient.
     fn backward_block(gate: &[f32], up: &mut [f32], dy: &mut [f32]) {
         for ((dy, u), &g) in dy.iter_mut().zip(up).zip(gate) {
             let s = sigmoid(g);

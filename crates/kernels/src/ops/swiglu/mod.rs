@@ -19,11 +19,11 @@ use crate::precision::{rounded, widened};
 use crate::record::MemoryBound;
 use crate::route::{composed, operation, routed};
 
-/// `silu(gate) * up`, element by element.
+/// `silu(gate) * up`, elementwise.
 ///
 /// # Shapes
 ///
-/// - gate, up and output: the same
+/// - gate, up and output: all equal
 ///
 /// # Panics
 ///

@@ -54,7 +54,7 @@ vectorised! {
         }
     }
 
-    /// Half as many passes over the sum.
+    /// Two terms at a time halve the number of passes over the sum.
     fn add_two_scaled(out: &mut [f32], x: &[f32], z: &[f32], weights: [f32; 2]) {
         for ((y, &x), &z) in out.iter_mut().zip(x).zip(z) {
             *y += weights[0] * x + weights[1] * z;
@@ -77,7 +77,7 @@ fn forward(weights: Primitive, states: Vec<Primitive>) -> Primitive {
     let weights = dense(weights);
     let (first_weight, weights) = values(&weights)
         .split_first()
-        .expect("invariant: the public function refuses an empty sum");
+        .expect("invariant: the public function rejects an empty sum");
     let block = block_of_rows(1);
     let y = filled(values(&states[0]).len(), block, |i, y| {
         let part = |k: usize| nth_block(values(&states[k]), i, block);
@@ -93,7 +93,7 @@ fn forward(weights: Primitive, states: Vec<Primitive>) -> Primitive {
     tensor(y, states[0].shape())
 }
 
-/// The gradient of the last state takes the place of `dy`.
+/// The gradient to the last state overwrites `dy`.
 fn backward(
     weights: Primitive,
     states: Vec<Primitive>,
@@ -114,7 +114,7 @@ fn backward(
                 *d = dot(nth_block(values(state), i, block), dy);
             }
         });
-    // In f64: some thousand blocks of products that may cancel.
+    // In f64, because thousands of partial products may cancel.
     let total = |k: usize| {
         let dots = dots.iter().skip(k).step_by(n);
         dots.map(|&d| f64::from(d)).sum::<f64>() as f32
@@ -123,7 +123,7 @@ fn backward(
 
     let (last, others) = weights
         .split_last()
-        .expect("invariant: the public function refuses an empty sum");
+        .expect("invariant: the public function rejects an empty sum");
     let mut d_states: Vec<_> = others
         .iter()
         .map(|&weight| {

@@ -1,7 +1,7 @@
 //! The history's sum, `y = sum_k w_k s_k`, in one pass over the states.
 //!
-//! The learned multistep method reads it in every layer (IIET, equation 8; PCformer, equation 7). Its gradients
-//! are `ds_k = w_k dy` and `dw_k = <s_k, dy>`, in one pass as well.
+//! The learned multistep method evaluates it in every layer (IIET, equation 8; PCformer, equation 7). Its
+//! gradients are `ds_k = w_k dy` and `dw_k = <s_k, dy>`, also computed in one pass.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -24,12 +24,12 @@ use crate::route::{composed, operation, routed};
 ///
 /// # Shapes
 ///
-/// - states and output: all the same
+/// - states and output: all equal
 /// - weights: `[states.len()]`
 ///
 /// # Panics
 ///
-/// If there are no states, their shapes differ, or there is not one weight for each.
+/// If there are no states, their shapes differ, or the numbers of weights and states differ.
 pub fn weighted_sum<const D: usize>(states: Vec<Tensor<D>>, weights: Tensor<1>) -> Tensor<D> {
     let [n] = weights.dims();
     assert!(
@@ -69,7 +69,7 @@ operation! {
 
 composed!(WeightedSum: NdArray, Cube);
 
-/// Tensors of one shape; a type of its own because an extension takes no `Vec`.
+/// Tensors of one shape; a separate type because an extension takes no `Vec`.
 #[derive(Debug, Clone)]
 pub struct States<B: Backend>(pub(crate) Vec<FloatTensor<B>>);
 
@@ -120,7 +120,7 @@ pub(super) fn forward<B: Backend>(weights: FloatTensor<B>, states: States<B>) ->
     });
     let sum = terms.reduce(B::float_add);
     let sum = sum.zip(dtype).map(|(sum, dtype)| rounded::<B>(sum, dtype));
-    sum.expect("invariant: the public function refuses an empty sum")
+    sum.expect("invariant: the public function rejects an empty sum")
 }
 
 pub(super) fn backward<B: Backend>(
@@ -150,11 +150,11 @@ fn entry<B: Backend>(weights: &FloatTensor<B>, k: usize, rank: usize) -> FloatTe
     B::float_reshape(weight, Shape::from(vec![1; rank]))
 }
 
-/// The most states of one recorded operation, whose number of parents is part of its type.
+/// The maximum number of states of one recorded operation, whose number of parents is part of its type.
 const MAX_RECORDED: usize = 16;
 
 impl<B: WeightedSum, C: CheckpointStrategy> WeightedSum for Autodiff<B, C> {
-    /// Longer histories are sums of sums.
+    /// Longer histories are computed as sums of sums.
     fn weighted_sum(
         weights: FloatTensor<Self>,
         States(mut states): States<Self>,
