@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Ok(found) if found == *expected => println!("{name}: {} bytes, whole", found.bytes),
             Ok(found) => {
                 damaged += 1;
-                println!("{name}: damaged: {found:?}, not {expected:?}");
+                println!("{name}: damaged: {found:?}, expected {expected:?}");
             }
             Err(error) => {
                 damaged += 1;
@@ -25,6 +25,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     match damaged {
         0 => Ok(()),
-        n => Err(format!("{n} files are not those of the manifest").into()),
+        n => Err(format!("{n} files differ from the manifest").into()),
     }
 }

@@ -1,9 +1,8 @@
-//! Files and directories that are whole or absent, whatever happens meanwhile.
+//! Atomic writing: files and directories are either complete or absent, even if the process is killed.
 //!
-//! What is written goes under another name, is synced, and takes its own name by a rename, which
-//! POSIX makes atomic. (`safetensors::serialize_to_file` renames too, but syncs nothing and gives
-//! the file its full length first, so that after a power cut a file of the right length may hold
-//! zeros.)
+//! Data is written under a temporary name, synced, and renamed to its final name, which POSIX makes atomic.
+//! (`safetensors::serialize_to_file` also renames, but does not sync and sets the file's full length first,
+//! so that after a power failure a file of the right length may contain zeros.)
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
@@ -12,20 +11,20 @@ use std::path::{Path, PathBuf};
 use crate::regular::not_regular;
 use crate::{FileRecord, open_regular};
 
-/// So many processes can write a file of one name at once.
+/// The maximum number of processes that can write a file of the same name at once.
 const WRITERS: usize = 64;
 
-/// Writes a file whole and returns its length and hash, taken from the bytes on their way out.
+/// Writes a file completely and returns its length and hash, computed while the bytes are written.
 ///
-/// It is written as `.NAME.partial` in the same directory, which is created exclusively: a link of
-/// that name is not followed. What a killed process left under that name is removed; beside a process
-/// that is still writing there, the next free one of `.NAME.partial-1`, .. is taken, and whoever
-/// finishes last is read afterwards.
+/// The data is written to `.NAME.partial` in the same directory, which is created exclusively, so a link of
+/// that name is not followed. If a killed process left a file of that name, it is removed. If another process
+/// is still writing there, the next free name of `.NAME.partial-1`, .. is used, and the file of the process
+/// that finishes last remains.
 ///
 /// # Errors
 ///
-/// What `write` and the system return, and [`io::ErrorKind::InvalidInput`] if something other than
-/// a regular file has the name. What has the name is then what it was before.
+/// Errors of `write` and of the system, and [`io::ErrorKind::InvalidInput`] if the path exists and is not a
+/// regular file. An existing file is then unchanged.
 pub fn write_file(
     path: &Path,
     write: impl FnOnce(&mut HashingWriter) -> io::Result<()>,
@@ -37,24 +36,25 @@ pub fn write_file(
         let (record, file) = writer.finish()?;
         check_replaceable(path)?;
         fs::rename(&partial, path)?;
-        // Until here the lock said that the partial file is in use.
+        // Until here the lock marked the partial file as in use.
         drop(file);
         sync_directory(parent(path))?;
         Ok(record)
     });
     if written.is_err() {
-        // On a full disk the half is in the way; the error at hand matters more than this one.
+        // Removes the incomplete file, as the disk may be full. `error` matters more than an error of this
+        // removal.
         let _ = fs::remove_file(&partial);
     }
     written
 }
 
-/// Whether [`write_file`] may write to a path: nothing has that name, or a regular file.
+/// Checks that [`write_file`] may write to a path: it does not exist, or is a regular file.
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::InvalidInput`] with what was found: a device, pipe, directory or link is never
-/// replaced. And what the system returns.
+/// [`io::ErrorKind::InvalidInput`] with the kind of file: devices, pipes, directories and links are never
+/// replaced. And errors of the system.
 pub fn check_replaceable(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -64,7 +64,7 @@ pub fn check_replaceable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Creates and locks the file that is to take the name `path`.
+/// Creates and locks the temporary file for `path`.
 fn create_partial(path: &Path) -> io::Result<(PathBuf, File)> {
     let mut error = io::Error::from(io::ErrorKind::AlreadyExists);
     for number in 0..WRITERS {
@@ -80,10 +80,10 @@ fn create_partial(path: &Path) -> io::Result<(PathBuf, File)> {
         match created {
             Err(taken) if taken.kind() == io::ErrorKind::AlreadyExists => error = taken,
             Err(other) => return Err(other),
-            // A process that took the file for a stale one may hold its lock, and removes it.
+            // A process that considers the file stale may hold its lock, and removes it.
             Ok(file) => match file.try_lock() {
                 Err(TryLockError::WouldBlock) => {}
-                // Some file systems have no locks.
+                // Some file systems do not support locks.
                 _ if is_at(&file, &partial) => return Ok((partial, file)),
                 _ => {}
             },
@@ -99,7 +99,7 @@ fn remove_stale(partial: &Path) -> io::Result<()> {
         found => found?,
     };
     if found.is_symlink() {
-        // The link is removed, what it points to is not touched.
+        // Removes the link, not its target.
         return fs::remove_file(partial);
     }
     let file = match open_regular(partial) {
@@ -113,7 +113,7 @@ fn remove_stale(partial: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether an open file is the one that has the name.
+/// Whether `path` refers to the open file.
 #[cfg(unix)]
 pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -123,20 +123,19 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether an open file is the one that has the name: here, what is open cannot be replaced.
+/// Whether `path` refers to the open file. On this system an open file cannot be replaced.
 #[cfg(not(unix))]
 pub(crate) fn is_at(_: &File, path: &Path) -> bool {
     path.exists()
 }
 
-/// Gives a directory that is complete its name; one that had the name is gone afterwards.
+/// Renames a complete directory to its final name, replacing an existing directory.
 ///
-/// Interrupted between its two renames this leaves no directory of that name, but never half of
-/// one.
+/// If interrupted between its two renames, no directory of that name remains, but never an incomplete one.
 ///
 /// # Errors
 ///
-/// What the system returns.
+/// Errors of the system.
 pub fn install_directory(complete: &Path, path: &Path) -> io::Result<()> {
     sync_directory(complete)?;
     let replaced = beside(path, "replaced");
@@ -150,33 +149,33 @@ pub fn install_directory(complete: &Path, path: &Path) -> io::Result<()> {
     remove_directory(&replaced)
 }
 
-/// Removes a directory so that no half of it is ever seen under its name.
+/// Removes a directory such that an incomplete one is never visible under its name.
 ///
 /// # Errors
 ///
-/// What the system returns; none if there is no such directory.
+/// Errors of the system; a missing directory is not an error.
 pub fn remove_directory(path: &Path) -> io::Result<()> {
     let hidden = beside(path, "removed");
-    remove_if_there(&hidden)?;
+    remove_if_present(&hidden)?;
     match fs::rename(path, &hidden) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         renamed => renamed?,
     }
-    remove_if_there(&hidden)
+    remove_if_present(&hidden)
 }
 
-pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Makes the names in a directory durable, where the system can.
+/// Makes the entries of a directory durable, if the system supports it.
 ///
 /// # Errors
 ///
-/// What the system returns, but for file systems that cannot sync a directory.
+/// Errors of the system, except on file systems that cannot sync directories.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
@@ -194,7 +193,7 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// `.NAME.SUFFIX` in the same directory: hidden, and never taken for the thing itself.
+/// `.NAME.SUFFIX` in the same directory: hidden, and not mistaken for the final file.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{suffix}"))
@@ -207,7 +206,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A buffered file that hashes what passes through it.
+/// A buffered file that hashes the bytes written to it.
 #[derive(Debug)]
 pub struct HashingWriter {
     file: BufWriter<File>,
@@ -280,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_replaced() {
+    fn files_of_a_killed_process_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         fs::write(folder.path().join(".a.partial"), "half").unwrap();

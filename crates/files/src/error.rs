@@ -1,4 +1,4 @@
-//! What can be wrong with a directory that has a manifest.
+//! Errors of reading and writing files, and of directories with a manifest.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,16 +17,16 @@ pub enum FilesError {
     },
     /// A manifest that cannot be used.
     #[error(
-        "{}: {reason}; if the directory is as it should be, delete this file",
+        "{}: {reason}; if the directory is intact, delete this file",
         path.display()
     )]
     Manifest {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A file that is not the one its manifest records.
+    /// A file that differs from its record in the manifest.
     #[error(
         "{}: damaged or changed: {found}, iiet-manifest.json beside it records {expected}; if the \
          file was changed on purpose, delete the manifest",
@@ -35,9 +35,9 @@ pub enum FilesError {
     Differs {
         /// The file.
         path: PathBuf,
-        /// Its length and hash.
+        /// The file's length and hash.
         found: String,
-        /// Those recorded.
+        /// The recorded length and hash.
         expected: String,
     },
 }

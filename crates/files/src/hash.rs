@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FilesError, open_regular};
 
-/// Bytes hashed at a time.
+/// Bytes that are hashed at a time.
 const BLOCK: usize = 1 << 20;
 
 /// Length and hash of one file.
@@ -33,7 +33,7 @@ impl FileRecord {
         Self::new(bytes.len() as u64, blake3::hash(bytes))
     }
 
-    /// The record of a file as it lies on disk.
+    /// The record of a file on disk.
     ///
     /// # Errors
     ///
@@ -57,12 +57,12 @@ impl FileRecord {
     }
 }
 
-/// blake3, in hexadecimal, of the names and contents of those files of a directory that have one of
-/// the endings (`json`, without the dot).
+/// blake3, in hexadecimal, of the names and contents of all files of a directory that have one of
+/// the extensions (`json`, without the dot).
 ///
 /// # Errors
 ///
-/// [`FilesError::Io`] if one cannot be read.
+/// [`FilesError::Io`] if a file cannot be read.
 pub fn hash_files(dir: &Path, endings: &[&str]) -> Result<String, FilesError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(FilesError::io(dir))? {

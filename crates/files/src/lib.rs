@@ -1,12 +1,10 @@
-//! Files that are whole or absent, and directories that can prove that they are complete.
+//! Atomic writing of files, and directories whose completeness can be verified.
 //!
-//! - [`write_file`] writes a file under another name, syncs it and renames it;
-//!   [`install_directory`] does so with a directory, [`NewDirectory`] with one that must not replace
-//!   another.
-//! - [`Manifest`] records length and blake3 of the files of a directory; whoever reads the directory
-//!   compares.
-//! - [`FileLock`] keeps other processes out.
-//! - [`open_regular`] opens input and refuses what would block or never end: pipes, devices.
+//! - [`write_file`] writes a file under a temporary name, syncs it and renames it; [`install_directory`] does
+//!   so with a directory, [`NewDirectory`] with one that must not replace another.
+//! - [`Manifest`] records length and blake3 of the files of a directory, for readers to compare.
+//! - [`FileLock`] excludes other processes.
+//! - [`open_regular`] opens input and rejects files that could block or never end: pipes, devices.
 //!
 //! ```
 //! use std::io::Write;
@@ -48,7 +46,7 @@ pub use manifest::{MANIFEST, Manifest};
 pub use new_directory::NewDirectory;
 pub use regular::{append_regular, open_regular, read_regular, read_regular_text};
 
-/// The examples of the README.
+/// The examples in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! A file that one process at a time holds.
+//! A lock on a file, held by at most one process.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use crate::durable::is_at;
 use crate::regular::append_regular;
 
-/// So often another process may remove the file between its opening and its locking.
+/// The maximum number of attempts, since another process may remove the file between its opening and its
+/// locking.
 const TRIES: usize = 8;
 
-/// A lock on a file, which exists for that purpose alone. The system releases it, however the
-/// process ends.
+/// A lock on a file that serves no other purpose. The system releases it when the process ends, for whatever
+/// reason.
 #[derive(Debug)]
 pub struct FileLock {
     path: PathBuf,
@@ -19,19 +20,19 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Creates the file if need be and locks it; `None` if another process holds the lock. On a file
-    /// system without locks it is always granted.
+    /// Creates the file if necessary and locks it; `None` if another process holds the lock. On a file system
+    /// without locks it is always granted.
     ///
     /// # Errors
     ///
-    /// What the system returns, and [`io::ErrorKind::InvalidInput`] for what is not a regular file.
+    /// Errors of the system, and [`io::ErrorKind::InvalidInput`] if the path is not a regular file.
     pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
         for _ in 0..TRIES {
             let file = append_regular(path)?;
             if let Err(TryLockError::WouldBlock) = file.try_lock() {
                 return Ok(None);
             }
-            // Whoever held it before may have removed it; then the lock is on no file of that name.
+            // The previous holder may have removed the file; then the lock is on a file without this name.
             if is_at(&file, path) {
                 let path = path.to_owned();
                 return Ok(Some(Self { path, _file: file }));
@@ -44,7 +45,7 @@ impl FileLock {
     ///
     /// # Errors
     ///
-    /// What the system returns.
+    /// Errors of the system.
     pub fn remove(self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }

@@ -1,7 +1,7 @@
-//! What a directory written here holds: length and blake3 of each file.
+//! The content of a directory: length and blake3 of each file.
 //!
-//! The manifest is written last, so a directory that has one was complete. Whoever reads such a
-//! directory compares; directories published by others have no manifest and are taken as they are.
+//! The manifest is written last, so a directory with a manifest is complete. Readers compare the
+//! files with it. Directories from other sources have no manifest and are not verified.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use crate::{FileRecord, FilesError, read_regular, write_file};
 
 /// The name of the manifest.
 pub const MANIFEST: &str = "iiet-manifest.json";
-/// The version of its layout.
+/// The version of the manifest's format.
 const FORMAT: u32 = 1;
 
 /// The files of a directory.
@@ -43,7 +43,7 @@ impl Manifest {
         }
     }
 
-    /// Enters a file that has been written.
+    /// Records a file that has been written.
     pub fn add(&mut self, name: &str, record: FileRecord) {
         self.files.insert(name.to_owned(), record);
     }
@@ -90,11 +90,11 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// [`FilesError::Manifest`] if it is malformed or says that the directory is incomplete.
+    /// [`FilesError::Manifest`] if it is malformed or marks the directory as incomplete.
     pub fn read(dir: &Path) -> Result<Option<Self>, FilesError> {
         let path = dir.join(MANIFEST);
         let bytes = match read_regular(&path) {
-            // A link to nothing is a manifest that was lost, not a directory that has none.
+            // A dangling link means a lost manifest, not a directory without one.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
                 return Ok(None);
             }
@@ -111,13 +111,13 @@ impl Manifest {
             return Err(refuse(format!("format is {found}; allowed: {FORMAT}")));
         }
         if manifest.incomplete {
-            let reason = "the directory was being written when that was interrupted";
+            let reason = "writing the directory was interrupted";
             return Err(refuse(reason.into()));
         }
         for name in manifest.files.keys() {
-            // It must not reach outside its directory.
+            // Names must not refer to files outside the directory.
             if Path::new(name).file_name() != Some(name.as_ref()) {
-                let reason = format!("it names {name:?}; allowed: files beside it");
+                let reason = format!("it names {name:?}; allowed: files in the same directory");
                 return Err(refuse(reason));
             }
         }
@@ -128,7 +128,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// [`FilesError::Differs`], also for a file that has no record.
+    /// [`FilesError::Differs`], also for a file without a record.
     pub fn check(&self, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), FilesError> {
         self.compare(dir.join(name), name, FileRecord::of_bytes(bytes))
     }

@@ -1,36 +1,36 @@
-//! A directory that appears at once, with all its files, or not at all.
+//! A new directory that appears atomically, with all its files.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::durable::{is_at, parent, remove_if_there, sync_directory};
+use crate::durable::{is_at, parent, remove_if_present, sync_directory};
 use crate::{beside, remove_directory};
 
-/// The name, within a directory on its way, of the file that says that a process is writing it.
+/// The name of the file, in an unfinished directory, that marks it as being written by a process.
 const LOCK: &str = ".lock";
 
-/// A directory on its way: written as `.NAME.partial`, it takes its name in
-/// [`finish`](Self::finish). What a killed process left of it is removed by the next one that writes
-/// the same directory.
+/// An unfinished directory: written as `.NAME.partial`, it is renamed to its final name by
+/// [`finish`](Self::finish). If a killed process left it behind, the next process that writes the same
+/// directory removes it.
 ///
-/// Dropped before that, it is removed.
+/// It is removed if dropped before `finish`.
 #[derive(Debug)]
 pub struct NewDirectory {
     path: PathBuf,
     partial: PathBuf,
-    /// Held until the end.
+    /// Held until the directory is finished or removed.
     lock: Option<File>,
 }
 
 impl NewDirectory {
-    /// Begins a directory; its parents are created if need be.
+    /// Starts a directory; its parents are created if necessary.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::AlreadyExists`] if something other than an empty directory has the name,
-    /// [`io::ErrorKind::ResourceBusy`] while another process is writing a directory of that name, and
-    /// what the system returns.
+    /// [`io::ErrorKind::AlreadyExists`] if the path exists and is not an empty directory,
+    /// [`io::ErrorKind::ResourceBusy`] while another process is writing a directory of that name, and errors
+    /// of the system.
     pub fn create(path: &Path) -> io::Result<Self> {
         check_free(path)?;
         let partial = beside(path, "partial");
@@ -51,17 +51,17 @@ impl NewDirectory {
         };
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(busy()),
-            // It may have been finished and renamed since.
+            // It may have been finished and renamed in the meantime.
             _ if !is_at(&lock, &at) => return Err(busy()),
-            // Some file systems have no locks.
+            // Some file systems do not support locks.
             _ => {}
         }
-        // What a killed process left.
+        // Left by a killed process.
         for entry in fs::read_dir(&partial)? {
             let entry = entry?;
             match entry.file_name() == LOCK {
                 true => {}
-                false if entry.file_type()?.is_dir() => remove_if_there(&entry.path())?,
+                false if entry.file_type()?.is_dir() => remove_if_present(&entry.path())?,
                 false => fs::remove_file(entry.path())?,
             }
         }
@@ -73,16 +73,17 @@ impl NewDirectory {
         })
     }
 
-    /// Where to write the files.
+    /// The directory to write the files into.
     pub fn partial(&self) -> &Path {
         &self.partial
     }
 
-    /// Gives it its name. Its files have been synced, as [`write_file`](crate::write_file) does.
+    /// Renames the directory to its final name. Its files must be synced, as
+    /// [`write_file`](crate::write_file) does.
     ///
     /// # Errors
     ///
-    /// As for [`create`](Self::create); the directory is removed then.
+    /// The same as for [`create`](Self::create); the directory is then removed.
     pub fn finish(mut self) -> io::Result<()> {
         fs::remove_file(self.partial.join(LOCK))?;
         sync_directory(&self.partial)?;
@@ -100,13 +101,13 @@ impl NewDirectory {
 impl Drop for NewDirectory {
     fn drop(&mut self) {
         if self.lock.take().is_some() {
-            // The error at hand matters more than this one.
+            // `error` matters more than an error of this removal.
             let _ = remove_directory(&self.partial);
         }
     }
 }
 
-/// Nothing has the name, or an empty directory.
+/// Checks that the path does not exist or is an empty directory.
 fn check_free(path: &Path) -> io::Result<()> {
     let taken = |found| {
         let message = format!("{found}; allowed: a directory that does not exist yet or is empty");
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn appears_whole_and_leaves_nothing_beside_it() {
+    fn appears_complete_and_leaves_no_other_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
         let new = NewDirectory::create(&path).unwrap();
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_removed() {
+    fn directories_of_a_killed_process_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model");
         let left = folder.path().join(".model.partial");
@@ -166,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn another_writer_and_what_is_there_are_refused() {
+    fn concurrent_writers_and_existing_files_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model");
         fs::create_dir(&path).unwrap();
         let new = NewDirectory::create(&path).unwrap();
         let error = NewDirectory::create(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{error}");
-        // A file that comes while it is written is not lost.
+        // A file that appears during the writing is not lost.
         fs::write(path.join("mine"), "text").unwrap();
         let error = new.finish().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}");

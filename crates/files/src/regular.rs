@@ -1,7 +1,7 @@
-//! Input from regular files only.
+//! Reading of regular files only.
 //!
-//! A pipe without a writer blocks for ever, `/dev/zero` never ends, and a terminal waits for its
-//! user. Whoever means one of these says so with a pipe on standard input.
+//! A pipe without a writer blocks forever, `/dev/zero` never ends, and a terminal waits for its
+//! user. To read from one of these, a user pipes it to standard input.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -9,20 +9,20 @@ use std::path::Path;
 
 use crate::check_replaceable;
 
-/// Opens a regular file, through links, for reading. Nothing else is ever opened.
+/// Opens a regular file for reading, following links. Other files are never opened.
 ///
 /// # Errors
 ///
-/// What the system returns, and [`io::ErrorKind::InvalidInput`] for a directory, pipe, socket or
-/// device, with its kind in the message. Messages do not name the path.
+/// Errors of the system, and [`io::ErrorKind::InvalidInput`] for a directory, pipe, socket or
+/// device, with its kind in the message. Messages do not contain the path.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    // Before opening: to open a device can have an effect.
+    // Checked before opening, because opening a device can have side effects.
     require_regular(&path.metadata()?)?;
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
     {
-        // A pipe may have taken the file's place since, and must not block.
+        // The file may have been replaced by a pipe in the meantime, which must not block.
         use std::os::unix::fs::OpenOptionsExt;
         options.custom_flags(libc::O_NONBLOCK);
     }
@@ -35,7 +35,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// As for [`open_regular`].
+/// The same as for [`open_regular`].
 pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = open_regular(path)?;
     let mut bytes = Vec::new();
@@ -47,7 +47,7 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// As for [`open_regular`], and [`io::ErrorKind::InvalidData`] for what is not UTF-8.
+/// The same as for [`open_regular`], and [`io::ErrorKind::InvalidData`] if the file is not UTF-8.
 pub fn read_regular_text(path: &Path) -> io::Result<String> {
     let mut file = open_regular(path)?;
     let mut text = String::new();
@@ -55,12 +55,11 @@ pub fn read_regular_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Opens a regular file for appending, which is created if there is none of that name. A link is
-/// not followed.
+/// Opens a regular file for appending, and creates it if it does not exist. Links are not followed.
 ///
 /// # Errors
 ///
-/// As for [`open_regular`].
+/// The same as for [`open_regular`].
 pub fn append_regular(path: &Path) -> io::Result<File> {
     check_replaceable(path)?;
     let mut options = OpenOptions::new();
@@ -122,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pipes_devices_and_directories_are_refused_by_name() {
+    fn pipes_devices_and_directories_are_errors_naming_the_kind() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn appending_creates_a_file_and_follows_no_link() {
+    fn appending_creates_a_file_and_does_not_follow_links() {
         use std::io::Write;
         let folder = tempfile::tempdir().unwrap();
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
