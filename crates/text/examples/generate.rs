@@ -1,4 +1,4 @@
-//! Continues two prompts side by side: `cargo run --example generate -- MODEL_DIR PROMPT PROMPT`
+//! Continues prompts in one batch: `cargo run --example generate -- MODEL_DIR PROMPT..`
 
 use std::error::Error;
 use std::path::Path;

@@ -1,21 +1,20 @@
-//! Many texts at once, each at its own place (continuous batching; Yu et al., *Orca*, OSDI 2022).
+//! Continuous batching: many texts at once, each at its own position (Yu et al., *Orca*, OSDI 2022).
 //!
-//! A request waits, is read, and is continued token by token in a batch with others. It may come at
-//! any time and be taken out at any time; the row that it leaves is given to the next one. A step
-//! reads one chunk of the prompts that are being read, and adds one token to each text that is being
-//! continued. So a long prompt does not hold up the others for longer than a chunk takes.
+//! A request waits, is prefilled, and is continued token by token in a batch with others. It may be admitted
+//! or evicted at any step, and its row is then reused by the next request. A step prefills one chunk of
+//! prompts, and adds one token to each text that is being continued, so a long prompt delays the others by
+//! one chunk at a time.
 //!
-//! **What the model sees.** Everything so far, up to its context of `seq_len` tokens. A text that
-//! outgrows it ends there, or slides: whenever the context is full, the oldest tokens are dropped
-//! so that half of it is left (a beginning-of-text token stays in front), and what is left is read
-//! again from position 0. So every token is chosen from the logits of a full forward pass over the
-//! tokens that are kept. Dropping single tokens from the caches instead would be cheaper and
-//! something else: the keys of upper layers, and of every iteration but the first, were computed
-//! from tokens that are gone.
+//! **Context window.** The model sees all tokens so far, up to its context of `seq_len` tokens. A text that
+//! exceeds the context ends there, or slides: whenever the context is full, the oldest tokens are dropped so
+//! that half of it remains (a beginning-of-text token stays in front), and the remaining tokens are prefilled
+//! again from position 0. So every token is chosen from the logits of a full forward pass over the tokens
+//! that are kept. Dropping single tokens from the caches would be cheaper but not equivalent: the keys of
+//! upper layers, and of every iteration but the first, were computed from the dropped tokens.
 //!
-//! **What a text depends on.** On its request alone, up to rounding: rows of a batch are computed
-//! from the same weights by sums whose order may differ with the number of rows, as in every library
-//! of matrix products. Random draws are the request's own.
+//! **Independence.** A text depends only on its request, up to rounding: all rows of a batch use the same
+//! weights, but the order of sums may differ with the number of rows, as in every library of matrix products.
+//! Each request has its own RNG.
 
 mod request;
 mod row;
@@ -36,33 +35,33 @@ pub(crate) use row::Limits;
 
 pub use request::{End, Event, Request, RequestId};
 
-/// Tokens of each prompt that a step reads: enough to fill matrix products.
+/// Tokens of each prompt that are prefilled per step: enough for efficient matrix products.
 const CHUNK: usize = 512;
-/// Prompts are read side by side if the longest has at most so many times the tokens of the shortest,
-/// since the shorter ones are padded.
+/// Prompts are prefilled together if the longest is at most this many times as long as the shortest, because
+/// the shorter ones are padded.
 const PADDING: usize = 2;
-/// Below so many tokens padding costs nothing worth saving.
+/// Up to this many tokens the cost of padding is negligible.
 const SHORT: usize = 16;
 
 /// The sizes of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// The most texts that are read or continued side by side; others wait.
+    /// The maximum number of texts that are prefilled or continued together; others wait.
     pub rows: usize,
-    /// The element type of the caches.
+    /// The dtype of the caches.
     pub cache: Precision,
 }
 
-/// How long reading the prompts and decoding took.
+/// Tokens and time of prefill and decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Speed {
-    /// Tokens of the prompts, each read once.
+    /// Prompt tokens. Each is counted once.
     pub prefill_tokens: usize,
-    /// Time to read them and compute the first logits.
+    /// Time of prefill, including the first logits.
     pub prefill: Duration,
-    /// Tokens that were chosen after that, one pass each.
+    /// Tokens that were decoded after that, one pass per token.
     pub decode_tokens: usize,
-    /// Time of those passes and of choosing.
+    /// Time of those passes and of sampling.
     pub decode: Duration,
 }
 
@@ -75,7 +74,7 @@ impl std::ops::AddAssign for Speed {
     }
 }
 
-/// Continues requests side by side.
+/// Continues requests together in one batch.
 ///
 /// ```no_run
 /// # // Needs a backend, which an application chooses by a feature of `burn`.
@@ -110,22 +109,22 @@ pub struct Engine<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
     limits: Limits,
     next: u64,
     waiting: VecDeque<Row>,
-    /// Requests without a token to add, which end in the next step.
+    /// Requests with `max_tokens` 0, which end in the next step.
     ended: Vec<RequestId>,
     reading: Option<Reading<B>>,
-    /// By row of the cache; `None` is a row whose text has left.
+    /// By row of the cache; `None` for a row whose text has ended.
     running: Vec<Option<Row>>,
     cache: Cache<B>,
     speed: Speed,
     corrections: CorrectionCount,
 }
 
-/// Prompts that are being read side by side, all from their start.
+/// Prompts that are being prefilled together, all from their start.
 #[derive(Debug)]
 struct Reading<B: Block> {
     rows: Vec<Row>,
     cache: Cache<B>,
-    /// Tokens of each that have been read.
+    /// Tokens of each that have been prefilled.
     read: usize,
 }
 
@@ -134,7 +133,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
     ///
     /// # Panics
     ///
-    /// If the options have no rows.
+    /// If `options.rows` is 0.
     pub fn new(model: LanguageModel<B, S>, options: EngineOptions, device: &Device) -> Self {
         assert!(options.rows > 0, "an engine needs at least one row");
         Self {
@@ -153,12 +152,13 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         }
     }
 
-    /// Takes up a request. It waits while all rows are taken; requests are read in their order.
+    /// Admits a request. It waits while all rows are in use; requests are prefilled in the order of
+    /// admission.
     ///
     /// # Errors
     ///
-    /// [`TextError::Prompt`] for an empty prompt and one with an id that the model has not got,
-    /// [`TextError::PromptTooLong`] for one that is longer than the context, unless the text slides.
+    /// [`TextError::Prompt`] if the prompt is empty or contains an id outside the model's vocabulary,
+    /// [`TextError::PromptTooLong`] if it is longer than the context, unless the text slides.
     pub fn admit(&mut self, request: Request) -> Result<RequestId, TextError> {
         self.limits.check(&request.prompt, request.sliding)?;
         let id = RequestId(self.next);
@@ -170,8 +170,8 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         Ok(id)
     }
 
-    /// Takes out a request, wherever it is, and returns the tokens that it had been given; `None` if
-    /// there is no such request any more.
+    /// Evicts a request in any state, and returns the tokens generated so far; `None` if the request does not
+    /// exist or has ended.
     pub fn evict(&mut self, id: RequestId) -> Option<Vec<u32>> {
         if let Some(at) = self.ended.iter().position(|ended| *ended == id) {
             self.ended.remove(at);
@@ -195,17 +195,17 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         Some(row.new_tokens().to_vec())
     }
 
-    /// Whether there is no request left.
+    /// Whether no request is left.
     pub fn is_idle(&self) -> bool {
         self.requests() == 0
     }
 
-    /// Requests that are waiting, being read, or being continued.
+    /// The number of requests that are waiting, being prefilled, or being continued.
     pub fn requests(&self) -> usize {
         self.ended.len() + self.waiting.len() + self.rows()
     }
 
-    /// Rows that are taken.
+    /// The number of rows in use.
     fn rows(&self) -> usize {
         let reading = self
             .reading
@@ -214,7 +214,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         reading + self.running.iter().flatten().count()
     }
 
-    /// How long all steps so far have taken.
+    /// Tokens and time of all steps so far.
     pub fn speed(&self) -> Speed {
         self.speed
     }
@@ -224,8 +224,8 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         self.corrections
     }
 
-    /// Adds one token to each text that is being continued, reads one chunk of prompts, and gives
-    /// those that have been read their first token.
+    /// Adds one token to each text that is being continued, prefills one chunk of prompts, and adds the first
+    /// token to those that are complete.
     pub fn step(&mut self) -> Vec<Event> {
         let end = End::Length;
         let ended = self.ended.drain(..).map(|id| Event::Ended { id, end });
@@ -238,7 +238,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         events
     }
 
-    /// The next texts of similar length that there are rows for.
+    /// The next texts of similar length for which rows are free.
     fn begin_reading(&mut self) {
         if self.reading.is_some() {
             return;
@@ -264,7 +264,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         }
     }
 
-    /// Reads the next chunk, and moves the texts that are read to those that are continued.
+    /// Prefills the next chunk, and moves texts whose prompt is complete to those that are continued.
     fn read(&mut self, events: &mut Vec<Event>) {
         let Some(mut reading) = self.reading.take() else {
             self.compact();
@@ -322,12 +322,12 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         self.compact();
     }
 
-    /// Gives texts the rows of those that have left, and new ones to the others.
+    /// Assigns the rows of texts that have ended, and new rows to the remaining texts.
     fn join(&mut self, joining: Vec<Row>, mut cache: Cache<B>) {
         let free: Vec<usize> = (0..self.running.len())
             .filter(|row| self.running[*row].is_none())
             .collect();
-        // A batch that is empty takes the cache as it is.
+        // An empty batch takes over the new cache.
         let reused = match free.len() == self.running.len() {
             true => {
                 self.running.clear();
@@ -354,7 +354,7 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         self.cache.append(cache);
     }
 
-    /// Gives up the rows that nobody took.
+    /// Removes the rows that are not in use.
     fn compact(&mut self) {
         let rows = 0..self.running.len();
         let kept: Vec<usize> = rows.filter(|row| self.running[*row].is_some()).collect();
@@ -364,9 +364,9 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         }
     }
 
-    /// One more token for each text.
+    /// Adds one token to each text.
     fn decode(&mut self, events: &mut Vec<Event>) {
-        // Those evicted since the last step.
+        // Rows evicted since the last step.
         self.compact();
         if self.running.is_empty() {
             return;
@@ -387,7 +387,9 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
         let mut slid = Vec::new();
         let mut ids = Vec::with_capacity(self.running.len());
         for (place, row) in self.running.iter_mut().enumerate() {
-            let row = row.as_mut().expect("invariant: compact left no empty row");
+            let row = row
+                .as_mut()
+                .expect("invariant: compact removed all empty rows");
             let again = row.slide(self.limits);
             if again {
                 let mut fresh = self.model.cache(1, self.options.cache);
@@ -418,20 +420,20 @@ impl<B: Block, S: NetworkSolver> Engine<B, S> {
     }
 }
 
-/// What was added to a prompt.
+/// The continuation of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Continuation {
     /// Its tokens.
     pub ids: Vec<u32>,
-    /// Why there are no more.
+    /// The reason why it ended.
     pub end: End,
 }
 
-/// Continues one prompt. `on_token` is told every token as it is chosen and may end the text.
+/// Continues one prompt. `on_token` is called with each token and may end the text.
 ///
 /// # Errors
 ///
-/// As [`Engine::admit`], and [`TextError::Logits`] if no token can be chosen.
+/// The same as for [`Engine::admit`], and [`TextError::Logits`] if no token can be sampled.
 pub fn generate<B: Block, S: NetworkSolver>(
     model: &LanguageModel<B, S>,
     request: Request,

@@ -1,4 +1,4 @@
-//! What can go wrong between text and a model.
+//! Errors of tokenizers, sampling and generation.
 
 use std::path::PathBuf;
 
@@ -14,28 +14,28 @@ pub enum TextError {
         /// The reason.
         source: std::io::Error,
     },
-    /// A tokenizer, or a file beside it, that cannot be read or used.
+    /// A tokenizer, or a file that belongs to it, that cannot be read or used.
     #[error("{}: {message}", path.display())]
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         message: String,
     },
-    /// A tokenizer with ids that the model does not embed.
+    /// A tokenizer with ids outside the model's vocabulary.
     #[error(
-        "{}: token ids up to {found}, the model's vocabulary has {vocab_size}; this is not the model's tokenizer",
+        "{}: token ids up to {found}, but the model's vocabulary has {vocab_size} tokens; use the model's own tokenizer",
         path.display()
     )]
     Vocabulary {
         /// The file.
         path: PathBuf,
-        /// The greatest id.
+        /// The largest id.
         found: u32,
-        /// Tokens of the model's vocabulary.
+        /// The model's vocabulary size.
         vocab_size: usize,
     },
-    /// A sampling parameter that makes no sense.
+    /// An invalid sampling parameter.
     #[error("{key} is {found}; {allowed}")]
     Sampling {
         /// The parameter.
@@ -45,10 +45,10 @@ pub enum TextError {
         /// What is allowed.
         allowed: &'static str,
     },
-    /// Logits that no token can be chosen from.
+    /// Logits that do not define a distribution.
     #[error("the logit of token {token} is {value}, so no token can be chosen")]
     Logits {
-        /// The first token with such a logit.
+        /// The first token with an invalid logit.
         token: usize,
         /// Its logit.
         value: f32,
@@ -56,15 +56,15 @@ pub enum TextError {
     /// A prompt that the model cannot continue.
     #[error("the prompt {reason}")]
     Prompt {
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A prompt that is longer than what the model can see.
+    /// A prompt that is longer than the model's context.
     #[error("the prompt has {tokens} tokens, the model's context {context}")]
     PromptTooLong {
-        /// Its length.
+        /// The prompt's length, in tokens.
         tokens: usize,
-        /// The most that fit.
+        /// The context length, in tokens.
         context: usize,
     },
     /// The tokenizer failed on a text or on tokens.

@@ -1,14 +1,14 @@
-//! Text from language models.
+//! Text generation with language models.
 //!
-//! - [`TextTokenizer`] and [`SpecialTokens`]: text to tokens as `transformers` does it.
+//! - [`TextTokenizer`] and [`SpecialTokens`]: text to tokens, following `transformers`.
 //! - [`with_tokenizer_class`]: the file by which `transformers` reads a tokenizer.
-//! - [`Sampler`]: the next token from the logits.
-//! - [`Stops`]: stop texts in a text that comes in pieces.
-//! - [`Engine`] (feature `engine`): requests of any length, admitted, stepped together and taken out
-//!   at any step; [`generate`] for a single one.
-//! - [`TextModel`] and [`TextEngine`] (feature `engine`): the same from strings to strings.
+//! - [`Sampler`]: samples the next token from the logits.
+//! - [`Stops`]: finds stop texts in streamed text.
+//! - [`Engine`] (feature `engine`): requests of any length, admitted, stepped together and evicted at any
+//!   step; [`generate`] for a single request.
+//! - [`TextModel`] and [`TextEngine`] (feature `engine`): the same for strings.
 //!
-//! Nothing here prints: what happens comes back as events.
+//! This crate does not print: results are returned as events.
 
 #[cfg(feature = "engine")]
 mod engine;

@@ -1,30 +1,30 @@
-//! How the next token is chosen from the logits.
+//! Sampling of the next token from the logits.
 //!
-//! In this order, as in other tools: repetition penalty, temperature, top-k, top-p, min-p; then one
-//! draw from the softmax over what is left.
+//! The filters are applied in the usual order: repetition penalty, temperature, top-k, top-p, min-p. One draw
+//! follows from the softmax over the remaining tokens.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::TextError;
 
-/// What to choose by. The default is greedy.
+/// Sampling parameters. The default is greedy decoding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the most likely token, the first of equals.
+    /// Divides the logits; 0 selects the most likely token, the first among equals.
     pub temperature: f64,
-    /// Only so many of the most likely tokens; 0 for all.
+    /// Keeps this number of most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Only the fewest most likely tokens whose probabilities sum to this; 1 for all (Holtzman et
+    /// Keeps the smallest set of most likely tokens whose probabilities sum to this; 1 keeps all (Holtzman et
     /// al., arXiv 1904.09751).
     pub top_p: f64,
-    /// Only tokens at least this fraction as likely as the most likely one; 0 for all (Nguyen et
-    /// al., arXiv 2407.01082).
+    /// Keeps tokens at least this fraction as likely as the most likely one; 0 keeps all (Nguyen et al.,
+    /// arXiv 2407.01082).
     pub min_p: f64,
-    /// Divides the positive logits of tokens that the text has already, and multiplies the negative
-    /// ones; 1 for none (Keskar et al., *CTRL*, arXiv 1909.05858, section 4.1).
+    /// Divides the positive logits of tokens that occur in the text, and multiplies the negative ones; 1 has
+    /// no effect (Keskar et al., *CTRL*, arXiv 1909.05858, section 4.1).
     pub repetition_penalty: f64,
-    /// Of the draws.
+    /// RNG seed.
     pub seed: u64,
 }
 
@@ -42,11 +42,11 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Whether the numbers make sense.
+    /// Checks the ranges of the parameters.
     ///
     /// # Errors
     ///
-    /// [`TextError::Sampling`] with the name, the value and what is allowed.
+    /// [`TextError::Sampling`] with the name, the value and the allowed range.
     pub fn validate(&self) -> Result<(), TextError> {
         let unit = |x: f64| (0.0..=1.0).contains(&x);
         let positive = |x: f64| x.is_finite() && x > 0.0;
@@ -83,7 +83,7 @@ impl Sampling {
     }
 }
 
-/// Chooses tokens, one after the other, for one text.
+/// Samples the tokens of one text.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
@@ -91,7 +91,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// At the start of the seed's sequence.
+    /// A sampler at the start of the seed's sequence.
     pub fn new(sampling: &Sampling) -> Self {
         Self {
             sampling: *sampling,
@@ -99,20 +99,20 @@ impl Sampler {
         }
     }
 
-    /// The `i`th of independent samplers that share a seed, for the texts of a batch.
+    /// The `i`th of several independent samplers with a common seed, for the texts of a batch.
     pub fn nth(sampling: &Sampling, i: u64) -> Self {
         let mut sampler = Self::new(sampling);
         sampler.random.set_stream(i);
         sampler
     }
 
-    /// The index chosen; `text` is what the token continues. A logit of negative infinity is a
-    /// token of probability zero.
+    /// Samples an index; `text` holds the preceding tokens. A logit of negative infinity means probability
+    /// zero.
     ///
     /// # Errors
     ///
-    /// [`TextError::Logits`] for a logit that is NaN or positive infinity, and where all are negative
-    /// infinity: these are not the logits of a distribution.
+    /// [`TextError::Logits`] if a logit is NaN or positive infinity, or all are negative infinity: such
+    /// logits do not define a distribution.
     pub fn choose(&mut self, logits: &[f32], text: &[u32]) -> Result<u32, TextError> {
         let Sampling {
             temperature,
@@ -137,7 +137,7 @@ impl Sampler {
             return Ok(best as u32);
         }
 
-        // Relative to the most likely token's, in the order of the ids.
+        // Relative to the most likely token's weight, in the order of the ids.
         let mut weights: Vec<(usize, f64)> = logits
             .iter()
             .enumerate()
@@ -153,7 +153,7 @@ impl Sampler {
         weights.retain(|(_, weight)| *weight >= min_p);
 
         let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-        // 53 random bits make a number in [0, 1).
+        // 53 random bits give a number in [0, 1).
         let uniform = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut left = uniform * total;
         for (i, weight) in &weights {
@@ -166,7 +166,7 @@ impl Sampler {
     }
 }
 
-/// Refuses logits that are not those of a distribution.
+/// Rejects logits that do not define a distribution.
 fn check(logits: &[f32]) -> Result<(), TextError> {
     let wrong = logits
         .iter()
@@ -192,7 +192,7 @@ fn penalise(logits: &mut [f64], text: &[u32], penalty: f64) {
     }
 }
 
-/// The `k` largest weights, and those equal to the least of them.
+/// Keeps the `k` largest weights, and those equal to the smallest of them.
 fn keep_most_likely(weights: &mut Vec<(usize, f64)>, k: usize) {
     let mut ranked: Vec<f64> = weights.iter().map(|(_, weight)| *weight).collect();
     let (_, least, _) = ranked.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
@@ -200,11 +200,11 @@ fn keep_most_likely(weights: &mut Vec<(usize, f64)>, k: usize) {
     weights.retain(|(_, weight)| *weight >= least);
 }
 
-/// The most likely tokens, as long as those before them sum to less than `p`.
+/// Keeps the most likely tokens as long as those before them sum to less than `p`.
 fn keep_nucleus(weights: &mut Vec<(usize, f64)>, p: f64) {
     let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-    // Were all the rest below this weight, it would sum to less than 1 - p: no such token is kept,
-    // and most of a vocabulary need not be sorted.
+    // If the weights below a bound sum to less than 1 - p, none of them is kept, so most of a vocabulary need
+    // not be sorted.
     let least = (1.0 - p) * total / weights.len() as f64;
     let mut ranked: Vec<(usize, f64)> = weights.clone();
     ranked.retain(|(_, weight)| *weight >= least);
@@ -225,7 +225,7 @@ fn keep_nucleus(weights: &mut Vec<(usize, f64)>, p: f64) {
 mod tests {
     use super::*;
 
-    /// How often each index is chosen, of `n`.
+    /// The frequency of each index among `n` draws.
     fn shares(sampling: Sampling, logits: &[f32], n: usize) -> Vec<f64> {
         let mut sampler = Sampler::new(&sampling);
         let mut counts = vec![0.0; logits.len()];
@@ -254,12 +254,15 @@ mod tests {
         for (found, p) in shares(sampling, &logits(), n).iter().zip(expected) {
             // Four standard deviations of the mean of n draws.
             let error = 4.0 * (p * (1.0 - p) / n as f64).sqrt();
-            assert!((found - p).abs() <= error, "{sampling:?}: {found}, not {p}");
+            assert!(
+                (found - p).abs() <= error,
+                "{sampling:?}: {found}, expected {p}"
+            );
         }
     }
 
     #[test]
-    fn temperature_zero_takes_the_first_best() {
+    fn temperature_zero_selects_the_first_of_the_most_likely() {
         let mut sampler = Sampler::new(&Sampling::default());
         assert_eq!(sampler.choose(&[0.0, 2.0, 1.0, 2.0], &[]).unwrap(), 1);
         let masked = [f32::NEG_INFINITY, -3.0];
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_of_no_distribution_are_refused_whatever_the_temperature() {
+    fn invalid_logits_are_errors_at_every_temperature() {
         for sampling in [Sampling::default(), WARM] {
             for (logits, expected) in [
                 ([0.0, f32::NAN], "the logit of token 1 is NaN"),
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_keep_what_they_should() {
+    fn filters_keep_the_expected_tokens() {
         let two = [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0];
         let three = [3.0 / 15.0, 8.0 / 15.0, 0.0, 4.0 / 15.0];
         assert_shares(Sampling { top_k: 2, ..WARM }, two);
@@ -310,7 +313,7 @@ mod tests {
         // 3/16 is 0.375 of the largest, 1/16 is 0.125.
         assert_shares(Sampling { min_p: 0.3, ..WARM }, three);
         assert_shares(Sampling { min_p: 0.4, ..WARM }, two);
-        // After top-k the nucleus is of what is left: 8/12 reaches 0.6.
+        // After top-k, top-p applies to the remaining tokens: 8/12 reaches 0.6.
         let both = Sampling {
             top_k: 2,
             top_p: 0.6,
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_the_text_are_penalised_whatever_their_sign() {
+    fn tokens_of_the_text_are_penalised_for_both_signs_of_logits() {
         let greedy = Sampling {
             repetition_penalty: 2.0,
             ..Sampling::default()
@@ -328,12 +331,12 @@ mod tests {
         let mut sampler = Sampler::new(&greedy);
         assert_eq!(sampler.choose(&[3.0, 2.0, -1.0], &[0, 0]).unwrap(), 1);
         assert_eq!(sampler.choose(&[-3.0, -2.0, -9.0], &[1]).unwrap(), 0);
-        // An id beyond the logits harms nothing.
+        // An id outside the logits is ignored.
         assert_eq!(sampler.choose(&[3.0, 2.0, -1.0], &[7]).unwrap(), 0);
     }
 
     #[test]
-    fn a_seed_is_a_sequence_and_streams_differ() {
+    fn draws_depend_on_the_seed_and_the_stream() {
         let draws = |mut sampler: Sampler| -> Vec<u32> {
             let draw = |_| sampler.choose(&logits(), &[]).unwrap();
             (0..50).map(draw).collect()
@@ -345,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_make_no_sense_are_refused_by_name() {
+    fn invalid_parameters_are_errors_with_their_name() {
         for (sampling, expected) in [
             (
                 Sampling {

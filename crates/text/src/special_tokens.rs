@@ -1,12 +1,11 @@
-//! Which special tokens stand before and after a text, as `transformers` 4 decides it.
+//! The special tokens before and after a text, as in `transformers` 4.
 //!
-//! `tokenizer.json` has a post-processor that adds them; `tokenizer_config.json` (and in older
-//! directories `special_tokens_map.json`) names BOS and EOS, and two tokenizer classes make a
-//! post-processor of their own:
+//! `tokenizer.json` has a post-processor that adds them; `tokenizer_config.json` (and in older directories
+//! `special_tokens_map.json`) names BOS and EOS, and two tokenizer classes replace the post-processor:
 //!
 //! - `LlamaTokenizer` adds BOS unless `add_bos_token` is false, and EOS if `add_eos_token` is true.
-//! - `GPTNeoXTokenizer` goes by the same keys, and by default adds nothing.
-//! - With any other class the post-processor of `tokenizer.json` decides.
+//! - `GPTNeoXTokenizer` uses the same keys, and by default adds neither.
+//! - With any other class the post-processor of `tokenizer.json` is used.
 //!
 //! A file that names no class is a `LlamaTokenizer`'s, as the `model_type` of `config.json` would have
 //! it; so is a directory without the file, if `<s>` and `</s>` are in the vocabulary. `transformers` 5
@@ -26,11 +25,11 @@ use crate::error::TextError;
 /// The special tokens of a model directory, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// What begins a text.
+    /// The token that begins a text.
     pub bos: Option<u32>,
-    /// What ends it.
+    /// The token that ends a text.
     pub eos: Option<u32>,
-    /// What is added to each text in place of the post-processor.
+    /// The tokens added to each text in place of the post-processor.
     pub template: Option<Template>,
     /// The tokenizer class that makes the template, without `Fast`.
     pub class: Option<&'static str>,
@@ -39,18 +38,18 @@ pub struct SpecialTokens {
 /// Tokens before and after each text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
-    /// Before the text.
+    /// The tokens before the text.
     pub before: Vec<u32>,
-    /// After it.
+    /// The tokens after the text.
     pub after: Vec<u32>,
 }
 
 impl SpecialTokens {
-    /// Reads the files beside a directory's `tokenizer.json`, whose vocabulary `id` knows.
+    /// Reads the files next to a directory's `tokenizer.json`; `id` looks up a token in its vocabulary.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] for a file that is no JSON object, and for a token that it names and
-    /// the vocabulary has not; [`TextError::Io`].
+    /// [`TextError::Tokenizer`] if a file is not a JSON object or names a token that is not in the
+    /// vocabulary; [`TextError::Io`].
     pub fn read(model: &Path, id: impl Fn(&str) -> Option<u32>) -> Result<Self, TextError> {
         let path = model.join("tokenizer_config.json");
         let file = read_object(&path)?;
@@ -63,7 +62,7 @@ impl SpecialTokens {
             None => Class::default(),
         };
         let file = file.unwrap_or_default();
-        // `transformers` turns to the older file where the newer list of tokens is missing.
+        // `transformers` falls back to the older file if the newer list of tokens is missing.
         let map = match file.is_empty() || file.contains_key("added_tokens_decoder") {
             true => Map::new(),
             false => read_object(&model.join("special_tokens_map.json"))?.unwrap_or_default(),
@@ -104,13 +103,13 @@ impl SpecialTokens {
 
 const LLAMA: &str = "LlamaTokenizer";
 
-/// What a tokenizer class says where the files do not.
+/// The defaults of a tokenizer class.
 #[derive(Default)]
 struct Class {
     name: &'static str,
     bos: Option<&'static str>,
     eos: Option<&'static str>,
-    /// Whether it makes its own post-processor, and whether that adds BOS.
+    /// Whether the class replaces the post-processor, and whether it adds BOS by default.
     adds: bool,
     adds_bos: bool,
 }
@@ -142,15 +141,15 @@ impl Class {
     }
 }
 
-/// A token in `tokenizer_config.json`: its spelling, or an object that has it.
+/// A token in `tokenizer_config.json`: its text, or an object that contains it.
 fn spelling(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// A JSON object, if the file is there.
+/// A JSON object, if the file exists.
 pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, TextError> {
     let text = match read_regular_text(path) {
-        // A link to nothing is a file that was lost, not one that the model does not have.
+        // A dangling link means a lost file, not a model without one.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => {
             return Ok(None);
         }
@@ -170,7 +169,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_to_nothing_is_an_error() {
+    fn a_dangling_link_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer_config.json");
         assert!(read_object(&path).unwrap().is_none());
@@ -179,8 +178,8 @@ mod tests {
         assert!(error.contains("tokenizer_config.json"), "{error}");
     }
 
-    /// What `transformers` 4.46.3 puts before and after a text, with a vocabulary where `<s>` is 1,
-    /// `</s>` 2 and `<|begin|>` 3; `None` where it leaves that to the post-processor.
+    /// The tokens that `transformers` 4.46.3 adds before and after a text, with a vocabulary where `<s>` is
+    /// 1, `</s>` 2 and `<|begin|>` 3; `None` where it uses the post-processor.
     #[test]
     fn texts_begin_and_end_as_in_transformers() {
         let vocabulary = |token: &str| match token {
@@ -230,7 +229,7 @@ mod tests {
             let expected = expected.map(|(before, after)| (before.to_vec(), after.to_vec()));
             assert_eq!(found, expected, "{config}");
         }
-        // No file at all: LLaMA's tokens, if they are there.
+        // Without any file: LLaMA's tokens, if the vocabulary has them.
         let empty = tempfile::tempdir().unwrap();
         let found = SpecialTokens::read(empty.path(), vocabulary).unwrap();
         assert_eq!((found.bos, found.eos), (Some(1), Some(2)));
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_not_there_is_an_error() {
+    fn a_missing_token_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer_config.json");
         for (config, expected) in [

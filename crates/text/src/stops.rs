@@ -1,21 +1,20 @@
-//! Stop texts in a text that comes in pieces.
+//! Stop texts in streamed text.
 //!
-//! The text ends before the stop text that *begins* first, whichever is complete first: of "mum" and
-//! "umumum" the second ends "umumum" at its start, though the first is complete two characters
-//! earlier. So a stop text that was found is held back while one that began before it may still be
-//! completed.
+//! The text ends before the stop text that *begins* first, not the one that is complete first: with "mum" and
+//! "umumum" as stop texts, the second ends "umumum" at its start, though the first is complete two characters
+//! earlier. So after a stop text is found, the text is held back while an earlier one may still be completed.
 
-/// Passes a text on up to the first stop text.
+/// Passes text through up to the first stop text.
 #[derive(Debug, Clone, Default)]
 pub struct Stops {
     stops: Vec<String>,
-    /// The end of the text so far, which may be the beginning of a stop text.
+    /// The end of the text so far, if it may be the beginning of a stop text.
     held: String,
     stopped: bool,
 }
 
 impl Stops {
-    /// Looks for these texts; empty ones are not looked for.
+    /// Searches for these texts; empty ones are ignored.
     pub fn new(stops: &[String]) -> Self {
         let stops = stops.iter().filter(|stop| !stop.is_empty());
         Self {
@@ -24,7 +23,7 @@ impl Stops {
         }
     }
 
-    /// What may be shown now that more text has come.
+    /// Adds text, and returns what can be output now.
     pub fn push(&mut self, text: &str) -> String {
         if self.stopped {
             return String::new();
@@ -49,7 +48,7 @@ impl Stops {
         self.stopped
     }
 
-    /// What was held back in vain, now that no more text comes.
+    /// The text that was held back, at the end of the stream.
     pub fn finish(&mut self) -> String {
         let mut held = std::mem::take(&mut self.held);
         if let Some(found) = self.stops.iter().filter_map(|stop| held.find(stop)).min() {
@@ -59,16 +58,16 @@ impl Stops {
         held
     }
 
-    /// Where the first of the complete stop texts begins.
+    /// The position at which the first complete stop text begins.
     fn found(&self) -> Option<usize> {
         let found = self.stops.iter().filter_map(|stop| self.held.find(stop));
         found.min()
     }
 
-    /// Where the first stop text begins that the next piece may complete.
+    /// The position of the first stop text that a later piece may complete.
     fn pending(&self) -> Option<usize> {
         let longest = self.stops.iter().map(String::len).max()?;
-        // A beginning is shorter than its stop text.
+        // A proper prefix is shorter than its stop text.
         let from = self.held.len().saturating_sub(longest - 1);
         let places = self.held.char_indices().map(|(at, _)| at);
         places.filter(|at| *at >= from).find(|at| {
@@ -83,7 +82,7 @@ impl Stops {
 mod tests {
     use super::*;
 
-    /// The pieces shown, what is shown at the end, and whether a stop text came.
+    /// The output pieces, the output at the end, and whether a stop text was found.
     fn pass(stops: &[&str], pieces: &[&str]) -> (Vec<String>, String, bool) {
         let stops: Vec<String> = stops.iter().map(|stop| (*stop).into()).collect();
         let mut filter = Stops::new(&stops);
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stop_ends_the_text_wherever_it_is_cut() {
+    fn the_first_stop_text_is_found_across_pieces() {
         let expected = (vec!["a".into(), "".into(), "".into()], "".into(), true);
         assert_eq!(pass(&["\n\n"], &["a", "\n", "\nb"]), expected);
         let expected = (vec!["x".to_owned()], "".into(), true);
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_begins_like_a_stop_is_shown_in_the_end() {
+    fn an_incomplete_stop_text_is_output_at_the_end() {
         let (shown, rest, stopped) = pass(&["END"], &["E", "N", "x", "EN"]);
         assert_eq!(shown, ["", "", "ENx", ""]);
         assert_eq!((rest.as_str(), stopped), ("EN", false));
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn no_stops_hold_nothing_back() {
+    fn without_stop_texts_no_text_is_held_back() {
         assert_eq!(
             pass(&[""], &["a", "b"]),
             (vec!["a".into(), "b".into()], "".into(), false)
@@ -118,20 +117,20 @@ mod tests {
     }
 
     #[test]
-    fn of_overlapping_stops_the_one_that_begins_first_ends_the_text() {
+    fn of_overlapping_stop_texts_the_first_to_begin_ends_the_text() {
         let (shown, rest, stopped) = pass(&["mum", "umumum"], &["um", "um", "um", "um"]);
         assert_eq!((shown.concat() + &rest, stopped), (String::new(), true));
-        // The longer one is not completed: the shorter one counts.
+        // The longer one is not completed, so the shorter one ends the text.
         let (shown, rest, stopped) = pass(&["mum", "umumum"], &["um", "um", "x"]);
         assert_eq!((shown.concat() + &rest, stopped), ("u".into(), true));
         let (shown, rest, stopped) = pass(&["mum", "umumum"], &["um", "um"]);
         assert_eq!((shown.concat() + &rest, stopped), ("u".into(), true));
     }
 
-    /// Every text of up to eight letters, cut into single characters, with every pair of stop texts of
-    /// a set that overlap in all ways, against a search in the whole text.
+    /// Every text of up to eight letters, split into single characters, with every pair of stop texts from a
+    /// set that overlap in all ways, against a search in the whole text.
     #[test]
-    fn cutting_changes_nothing() {
+    fn results_do_not_depend_on_the_pieces() {
         let set = ["a", "ab", "ba", "aba", "bab", "abab", "babbab", "bb"];
         for first in set {
             for second in set {

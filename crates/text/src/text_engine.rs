@@ -1,4 +1,4 @@
-//! The engine for strings: prompts in, text out as it comes, up to a stop text.
+//! The engine for strings: prompts in, streamed text out, up to a stop text.
 
 use std::collections::HashMap;
 
@@ -14,62 +14,62 @@ use crate::{
 /// A prompt to continue.
 #[derive(Debug, Clone)]
 pub struct TextRequest {
-    /// The text.
+    /// The prompt's text.
     pub prompt: String,
-    /// The most tokens to add.
+    /// The maximum number of tokens to add.
     pub max_tokens: usize,
-    /// The text ends before the first of these.
+    /// Stop texts: the text ends before the first of these.
     pub stop: Vec<String>,
-    /// Whether the text goes on when the context is full, without its oldest tokens.
+    /// Whether the text continues when the context is full, without its oldest tokens.
     pub sliding: bool,
-    /// How tokens are chosen.
+    /// The sampling of tokens.
     pub sampler: Sampler,
 }
 
-/// What became of a request in a step.
+/// An event of a step.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TextEvent {
-    /// Its text goes on: whole characters, never part of a stop text, and empty where a token
-    /// completes none.
+    /// New text: whole characters, never part of a stop text, and empty if a token completes no
+    /// character.
     Text {
-        /// Whose.
+        /// The request.
         id: RequestId,
-        /// What is new.
+        /// The new text.
         text: String,
     },
-    /// Its text has ended.
+    /// The text has ended.
     Ended {
-        /// Whose.
+        /// The request.
         id: RequestId,
-        /// Why.
+        /// The reason.
         end: TextEnd,
-        /// Tokens that were added, those of a stop text included.
+        /// The number of tokens that were added, including those of a stop text.
         tokens: usize,
     },
-    /// It cannot be continued.
+    /// The text cannot be continued.
     Failed {
-        /// Whose.
+        /// The request.
         id: RequestId,
-        /// Why.
+        /// The reason.
         error: TextError,
     },
 }
 
-/// Why a text ended.
+/// The reason why a text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextEnd {
-    /// The model chose a token that ends a text.
+    /// The model chose an end token.
     Token,
-    /// It has as many tokens as were asked for.
+    /// The maximum number of tokens was reached.
     Length,
     /// The context is full.
     Context,
-    /// A stop text came.
+    /// A stop text was found.
     Stop,
 }
 
-/// Continues prompts side by side.
+/// Continues prompts together in one batch.
 #[derive(Debug)]
 pub struct TextEngine {
     text_model: TextModel,
@@ -77,7 +77,7 @@ pub struct TextEngine {
     outputs: HashMap<RequestId, Output>,
 }
 
-/// From the tokens of one text to its characters.
+/// Decodes the tokens of one text to characters.
 #[derive(Debug)]
 struct Output {
     stream: TextStream,
@@ -90,7 +90,7 @@ impl TextEngine {
     ///
     /// # Panics
     ///
-    /// If the options have no rows.
+    /// If `options.rows` is 0.
     pub fn new(text_model: TextModel, options: EngineOptions, device: &Device) -> Self {
         Self {
             engine: Engine::new(text_model.model().clone(), options, device),
@@ -99,11 +99,11 @@ impl TextEngine {
         }
     }
 
-    /// Takes up a request, as [`Engine::admit`].
+    /// Admits a request, as [`Engine::admit`] does.
     ///
     /// # Errors
     ///
-    /// As [`TextModel::encode`] and [`Engine::admit`].
+    /// The same as for [`TextModel::encode`] and [`Engine::admit`].
     pub fn admit(&mut self, request: TextRequest) -> Result<RequestId, TextError> {
         let prompt = self.text_model.encode(&request.prompt)?;
         let output = Output {
@@ -122,23 +122,23 @@ impl TextEngine {
         Ok(id)
     }
 
-    /// Takes out a request; whether it was still there.
+    /// Evicts a request. Returns whether it was in progress.
     pub fn evict(&mut self, id: RequestId) -> bool {
         self.outputs.remove(&id);
         self.engine.evict(id).is_some()
     }
 
-    /// Whether there is no request left.
+    /// Whether no request is left.
     pub fn is_idle(&self) -> bool {
         self.engine.is_idle()
     }
 
-    /// Requests that are waiting, being read, or being continued.
+    /// The number of requests that are waiting, being prefilled, or being continued.
     pub fn requests(&self) -> usize {
         self.engine.requests()
     }
 
-    /// How long all steps so far have taken.
+    /// Tokens and time of all steps so far.
     pub fn speed(&self) -> Speed {
         self.engine.speed()
     }
@@ -148,7 +148,7 @@ impl TextEngine {
         self.engine.corrections()
     }
 
-    /// As [`Engine::step`].
+    /// The same as [`Engine::step`].
     pub fn step(&mut self) -> Vec<TextEvent> {
         let mut events = Vec::new();
         for event in self.engine.step() {
@@ -166,7 +166,7 @@ impl TextEngine {
 
     fn take(&mut self, id: RequestId, token: u32, events: &mut Vec<TextEvent>) {
         let Some(output) = self.outputs.get_mut(&id) else {
-            // Its text stopped in this step already.
+            // The text has reached a stop text in this step.
             return;
         };
         output.tokens += 1;

@@ -1,4 +1,4 @@
-//! A model directory with its tokenizer: what text is read and written with.
+//! A model directory with its tokenizer.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use iiet_ode::SolverConfig;
 use crate::engine::Limits;
 use crate::{SpecialTokens, TextError, TextRequest};
 
-/// A model, its tokenizer, and what starts its texts. A clone shares the parameters.
+/// A model, its tokenizer, and the special tokens that start a text. A clone shares the parameters.
 #[derive(Debug, Clone)]
 pub struct TextModel {
     model: LanguageModel,
@@ -25,10 +25,10 @@ impl TextModel {
     ///
     /// # Errors
     ///
-    /// [`TextError::Tokenizer`] without a usable `tokenizer.json`, [`TextError::Model`] for a
-    /// configuration or weights that cannot be used.
+    /// [`TextError::Tokenizer`] if there is no usable `tokenizer.json`, [`TextError::Model`] if the
+    /// configuration or weights cannot be used.
     pub fn open(precision: Precision, dir: &Path, device: &Device) -> Result<Self, TextError> {
-        // The small files first: reading the weights takes longer.
+        // Small files first, because reading the weights takes longer.
         iiet_model::load_config(dir)?;
         let tokenizer = open_tokenizer(dir)?;
         let start = start(dir, &tokenizer)?;
@@ -73,38 +73,38 @@ impl TextModel {
         &self.tokenizer
     }
 
-    /// The tokens of a prompt, with those that start a text before them. Special tokens that the
-    /// prompt spells out are text like any other.
+    /// The tokens of a prompt, preceded by those that start a text. Special tokens that are spelled
+    /// out in the prompt are treated as plain text.
     ///
     /// # Errors
     ///
-    /// [`TextError::Data`] if a part of the text has no token, [`TextError::Prompt`] for an empty
-    /// prompt where the model has no token for a start.
+    /// [`TextError::Data`] if a part of the text cannot be encoded, [`TextError::Prompt`] if the
+    /// prompt is empty and the model has no start token.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, TextError> {
         let mut ids = self.start.clone();
         ids.extend(self.tokenizer.encode(prompt)?);
         if ids.is_empty() {
-            // What ends a document also comes before the next.
+            // The token that ends a document also precedes the next.
             let end = self.tokenizer.document_end();
             let end = end.or(self.config.eos_token_ids.first().copied());
             ids.push(end.ok_or_else(|| TextError::Prompt {
-                reason: "is empty, and the model has no token for a start".into(),
+                reason: "is empty, and the model has no start token".into(),
             })?);
         }
         Ok(ids)
     }
 
-    /// Whether the model can continue the request's prompt.
+    /// Checks that the model can continue the request's prompt.
     ///
     /// # Errors
     ///
-    /// As [`encode`](Self::encode) and [`Engine::admit`](crate::Engine::admit).
+    /// The same as for [`encode`](Self::encode) and [`Engine::admit`](crate::Engine::admit).
     pub fn check(&self, request: &TextRequest) -> Result<(), TextError> {
         let prompt = self.encode(&request.prompt)?;
         Limits::of(&self.config).check(&prompt, request.sliding)
     }
 
-    /// The text that comes after these tokens, as further tokens come.
+    /// A decoder for the text that follows these tokens.
     ///
     /// # Errors
     ///
@@ -115,8 +115,8 @@ impl TextModel {
         Ok(TextStream::new(&self.tokenizer, &known)?)
     }
 
-    /// Whether the tokenizer has the token: ids beyond its own, as padded vocabularies have them,
-    /// stand for no text.
+    /// Whether the tokenizer has the token. Ids beyond its vocabulary, as in padded vocabularies,
+    /// have no text.
     pub(crate) fn is_text(&self, id: u32) -> bool {
         (id as usize) < self.tokenizer.vocab_size()
     }
@@ -129,16 +129,16 @@ fn open_tokenizer(dir: &Path) -> Result<Tokenizer, TextError> {
     }
     let found = match dir.join("tokenizer.model").exists() {
         true => {
-            "tokenizer.model alone; transformers writes the other from it, with \
+            "only tokenizer.model; transformers converts it with \
              AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         }
         false => "none",
     };
-    let message = format!("no such file; a tokenizer is needed, and there is {found}");
+    let message = format!("no such file; a tokenizer is required, found {found}");
     Err(TextError::Tokenizer { path, message })
 }
 
-/// The tokens before a prompt, as `transformers` would put them.
+/// The special tokens before a prompt, as in `transformers`.
 fn start(dir: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>, TextError> {
     let special = SpecialTokens::read(dir, |token| tokenizer.id(token))?;
     let template = special.template.map(|template| template.before);

@@ -1,7 +1,7 @@
-//! Text to tokens as `transformers` does it.
+//! Text to tokens, following `transformers`.
 //!
-//! A model directory's `tokenizer.json` says how text becomes tokens, the files beside it what begins and
-//! ends a text ([`SpecialTokens`]); where they name neither, `config.json` does, by id.
+//! A model directory's `tokenizer.json` defines the tokenization, and the files next to it the tokens that
+//! begin and end a text ([`SpecialTokens`]); if they name neither, `config.json` does, by id.
 
 use std::path::{Path, PathBuf};
 
@@ -19,22 +19,22 @@ pub struct TextTokenizer {
     path: PathBuf,
     bos: Option<u32>,
     eos: Option<u32>,
-    /// What is added to each text in place of the post-processor.
+    /// The tokens added to each text in place of the post-processor.
     template: Option<Template>,
-    /// BOS, else EOS: what stands before a text that has no context.
+    /// BOS, else EOS: the token before a text without context.
     prefix: u32,
     prefix_text: String,
     words: Option<ByWords>,
     rule: String,
 }
 
-/// The way to encode long texts, where the tokenizer is of a known kind: the `tokenizers` crate takes
-/// some two hundred bytes of memory for each byte of text.
+/// The encoder for long texts, if the tokenizer is of a known kind: the `tokenizers` crate needs about two
+/// hundred bytes of memory per byte of text.
 struct ByWords {
     words: Words,
-    /// Texts with one of these are encoded in full, because they are not divided at words alone.
+    /// Texts that contain one of these are encoded as a whole, because they are not split at words only.
     added: Vec<String>,
-    /// What the post-processor adds.
+    /// The tokens that the post-processor adds.
     around: Template,
 }
 
@@ -42,7 +42,7 @@ impl TextTokenizer {
     /// Opens the tokenizer of a model directory.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] if it cannot be read or names neither BOS nor EOS,
+    /// [`TextError::Tokenizer`] if it cannot be read or has neither a BOS nor an EOS token,
     /// [`TextError::Vocabulary`] if it has ids beyond the model's `vocab_size`.
     pub fn open(model: &Path, vocab_size: usize) -> Result<Self, TextError> {
         let path = model.join("tokenizer.json");
@@ -75,7 +75,7 @@ impl TextTokenizer {
         }
         let Some(prefix) = bos.or(eos) else {
             return Err(failed(
-                "neither a BOS nor an EOS token is named, in tokenizer_config.json or config.json; a text needs something to begin after".into(),
+                "tokenizer_config.json and config.json name neither a BOS nor an EOS token; one is required to precede a text".into(),
             ));
         };
         if prefix as usize >= vocab_size {
@@ -103,7 +103,7 @@ impl TextTokenizer {
         })
     }
 
-    /// Of `tokenizer.json`: equal for equal tokenizers.
+    /// A hash of `tokenizer.json`.
     pub fn hash(&self) -> blake3::Hash {
         self.hash
     }
@@ -124,7 +124,7 @@ impl TextTokenizer {
         self.eos
     }
 
-    /// BOS, else EOS: what a text without context comes after.
+    /// BOS, else EOS: the token before a text without context.
     pub fn prefix(&self) -> u32 {
         self.prefix
     }
@@ -133,16 +133,16 @@ impl TextTokenizer {
     /// with the spelling of the prefix token (the harness's `tok_encode`).
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] if a part of the text has no token.
+    /// [`TextError::Tokenizer`] if a part of the text cannot be encoded.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         self.encode_with(text, !text.starts_with(&self.prefix_text))
     }
 
-    /// The tokens of a text without those that the tokenizer adds; special tokens that the text
-    /// spells out are found in it, as `transformers` does.
+    /// The tokens of a text without those that the tokenizer adds. Special tokens that are spelled out in the
+    /// text are recognised, as in `transformers`.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] if a part of the text has no token.
+    /// [`TextError::Tokenizer`] if a part of the text cannot be encoded.
     pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>, TextError> {
         self.encode_with(text, false)
     }
@@ -174,18 +174,18 @@ impl TextTokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// The text of tokens, special ones left out.
+    /// Decodes tokens to text, without special tokens.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] if the decoder refuses them.
+    /// [`TextError::Tokenizer`] if the decoder fails.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TextError> {
         untrusted(|| self.inner.decode(tokens, true)).map_err(|error| self.failed(&error))
     }
 
-    /// How a token is spelled, special or not.
+    /// The text of a token, special or not.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] if the decoder refuses it.
+    /// [`TextError::Tokenizer`] if the decoder fails.
     pub fn spelling(&self, token: u32) -> Result<String, TextError> {
         untrusted(|| self.inner.decode(&[token], false)).map_err(|error| self.failed(&error))
     }

@@ -1,4 +1,5 @@
-//! The engine's texts are those of full forward passes, whoever else is there and whenever they come.
+//! The engine's texts equal those of full forward passes, independent of other requests and of when they are
+//! admitted.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,16 +14,16 @@ use iiet_text::{
 };
 use serde_json::Value;
 
-/// Tokens that the models see.
+/// The models' context, in tokens.
 const CONTEXT: usize = 24;
-/// Of the golden models.
+/// The vocabulary of the golden models.
 const VOCAB: u32 = 101;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/golden/models")
 }
 
-/// Models of every solver, with weights that PyTorch drew, and a short context.
+/// Models of every solver, with weights initialised by PyTorch, and a short context.
 fn models() -> Vec<(String, LanguageModel)> {
     let entries = fs::read_dir(golden()).unwrap();
     let directories = entries.map(|entry| entry.unwrap().path());
@@ -76,7 +77,7 @@ fn next(model: &LanguageModel, text: &[u32]) -> u32 {
     best.unwrap() as u32
 }
 
-/// Greedy decoding by full passes over what the model may see.
+/// Greedy decoding by full passes over the context window.
 fn naive(model: &LanguageModel, prompt: &[u32], n: usize, sliding: bool) -> Vec<u32> {
     let half = |window: &[u32]| match window[0] {
         1 => [&[1], &window[window.len() - (CONTEXT / 2 - 1)..]].concat(),
@@ -97,7 +98,7 @@ fn naive(model: &LanguageModel, prompt: &[u32], n: usize, sliding: bool) -> Vec<
     new
 }
 
-/// Steps until no request is left; the texts that came.
+/// Steps until no request is left; returns the texts.
 fn finish(engine: &mut Engine, texts: &mut HashMap<RequestId, (Vec<u32>, Option<End>)>) {
     while !engine.is_idle() {
         step(engine, texts);
@@ -119,7 +120,7 @@ fn step(engine: &mut Engine, texts: &mut HashMap<RequestId, (Vec<u32>, Option<En
 }
 
 #[test]
-fn greedy_texts_are_those_of_full_passes_also_when_they_slide() {
+fn greedy_texts_equal_full_passes_also_when_sliding() {
     let models = models();
     assert!(models.len() >= 6, "{} models", models.len());
     for (name, model) in &models {
@@ -130,7 +131,7 @@ fn greedy_texts_are_those_of_full_passes_also_when_they_slide() {
         }
         let found = alone(model, request(&[1, 9, 3], 60, false));
         assert_eq!(found.ids, naive(model, &[1, 9, 3], 60, false), "{name}");
-        // The last of them is chosen from the logits at the last position of the context.
+        // The last of them is sampled from the logits at the last position of the context.
         assert_eq!(
             (found.ids.len(), found.end),
             (CONTEXT - 3 + 1, End::Context)
@@ -139,7 +140,7 @@ fn greedy_texts_are_those_of_full_passes_also_when_they_slide() {
 }
 
 #[test]
-fn texts_that_come_and_go_at_any_step_are_those_that_each_gives_alone() {
+fn texts_admitted_at_any_step_equal_those_generated_alone() {
     let sampling = Sampling {
         temperature: 0.9,
         top_p: 0.95,
@@ -162,7 +163,7 @@ fn texts_that_come_and_go_at_any_step_are_those_that_each_gives_alone() {
             let mut engine = engine(&model, rows);
             let mut texts = HashMap::new();
             let (mut ids, mut taken) = (Vec::new(), HashMap::new());
-            // Ten requests, one or two before each step; two of them are taken out on the way.
+            // Ten requests, one or two before each step; two of them are evicted during generation.
             for number in 0..10 {
                 ids.push(engine.admit(request(number)).unwrap());
                 if number % 3 != 1 {
@@ -179,7 +180,7 @@ fn texts_that_come_and_go_at_any_step_are_those_that_each_gives_alone() {
                 let expected = alone(&model, request(number as u32));
                 let (text, end) = texts.remove(id).unwrap_or_default();
                 let place = format!("{name}, {rows} rows, request {number}");
-                // With many rows it may have ended before it was to be taken out.
+                // With many rows it may have ended before its eviction.
                 if let Some(Some(taken)) = taken.get(&number) {
                     assert_eq!(text, *taken, "{place}");
                     assert_eq!(text, expected.ids[..text.len()], "{place}");
@@ -193,11 +194,11 @@ fn texts_that_come_and_go_at_any_step_are_those_that_each_gives_alone() {
             assert!(texts.is_empty() && engine.is_idle());
         }
     }
-    assert!(evicted > 10, "{evicted} texts were taken out");
+    assert!(evicted > 10, "{evicted} texts were evicted");
 }
 
 #[test]
-fn a_prompt_of_several_chunks_is_read_while_others_go_on() {
+fn a_prompt_of_several_chunks_is_prefilled_while_others_continue() {
     let (model, _) = load(&golden().join("iiet-r3-gqa-untied"), &Device::default()).unwrap();
     let long: Vec<u32> = (0..1300).map(|i| i * 11 % VOCAB).collect();
     let mut engine = engine(&model, 2);
@@ -206,7 +207,7 @@ fn a_prompt_of_several_chunks_is_read_while_others_go_on() {
     let long_id = engine.admit(request(&long, 3, false)).unwrap();
     for steps in 1..=3 {
         step(&mut engine, &mut texts);
-        // The prompts are of different lengths, so the short one is read first: in the first step.
+        // The prompts differ in length, so the short one is prefilled first: in the first step.
         assert_eq!(texts[&short].0.len(), steps);
         assert!(!texts.contains_key(&long_id));
     }
@@ -226,7 +227,7 @@ fn a_prompt_of_several_chunks_is_read_while_others_go_on() {
 }
 
 #[test]
-fn rows_that_become_free_are_given_to_those_that_wait() {
+fn free_rows_are_given_to_waiting_requests() {
     let (_, model) = models().remove(0);
     let mut engine = engine(&model, 2);
     let mut texts = HashMap::new();
@@ -240,16 +241,16 @@ fn rows_that_become_free_are_given_to_those_that_wait() {
         let open = texts.values().filter(|(_, end)| end.is_none()).count();
         assert!(open <= 2, "{open} texts in 2 rows");
     }
-    // Four tokens each, two at a time; the next two are read in the step in which rows become free.
+    // Four tokens each, two at a time; the next two are prefilled in the step in which rows become free.
     assert_eq!((texts.len(), steps), (ids.len(), 10));
 }
 
 #[test]
-fn texts_end_where_they_should() {
+fn texts_end_for_the_expected_reasons() {
     let (_, model) = models().remove(0);
     let text = alone(&model, request(&[3], 12, false));
     assert_eq!((text.ids.len(), text.end), (12, End::Length));
-    // The fifth token ends the text, unless it came before.
+    // The fifth token ends the text, unless it occurred before.
     let fifth = text.ids[4];
     let place = text.ids.iter().position(|id| *id == fifth).unwrap();
     let stop = Request {
@@ -275,7 +276,7 @@ fn texts_end_where_they_should() {
 }
 
 #[test]
-fn prompts_that_cannot_be_continued_are_refused() {
+fn invalid_prompts_are_errors() {
     let (_, model) = models().remove(0);
     for (prompt, expected) in [
         (&[][..], "the prompt has no tokens"),

@@ -1,5 +1,5 @@
-//! From strings to strings: stop texts and characters that are split over tokens, alone and beside
-//! others, against the whole text decoded at once.
+//! Generation from strings to strings: stop texts and characters that are split over tokens, alone
+//! and in a batch, against the whole text decoded at once.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ fn open(name: &str) -> TextModel {
     TextModel::open(Precision::F32, &path.join(name), &Device::default()).unwrap()
 }
 
-/// Hot, so that the texts are full of broken characters.
+/// A high temperature, so that the texts contain many incomplete characters.
 fn request(number: u64, stop: &[String]) -> TextRequest {
     let sampling = Sampling {
         temperature: 3.0,
@@ -71,7 +71,7 @@ fn run(
 }
 
 #[test]
-fn texts_do_not_depend_on_those_beside_them() {
+fn texts_do_not_depend_on_others_in_the_batch() {
     for name in ["sentence-piece", "byte-level"] {
         let text_model = open(name);
         let requests: Vec<TextRequest> = (0..12).map(|i| request(i, &[])).collect();
@@ -99,7 +99,7 @@ fn a_text_ends_before_the_stop_text_that_begins_first() {
                 .0
                 .concat();
             let characters: Vec<char> = whole.chars().collect();
-            // Pieces of the text itself, which overlap, and one that is not there.
+            // Overlapping pieces of the text itself, and one that does not occur.
             let piece = |from: usize, length: usize| -> String {
                 characters.iter().skip(from).take(length).collect()
             };
@@ -126,7 +126,7 @@ fn a_text_ends_before_the_stop_text_that_begins_first() {
 }
 
 #[test]
-fn characters_split_over_tokens_come_whole() {
+fn characters_split_over_tokens_are_output_whole() {
     let mut split = 0;
     for name in ["sentence-piece", "byte-level"] {
         let text_model = open(name);
@@ -157,7 +157,7 @@ fn characters_split_over_tokens_come_whole() {
     assert!(split > 3, "{split} texts had a character of several tokens");
 }
 
-/// The tokens of each prompt and those that continue it, by the engine of tokens.
+/// The tokens of each prompt and of its continuation, from the engine for tokens.
 fn tokens(text_model: &TextModel, requests: &[TextRequest]) -> Vec<(Vec<u32>, Vec<u32>)> {
     let tokens = requests.iter().map(|request| {
         let prompt = text_model.encode(&request.prompt).unwrap();

@@ -1,62 +1,62 @@
-//! What an engine is asked for, and what it tells.
+//! Requests to an engine, and its events.
 
 use crate::{Sampler, TextError};
 
 /// A prompt to continue.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Its tokens; at least one.
+    /// The prompt's tokens; at least one.
     pub prompt: Vec<u32>,
-    /// The most tokens to add.
+    /// The maximum number of tokens to add.
     pub max_tokens: usize,
-    /// Tokens that end the text; they are not part of it.
+    /// Tokens that end the text; they are not part of the continuation.
     pub end: Vec<u32>,
-    /// Whether the text goes on when the context is full, without its oldest tokens.
+    /// Whether the text continues when the context is full, without its oldest tokens.
     pub sliding: bool,
-    /// How tokens are chosen. Its draws are the request's own: they do not depend on other requests.
+    /// The sampling of tokens. Each request has its own RNG, independent of other requests.
     pub sampler: Sampler,
 }
 
-/// A request that was admitted; ids are never used again.
+/// The id of an admitted request. Ids are not reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub(super) u64);
 
-/// What became of a request in a step.
+/// An event of a step.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// A token was added to its text.
     Token {
-        /// Whose.
+        /// The request.
         id: RequestId,
         /// The token.
         token: u32,
     },
-    /// Its text has ended, and its place is free.
+    /// The text has ended, and its row is free.
     Ended {
-        /// Whose.
+        /// The request.
         id: RequestId,
-        /// Why.
+        /// The reason.
         end: End,
     },
-    /// No token could be chosen; its place is free.
+    /// No token could be sampled; the row is free.
     Failed {
-        /// Whose.
+        /// The request.
         id: RequestId,
-        /// Why.
+        /// The reason.
         error: TextError,
     },
 }
 
-/// Why a text ended.
+/// The reason why a text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The model chose one of the tokens that end a text.
+    /// The model chose one of the request's end tokens.
     Token(u32),
-    /// It has as many tokens as were asked for.
+    /// The maximum number of tokens was reached.
     Length,
     /// The context is full.
     Context,
-    /// The caller took it out.
+    /// The caller ended it.
     Caller,
 }

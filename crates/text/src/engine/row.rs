@@ -1,4 +1,4 @@
-//! A text on its way: what the model sees of it, and when it ends.
+//! A text being generated: its context window, and when it ends.
 
 use iiet_model::ModelConfig;
 
@@ -12,14 +12,14 @@ pub(super) struct Row {
     request: Request,
     /// Prompt and continuation.
     ids: Vec<u32>,
-    /// What the model sees of it.
+    /// The context window.
     window: Vec<u32>,
 }
 
-/// The sizes of a model that a text depends on.
+/// The parts of a model's configuration that a text depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Tokens that the model sees at most.
+    /// The model's context length, in tokens.
     pub(super) context: usize,
     pub(super) vocab_size: usize,
     bos: Option<u32>,
@@ -34,7 +34,7 @@ impl Limits {
         }
     }
 
-    /// Whether the model can continue the prompt.
+    /// Checks that the model can continue the prompt.
     pub(crate) fn check(&self, prompt: &[u32], sliding: bool) -> Result<(), TextError> {
         let refuse = |reason| Err(TextError::Prompt { reason });
         if prompt.is_empty() {
@@ -53,8 +53,8 @@ impl Limits {
         Ok(())
     }
 
-    /// What is left of a text that outgrew the context: half of it, the last tokens, and in front a
-    /// token that marks the beginning if the text has one.
+    /// The new window of a text that exceeded the context: the last half of it, preceded by the
+    /// beginning-of-text token if the text has one.
     fn slid(&self, ids: &[u32]) -> Vec<u32> {
         let half = (self.context / 2).max(1);
         let start = ids.first().copied().filter(|id| Some(*id) == self.bos);
@@ -77,12 +77,12 @@ impl Row {
         row
     }
 
-    /// The tokens that the model sees.
+    /// The tokens in the context window.
     pub(super) fn window(&self) -> &[u32] {
         &self.window
     }
 
-    /// The token that the model has not seen yet, if the window only grew by it.
+    /// The only token that is not in the cache, if the window has only grown by one.
     pub(super) fn last(&self) -> Option<u32> {
         self.window.last().copied()
     }
@@ -92,7 +92,8 @@ impl Row {
         &self.ids[self.request.prompt.len()..]
     }
 
-    /// Drops the oldest tokens of a window that is longer than the context; whether it was.
+    /// Drops the oldest tokens of a window that is longer than the context. Returns whether tokens
+    /// were dropped.
     pub(super) fn slide(&mut self, limits: Limits) -> bool {
         let outgrown = self.window.len() > limits.context;
         if outgrown {
@@ -101,7 +102,7 @@ impl Row {
         outgrown
     }
 
-    /// Chooses the next token; whether the text goes on.
+    /// Samples the next token. Returns whether the text continues.
     pub(super) fn choose(
         &mut self,
         logits: &[f32],
