@@ -1,4 +1,4 @@
-//! The seam between a block and all that integrates through it.
+//! The interface between a block and the solvers that integrate it.
 //!
 //! ```text
 //! G(y)                    the block, a map of hidden states
@@ -22,20 +22,20 @@ use serde_json::{Map, Value};
 
 use crate::BlockError;
 
-/// A transformer block. Implementable outside this workspace: a language model takes any.
+/// A transformer block. It can be implemented outside this workspace: a language model accepts any block.
 pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
-    /// Its sizes.
+    /// The sizes of the block.
     type Config: BlockConfig;
-    /// What it must know of the tokens of a pass, the same in all layers.
+    /// What the block needs to know about the tokens of a pass, the same in all layers.
     type Context: Clone + Send + Sync + 'static;
-    /// What one evaluation remembers of earlier tokens.
+    /// What one evaluation keeps of earlier tokens.
     type Cache: BlockCache;
 
-    /// A block for hidden states of width `d_model`. What [`Parameters`] declares as
-    /// [`Start::Normal`](iiet_ode::Start) is filled afterwards.
+    /// A block for hidden states of width `d_model`. Parameters that [`Parameters`] declares as
+    /// [`Start::Normal`](iiet_ode::Start) are initialised afterwards.
     fn init(config: &Self::Config, d_model: usize, device: &Device) -> Self;
 
-    /// What all layers of a pass over these tokens share.
+    /// What all layers share in a pass over these tokens.
     fn context(
         config: &Self::Config,
         d_model: usize,
@@ -51,7 +51,7 @@ pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
     /// - output: the same
     fn forward(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3>;
 
-    /// `F(y)`. A residual block computes this more directly than by the subtraction.
+    /// `F(y)`. A residual block computes this directly instead of by the subtraction.
     ///
     /// # Shapes
     ///
@@ -67,26 +67,26 @@ pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
     }
 }
 
-/// The sizes of a block, and what they cost.
+/// The sizes of a block, and its costs.
 ///
-/// The serde form is the block's part of `config.json`, which other parts share: unknown keys
-/// must be ignored, and the names must not be those of a model's own keys.
+/// The serde form is the block's part of `config.json`, which has other keys too: unknown keys must be
+/// ignored, and the names must not collide with those of a model's own keys.
 pub trait BlockConfig:
     Clone + Debug + PartialEq + Send + Sync + Serialize + DeserializeOwned + 'static
 {
-    /// What `config.json` calls the block, if it is not the LLaMA layer.
+    /// The block's name in `config.json`, unless it is the LLaMA layer.
     const NAME: &'static str;
 
     /// Values of `model_type`, beside `llama` and `iiet`, that `transformers` has for models of such
     /// blocks; [`read`](Self::read) is given their files too.
     const MODEL_TYPES: &'static [&'static str] = &[];
 
-    /// Reads the block's part of the text of `config.json`.
+    /// Reads the block's part of `config.json`, given its text.
     ///
     /// # Errors
     ///
-    /// [`BlockError::Json`] with line and column; [`BlockError::Unsupported`] for a block that is
-    /// not this one.
+    /// [`BlockError::Json`] with line and column; [`BlockError::Unsupported`] if the file describes another
+    /// block.
     fn read(json: &str) -> Result<Self, BlockError> {
         Ok(serde_json::from_str(json)?)
     }
@@ -97,23 +97,23 @@ pub trait BlockConfig:
         None
     }
 
-    /// The block's keys of `config.json`.
+    /// The block's keys in `config.json`.
     fn write(&self) -> Map<String, Value> {
         table(self)
     }
 
-    /// Whether there can be such a block for states of width `d_model`. Sizes above `2^20` must be
-    /// refused, so that products of three of them do not overflow.
+    /// Checks that the sizes are valid for states of width `d_model`. Sizes above `2^20` must be rejected, so
+    /// that products of three of them do not overflow.
     ///
     /// # Errors
     ///
-    /// [`BlockError::Value`], naming the key, what was found and what is allowed.
+    /// [`BlockError::Value`], with the key, its value and the allowed values.
     fn validate(&self, d_model: usize) -> Result<(), BlockError>;
 
-    /// What RMSNorm adds to the mean square, also in the norm after the last layer.
+    /// RMSNorm's epsilon, also in the norm after the last layer.
     fn norm_eps(&self) -> f64;
 
-    /// What one evaluation costs in texts of `seq` tokens.
+    /// The cost of one evaluation on texts of `seq` tokens.
     fn cost(&self, d_model: usize, seq: usize) -> BlockCost;
 }
 
@@ -121,23 +121,23 @@ pub trait BlockConfig:
 pub(crate) fn table(config: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(config) {
         Ok(Value::Object(keys)) => keys,
-        _ => panic!("the configuration of a block serialises as a table"),
+        _ => panic!("a block's configuration must serialise as a table"),
     }
 }
 
 /// The costs of one evaluation of a block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BlockCost {
-    /// Floating-point operations for each token of a forward pass, averaged over the text. A
-    /// multiplication and an addition count as two; norms and activations are left out.
+    /// Floating-point operations per token of a forward pass, averaged over the text. A multiplication and an
+    /// addition count as two; norms and activations are not counted.
     pub flops_per_token: f64,
-    /// Bytes for each token of the cache, in f32.
+    /// Bytes of cache per token, in f32.
     pub cache_bytes_per_token: u64,
-    /// Numbers for each token that a backward pass keeps of the forward pass.
+    /// Values per token that the forward pass keeps for the backward pass.
     pub activations_per_token: u64,
 }
 
-/// What one evaluation of a block remembers of a batch of texts.
+/// What one evaluation of a block keeps of a batch of texts.
 pub trait BlockCache: Clone + Debug + Send + Sync + 'static {
     /// An empty cache with elements of this type.
     fn new(stored: Precision) -> Self;
@@ -148,10 +148,10 @@ pub trait BlockCache: Clone + Debug + Send + Sync + 'static {
     /// Replaces a row by the only row of another cache.
     fn put_row(&mut self, row: usize, other: Self);
 
-    /// Adds the rows of another cache behind its own.
+    /// Appends the rows of another cache.
     fn append(&mut self, other: Self);
 
-    /// Tokens that each row has room for; the larger of that and its tokens if there is no limit.
+    /// The capacity per row, in tokens. Without a limit it may exceed the number of tokens.
     fn capacity(&self) -> usize;
 }
 
@@ -165,23 +165,23 @@ pub enum Tokens {
     },
     /// New tokens of texts whose earlier tokens are in caches.
     New {
-        /// What each row's columns are.
+        /// The tokens of each row.
         rows: Vec<CacheRow>,
         /// Columns of the batch.
         seq: usize,
-        /// The most tokens that any row will ever have.
+        /// The maximum number of tokens that any row will have.
         limit: usize,
     },
 }
 
-/// All that a block is told about one evaluation besides its input.
+/// The arguments of one evaluation in addition to its input.
 #[derive(Debug)]
 pub struct Evaluation<'a, B: Block> {
-    /// Where the tokens stand.
+    /// What all layers share in this pass.
     pub context: &'a B::Context,
-    /// What the same evaluation remembers of earlier tokens, in decoding.
+    /// In decoding, what the same evaluation has kept of earlier tokens.
     pub cache: Option<&'a mut B::Cache>,
-    /// Where the block may add terms of the loss, `[1]` each: sums over the tokens of the batch,
-    /// in nats, as all losses here. Nobody reads them outside training.
+    /// The block may add loss terms here, `[1]` each: sums over the tokens of the batch, in nats, like all
+    /// losses. They are only read in training.
     pub terms: &'a mut Vec<Tensor<1>>,
 }

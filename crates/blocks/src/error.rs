@@ -1,30 +1,30 @@
-//! Blocks that cannot be built.
+//! Errors of block configurations.
 
-/// A configuration that a block cannot have.
+/// An invalid block configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
-    /// `config.json` is not what the block's part of it should be; the message has line and column.
+    /// `config.json` does not match the block's keys; the message has line and column.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// A feature of other blocks.
+    /// A feature that this block does not support.
     #[error("{key} is {found}; {allowed}")]
     Unsupported {
         /// The key.
         key: String,
         /// Its value.
         found: String,
-        /// What it may be.
+        /// The allowed values.
         allowed: String,
     },
-    /// A size or a number that does not fit.
+    /// A size or a number out of range.
     #[error("{key} is {found}; {allowed}")]
     Value {
         /// The key.
         key: &'static str,
         /// Its value.
         found: String,
-        /// What it may be.
+        /// The allowed values.
         allowed: String,
     },
 }

@@ -1,15 +1,14 @@
-//! Transformer blocks, seen as vector fields.
+//! Transformer blocks as vector fields.
 //!
 //! ```text
 //! G(y) = u + SwiGLU(RMSNorm(u)),   u = y + Attention(RMSNorm(y))      the LLaMA block
 //! F(y) = G(y) - y                                                     its vector field
 //! ```
 //!
-//! [`Block`] is the seam: a map, a vector field, and what a model must know of its parameters and
-//! costs. [`BlockField`] makes any block an [`iiet_ode::VectorField`], so that it goes wherever a
-//! solver wants an equation. [`llama`] is the one block that this crate brings: pre-norm, bias-free,
-//! dropout-free, with causal grouped-query attention under a rotary position embedding in the
-//! half-split layout, and a SwiGLU feed-forward layer.
+//! [`Block`] is the interface: a map, a vector field, and what a model needs to know about its parameters and
+//! costs. [`BlockField`] makes any block an [`iiet_ode::VectorField`], so that any solver can integrate it.
+//! [`llama`] is the only block of this crate: pre-norm, bias-free, dropout-free, with causal grouped-query
+//! attention, a rotary position embedding in the half-split layout, and a SwiGLU feed-forward layer.
 //!
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};
@@ -44,7 +43,7 @@ pub use llama::{
     LlamaContext, Positions, normalise,
 };
 
-/// The examples of the README.
+/// The examples in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! What holds for a block whatever its weights.
+//! Properties of a block that hold for all weights.
 
 use burn::tensor::{Device, Distribution, Tensor, TensorData, Tolerance};
 use iiet_blocks::llama::{Attention, SwiGlu};
@@ -68,7 +68,7 @@ fn both_branches_are_multiplied_before_they_are_added() {
 }
 
 #[test]
-fn slope_is_the_map_minus_the_identity() {
+fn field_equals_the_map_minus_the_identity() {
     let (block, context, y) = setup(9);
     let mut terms = Vec::new();
     let mut field = BlockField::new(&block, &context, None, &mut terms);
@@ -80,7 +80,7 @@ fn slope_is_the_map_minus_the_identity() {
 }
 
 #[test]
-fn a_token_does_not_see_those_after_it() {
+fn attention_is_causal() {
     let (block, context, y) = setup(9);
     let before = map(&block, &context, y.clone());
     let changed = y.slice_assign([0..2, 5..9], Tensor::ones([2, 4, 16], &Device::default()));
@@ -98,12 +98,12 @@ fn a_token_does_not_see_those_after_it() {
         .into_scalar::<f32>();
     assert!(
         tail > 0.01,
-        "the changed tokens themselves must differ: {tail}"
+        "the outputs of the changed tokens must differ: {tail}"
     );
 }
 
 #[test]
-fn sequences_of_a_batch_do_not_mix() {
+fn rows_of_a_batch_are_independent() {
     let (block, context, y) = setup(6);
     let both = map(&block, &context, y.clone());
     for i in 0..2 {
@@ -113,7 +113,7 @@ fn sequences_of_a_batch_do_not_mix() {
 }
 
 #[test]
-fn grouped_queries_are_repeated_keys() {
+fn grouped_queries_equal_repeated_keys() {
     // Grouped attention equals multi-head attention whose key and value projections repeat each
     // shared head for its group.
     let (block, context, y) = setup(6);
@@ -145,9 +145,9 @@ fn grouped_queries_are_repeated_keys() {
 }
 
 #[test]
-fn attention_depends_on_distance_only() {
-    // Equal tokens get equal outputs wherever they stand: the weights sum to one and the rotation
-    // of queries and keys leaves values alone.
+fn equal_tokens_have_equal_outputs() {
+    // Equal tokens have equal outputs at every position: the weights sum to one, and the rotation
+    // of queries and keys does not affect values.
     let (block, context, _) = setup(5);
     let y = Tensor::<3>::ones([1, 5, 16], &Device::default());
     let out = block.self_attn.forward(y, &context, None);
@@ -166,7 +166,7 @@ fn a_single_token_attends_to_itself() {
 }
 
 #[test]
-fn swiglu_by_hand() {
+fn swiglu_equals_values_computed_by_hand() {
     let device = Device::default();
     let mut mlp = SwiGlu::init(1, 2, &device);
     let set = |linear: &mut burn::nn::Linear, data: TensorData| {
@@ -189,7 +189,7 @@ fn swiglu_by_hand() {
 }
 
 #[test]
-fn costs_count_products_by_hand() {
+fn costs_equal_products_counted_by_hand() {
     // q and o: 2 x 16 x 16; k and v: 2 x 16 x 8; feed-forward: 3 x 16 x 24. Attention: scores and
     // mixing of (seq + 1) / 2 = 5 tokens, 2 x 2 x 16 x 5.
     let cost = config().cost(D_MODEL, 9);

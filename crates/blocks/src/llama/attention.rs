@@ -34,7 +34,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Fresh projections.
+    /// Newly initialised projections.
     ///
     /// # Panics
     ///
@@ -81,8 +81,8 @@ impl Attention {
         }
     }
 
-    /// Every token attends to itself and to those before it; with a cache, also to those that are
-    /// there, and is cached.
+    /// Every token attends to itself and to earlier tokens, with a cache also to those cached, and is added
+    /// to the cache.
     ///
     /// # Shapes
     ///
@@ -91,7 +91,7 @@ impl Attention {
     ///
     /// # Panics
     ///
-    /// If there is a cache and the context is of whole texts, or the other way round.
+    /// If there is a cache and the context is of whole texts, or vice versa.
     pub fn forward(
         &self,
         x: Tensor<3>,
@@ -109,7 +109,7 @@ impl Attention {
             (Some(cache), LlamaContext::New { rows, limit, .. }) => {
                 cache.attend(q, k, v, rows, *limit, scale)
             }
-            _ => panic!("a cache belongs to new tokens, and to no others"),
+            _ => panic!("a cache requires a context of new tokens, and vice versa"),
         };
         project(&self.o_proj, merge_heads(mixed))
     }

@@ -1,4 +1,4 @@
-//! The sizes of a LLaMA block, in the words of Hugging Face's `config.json`.
+//! The sizes of a LLaMA block, with the names of Hugging Face's `config.json`.
 //!
 //! Mistral's layer is LLaMA's, Qwen2's has biases on queries, keys and values, and Qwen3's has norms on
 //! the heads of queries and keys and a width of a head that is its own. `others.rs` knows which file means
@@ -15,22 +15,22 @@ use crate::{BlockConfig, BlockCost, BlockError};
 /// The sizes of a LLaMA block; its serde form has the names of `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LlamaConfig {
-    /// Width inside the feed-forward layer.
+    /// Hidden width of the feed-forward layer.
     #[serde(rename = "intermediate_size")]
     pub d_ff: usize,
     /// Query heads.
     #[serde(rename = "num_attention_heads")]
     pub n_heads: usize,
-    /// Key/value heads; divides `n_heads`. Absent or null in multi-head checkpoints.
+    /// Key/value heads; must divide `n_heads`. Absent or null in multi-head checkpoints.
     #[serde(rename = "num_key_value_heads", skip_deserializing)]
     pub n_kv_heads: usize,
-    /// What RMSNorm adds to the mean square.
+    /// RMSNorm's epsilon.
     #[serde(default = "default_eps")]
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     #[serde(default = "default_theta")]
     pub rope_theta: f64,
-    /// How the rotary frequencies are stretched for long contexts, if they are.
+    /// The scaling of the rotary frequencies for long contexts, if any.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<Llama3Scaling>,
     /// What attention and feed-forward layer are multiplied by before they are added to the residual
@@ -78,7 +78,7 @@ fn default_theta() -> f64 {
 }
 
 impl Default for LlamaConfig {
-    /// The sizes of the paper's 55m, with as many key/value heads as query heads.
+    /// The sizes of the paper's 55m, with equal numbers of query and key/value heads.
     fn default() -> Self {
         Self {
             d_ff: 1408,
@@ -105,11 +105,11 @@ impl LlamaConfig {
         self.head_dim.unwrap_or_else(|| d_model / self.n_heads)
     }
 
-    /// The frequencies that positions are rotated with.
+    /// The rotary frequencies.
     ///
     /// # Panics
     ///
-    /// If the width of a head is odd, which [`validate`](BlockConfig::validate) refuses.
+    /// If the width of a head is odd, which [`validate`](BlockConfig::validate) rejects.
     pub fn frequencies(&self, d_model: usize) -> Frequencies {
         let plain = Frequencies::new(self.head_width(d_model), self.rope_theta);
         match &self.rope_scaling {
@@ -212,7 +212,7 @@ impl BlockConfig for LlamaConfig {
                 format!("it must divide n_heads (num_attention_heads), {n_heads}"),
             );
         }
-        // Computed with in f32, where 1e308 is an infinity.
+        // Computed in f32, where 1e308 is infinite.
         for (key, value, most) in [
             ("rms_norm_eps", self.rms_norm_eps, 1e3),
             ("rope_theta", self.rope_theta, 1e30),
@@ -250,13 +250,13 @@ impl BlockConfig for LlamaConfig {
         let q_width = self.head_width(d_model) * self.n_heads;
         let kv_width = self.head_width(d_model) * self.n_kv_heads;
         let projections = 2 * d_model * (q_width + kv_width) + 3 * d_model * self.d_ff;
-        // Scores and mixing, for the (seq + 1) / 2 tokens that a causal token sees on average.
+        // Scores and weighted values, for the (seq + 1) / 2 tokens that a token attends to on average.
         let attention = 2.0 * q_width as f64 * (seq as f64 + 1.0);
         BlockCost {
             flops_per_token: 2.0 * projections as f64 + attention,
             cache_bytes_per_token: (2 * kv_width * size_of::<f32>()) as u64,
-            // The inputs of both norms, of the projections and of attention, and of the
-            // feed-forward layer gate, value and product.
+            // The inputs of both norms, of the projections and of attention; and gate, value and product of
+            // the feed-forward layer.
             activations_per_token: (8 * d_model + 4 * q_width + 3 * self.d_ff) as u64,
         }
     }

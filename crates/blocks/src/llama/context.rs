@@ -1,4 +1,4 @@
-//! Where the tokens of a pass stand, and what they may see.
+//! The positions of the tokens of a pass, and what they may attend to.
 
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::CacheRow;
@@ -6,7 +6,7 @@ use iiet_kernels::CacheRow;
 use super::{Frequencies, Positions};
 use crate::Tokens;
 
-/// What all LLaMA layers of a pass must know of its tokens.
+/// What all LLaMA layers of a pass share.
 #[derive(Debug, Clone)]
 pub enum LlamaContext {
     /// Texts from their beginning.
@@ -16,17 +16,17 @@ pub enum LlamaContext {
     },
     /// New tokens of texts whose earlier keys and values are cached.
     New {
-        /// The rotation of each column of each row, one row after the other.
+        /// The rotation of each column of each row, row by row.
         positions: Positions,
-        /// What each row's columns are.
+        /// The tokens of each row.
         rows: Vec<CacheRow>,
-        /// The most tokens that any row will ever have.
+        /// The maximum number of tokens that any row will have.
         limit: usize,
     },
 }
 
 impl LlamaContext {
-    /// The context of a pass. A row's new tokens stand at the positions `cached..cached + count`.
+    /// The context of a pass. A row's new tokens have the positions `cached..cached + count`.
     pub fn new(frequencies: &Frequencies, tokens: Tokens, device: &Device) -> Self {
         match tokens {
             Tokens::Whole { seq } => Self::Whole {
@@ -34,7 +34,7 @@ impl LlamaContext {
             },
             Tokens::New { rows, seq, limit } => {
                 let at = rows.iter().flat_map(|row| {
-                    // Padding stands nowhere; any angle will do.
+                    // Padding has no position; any angle is valid.
                     (0..seq).map(|column| row.cached + column.saturating_sub(row.from))
                 });
                 Self::New {
@@ -58,7 +58,7 @@ impl LlamaContext {
             Self::New { positions, .. } => {
                 let [batch, seq, width] = x.dims();
                 let head_dim = width / heads;
-                // Rows of a batch differ in their positions: to the rotation they are one long row.
+                // Rows of a batch differ in their positions, so they are rotated as one long row.
                 let x = x.reshape([1, batch * seq, heads, head_dim]).swap_dims(1, 2);
                 let x = positions.rotate(x).swap_dims(1, 2);
                 x.reshape([batch, seq, heads, head_dim]).swap_dims(1, 2)

@@ -1,27 +1,27 @@
-//! What a decoder keeps: keys and values, one cache for each evaluation of each layer.
+//! The KV cache of a decoder, one for each evaluation of each layer.
 //!
 //! Every evaluation of a layer attends to the keys and values that the same evaluation produced at
-//! the earlier positions. A solver that evaluates a layer four times therefore needs four caches
-//! there, and with them gives token by token what the full pass gives.
+//! earlier positions. A solver that evaluates a layer four times therefore needs four caches per
+//! layer; with them decoding equals the full pass.
 
 use burn::tensor::Tensor;
 use iiet_kernels::{CacheRow, Precision, cached_attention};
 
 use crate::BlockCache;
 
-/// The slots that a cache grows by at least.
+/// The minimum number of slots by which a cache grows.
 const BLOCK: usize = 64;
 
 /// The keys and values of one evaluation of one layer, for a batch.
 #[derive(Debug, Clone)]
 pub struct KeyValueCache {
     stored: Precision,
-    /// `[batch, n_kv_heads, capacity, head_dim]`, once there are any.
+    /// `[batch, n_kv_heads, capacity, head_dim]`; `None` while empty.
     keys_and_values: Option<[Tensor<4>; 2]>,
 }
 
 impl KeyValueCache {
-    /// Adds new tokens' keys and values and attends to all there are.
+    /// Appends the keys and values of new tokens and attends to all tokens in the cache.
     ///
     /// # Shapes
     ///
@@ -63,11 +63,11 @@ impl KeyValueCache {
         [store(keys, k, rows), store(values, v, rows)]
     }
 
-    /// Takes the tensors out, so that they are written in place, with room for the new tokens; a
-    /// row never has more than `limit`.
+    /// Takes the tensors out, so that they are written in place, with capacity for the new tokens;
+    /// a row never has more than `limit`.
     ///
-    /// Room at least doubles, so that a token is moved a bounded number of times however long the
-    /// text becomes.
+    /// The capacity at least doubles, so the number of times a token is copied is bounded on
+    /// average.
     fn with_room_for(
         &mut self,
         like: &Tensor<4>,
@@ -150,7 +150,7 @@ impl BlockCache for KeyValueCache {
     }
 }
 
-/// The same slots and free ones behind them, `slots` in all.
+/// The same slots followed by free ones, `slots` in total.
 fn resized(old: Tensor<4>, slots: usize) -> Tensor<4> {
     let [batch, n_kv_heads, capacity, head_dim] = old.dims();
     if slots == capacity {
@@ -161,11 +161,11 @@ fn resized(old: Tensor<4>, slots: usize) -> Tensor<4> {
     Tensor::zeros(shape, (&old.device(), old.dtype())).slice_assign(all, old)
 }
 
-/// Writes each row's new tokens behind those it has.
+/// Writes each row's new tokens after its existing ones.
 fn store(cache: Tensor<4>, new: Tensor<4>, rows: &[CacheRow]) -> Tensor<4> {
     let [_, n_kv_heads, _, head_dim] = cache.dims();
     let new = new.cast(cache.dtype());
-    // Most batches march in step, and are then written at once.
+    // If all rows have equal positions, they are written at once.
     let alike = rows.windows(2).all(|pair| pair[0] == pair[1]);
     let step = if alike { rows.len().max(1) } else { 1 };
     let (heads, dims) = (0..n_kv_heads, 0..head_dim);

@@ -37,7 +37,7 @@ pub use self::rope::{Frequencies, Llama3Scaling, Positions};
 pub use self::swiglu::SwiGlu;
 use crate::{Block, Evaluation, Tokens};
 
-/// Attention and feed-forward layer, each with its norm before it.
+/// Attention and feed-forward layer, each with a norm before it.
 #[derive(Module, Debug)]
 pub struct LlamaBlock {
     /// The norm before attention.
@@ -81,7 +81,7 @@ impl Block for LlamaBlock {
     /// # Panics
     ///
     /// If `n_heads` does not divide `d_model` or `n_kv_heads` does not divide `n_heads`, which
-    /// [`LlamaConfig::validate`](crate::BlockConfig::validate) refuses.
+    /// [`LlamaConfig::validate`](crate::BlockConfig::validate) rejects.
     fn init(config: &LlamaConfig, d_model: usize, device: &Device) -> Self {
         let norm = || {
             RmsNormConfig::new(d_model)
@@ -125,7 +125,7 @@ impl Block for LlamaBlock {
     }
 }
 
-/// The names of LLaMA checkpoints.
+/// The parameter names of LLaMA checkpoints.
 impl Parameters for LlamaBlock {
     fn parameter(path: &[&str]) -> Option<Parameter> {
         match path {
@@ -158,7 +158,7 @@ impl Parameters for LlamaBlock {
     }
 }
 
-/// What `norm` computes, in one fused operation.
+/// Computes `norm` as one fused operation.
 ///
 /// # Shapes
 ///

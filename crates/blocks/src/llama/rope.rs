@@ -1,8 +1,8 @@
-//! Where tokens stand: rotary position embedding.
+//! Rotary position embedding.
 //!
 //! Su et al., *RoFormer* (arXiv 2104.09864), equation 34, in the half-split layout of LLaMA
-//! checkpoints on the hub: coordinate i is paired with i + d/2. (Burn's `RotaryEncoding` pairs
-//! 2i with 2i + 1, which is another model for the same weights.)
+//! checkpoints on the Hugging Face Hub: coordinate i is paired with i + d/2. (Burn's
+//! `RotaryEncoding` pairs 2i with 2i + 1, which gives other results for the same weights.)
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frequencies(Vec<f32>);
 
-/// How LLaMA 3.1 stretches its rotation to contexts longer than it was first trained on.
+/// LLaMA 3.1's scaling of the rotary frequencies for contexts longer than in initial training.
 ///
 /// Frequencies whose wavelength exceeds `original_context / low_freq_factor` are divided by
 /// `factor`, those below `original_context / high_freq_factor` stay, and those between are
@@ -25,13 +25,13 @@ pub struct Frequencies(Vec<f32>);
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename = "llama3", from = "Tagged")]
 pub struct Llama3Scaling {
-    /// What the long wavelengths are multiplied by.
+    /// The factor for long wavelengths.
     pub factor: f64,
-    /// Rotations within the original context up to which a frequency counts as low.
+    /// Number of rotations within the original context below which a frequency is low.
     pub low_freq_factor: f64,
-    /// Rotations within the original context from which on a frequency counts as high.
+    /// Number of rotations within the original context above which a frequency is high.
     pub high_freq_factor: f64,
-    /// The context of the first training, in tokens.
+    /// The context of the initial training, in tokens.
     #[serde(rename = "original_max_position_embeddings")]
     pub original_context: usize,
 }
@@ -76,10 +76,10 @@ impl fmt::Display for Llama3Scaling {
 }
 
 impl Frequencies {
-    /// The frequencies to a base.
+    /// The frequencies for a base.
     ///
-    /// In f32 throughout, as the reference implementations do: at large positions a table of
-    /// higher precision is measurably another one than the model was trained with.
+    /// In f32 throughout, as in the reference implementations: at large positions a table computed
+    /// in higher precision differs measurably from the one that the model was trained with.
     ///
     /// # Panics
     ///
@@ -87,13 +87,13 @@ impl Frequencies {
     pub fn new(head_dim: usize, theta: f64) -> Self {
         assert!(
             head_dim.is_multiple_of(2),
-            "head_dim is {head_dim}; rotary embedding needs it even"
+            "head_dim is {head_dim}; rotary embedding requires an even width"
         );
         let frequency = |i: usize| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32);
         Self((0..head_dim / 2).map(frequency).collect())
     }
 
-    /// The same frequencies, stretched.
+    /// The same frequencies, scaled.
     pub fn scaled(self, scaling: &Llama3Scaling) -> Self {
         let Llama3Scaling {
             factor,
@@ -118,8 +118,7 @@ impl Frequencies {
     }
 }
 
-/// The angles `position * frequency` of some tokens: what all layers of a pass must know about
-/// where their tokens stand.
+/// The angles `position * frequency` of some tokens, shared by all layers of a pass.
 #[derive(Debug, Clone)]
 pub struct Positions {
     /// `[seq, head_dim / 2]`
@@ -129,7 +128,7 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Positions `0..seq`, with the frequencies to the base `theta`.
+    /// Positions `0..seq`, with the frequencies for the base `theta`.
     ///
     /// # Panics
     ///
@@ -138,7 +137,7 @@ impl Positions {
         Self::at(&Frequencies::new(head_dim, theta), 0..seq, device)
     }
 
-    /// Tokens at any positions, in their order.
+    /// Tokens at arbitrary positions, in their order.
     pub fn at(
         frequencies: &Frequencies,
         positions: impl Iterator<Item = usize>,

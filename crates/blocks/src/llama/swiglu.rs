@@ -19,7 +19,7 @@ pub struct SwiGlu {
 }
 
 impl SwiGlu {
-    /// Fresh projections between widths `d_model` and `d_ff`.
+    /// Newly initialised projections between widths `d_model` and `d_ff`.
     pub fn init(d_model: usize, d_ff: usize, device: &Device) -> Self {
         let linear = |from, to| LinearConfig::new(from, to).with_bias(false).init(device);
         Self {
@@ -29,7 +29,7 @@ impl SwiGlu {
         }
     }
 
-    /// Each token by itself.
+    /// Applied to each token separately.
     ///
     /// # Shapes
     ///
