@@ -1,4 +1,4 @@
-//! Writes the model that `golden/training.py` starts from: `cargo run --example tiny_model DIR`.
+//! Writes the initial model of `golden/training.py`: `cargo run --example tiny_model DIR`.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Token by token, with a cache of keys and values, the logits are PyTorch's of the whole text.
+//! Logits of cached decoding, token by token, against PyTorch's for the whole text.
 
 use burn::tensor::{Device, Tensor};
 use iiet_model::Precision;
@@ -15,7 +15,7 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
         let at = (row * seq + position) * vocab;
         &expected.logits[at..at + vocab]
     };
-    // Halves have 11 and 8 bits of precision where f32 has 24.
+    // f16 has 11 and bf16 8 bits of significand, f32 has 24.
     let stored = [
         ("logits, cache in f32", Precision::F32, 2e-4),
         ("logits, cache in f16", Precision::F16, 2e-3),
@@ -27,7 +27,7 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
             continue;
         }
         let mut cache = model.cache(batch, precision);
-        // Each row begins with a prompt of its own length, so that rows stand at other places.
+        // Prompts differ in length, so that rows are at different positions.
         let prompt = |row: usize| 2 + row;
         let prompts: Vec<&[u32]> = (0..batch)
             .map(|row| &expected.ids[row][..prompt(row)])

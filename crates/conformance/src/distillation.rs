@@ -1,4 +1,4 @@
-//! The loss of a student and its gradients are PyTorch's: text, the teacher's distribution at a
+//! The loss of a student and its gradients against PyTorch's: text, the teacher's distribution at a
 //! temperature, and its layers.
 
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
     let teacher = Case::all()
         .into_iter()
         .find(|case| case.name == TEACHER)
-        .expect("invariant: one of the cases kept");
+        .expect("invariant: the case is embedded");
     let folder = teacher.directory()?;
     let section = DistillSection {
         teacher: folder.path().to_owned(),
@@ -57,7 +57,7 @@ pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
             Some((name.strip_prefix("grad.")?.to_owned(), floats(view.data())))
         })
         .collect();
-    // A layer without corrections leaves parameters without a gradient, which are not in the file.
+    // Parameters of layers without corrections have no gradient and are not in the file.
     gradients.retain(|name, gradient| {
         of_pytorch.contains_key(name) || gradient.iter().any(|g| *g != 0.0)
     });
@@ -81,7 +81,7 @@ pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
     ])
 }
 
-/// Every token predicts the next; the last of each row takes part in the forward pass alone.
+/// Every token predicts the next; the last token of each row takes part only in the forward pass.
 fn batch(rows: &[Vec<u32>], device: &Device) -> BatchTensors {
     let device = device.clone().autodiff();
     let shape = [rows.len(), rows[0].len()];

@@ -1,4 +1,4 @@
-//! What keeps a check from coming to a number.
+//! Errors that keep a check from producing a deviation.
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub enum ConformanceError {
     /// A model that cannot be read or written.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A teacher that cannot be asked.
+    /// A teacher that cannot be evaluated.
     #[error(transparent)]
     Distill(#[from] DistillError),
     /// A file that cannot be read or written.
@@ -25,15 +25,15 @@ pub enum ConformanceError {
         /// The reason.
         source: std::io::Error,
     },
-    /// A training step that could not be taken.
-    #[error("a training step was not taken: {0}")]
+    /// A training step that failed.
+    #[error("a training step failed: {0}")]
     Step(#[from] StepError),
-    /// A case whose arrays are not what a case has.
+    /// A case with missing or malformed arrays.
     #[error("{case}: {reason}")]
     Case {
         /// The case's name.
         case: String,
-        /// What is wrong, and with which array.
+        /// The reason, with the array.
         reason: String,
     },
     /// A tensor that cannot be read back from the device.
@@ -53,6 +53,6 @@ impl ConformanceError {
     pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Self {
         let message = payload.downcast_ref::<String>().cloned();
         let message = message.or_else(|| Some((*payload.downcast_ref::<&str>()?).to_owned()));
-        Self::Panicked(message.unwrap_or_else(|| "without a message".to_owned()))
+        Self::Panicked(message.unwrap_or_else(|| "no message".to_owned()))
     }
 }

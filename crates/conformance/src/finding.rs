@@ -1,4 +1,4 @@
-//! By how much a device deviates, and how much is allowed.
+//! The deviation of a device, and its tolerance.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use crate::ConformanceError;
 /// One comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
-    /// The model it was compared on.
+    /// The model of the comparison.
     pub case: String,
-    /// What was compared.
+    /// The quantity compared.
     pub what: &'static str,
-    /// The largest deviation; not a number if the device's result is none.
+    /// The largest deviation; NaN if the device's result is NaN.
     pub deviation: f64,
-    /// The largest deviation allowed.
+    /// The tolerance.
     pub tolerance: f64,
 }
 
 impl Finding {
-    /// Whether the deviation is allowed.
+    /// Whether the deviation is within the tolerance.
     pub fn holds(&self) -> bool {
-        // False for what is not a number.
+        // False for NaN.
         self.deviation <= self.tolerance
     }
 }
@@ -43,7 +43,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The largest of some deviations; not a number if one of them is none.
+/// The maximum of some deviations; NaN if one of them is NaN.
 pub(crate) fn largest(deviations: impl IntoIterator<Item = f64>) -> f64 {
     let worse = |most: f64, next: f64| {
         if next > most || next.is_nan() {
@@ -61,7 +61,7 @@ pub(crate) fn largest(deviations: impl IntoIterator<Item = f64>) -> f64 {
     })
 }
 
-/// The largest difference between entries; infinite if there are not as many.
+/// The largest difference between entries; infinite if the lengths differ.
 pub(crate) fn difference(found: &[f32], expected: &[f32]) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_number_is_not_lost_in_a_maximum() {
+    fn maximum_propagates_nan() {
         assert_eq!(largest([0.5, 2.0, 1.0]), 2.0);
         assert!(largest([0.5, f64::NAN, 1.0]).is_nan());
         assert!(difference(&[1.0, f32::NAN, 3.0], &[1.0, 2.0, 4.0]).is_nan());

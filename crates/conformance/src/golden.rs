@@ -1,4 +1,4 @@
-//! Models with what PyTorch computes for them: token ids, logits, the loss and all its gradients.
+//! Models with PyTorch's results: token ids, logits, the loss and all its gradients.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,12 +22,12 @@ pub struct Case {
     results: Cow<'static, [u8]>,
 }
 
-/// What PyTorch computes.
+/// PyTorch's results.
 pub(crate) struct Expected {
     pub(crate) ids: Vec<Vec<u32>>,
     pub(crate) logits: Vec<f32>,
     pub(crate) loss: f32,
-    /// By the parameters' names in checkpoints, in the layout of checkpoints.
+    /// By the parameters' names in checkpoints, with the layout of checkpoints.
     pub(crate) gradients: BTreeMap<String, Vec<f32>>,
 }
 
@@ -80,12 +80,12 @@ impl Case {
         })
     }
 
-    /// The model, from a directory as any model is.
+    /// The model, loaded from a directory as any model is.
     pub(crate) fn model(&self, device: &Device) -> Result<LanguageModel, ConformanceError> {
         Ok(load(self.directory()?.path(), device)?.0)
     }
 
-    /// The model's directory, which lasts as long as the value.
+    /// The model's directory, which exists as long as this value.
     pub(crate) fn directory(&self) -> Result<TempDir, ConformanceError> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -102,7 +102,7 @@ impl Case {
         Ok(folder)
     }
 
-    /// The weights as they are in the file, by name.
+    /// The weights in the file, by name.
     pub(crate) fn stored(&self) -> Result<BTreeMap<String, Vec<u8>>, ConformanceError> {
         let file = self.parse(&self.weights)?;
         let tensors = file.iter();
@@ -156,7 +156,7 @@ impl Case {
     }
 }
 
-/// Ids `[batch, seq]` on a device.
+/// Ids `[batch, seq]` as a tensor on a device.
 ///
 /// # Panics
 ///

@@ -1,8 +1,8 @@
-//! A model in bf16 or f16 computes what PyTorch computes in f32, as closely as its numbers allow.
+//! A model in bf16 or f16 against PyTorch in f32, within rounding errors.
 //!
-//! A bf16 has 8 bits of precision and an f16 11, so each operation rounds by up to 2^-9 or 2^-12; the
-//! deviations allowed are some 10 such roundings for logits and 30 for gradients, which have passed
-//! through the network twice. What the device does not compute with has to be refused.
+//! bf16 has 8 bits of significand and f16 has 11, so each operation rounds by up to 2^-9 or 2^-12; the
+//! tolerances are about 10 such roundings for logits and 30 for gradients, which pass through the network
+//! twice. Types that the device does not compute in must be rejected.
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -53,8 +53,8 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
     Ok(findings)
 }
 
-/// Of logits, as a share of the largest; of the loss, as a share of it; of all gradients together,
-/// as a share of their Euclidean norm.
+/// Deviations of logits, relative to the largest; of the loss, relative to it; of all gradients together,
+/// relative to their Euclidean norm.
 fn deviations(
     case: &Case,
     precision: Precision,
@@ -74,7 +74,7 @@ fn deviations(
     Ok([logits, loss, gradients])
 }
 
-/// `|found - expected| / |expected|`; infinite if other parameters have gradients.
+/// `|found - expected| / |expected|`; infinite if the sets of parameters with gradients differ.
 fn apart(found: &ByName, expected: &ByName) -> f64 {
     if !found.keys().eq(expected.keys()) {
         return f64::INFINITY;

@@ -1,8 +1,8 @@
-//! The same checks on any device: does it compute what PyTorch computes?
+//! Checks that a device computes the same results as PyTorch.
 //!
-//! [`CHECKS`] take a device. Each compares with numbers that were not produced here (PyTorch's, kept in
-//! the crate), with a formula evaluated in f64, or with what must be equal to the last bit, and says
-//! by how much the device deviates and how much is allowed.
+//! Each of [`CHECKS`] takes a device. It compares with numbers from outside this project (PyTorch's, kept in
+//! the crate), with a formula evaluated in f64, or for bitwise equality, and reports the deviation and its
+//! tolerance.
 //!
 //! ```no_run
 //! # // Needs a backend, which an application chooses by a feature of `burn`.
@@ -36,15 +36,15 @@ pub use finding::Finding;
 pub use golden::Case;
 pub use training::tiny_model;
 
-/// Something that every device must get right.
+/// A check that every device must pass.
 #[derive(Debug, Clone, Copy)]
 pub struct Check {
-    /// A few words for a table.
+    /// A short description.
     pub name: &'static str,
     run: fn(&Device) -> Result<Vec<Finding>, ConformanceError>,
 }
 
-/// All checks, the quick ones first.
+/// All checks, the fastest first.
 pub const CHECKS: [Check; 7] = [
     Check {
         name: "parity with PyTorch",
@@ -81,8 +81,8 @@ impl Check {
     ///
     /// # Errors
     ///
-    /// [`ConformanceError`] where the device does not get as far as a number, also by a panic of
-    /// Burn's: the other checks can go on.
+    /// [`ConformanceError`] if the device fails to compute a result, or if Burn panics; the other checks can
+    /// still run.
     pub fn run(&self, device: &Device) -> Result<Vec<Finding>, ConformanceError> {
         panic::catch_unwind(AssertUnwindSafe(|| (self.run)(device)))
             .unwrap_or_else(|payload| Err(ConformanceError::panicked(payload.as_ref())))
@@ -105,13 +105,13 @@ impl Case {
     ///
     /// # Errors
     ///
-    /// [`ConformanceError`] if the case cannot be read or its parameters have other names.
+    /// [`ConformanceError`] if the case cannot be read or has other parameter names.
     pub fn compare(&self, device: &Device) -> Result<Vec<Finding>, ConformanceError> {
         parity::check(self, device)
     }
 }
 
-/// The examples of the README.
+/// The examples in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,7 +1,7 @@
-//! Two steps of AdamW are those of the formula in f64.
+//! Two steps of AdamW against the formula in f64.
 //!
-//! The formula gets the device's own gradients: where a gradient is all but zero, AdamW's first step
-//! depends on nothing but its sign.
+//! The formula uses the device's own gradients: where a gradient is almost zero, AdamW's first step depends
+//! only on its sign.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::training::tiny_config;
 use crate::{Case, ConformanceError, Finding};
 
 const LR: f64 = 1e-2;
-/// What gradients are multiplied by, as clipping does.
+/// The factor for the gradients, as in clipping.
 const SCALE: f64 = 0.5;
 const STEPS: i32 = 2;
 
@@ -55,7 +55,7 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
     }])
 }
 
-/// AdamW as algorithm 2 of Loshchilov and Hutter (arXiv 1711.05101) has it.
+/// AdamW, algorithm 2 of Loshchilov and Hutter (arXiv 1711.05101).
 struct Formula {
     betas: [f64; 2],
     weight_decay: f64,
@@ -76,7 +76,7 @@ impl Formula {
             let state = self.state.entry(name.clone()).or_default();
             state.first.resize(values.len(), 0.0);
             state.second.resize(values.len(), 0.0);
-            // From the device's, so that each step is checked and not their sum.
+            // From the device's parameters, so that each step is checked and not their sum.
             state.parameter = values.iter().copied().map(f64::from).collect();
             let decay = match parameters.roles[name].decays {
                 true => self.weight_decay,
@@ -94,7 +94,7 @@ impl Formula {
     }
 }
 
-/// The parameters in the layout of checkpoints, as gradients are collected.
+/// The parameters in the layout of checkpoints, like collected gradients.
 #[derive(Default)]
 struct Parameters {
     by_name: ByName,

@@ -1,4 +1,4 @@
-//! Logits, loss and every gradient are PyTorch's; the gradients also with layers computed again.
+//! Logits, loss and every gradient against PyTorch's; the gradients also with layers recomputed.
 
 use std::collections::BTreeMap;
 
@@ -92,7 +92,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The largest deviation of any entry from PyTorch's, as a share of its parameter's largest.
+/// The largest deviation of any entry from PyTorch's, relative to the largest entry of its
+/// parameter.
 pub(crate) fn compare(
     case: &Case,
     found: &ByName,
@@ -142,7 +143,7 @@ impl ParameterVisitor for CollectGradients {
     fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>) {
         let value = parameter.val();
         let gradient = self.part.as_ref().and_then(|part| value.grad(part));
-        // A parameter that the loss does not depend on has no gradient; PyTorch writes zeros.
+        // A parameter that the loss does not depend on has no gradient; PyTorch stores zeros.
         let gradient = gradient.unwrap_or_else(|| value.inner().zeros_like());
         let gradient = match role.transposed {
             true => gradient.transpose(),

@@ -1,5 +1,5 @@
-//! What is saved are the weights that were loaded, and a model that was saved and loaded is the same
-//! model, to the last bit.
+//! Saved weights equal the loaded ones, and a model that was saved and loaded gives bitwise identical
+//! results.
 
 use std::path::Path;
 

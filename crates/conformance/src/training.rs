@@ -1,7 +1,8 @@
-//! The first 30 steps of `configs/tiny.toml`, batch, clipping and all, have PyTorch's losses.
+//! The losses of the first 30 steps of `configs/tiny.toml`, with its batch size and clipping, against
+//! PyTorch's.
 //!
-//! The text is made up, so that no corpus is needed: tokens of uneven frequency, a quarter of them
-//! copies of the one before. `golden/training.py` trains the same model on it and writes the losses.
+//! The text is synthetic, so that no corpus is needed: tokens of uneven frequency, a quarter of them copies
+//! of the previous token. `golden/training.py` trains the same model on it and writes the losses.
 
 use burn::tensor::Device;
 use iiet_data::Batch;
@@ -12,10 +13,10 @@ use crate::finding::{difference, largest};
 use crate::{ConformanceError, Finding};
 
 const STEPS: u64 = 30;
-/// Of the steps, those taken a second time.
+/// The number of steps that are repeated.
 const REPEATED: usize = 3;
 
-/// What `golden/training.py` has written.
+/// The output of `golden/training.py`.
 const OF_PYTORCH: &str = include_str!("../golden/training.json");
 
 pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
@@ -57,10 +58,10 @@ pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
 
 pub(crate) fn tiny_config() -> RunConfig {
     let text = include_str!("../golden/training.toml");
-    toml::from_str(text).expect("invariant: the configuration is read, tested below")
+    toml::from_str(text).expect("invariant: the configuration is valid, tested below")
 }
 
-/// The model of `configs/tiny.toml` with its first weights, which are drawn from its seed.
+/// The model of `configs/tiny.toml` with initial weights from its RNG seed.
 ///
 /// # Errors
 ///
@@ -71,7 +72,7 @@ pub fn tiny_model(device: &Device) -> Result<LanguageModel, ConformanceError> {
     Ok(LanguageModel::init(&model, config.train.seed, device)?)
 }
 
-/// Mean nats per token in each of the first steps, whose passes through the model are in a precision.
+/// Mean nats per token of each of the first steps, with passes in the given precision.
 fn losses(steps: u64, precision: Precision, device: &Device) -> Result<Vec<f32>, ConformanceError> {
     let config = tiny_config();
     let train = TrainSection {
@@ -102,7 +103,7 @@ fn losses(steps: u64, precision: Precision, device: &Device) -> Result<Vec<f32>,
     Ok(losses)
 }
 
-/// So many tokens, below 4096. The arithmetic is that of `golden/training.py`.
+/// Token ids below 4096. The arithmetic is that of `golden/training.py`.
 fn text(tokens: usize) -> Vec<u32> {
     let mut text = Vec::with_capacity(tokens);
     for i in 0..tokens as u32 {
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_can_be_read() {
+    fn embedded_files_can_be_parsed() {
         let losses: Vec<f32> = serde_json::from_str(OF_PYTORCH).unwrap();
         assert_eq!(losses.len() as u64, STEPS);
         assert!(losses[29] < losses[0] - 0.5, "{losses:?}");
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_that_of_the_script() {
+    fn the_text_equals_the_scripts() {
         let text = text(1000);
         assert_eq!(text[..8], [646, 646, 2961, 2961, 2444, 1932, 767, 216]);
         assert_eq!(text.iter().sum::<u32>(), 985_907);

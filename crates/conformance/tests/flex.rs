@@ -8,7 +8,7 @@ fn flex_conforms() {
     let device = Device::flex();
     for check in CHECKS {
         let findings = check.run(&device).unwrap();
-        assert!(!findings.is_empty(), "{} found nothing", check.name);
+        assert!(!findings.is_empty(), "{}: no findings", check.name);
         for finding in findings {
             println!("{}: {finding}", check.name);
             assert!(finding.holds(), "{}: {finding}", check.name);

@@ -14,13 +14,13 @@ fn check(case: &Case) {
 }
 
 #[test]
-fn golden_cases() {
+fn golden_cases_agree() {
     Case::all().iter().for_each(check);
 }
 
-/// More cases, wherever they lie; without the variable there are none to compare.
+/// Further cases in a directory given by the environment; skipped if the variable is not set.
 #[test]
-fn cases_named_by_the_environment() {
+fn cases_in_the_given_directory_agree() {
     if let Ok(dir) = std::env::var("IIET_GOLDEN") {
         let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{dir}: {error}"));
         let mut folders: Vec<PathBuf> = entries
@@ -38,16 +38,16 @@ fn cases_named_by_the_environment() {
     }
 }
 
-/// A comparison that always held would be none: a weight that is half as large again is noticed.
+/// Checks that the comparison can fail: a weight scaled by 1.5 is detected.
 #[test]
-fn a_wrong_weight_is_found() {
+fn a_changed_weight_is_detected() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/models/rk4");
     let folder = tempfile::tempdir().unwrap();
     for name in ["config.json", "case.safetensors"] {
         std::fs::copy(golden.join(name), folder.path().join(name)).unwrap();
     }
     let mut weights = std::fs::read(golden.join("model.safetensors")).unwrap();
-    // The last entry of the file, whichever parameter it belongs to.
+    // The last entry of the file, which may belong to any parameter.
     let at = weights.len() - 4;
     let last = f32::from_le_bytes(weights[at..].try_into().unwrap());
     weights[at..].copy_from_slice(&(1.5 * last).to_le_bytes());
@@ -57,9 +57,9 @@ fn a_wrong_weight_is_found() {
     assert!(findings.iter().any(|finding| !finding.holds()));
 }
 
-/// The golden losses are published as those of `configs/tiny.toml`.
+/// The golden losses are documented as those of `configs/tiny.toml`.
 #[test]
-fn the_golden_training_run_is_that_of_the_tiny_configuration() {
+fn the_golden_training_run_uses_the_tiny_configuration() {
     let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| RunConfig::load(&crate_folder.join(path), &[]).unwrap();
     let (golden, tiny) = (
