@@ -1,5 +1,5 @@
-//! A block that this workspace does not know: a small mixture of experts with a load-balancing term,
-//! under IIET. Trained for a few steps, saved, loaded, and decoded with caches.
+//! A block from outside this workspace: a small mixture of experts with a load-balancing loss, with IIET as
+//! the solver. Trained for a few steps, saved, loaded, and decoded with caches.
 //!
 //! ```text
 //! u    = y + Attention(RMSNorm(y))
@@ -8,8 +8,8 @@
 //! loss + c * experts * sum_e f_e P_e                       f_e share of tokens, P_e mean of p
 //! ```
 //!
-//! Fedus et al., *Switch Transformers* (arXiv 2101.03961), equations 2 and 4 to 6. For clarity every
-//! expert computes every token here; a real one would gather.
+//! Fedus et al., *Switch Transformers* (arXiv 2101.03961), equations 2 and 4 to 6. For clarity every expert
+//! computes every token; a practical implementation would gather.
 //!
 //! `cargo run --example own_block`
 
@@ -27,7 +27,7 @@ use iiet_blocks::{
 use iiet_ode::{AnySolver, Options, Parameter, Parameters, Role, SolverConfig, norm_parameter};
 use serde::{Deserialize, Serialize};
 
-/// What `config.json` says of the block.
+/// The block's keys in `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct MixtureConfig {
     num_attention_heads: usize,
@@ -69,7 +69,7 @@ impl BlockConfig for MixtureConfig {
     fn cost(&self, d_model: usize, seq: usize) -> BlockCost {
         let dense = self.attention().cost(d_model, seq);
         let (experts, d_ff) = (self.num_experts, self.intermediate_size);
-        // All experts but the one that a dense block has too, and the router.
+        // The experts beyond the one that a dense block has, and the router.
         let more = 2 * d_model * (3 * d_ff * (experts - 1) + experts);
         BlockCost {
             flops_per_token: dense.flops_per_token + more as f64,
@@ -132,12 +132,12 @@ impl Block for MixtureBlock {
         let p = softmax(self.router.forward(x.clone()), 2);
         let [batch, seq, experts] = p.dims();
 
-        // `[batch, seq, experts]`: 1 at the expert with the largest p.
+        // `[batch, seq, experts]`: 1 for the expert with the largest p.
         let chosen = p.clone().equal(p.clone().max_dim(2).repeat_dim(2, experts));
         let chosen = chosen.float();
         let share = chosen.clone().mean_dim(1).mean_dim(0);
         let mean = p.clone().mean_dim(1).mean_dim(0);
-        // A loss is a sum over the batch's tokens.
+        // Losses are sums over the batch's tokens.
         let factor = self.balance * experts as f64 * (batch * seq) as f64;
         at.terms.push((share * mean).sum() * factor);
 

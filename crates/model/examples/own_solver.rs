@@ -1,12 +1,12 @@
-//! A solver that this workspace does not know, in a language model: trained for a few steps, saved,
+//! A solver from outside this workspace in a language model: trained for a few steps, saved,
 //! loaded, and decoded with caches.
 //!
 //! The solver is the momentum residual network (Sander et al., *Momentum Residual Neural Networks*,
-//! arXiv 2102.07870, equation 2) with a learned step for each layer:
+//! arXiv 2102.07870, equation 2) with a learned step size for each layer:
 //!
 //! ```text
 //! v_n = gamma v_{n-1} + (1 - gamma) F_n(y_{n-1})        v_0 = 0
-//! y_n = y_{n-1} + a_n v_n                               a_n learned, 1 at first
+//! y_n = y_{n-1} + a_n v_n                               a_n learned, initially 1
 //! ```
 //!
 //! `cargo run --example own_solver`
@@ -22,7 +22,7 @@ use iiet_ode::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What `config.json` says of the solver, beside its name.
+/// The solver's options in `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct MomentumOptions {

@@ -1,6 +1,6 @@
-//! What each solver costs at one size: `cargo run --release --example sizes`
+//! The costs of each solver at one model size: `cargo run --release --example sizes`
 //!
-//! Nothing is computed and no weights are allocated.
+//! No weights are allocated.
 
 use std::error::Error;
 

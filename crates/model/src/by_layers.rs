@@ -1,10 +1,9 @@
-//! The gradients of an objective without the activations of more than one layer.
+//! The gradients of an objective while keeping the activations of one layer at a time.
 //!
-//! The forward pass runs without autodiff and keeps what each layer starts from: the trajectory, that
-//! is one state a layer. The backward pass goes from the last layer to the first, runs each again,
-//! now recorded, and differentiates it (Chen et al., *Training Deep Nets with Sublinear Memory Cost*,
-//! arXiv 1604.06174). It costs one more forward pass; what the graph holds at a time are the
-//! evaluations of one layer.
+//! The forward pass runs without autodiff and keeps the input of each layer: the trajectory, which is one
+//! state per layer. The backward pass goes from the last layer to the first, recomputes each with autodiff,
+//! and differentiates it (Chen et al., *Training Deep Nets with Sublinear Memory Cost*, arXiv 1604.06174). It
+//! costs one more forward pass; the graph holds the evaluations of one layer at a time.
 
 use burn::module::Module;
 use burn::tensor::{Gradients, Int, Tensor};
@@ -14,7 +13,7 @@ use iiet_ode::{Memory, NetworkSolver, Trajectory};
 
 use crate::{At, LanguageModel, Objective, Observer, Pass};
 
-/// Keeps what each layer starts from.
+/// Keeps the input of each layer.
 struct Starts<M>(Vec<Trajectory<Tensor<3>, M>>);
 
 impl<M: Clone> Observer<M> for Starts<M> {
@@ -24,12 +23,12 @@ impl<M: Clone> Observer<M> for Starts<M> {
 }
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
-    /// The sum of [`objective`](Self::objective), whose gradients are handed out in parts, the last
-    /// layer's first; a parameter's gradient is the sum over the parts that have one.
+    /// The sum of [`objective`](Self::objective). Its gradients are passed to the callback in parts, starting
+    /// with the last layer; a parameter's gradient is the sum over the parts that contain it.
     ///
-    /// The gradients are those of one backward pass: to the last bit for one-step methods. Where
-    /// layers share something, as a history shares its states and PCformer its alpha, their terms
-    /// are added in another order and the last digit may differ.
+    /// For one-step methods the gradients are bitwise identical to those of one backward pass. If layers
+    /// share something, such as the states of a history or PCformer's alpha, terms are added in another order
+    /// and the last digit may differ.
     ///
     /// # Shapes
     ///
@@ -48,7 +47,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         let mut sum = last.inner();
         let mut dy = y.grad_remove(&mut gradients);
         collect(gradients);
-        // To the states that later layers have read; none has read the last layer's.
+        // To the states that later layers have read; no layer has read the last layer's.
         let mut d_memory: Vec<Option<Tensor<3>>> = vec![None; end.memory.states().len()];
 
         let mut pass = self.pass(&ids);
@@ -91,7 +90,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         sum
     }
 
-    /// The end of the walk and what each layer starts from, without autodiff.
+    /// The result of the traversal and the input of each layer, without autodiff.
     fn starts(&self, ids: Tensor<2, Int>) -> (At<S>, Vec<At<S>>) {
         let plain = self.valid();
         let mut pass: Pass<'_, B> = plain.pass(&ids);
@@ -106,7 +105,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     }
 }
 
-/// A tensor to differentiate by.
+/// A leaf tensor.
 fn leaf(x: Tensor<3>) -> Tensor<3> {
     x.autodiff().require_grad()
 }

@@ -1,7 +1,7 @@
-//! The sizes of a model and its solver, in the words of Hugging Face's `config.json`.
+//! The sizes of a model and its solver, with the names of Hugging Face's `config.json`.
 //!
-//! Keys of the model itself, of its block ([`LlamaConfig`] for LLaMA's) and of its solver lie side by
-//! side there. A configuration without a solver is a LLaMA, that is explicit Euler.
+//! In that file, the keys of the model, of its block ([`LlamaConfig`] for LLaMA) and of its solver share one
+//! table. A configuration without a solver is a LLaMA, which is explicit Euler.
 
 mod json;
 #[cfg(test)]
@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
-/// Everything that determines a model's function, up to its weights.
+/// The configuration of a model, which determines its function up to the weights.
 ///
 /// The serde form is the model's own part of `config.json`; [`to_json`](Self::to_json) and
-/// [`from_json`](Self::from_json) write and read the whole.
+/// [`from_json`](Self::from_json) write and read the whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig<B = LlamaConfig, S = SolverConfig> {
-    /// Number of token ids.
+    /// Vocabulary size, in tokens.
     pub vocab_size: usize,
     /// Width of the hidden states.
     #[serde(rename = "hidden_size")]
@@ -28,16 +28,16 @@ pub struct ModelConfig<B = LlamaConfig, S = SolverConfig> {
     /// Number of layers, N.
     #[serde(rename = "num_hidden_layers")]
     pub n_layers: usize,
-    /// The longest sequence the model is meant for, in tokens.
+    /// Context length, in tokens.
     #[serde(rename = "max_position_embeddings", default = "default_context")]
     pub seq_len: usize,
-    /// Standard deviation of fresh weight matrices.
+    /// Standard deviation of the initial weights.
     #[serde(default = "default_range")]
     pub initializer_range: f64,
-    /// Whether the output projection is the embedding.
+    /// Whether the output projection shares the embedding's weights.
     #[serde(rename = "tie_word_embeddings", default)]
     pub tie_embeddings: bool,
-    /// The token that starts a text, if the tokenizer has one.
+    /// The token that begins a text, if the tokenizer has one.
     #[serde(default)]
     pub bos_token_id: Option<u32>,
     /// The tokens that end a text: none, one, or several as in chat models.
@@ -96,12 +96,11 @@ impl<B, S> ModelConfig<B, S> {
 }
 
 impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
-    /// Whether such a model can be built.
+    /// Checks that the configuration is valid.
     ///
     /// # Errors
     ///
-    /// [`ModelError::Config`] or [`ModelError::Solver`], naming the key, what was found and what
-    /// is allowed.
+    /// [`ModelError::Config`] or [`ModelError::Solver`], with the key, its value and the allowed values.
     pub fn validate(&self) -> Result<(), ModelError> {
         let refuse = |key, found: String, allowed: String| {
             Err(ModelError::Config {
@@ -116,17 +115,17 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
             ("n_layers (num_hidden_layers)", self.n_layers),
             ("seq_len (max_position_embeddings)", self.seq_len),
         ] {
-            // Products of any three sizes must stay far from overflow.
+            // Products of any three sizes must not overflow.
             if size == 0 || size > 1 << 20 {
                 return refuse(key, size.to_string(), "allowed: 1 to 1048576".into());
             }
         }
-        // A layer takes memory before it has weights.
+        // A layer takes memory even before its weights are allocated.
         if self.n_layers > 1 << 14 {
             let key = "n_layers (num_hidden_layers)";
             return refuse(key, self.n_layers.to_string(), "allowed: 1 to 16384".into());
         }
-        // Computed with in f32, where 1e308 is an infinity.
+        // Computed in f32, where 1e308 is infinite.
         let range = self.initializer_range;
         if !(range > 0.0 && range <= 1e3) {
             let (found, allowed) = (format!("{range:?}"), "allowed: above 0, at most 1e3".into());

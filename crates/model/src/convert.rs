@@ -1,4 +1,4 @@
-//! The same weights under another solver.
+//! Conversion of a model to another solver.
 
 use std::collections::HashMap;
 
@@ -13,15 +13,15 @@ use crate::names::{
 use crate::{ConfigOf, LanguageModel, ModelError};
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
-    /// A model of another configuration that takes over every parameter of this one that it has
-    /// by name and shape; the others are fresh.
+    /// A model of another configuration that takes over every parameter of this one with the same
+    /// name and shape; the others are newly initialised.
     ///
-    /// A LLaMA checkpoint becomes an ODE transformer this way, and two-stage training switches its
-    /// solver. With the textbook implicit Euler at r = 0 the function stays exactly the same.
+    /// This turns a LLaMA checkpoint into an ODE transformer, and switches the solver in two-stage
+    /// training. With the textbook implicit Euler at r = 0 the function stays exactly the same.
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::validate`](crate::ModelConfig::validate).
+    /// The errors of [`ModelConfig::validate`](crate::ModelConfig::validate).
     pub fn with_config(
         &self,
         config: &ConfigOf<B, S>,

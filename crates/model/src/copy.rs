@@ -1,4 +1,4 @@
-//! The same model on another device.
+//! Copying a model to another device.
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
@@ -9,10 +9,10 @@ use crate::LanguageModel;
 use crate::names::{ParameterMapper, map_parameters};
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
-    /// This model on a device, to the last bit.
+    /// A bitwise identical copy of this model on a device.
     ///
-    /// What lies there already is shared, the rest is copied through the host's memory, parameter by
-    /// parameter.
+    /// Parameters that are on the device already are shared; the others are copied through host memory, one at
+    /// a time.
     pub fn on(&self, device: &Device) -> Self {
         map_parameters(self.clone(), &mut On { device })
     }
@@ -29,7 +29,7 @@ impl ParameterMapper for On<'_> {
         _role: Role,
         parameter: Param<Tensor<D>>,
     ) -> Param<Tensor<D>> {
-        // Not `transform_for_load`: that brings a value to the parameter's own device.
+        // Not `transform_for_load`, which moves a value to the parameter's own device.
         parameter.map(|value| match value.device() == *self.device {
             true => value,
             false => Tensor::from_data(value.into_data(), self.device),

@@ -1,4 +1,4 @@
-//! What a model costs: parameters, evaluations, FLOPs, memory.
+//! The costs of a model: parameters, evaluations, FLOPs, memory.
 
 use burn::module::Param;
 use burn::tensor::Tensor;
@@ -8,19 +8,17 @@ use iiet_ode::{Layer, NetworkSolver, Role};
 use crate::LanguageModel;
 use crate::names::{ParameterVisitor, visit_parameters};
 
-/// The costs of a model, known without touching its weights.
+/// The costs of a model, computed without its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cost {
-    /// Number of parameters, a tied embedding counted once.
+    /// Number of parameters; a tied embedding counts once.
     pub parameters: u64,
     /// Evaluations of each layer's block, n = 1..N.
     pub evaluations: Vec<usize>,
-    /// Floating-point operations of one forward pass at full context, averaged over its tokens. A
-    /// multiplication and an addition count as two; products only, as is usual: norms and
-    /// activations are left out.
+    /// Floating-point operations of a forward pass per token, averaged over a full context. A multiplication
+    /// and an addition count as two. As usual, only matrix products count; norms and activations do not.
     pub forward_flops_per_token: f64,
-    /// Bytes of f32 keys and values that token-by-token decoding has to keep for each token: one
-    /// pair for every (layer, evaluation).
+    /// Bytes of f32 KV cache per token: one pair of key and value for each (layer, evaluation).
     pub cache_bytes_per_token: u64,
 }
 
@@ -49,7 +47,7 @@ impl Cost {
         }
     }
 
-    /// Evaluations of blocks for one token, all layers together.
+    /// Evaluations of blocks per token, summed over layers.
     pub fn total_evaluations(&self) -> usize {
         sum(&self.evaluations)
     }
@@ -78,21 +76,21 @@ impl ParameterVisitor for Count {
     }
 }
 
-/// An estimate of the memory that training takes, in bytes.
+/// An estimate of the memory for training, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrainingMemory {
     /// Weights, gradients and two moments in f32.
     pub parameters: u64,
-    /// What the backward pass keeps of a micro-batch, and its logits.
+    /// Activations that are kept for the backward pass of a micro-batch, and its logits.
     pub activations: u64,
 }
 
 impl TrainingMemory {
     /// The estimate for micro-batches of `batch` sequences of `seq` tokens.
     ///
-    /// Parameters are exact. Activations are the tensors that the backward pass needs: for each
-    /// evaluation what the block keeps ([`BlockCost`]), and the solver's own states. For LLaMA's the
-    /// sum was within a tenth of the peaks measured for three solvers at two sizes on flex.
+    /// Parameters are exact. Activations are the tensors that the backward pass needs: for each evaluation
+    /// those that the block keeps ([`BlockCost`]), and the solver's own states. For LLaMA the sum was within
+    /// a tenth of the peaks measured for three solvers at two sizes on flex.
     pub fn of<B: Block, S: NetworkSolver>(
         model: &LanguageModel<B, S>,
         batch: usize,
@@ -103,8 +101,8 @@ impl TrainingMemory {
         Self::estimate(model, &cost, batch.saturating_mul(seq), evaluations, 4)
     }
 
-    /// The estimate where the backward pass computes every layer again: the activations of one
-    /// layer, and for each layer its state, its place in a history and a gradient to both.
+    /// The estimate if the backward pass recomputes every layer: the activations of one layer, and for each
+    /// layer its state, its history entry and a gradient to both.
     pub fn of_one_layer<B: Block, S: NetworkSolver>(
         model: &LanguageModel<B, S>,
         batch: usize,
@@ -116,7 +114,7 @@ impl TrainingMemory {
         Self::estimate(model, &cost, batch.saturating_mul(seq), evaluations, states)
     }
 
-    /// For so many evaluations and states of `tokens` tokens.
+    /// For the given number of evaluations and states of `tokens` tokens.
     fn estimate<B: Block, S: NetworkSolver>(
         model: &LanguageModel<B, S>,
         cost: &Cost,

@@ -1,9 +1,9 @@
-//! Decoding: new tokens against a cache, exactly as in the full pass.
+//! Decoding: new tokens with a KV cache, equal to the full pass.
 //!
-//! A layer evaluates its block `1 + r_n` times, or once a stage; each evaluation attends to the
-//! keys and values that the same evaluation produced at earlier positions. So there is one cache
-//! for each (layer, evaluation) pair. What else a solver does, mixing its states with learned
-//! weights and normalising them, it does to each token by itself, and needs no memory.
+//! A layer evaluates its block `1 + r_n` times, or once per stage; each evaluation attends to the keys and
+//! values that the same evaluation produced at earlier positions. So there is one cache for each (layer,
+//! evaluation) pair. All other operations of a solver, such as mixing states with learned weights and
+//! normalising them, act on each token separately and need no cache.
 //!
 //! Where corrections stop by a tolerance, a token that has settled is not evaluated again, but the keys and
 //! values of its last evaluation stand in the caches of those that it does not take. Later tokens that
@@ -18,16 +18,16 @@ use iiet_ode::{Layer, NetworkSolver};
 
 use crate::{CorrectionCount, LanguageModel, Pass, token_ids};
 
-/// Tokens of a prompt that are read in one pass: enough to fill matrix products, few enough that
-/// what lies between them stays in cache.
+/// Prompt tokens per prefill pass: enough for efficient matrix products, few enough that intermediate values
+/// stay in cache.
 const CHUNK: usize = 512;
 
-/// Everything that decoding remembers of a batch of texts.
+/// The KV cache of a batch of texts, for all layers.
 #[derive(Debug, Clone)]
 pub struct Cache<B: Block = LlamaBlock> {
     /// By layer and evaluation.
     layers: Vec<Vec<B::Cache>>,
-    /// Tokens of each row.
+    /// Number of tokens of each row.
     lengths: Vec<usize>,
     stored: Precision,
     corrections: CorrectionCount,
@@ -40,17 +40,17 @@ impl<B: Block> Cache<B> {
         std::mem::take(&mut self.corrections)
     }
 
-    /// How many tokens each row of the batch has.
+    /// The number of tokens of each row of the batch.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
     }
 
-    /// The element type of the keys and values.
+    /// The dtype of the keys and values.
     pub fn stored(&self) -> Precision {
         self.stored
     }
 
-    /// Slots for tokens in each row, taken and free.
+    /// The capacity of each row, in tokens.
     pub fn capacity(&self) -> usize {
         let first = self.layers.first().and_then(|layer| layer.first());
         first.map_or(0, B::Cache::capacity)
@@ -60,7 +60,7 @@ impl<B: Block> Cache<B> {
     ///
     /// # Panics
     ///
-    /// If there is no such row.
+    /// If an index is out of range.
     pub fn keep_rows(&mut self, rows: &[usize]) {
         self.lengths = rows.iter().map(|row| self.lengths[*row]).collect();
         for cache in self.layers.iter_mut().flatten() {
@@ -72,12 +72,12 @@ impl<B: Block> Cache<B> {
     ///
     /// # Panics
     ///
-    /// If there is no such row, or the other cache has not exactly one.
+    /// If the index is out of range, or the other cache does not have exactly one row.
     pub fn put_row(&mut self, row: usize, other: Self) {
         assert_eq!(
             other.lengths.len(),
             1,
-            "put_row: the other must have one row"
+            "put_row: the other cache must have one row"
         );
         self.lengths[row] = other.lengths[0];
         let others = other.layers.into_iter().flatten();
@@ -86,11 +86,11 @@ impl<B: Block> Cache<B> {
         }
     }
 
-    /// Adds the rows of another cache of the same model behind its own.
+    /// Appends the rows of another cache of the same model.
     ///
     /// # Panics
     ///
-    /// If one of them has rows without tokens.
+    /// If one of them has empty rows.
     pub fn append(&mut self, other: Self) {
         let has_tokens = |lengths: &[usize]| lengths.iter().all(|tokens| *tokens > 0);
         assert!(
@@ -120,11 +120,11 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         }
     }
 
-    /// The normalised hidden states of new tokens, which the cache takes up.
+    /// The normalised hidden states of new tokens, which are added to the cache.
     ///
-    /// They equal those of [`hidden`](Self::hidden) over the whole text, whatever the texts were
-    /// cut into. Of row b only the columns `tokens[b]` are tokens; the others are padding, on
-    /// either side, and their hidden states mean nothing. Padding takes no position and no place.
+    /// They equal those of [`hidden`](Self::hidden) over the whole text, however the texts are split. In row
+    /// b only the columns `tokens[b]` are tokens; the others are padding, on either side, and their hidden
+    /// states are meaningless. Padding has no position and is not cached.
     ///
     /// # Shapes
     ///
@@ -133,7 +133,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     ///
     /// # Panics
     ///
-    /// If the cache has another number of rows, or a row's tokens lie outside `0..seq`.
+    /// If the number of rows differs from the cache's, or a row's tokens are outside `0..seq`.
     pub fn extend(
         &self,
         ids: Tensor<2, Int>,
@@ -175,19 +175,19 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     ///
     /// # Shapes
     ///
-    /// - ids: one a row of the batch
+    /// - ids: one per row of the batch
     /// - output: `[batch, vocab]`
     ///
     /// # Panics
     ///
-    /// As [`extend`](Self::extend).
+    /// The same as for [`extend`](Self::extend).
     pub fn decode(&self, ids: &[u32], cache: &mut Cache<B>, device: &Device) -> Tensor<2> {
         let ids: Vec<Option<u32>> = ids.iter().copied().map(Some).collect();
         self.decode_some(&ids, cache, device)
     }
 
-    /// As [`decode`](Self::decode) for the rows that have a token; the others stay as they are, and
-    /// their logits mean nothing.
+    /// The same as [`decode`](Self::decode) for the rows that have a token; the others are unchanged, and
+    /// their logits are meaningless.
     pub fn decode_some(
         &self,
         ids: &[Option<u32>],
@@ -205,8 +205,8 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         })
     }
 
-    /// Reads texts of any lengths into the cache, in chunks, and returns the logits of the token
-    /// after each.
+    /// Prefills the cache with texts of any lengths, in chunks, and returns the logits after each text's last
+    /// token.
     ///
     /// # Shapes
     ///
@@ -215,7 +215,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     ///
     /// # Panics
     ///
-    /// If a text is empty, or the cache has another number of rows.
+    /// If a text is empty, or the number of rows differs from the cache's.
     pub fn prefill(&self, texts: &[&[u32]], cache: &mut Cache<B>, device: &Device) -> Tensor<2> {
         assert!(
             texts.iter().all(|text| !text.is_empty()),

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration or a checkpoint.
+//! Errors of configurations and checkpoints.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,28 +14,28 @@ use crate::memory::Bytes;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// A size or option that no model can have.
+    /// An invalid size or option.
     #[error("{key} is {found}; {allowed}")]
     Config {
-        /// The key, with its Hugging Face name in brackets where that differs.
+        /// The key, followed by its Hugging Face name in brackets if that differs.
         key: &'static str,
         /// The value found.
         found: String,
         /// What is allowed.
         allowed: String,
     },
-    /// Sizes that the block cannot have.
+    /// Sizes that the block does not support.
     #[error(transparent)]
     Block(#[from] BlockError),
-    /// A parameter that its block or solver does not declare as it should.
+    /// A parameter that its block or solver does not declare correctly.
     #[error("the parameter {path} {reason}")]
     Declaration {
         /// The module path.
         path: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// Options that do not fit the solver.
+    /// Options that are invalid for the solver.
     #[error(transparent)]
     Solver(#[from] OdeError),
     /// Options of a solver that a model with these parameters cannot take over.
@@ -74,10 +74,10 @@ pub enum ModelError {
         /// The reason.
         source: std::io::Error,
     },
-    /// A precision that the device does not compute with.
-    #[error("the device does not compute with {precision}")]
+    /// A precision that the device does not support.
+    #[error("the device does not support computation in {precision}")]
     Precision {
-        /// What was asked for.
+        /// The requested precision.
         precision: Precision,
     },
     /// A model of the Hugging Face hub that could not be fetched.
@@ -90,9 +90,9 @@ pub enum ModelError {
         /// What went wrong.
         reason: String,
     },
-    /// No weights where a model directory should have them.
+    /// A model directory without weights.
     #[error(
-        "{}: no weights; looked for model.safetensors and model.safetensors.index.json",
+        "{}: no weights; expected model.safetensors or model.safetensors.index.json",
         path.display()
     )]
     NoWeights {
@@ -107,49 +107,49 @@ pub enum ModelError {
         /// The reason.
         source: safetensors::SafeTensorError,
     },
-    /// A safetensors header that says what it must not.
+    /// An invalid safetensors header.
     #[error("{}: not a valid safetensors file: {reason}", path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A manifest that cannot be used, or a file that differs from it.
+    /// A manifest that cannot be used, or a file that differs from its record.
     #[error(transparent)]
     Files(#[from] FilesError),
-    /// A configuration of a model far larger than its weights.
+    /// A configuration with far more layers than the weights.
     #[error(
-        "{}: config.json says num_hidden_layers is {layers}, and the weights are {tensors} tensors",
+        "{}: num_hidden_layers is {layers} in config.json, but the weights have only {tensors} tensors",
         path.display()
     )]
     Layers {
         /// The model directory.
         path: PathBuf,
-        /// Layers of the configuration.
+        /// Layers in the configuration.
         layers: usize,
         /// Tensors in the weight files.
         tensors: usize,
     },
-    /// A weight that is non-finite, or that the type it is to be stored in cannot hold.
+    /// A weight that is not finite in the dtype on disk.
     #[error(
-        "{}: {name} holds {value}, which {stored} cannot hold as a finite number; nothing was written",
+        "{}: {name} contains {value}, which is not finite in {stored}; nothing was written",
         path.display()
     )]
     NotFinite {
-        /// The directory that was to be written.
+        /// The output directory.
         path: PathBuf,
         /// The parameter.
         name: String,
         /// The value.
         value: f32,
-        /// The type that was to be stored.
+        /// The dtype on disk.
         stored: Precision,
     },
-    /// Weights on disk that are non-finite, or become so in the precision asked for.
+    /// Weights on disk that are not finite in the requested precision.
     #[error(
-        "{}: {name} holds {value} at element {element}, which {precision} cannot hold as a finite \
-         number{}",
+        "{}: {name} contains {value} at element {element}, which is not finite in \
+         {precision}{}",
         path.display(),
         and_others(*tensors)
     )]
@@ -158,36 +158,35 @@ pub enum ModelError {
         path: PathBuf,
         /// The first such tensor, in the order of names.
         name: String,
-        /// The first such element of it, counted from 0 as they lie in the file.
+        /// The index of its first such element, in the order of the file.
         element: usize,
         /// Its value.
         value: f32,
-        /// The precision that the tensor was to be read in.
+        /// The requested precision.
         precision: Precision,
-        /// How many such tensors there are.
+        /// The number of such tensors.
         tensors: usize,
     },
-    /// More memory than there is, before any of it was taken.
+    /// An estimate that exceeds the available memory.
     #[error("{estimate}; {} are free; {remedy}", Bytes(*available))]
     Memory {
-        /// What is needed and for what.
+        /// The estimate.
         estimate: MemoryEstimate,
         /// Bytes free.
         available: u64,
-        /// What a user can do.
+        /// What the user can change.
         remedy: &'static str,
     },
-    /// A shard index that names files outside the model directory, or that does not agree with its
-    /// shards.
+    /// A shard index that names files outside the model directory, or contradicts its shards.
     #[error("{}: {reason}", path.display())]
     Index {
         /// The index file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// Tensors that are missing, surplus or of another shape or type.
-    #[error("{}: the weights do not fit the configuration:{}", path.display(), list(faults))]
+    /// Tensors that are missing, surplus or of another shape or dtype.
+    #[error("{}: the weights do not match the configuration:{}", path.display(), list(faults))]
     Tensors {
         /// The model directory.
         path: PathBuf,
@@ -204,23 +203,23 @@ impl ModelError {
     }
 }
 
-/// One tensor that keeps a checkpoint from loading.
+/// A tensor that prevents a checkpoint from loading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TensorFault {
-    /// The model needs it, the file has not got it.
+    /// A tensor of the model that is not in the file.
     Missing {
         /// Its name.
         name: String,
-        /// The shape needed.
+        /// The model's shape.
         shape: Vec<usize>,
     },
-    /// The file has it, the model has no use for it.
+    /// A tensor in the file that the model does not have.
     Surplus {
         /// Its name.
         name: String,
     },
-    /// The shape in the file is not the model's.
+    /// A tensor whose shape in the file differs from the model's.
     Shape {
         /// Its name.
         name: String,
@@ -229,11 +228,11 @@ pub enum TensorFault {
         /// The model's.
         expected: Vec<usize>,
     },
-    /// The element type cannot be read as a weight.
+    /// A tensor whose dtype is not supported.
     Type {
         /// Its name.
         name: String,
-        /// The type in the file.
+        /// The dtype in the file.
         found: String,
     },
 }

@@ -1,8 +1,9 @@
-//! Fresh weights.
+//! Weight initialisation.
 //!
-//! What is declared as [`Start::Normal`], every matrix of LLaMA's, is normal with standard deviation
-//! `initializer_range`; the rest, norms and solver coefficients, keeps its neutral values. A matrix depends on the seed and its own name alone: the backend,
-//! the order of creation and the other parameters make no difference.
+//! Parameters declared as [`Start::Normal`], such as every matrix of LLaMA, are normally distributed with
+//! standard deviation `initializer_range`; the others, norms and solver coefficients, keep their neutral
+//! values. A matrix depends only on the RNG seed and its own name, not on the backend, the order of creation
+//! or other parameters.
 
 use burn::module::Param;
 use burn::tensor::{Device, Shape, Tensor, TensorData};
@@ -16,15 +17,15 @@ use crate::names::{ParameterMapper, map_parameters, with_value};
 use crate::{ConfigOf, LanguageModel, ModelError};
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
-    /// A model with fresh weights.
+    /// A newly initialised model.
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::validate`](crate::ModelConfig::validate).
+    /// The errors of [`ModelConfig::validate`](crate::ModelConfig::validate).
     pub fn init(config: &ConfigOf<B, S>, seed: u64, device: &Device) -> Result<Self, ModelError> {
         let model = Self::empty(config, device)?;
         let normal = Normal::new(0.0, config.initializer_range as f32)
-            .expect("invariant: validate() lets only deviations through that are finite in f32");
+            .expect("invariant: validate() accepts only deviations that are finite in f32");
         let device = device.clone();
         Ok(map_parameters(
             model,
@@ -64,7 +65,7 @@ impl ParameterMapper for Fill {
     }
 }
 
-/// FNV-1a: which of the generator's independent streams belongs to a name.
+/// FNV-1a: the stream of the generator for a name.
 fn stream_of(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,4 +1,4 @@
-//! Tokens in, logits out: an embedding, one solver step a layer, a norm, a projection.
+//! A language model: an embedding, one solver step per layer, a norm, a projection.
 //!
 //! ```text
 //! y_0    = E[ids]
@@ -24,11 +24,11 @@ pub type ConfigOf<B, S> = ModelConfig<<B as Block>::Config, <S as NetworkSolver>
 /// A causal language model.
 #[derive(Module, Debug)]
 pub struct LanguageModel<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
-    /// Everything below the output projection.
+    /// Everything except the output projection.
     pub model: Backbone<B, S>,
-    /// The output projection, unless it is the embedding.
+    /// The output projection, unless it is tied to the embedding.
     pub lm_head: Option<Linear>,
-    /// All but the solver's options, which are the solver's.
+    /// The configuration; the solver's options are read from the solver.
     #[module(skip)]
     sizes: ModelConfig<B::Config, ()>,
 }
@@ -40,21 +40,20 @@ pub struct Backbone<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
     pub embed_tokens: Embedding,
     /// `F_1, .., F_N`.
     pub layers: Vec<B>,
-    /// How a layer takes its step.
+    /// The solver, which computes the step of each layer.
     pub solver: S,
     /// The norm after the last layer.
     pub norm: RmsNorm,
 }
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
-    /// A model whose matrices are zero, to be filled from a checkpoint or by
-    /// [`init`](Self::init).
+    /// A model with zero matrices, to be filled from a checkpoint or by [`init`](Self::init).
     ///
-    /// Memory for the parameters is taken when they are first used.
+    /// Memory for parameters is allocated when they are first used.
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::validate`], and [`ModelError::Declaration`] if the block or the
+    /// The errors of [`ModelConfig::validate`], and [`ModelError::Declaration`] if the block or the
     /// solver has a parameter that it does not declare.
     pub fn empty(config: &ConfigOf<B, S>, device: &Device) -> Result<Self, ModelError> {
         config.validate()?;
@@ -96,7 +95,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         Ok(model)
     }
 
-    /// What the model computes with: what it was built from, and its solver's present options.
+    /// The model's configuration, with the solver's current options.
     pub fn config(&self) -> ConfigOf<B, S> {
         let sizes = self.sizes.clone();
         let block = sizes.block.clone();
@@ -156,7 +155,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         embedding(self.model.embed_tokens.weight.val(), ids)
     }
 
-    /// Projects hidden states on the vocabulary. Logits are never halves.
+    /// Projects hidden states to logits, which are f32 in every precision.
     ///
     /// # Shapes
     ///
@@ -166,7 +165,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         in_f32(linear(hidden, self.projection()))
     }
 
-    /// `W^T`, `[d_model, vocab]`: what hidden states are projected with.
+    /// `W^T`, `[d_model, vocab]`, the output projection.
     pub fn projection(&self) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.weight.val(),

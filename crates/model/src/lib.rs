@@ -1,9 +1,9 @@
-//! Language models that are ODE transformers: blocks x solver.
+//! ODE transformer language models: blocks x solver.
 //!
-//! [`LanguageModel`] embeds tokens, integrates `dy/dt = F(y)` with one solver step for each layer,
-//! and projects the normalised result on the vocabulary. [`ModelConfig`] says with which sizes and
-//! which solver. A model directory in Hugging Face layout is read by [`load`] and written by
-//! [`save`]; a plain LLaMA checkpoint is a model whose solver is explicit Euler.
+//! [`LanguageModel`] embeds tokens, integrates `dy/dt = F(y)` with one solver step per layer, and
+//! projects the normalised result to logits. [`ModelConfig`] defines the sizes and the solver.
+//! [`load`] reads a model directory in Hugging Face layout and [`save`] writes one; a plain LLaMA
+//! checkpoint is a model with the explicit Euler solver.
 //!
 //! ```no_run
 //! # // Needs a backend, which an application chooses by a feature of `burn`.
@@ -55,7 +55,7 @@ pub use objective::{CrossEntropy, Objective};
 pub use token_ids::token_ids;
 pub use walk::{At, Observer, Pass};
 
-/// The examples of the README.
+/// The examples in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

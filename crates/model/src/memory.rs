@@ -1,4 +1,4 @@
-//! Whether something fits into memory, before any of it is taken.
+//! Memory estimates, checked before any memory is taken.
 
 use std::fmt;
 
@@ -8,8 +8,8 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::{Cost, LanguageModel, ModelConfig, ModelError, Precision};
 
-/// Bytes that this process can still take: what the system has to give, within the limits of a
-/// container and of `ulimit -v`.
+/// Bytes that this process can still allocate, within the limits of the system, a container and
+/// `ulimit -v`.
 pub fn available_memory() -> u64 {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
     let system = System::new_with_specifics(memory);
@@ -19,14 +19,14 @@ pub fn available_memory() -> u64 {
     left_of_address_space().map_or(free, |left| free.min(left))
 }
 
-/// What `ulimit -v` leaves, if there is such a limit.
+/// The remainder of `ulimit -v`, if set.
 #[cfg(target_os = "linux")]
 fn left_of_address_space() -> Option<u64> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: getrlimit writes one rlimit to a valid place and says with its result whether it did.
+    // SAFETY: getrlimit writes one rlimit to a valid address and returns whether it succeeded.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) } == 0;
     if !known || limit.rlim_cur == libc::RLIM_INFINITY {
         return None;
@@ -44,7 +44,7 @@ fn left_of_address_space() -> Option<u64> {
     None
 }
 
-/// An estimate of what a piece of work takes, by its parts.
+/// An estimate of the memory that an operation takes, by its parts.
 ///
 /// ```
 /// use iiet_model::MemoryEstimate;
@@ -63,13 +63,13 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// Of work, called as in "decoding 4 texts".
+    /// An estimate for an operation described as in "decoding 4 texts".
     pub fn of(work: impl Into<String>) -> Self {
         let (work, parts) = (work.into(), Vec::new());
         Self { work, parts }
     }
 
-    /// And so many bytes for something.
+    /// Adds a part.
     pub fn with(mut self, part: &'static str, bytes: u64) -> Self {
         self.parts.push((part, bytes));
         self
@@ -81,8 +81,8 @@ impl MemoryEstimate {
         bytes.fold(0, u64::saturating_add)
     }
 
-    /// Whether the memory of this machine suffices; `remedy` is what a user can do otherwise, as in
-    /// "lower --max-tokens".
+    /// Compares with the available memory; `remedy` is what the user can change, as in "lower
+    /// --max-tokens".
     ///
     /// # Errors
     ///
@@ -115,37 +115,38 @@ impl fmt::Display for MemoryEstimate {
     }
 }
 
-/// What a model holds at a time while it computes without gradients.
+/// What inference keeps in memory at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inference {
-    /// The type of the matrices.
+    /// The dtype of the matrices.
     pub precision: Precision,
-    /// Tokens that go through the layers together.
+    /// Tokens that pass through the layers together.
     pub tokens: usize,
-    /// Of these, tokens whose logits are computed together.
+    /// Number of these tokens whose logits are computed together.
     pub logits: usize,
-    /// Tokens whose keys and values are kept, in all texts.
+    /// Tokens in the KV cache, over all texts.
     pub cached: usize,
-    /// The type that these are kept in.
+    /// The dtype of the KV cache.
     pub cache: Precision,
 }
 
 impl Inference {
-    /// An estimate of the memory that it takes; `work` is called as in "decoding 4 texts".
+    /// An estimate of the required memory; `work` describes the operation, as in "decoding 4
+    /// texts".
     ///
-    /// Weights, keys and values are exact; between layers there are the states of a history, the
+    /// Weights, keys and values are exact; hidden states include the states of a history, the
     /// inputs of products and the feed-forward layer's values.
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::validate`].
+    /// The errors of [`ModelConfig::validate`].
     pub fn memory(
         &self,
         work: impl Into<String>,
         config: &ModelConfig,
         device: &Device,
     ) -> Result<MemoryEstimate, ModelError> {
-        // It has no memory until it is filled.
+        // Its weights are not allocated until they are used.
         let empty: LanguageModel = LanguageModel::empty(config, device)?;
         let cost = Cost::of(&empty);
         let [tokens, logits, cached] =
@@ -158,7 +159,7 @@ impl Inference {
         let mut estimate = MemoryEstimate::of(work)
             .with("weights", stored * cost.parameters)
             .with("hidden states", tokens.saturating_mul(f32 * width))
-            // As the device has them, as they are read back, and as they are used.
+            // On the device, read back to the host, and as they are used.
             .with(
                 "logits",
                 logits.saturating_mul(3 * f32 * config.vocab_size as u64),
@@ -173,7 +174,7 @@ impl Inference {
     }
 }
 
-/// A size for readers.
+/// A size in bytes, formatted.
 pub(crate) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {
@@ -191,12 +192,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_has_some_memory() {
+    fn available_memory_is_positive() {
         assert!(available_memory() > 1 << 20);
     }
 
     #[test]
-    fn the_message_has_the_numbers_and_the_remedy() {
+    fn the_message_contains_the_numbers_and_the_remedy() {
         let gib = 1u64 << 30;
         let estimate = MemoryEstimate::of("decoding 4 texts")
             .with("weights", 3 * gib)
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_exceeds_all_numbers_is_refused() {
+    fn an_overflowing_estimate_is_an_error() {
         let estimate = MemoryEstimate::of("x")
             .with("a", u64::MAX)
             .with("b", u64::MAX);

@@ -1,8 +1,8 @@
-//! The names of parameters in checkpoints, and walks over a model that know them.
+//! The names of parameters in checkpoints, and iteration over a model's parameters by name.
 //!
-//! A module path such as `model.solver.IterativeImplicitEuler.history.guess_norms.0.gamma` is
-//! called `model.history.rouge_predictions_norm.0.weight` on disk. What lies below a block or the
-//! solver is named by these ([`Parameters`]); this file knows the rest of the path.
+//! The module path `model.solver.IterativeImplicitEuler.history.guess_norms.0.gamma` is stored as
+//! `model.history.rouge_predictions_norm.0.weight`. Blocks and solvers name the parameters below
+//! them ([`Parameters`]); this file defines the rest of the path.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +13,15 @@ use iiet_ode::{NetworkSolver, Parameter, Parameters, Role, norm_parameter};
 
 use crate::{LanguageModel, ModelError};
 
-/// Something done to each parameter in turn.
+/// An operation on each parameter in turn.
 pub trait ParameterVisitor {
-    /// `name` is the checkpoint's.
+    /// `name` is the name in checkpoints.
     fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>);
 }
 
-/// Something that replaces each parameter in turn.
+/// A replacement of each parameter in turn.
 pub trait ParameterMapper {
-    /// `name` is the checkpoint's.
+    /// `name` is the name in checkpoints.
     fn map<const D: usize>(
         &mut self,
         name: &str,
@@ -52,7 +52,7 @@ pub fn map_parameters<B: Block, S: NetworkSolver>(
     })
 }
 
-/// The parameter with another value; whether it is trained stays as it was.
+/// The parameter with another value; whether it is trainable does not change.
 pub(crate) fn with_value<const D: usize>(
     parameter: Param<Tensor<D>>,
     data: TensorData,
@@ -63,7 +63,7 @@ pub(crate) fn with_value<const D: usize>(
     parameter.transform_for_load(Tensor::from_data(data, (device, dtype)), id)
 }
 
-/// What a model with such blocks and such a solver declares of the parameter at a path.
+/// The declaration of the parameter at a path, in a model with these blocks and this solver.
 fn declared<B: Parameters, S: Parameters>(path: &[&str]) -> Option<Parameter> {
     match path {
         ["model", "embed_tokens", "weight"] => {
@@ -73,7 +73,7 @@ fn declared<B: Parameters, S: Parameters>(path: &[&str]) -> Option<Parameter> {
             let Parameter { name, role } = B::parameter(path)?;
             Some(Parameter::new(format!("model.layers.{n}.{name}"), role))
         }
-        // The solver is not a level of its own: `model.history`, `model.alpha`.
+        // The solver does not add a path segment: `model.history`, `model.alpha`.
         ["model", "solver", path @ ..] => {
             let Parameter { name, role } = S::parameter(path)?;
             Some(Parameter::new(format!("model.{name}"), role))
@@ -87,7 +87,7 @@ fn declared<B: Parameters, S: Parameters>(path: &[&str]) -> Option<Parameter> {
     }
 }
 
-/// Refuses a model with a parameter that nobody declares, or two of one name.
+/// Rejects a model with an undeclared parameter, or two with the same name.
 pub(crate) fn check_declarations<B: Block, S: NetworkSolver>(
     model: &LanguageModel<B, S>,
 ) -> Result<(), ModelError> {
@@ -103,7 +103,7 @@ pub(crate) fn check_declarations<B: Block, S: NetworkSolver>(
     }
 }
 
-/// The module path on the way to a parameter.
+/// The module path of the current parameter.
 struct Path {
     steps: Vec<String>,
     declared: fn(&[&str]) -> Option<Parameter>,
@@ -131,7 +131,7 @@ struct Named<'a, T> {
 impl<T> Named<'_, T> {
     fn parameter(&self) -> Parameter {
         let parameter = self.path.parameter();
-        parameter.expect("invariant: no model is built with a parameter that is not declared")
+        parameter.expect("invariant: models with undeclared parameters are rejected")
     }
 }
 
@@ -184,7 +184,7 @@ impl ModuleVisitor for Check {
         let reason = match self.path.parameter() {
             None => "is not declared by its block or solver".to_owned(),
             Some(Parameter { name, .. }) if self.names.contains(&name) => {
-                format!("has the name {name}, which another parameter has")
+                format!("has the same name as another parameter, {name}")
             }
             Some(Parameter { name, .. }) => {
                 self.names.insert(name);

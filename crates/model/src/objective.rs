@@ -1,5 +1,4 @@
-//! What training minimises: a term of the last hidden states and, if wanted, one of each layer's
-//! output.
+//! Training objectives: a term of the last hidden states and optionally one of each layer's output.
 
 use burn::tensor::{Int, Tensor};
 use iiet_blocks::{Block, normalise};
@@ -8,12 +7,12 @@ use iiet_ode::{Layer, NetworkSolver};
 
 use crate::{LanguageModel, Observer};
 
-/// A loss of one batch, as a sum of terms.
+/// The loss of one batch, as a sum of terms.
 ///
-/// The model hands over its states where they arise, so that an objective needs neither the full
+/// The model passes its states as they are computed, so that an objective needs neither the full
 /// logits nor the states of all layers at once.
 pub trait Objective {
-    /// The term of the normalised hidden states, before their projection on the vocabulary.
+    /// The term of the normalised hidden states, before the output projection.
     ///
     /// # Shapes
     ///
@@ -22,7 +21,7 @@ pub trait Objective {
     /// - output: `[1]`
     fn of_hidden(&mut self, hidden: Tensor<3>, projection: Tensor<2>) -> Tensor<1>;
 
-    /// The term of a layer's output `y_n`; by default there is none.
+    /// The term of a layer's output `y_n`; none by default.
     ///
     /// # Shapes
     ///
@@ -36,7 +35,7 @@ pub trait Objective {
 
 /// `sum_t weights[t] * -log p(targets[t])`, in nats.
 ///
-/// A sum, so that micro-batches can be added and divided by their number of real tokens.
+/// A sum, so that micro-batches can be added and divided by the number of non-padding tokens.
 #[derive(Debug, Clone)]
 pub struct CrossEntropy {
     /// `[batch, seq]`, ids below `vocab_size`
@@ -57,7 +56,7 @@ impl Objective for CrossEntropy {
     }
 }
 
-/// The terms of the layers, as the walk meets them.
+/// Accumulates the terms of the layers during the traversal.
 struct Terms<'a, O: ?Sized> {
     objective: &'a mut O,
     sum: Option<Tensor<1>>,
@@ -117,7 +116,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         objective.of_hidden(normalise(&self.model.norm, y), self.projection())
     }
 
-    /// The usual objective, [`CrossEntropy`].
+    /// The standard objective, [`CrossEntropy`].
     ///
     /// # Shapes
     ///

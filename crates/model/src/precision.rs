@@ -1,7 +1,7 @@
-//! Models whose matrices are halves.
+//! Models in half precision.
 //!
-//! The embedding and all projections take the precision, and with them the hidden states. Norms and
-//! solver coefficients, a few thousand numbers, stay f32: they scale everything.
+//! The embedding and all projections are converted, and hidden states follow. Norms and solver
+//! coefficients, a few thousand values, stay f32, because they scale everything.
 
 use burn::module::Param;
 use burn::tensor::Tensor;
@@ -12,16 +12,16 @@ use crate::names::{ParameterMapper, map_parameters};
 use crate::{LanguageModel, Precision};
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
-    /// The model with its matrices in a precision.
+    /// The model with its matrices in the given precision.
     ///
-    /// A parameter that is trained is one of the new model too: gradients are taken with respect to
-    /// the rounded values and are f32, to be applied to those they were rounded from.
+    /// A trainable parameter stays trainable: gradients are taken with respect to the rounded
+    /// values and are f32, to be applied to the unrounded ones.
     pub fn in_precision(self, precision: Precision) -> Self {
         map_parameters(self, &mut Round { precision })
     }
 }
 
-/// The type of such a parameter in a model of the precision.
+/// The dtype of such a parameter in a model of this precision.
 pub(crate) fn precision_of(role: Role, of_model: Precision) -> Precision {
     match role.halves {
         true => of_model,

@@ -1,10 +1,11 @@
-//! Token ids on a device.
+//! Token ids as tensors.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Token ids as a tensor.
 ///
-/// They go there with 64 bits, for not every backend takes 32 unsigned ones; each keeps its own type.
+/// They are transferred as 64-bit integers, because not every backend accepts unsigned 32-bit ones; each
+/// backend then converts to its own integer type.
 ///
 /// # Shapes
 ///
@@ -12,7 +13,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 ///
 /// # Panics
 ///
-/// If the shape has place for another number of ids.
+/// If the number of ids does not match the shape.
 pub fn token_ids<const D: usize>(
     ids: &[u32],
     shape: [usize; D],

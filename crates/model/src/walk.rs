@@ -1,5 +1,5 @@
-//! The one walk through the layers: forward passes, objectives, recomputation, decoding and the
-//! measurement of influence all take it.
+//! The traversal of the layers, shared by forward passes, objectives, recomputation, decoding and
+//! the measurement of influence.
 
 use burn::tensor::{Int, Tensor};
 use iiet_blocks::{Block, BlockField, Tokens};
@@ -7,17 +7,17 @@ use iiet_ode::{Layer, NetworkSolver, Solver, Trajectory};
 
 use crate::LanguageModel;
 
-/// Where a walk stands.
+/// The state of a traversal.
 pub type At<S> = Trajectory<Tensor<3>, <S as Solver<Tensor<3>>>::Memory>;
 
-/// What a walk brings to the blocks, and what it picks up there.
+/// What a traversal passes to the blocks, and what it collects from them.
 #[derive(Debug)]
 pub struct Pass<'a, B: Block> {
-    /// Where the tokens stand.
+    /// What all layers share in this pass.
     pub context: B::Context,
     /// In decoding, a cache for each evaluation of each layer.
     pub caches: Option<&'a mut [Vec<B::Cache>]>,
-    /// Terms of the loss that blocks have added so far, `[1]` each.
+    /// Loss terms that blocks have added so far, `[1]` each.
     pub terms: Vec<Tensor<1>>,
     /// How many corrections each column of each row, padding included, took in all layers so far, one
     /// row after the other. Empty where corrections do not stop by a tolerance: then the solver's
@@ -25,20 +25,21 @@ pub struct Pass<'a, B: Block> {
     pub corrections: Vec<u32>,
 }
 
-/// Someone who looks on while the solver goes through the layers.
+/// An observer of the traversal.
 pub trait Observer<M> {
-    /// Before the step of layer `at.layer`.
+    /// Called before the step of layer `at.layer`.
     fn before(&mut self, at: &Trajectory<Tensor<3>, M>) {
         let _ = at;
     }
 
-    /// Whether [`correction`](Self::correction) shall be called, which costs one more output for
-    /// each correction.
+    /// Whether to call [`correction`](Self::correction), which costs one more output per
+    /// correction.
     fn watches_corrections(&self) -> bool {
         false
     }
 
-    /// The output that the layer would give if it stopped after 0, 1, .. r corrections, in turn.
+    /// Called with the output that the layer would give if it stopped after 0, 1, .. r corrections,
+    /// in turn.
     ///
     /// # Shapes
     ///
@@ -47,7 +48,7 @@ pub trait Observer<M> {
         let _ = (layer, output);
     }
 
-    /// After the step, at its result.
+    /// Called after the step, with its result.
     ///
     /// # Shapes
     ///
@@ -57,7 +58,7 @@ pub trait Observer<M> {
     }
 }
 
-/// Nobody.
+/// Observes nothing.
 impl<M> Observer<M> for () {}
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
@@ -77,7 +78,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         }
     }
 
-    /// Before the first layer, at `y_0`.
+    /// The state before the first layer, at `y_0`.
     ///
     /// # Shapes
     ///
@@ -86,11 +87,11 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         self.model.solver.start(self.embed(ids))
     }
 
-    /// Takes the solver through the next `layers` layers, one step of size 1 each.
+    /// Advances through the next `layers` layers, with one step of size 1 each.
     ///
     /// # Panics
     ///
-    /// If there are not so many layers after `at`.
+    /// If fewer layers follow `at`.
     pub fn walk(
         &self,
         mut at: At<S>,

@@ -1,4 +1,4 @@
-//! Gradients of recomputed layers are those of one backward pass.
+//! Gradients with recomputed layers equal those of one backward pass.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +32,7 @@ impl ParameterVisitor for Add<'_> {
     }
 }
 
-/// Cross-entropy, and of every other layer the sum of its output's squares.
+/// Cross-entropy, plus the sum of squares of every other layer's output.
 struct WithLayers(CrossEntropy);
 
 impl Objective for WithLayers {
@@ -66,7 +66,7 @@ fn both(
 }
 
 #[test]
-fn gradients_are_those_of_one_backward_pass() {
+fn gradients_equal_those_of_one_backward_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/golden/models");
     let device = Device::default();
     let mut cases = 0;
@@ -80,7 +80,7 @@ fn gradients_are_those_of_one_backward_pass() {
         cases += 1;
     }
     assert!(cases >= 6, "{cases}");
-    // A memory that is replaced instead of extended, of which there is no case of PyTorch's.
+    // A memory that is replaced instead of extended; there is no PyTorch case for it.
     let path = folder.join("iiet-r3-gqa-untied");
     let (_, config) = load(&path, &device).unwrap();
     let config = ModelConfig {
@@ -129,7 +129,7 @@ fn check(path: &Path, model: LanguageModel, config: &ModelConfig) {
     );
 }
 
-/// What layers share, states and alpha, sums its gradients in another order: then not to the last bit.
+/// Gradients to shared states and alpha are summed in another order, so they are not bitwise identical.
 fn compare(path: &Path, [(sum, whole), (again, parts)]: [(f32, Sums); 2], exact: bool) {
     assert!(
         (sum - again).abs() <= 1e-6 * sum.abs(),

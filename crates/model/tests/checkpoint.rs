@@ -1,4 +1,5 @@
-//! Model directories: what is written can be read, what does not fit is refused by name.
+//! Model directories: saved models can be loaded, and mismatches are errors with the tensors'
+//! names.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +26,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn saving_and_loading_is_the_identity() {
+fn saved_models_load_unchanged() {
     let device = Device::default();
     for case in ["iiet-r3-gqa-untied", "pcformer-rk4", "e-iiet-3-1-0"] {
         let (model, config) = load(&golden(case), &device).unwrap();
@@ -42,7 +43,7 @@ fn shards_hold_the_same_model() {
     let device = Device::default();
     let (model, _) = load(&golden("iiet-r3-gqa-untied"), &device).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    // A single file first: the shards must replace it.
+    // A single file first, which the shards must replace.
     save(&model, dir.path(), &SaveOptions::default()).unwrap();
     let options = SaveOptions {
         max_shard_bytes: 20_000,
@@ -71,7 +72,10 @@ fn shards_hold_the_same_model() {
     assert!(error.contains("delete the manifest"), "{error}");
     fs::remove_file(dir.path().join("iiet-manifest.json")).unwrap();
     let error = load(dir.path(), &device).unwrap_err().to_string();
-    assert!(error.contains("files beside the index"), "{error}");
+    assert!(
+        error.contains("files in the directory of the index"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -97,7 +101,7 @@ fn half_precision_rounds_once() {
             difference > 0.0 && difference < tolerance,
             "{stored:?}: {difference}"
         );
-        // Rounded values are exact in the same type.
+        // Rounded values are exact in the same dtype.
         save(&rounded, dir.path(), &options).unwrap();
         let (again, _) = load(dir.path(), &device).unwrap();
         assert_eq!(logits(&again), found);
@@ -105,7 +109,7 @@ fn half_precision_rounds_once() {
 }
 
 #[test]
-fn every_fault_is_listed_by_name() {
+fn every_mismatch_is_listed_by_name() {
     // The weights of one model under the configuration of another.
     let dir = tempfile::tempdir().unwrap();
     copy(&golden("iiet-r3-gqa-untied"), dir.path());
@@ -142,7 +146,7 @@ fn every_fault_is_listed_by_name() {
 }
 
 #[test]
-fn damaged_files_are_refused() {
+fn damaged_files_are_errors() {
     let device = Device::default();
     let dir = tempfile::tempdir().unwrap();
     let error = load(dir.path(), &device).unwrap_err().to_string();
@@ -161,7 +165,7 @@ fn damaged_files_are_refused() {
     }
     fs::remove_file(&weights).unwrap();
     let error = load(dir.path(), &device).unwrap_err().to_string();
-    assert!(error.contains("looked for model.safetensors"), "{error}");
+    assert!(error.contains("expected model.safetensors"), "{error}");
 
     fs::write(
         dir.path().join("config.json"),
@@ -176,7 +180,7 @@ fn damaged_files_are_refused() {
 }
 
 #[test]
-fn fresh_weights_depend_on_the_seed_and_the_name_alone() {
+fn initial_weights_depend_only_on_the_seed_and_the_name() {
     let device = Device::default();
     let text = fs::read_to_string(golden("iiet-r3-gqa-untied/config.json")).unwrap();
     let config = ModelConfig::from_json(&text, Path::new("config.json")).unwrap();

@@ -1,5 +1,5 @@
-//! Decoding with caches gives the logits of the full pass, whatever the solver and however the
-//! texts are cut.
+//! Decoding with caches gives the logits of the full pass, for every solver and however the texts
+//! are split.
 
 use std::ops::Range;
 
@@ -34,7 +34,7 @@ fn config(solver: SolverConfig, n_kv_heads: usize) -> ModelConfig {
     }
 }
 
-/// Every solver, with every order and kind of schedule that it reads.
+/// Every solver, with every order and kind of schedule that it accepts.
 fn solvers() -> Vec<SolverConfig> {
     let schedules = [
         IterationSchedule::Uniform(3),
@@ -131,12 +131,12 @@ fn full(model: &LanguageModel, text: &[u32]) -> Vec<Vec<f32>> {
 fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert_eq!(found.len(), expected.len());
     for (a, b) in found.iter().zip(expected) {
-        assert!((a - b).abs() <= tolerance, "{what}: {a}, not {b}");
+        assert!((a - b).abs() <= tolerance, "{what}: {a}, expected {b}");
     }
 }
 
-/// A batch of texts, each cut into as many pieces, which may be empty; and the side of the padding
-/// in each pass.
+/// A batch of texts, all split into the same number of pieces, which may be empty; and the side of
+/// the padding in each pass.
 #[derive(Debug, Clone)]
 struct Cut {
     texts: Vec<Vec<Vec<u32>>>,
@@ -173,7 +173,7 @@ fn check(model: &LanguageModel, cut: &Cut, what: &str) {
                 }
             })
             .collect();
-        // Padding is a token like any other, to show that it is not looked at.
+        // Padding has valid ids, to test that they are ignored.
         let ids: Vec<Vec<u32>> = pieces
             .iter()
             .zip(&columns)
@@ -210,7 +210,7 @@ fn check(model: &LanguageModel, cut: &Cut, what: &str) {
 }
 
 #[test]
-fn cached_decoding_is_the_full_pass() {
+fn cached_decoding_equals_the_full_pass() {
     for solver in solvers() {
         for n_kv_heads in [4, 2, 1] {
             let model = model(&solver, n_kv_heads);
@@ -241,8 +241,9 @@ fn cached_decoding_is_the_full_pass() {
 }
 
 #[test]
-fn long_prompts_are_read_in_chunks() {
-    // Over one chunk of 512 tokens, a segment of the cache, and several growths of it.
+fn long_prompts_are_prefilled_in_chunks() {
+    // More than one chunk of 512 tokens and a segment of the cache, with several growths of the
+    // cache.
     let solver = solvers().into_iter().next_back().unwrap();
     let mut config = config(solver, 2);
     config.seq_len = 2048;
@@ -313,7 +314,7 @@ fn rows_of_another_cache_are_appended() {
 }
 
 #[test]
-fn halves_are_close() {
+fn half_precision_caches_are_close() {
     for (stored, tolerance) in [(Precision::F16, 2e-2), (Precision::Bf16, 2e-1)] {
         let model = model(&solvers()[0], 2);
         let text: Vec<u32> = (0..24).map(|i| i * 5 % VOCAB as u32).collect();
@@ -331,6 +332,6 @@ fn halves_are_close() {
             let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
             largest = differences.fold(largest, f32::max);
         }
-        assert!(largest > 1e-5, "{stored:?} cannot be exact: {largest}");
+        assert!(largest > 1e-5, "{stored:?} must round: {largest}");
     }
 }

@@ -1,5 +1,5 @@
-//! Model directories that may come from anywhere: read or refused by name, never a panic, and never
-//! more memory than the files are large.
+//! Untrusted model directories: loaded, or rejected with an error that names the problem. Loading
+//! never panics and never takes more memory than the size of the files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A safetensors file of this header, whatever it says.
+/// A safetensors file with the given header, valid or not.
 fn file(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());
@@ -38,7 +38,7 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn headers_that_lie_are_refused() {
+fn invalid_headers_are_errors() {
     let tensor = |dtype: &str, shape: &str, from: u64, to: u64| {
         format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
     };
@@ -46,7 +46,7 @@ fn headers_that_lie_are_refused() {
     let whole = tensor("F32", "[2]", 0, 8);
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     for (header, data, expected) in [
-        // Overlap, hole, bytes left over, beyond the end.
+        // Overlap, hole, trailing bytes, beyond the end.
         (
             two(whole.clone(), tensor("F32", "[2]", 4, 12)),
             12,
@@ -65,14 +65,14 @@ fn headers_that_lie_are_refused() {
         (
             two(whole.clone(), tensor("F32", "[2]", 8, 16)),
             15,
-            "b ends at byte 16, the data at 15",
+            "b ends at byte 16, but the data at 15",
         ),
         (
             format!(r#"{{"a":{}}}"#, tensor("F32", "[2]", 8, 0)),
             8,
             "invalid offset",
         ),
-        // Shapes: another size, overflow of the product, of the bytes, of a number.
+        // Shapes: another size; overflow of the product, of the bytes, of an integer.
         (
             format!(r#"{{"a":{}}}"#, tensor("F32", "[3]", 0, 8)),
             8,
@@ -121,12 +121,12 @@ fn headers_that_lie_are_refused() {
         (
             two(whole.clone(), whole.clone()).replace("\"b\"", "\"a\""),
             8,
-            "\"a\" is there twice",
+            "duplicate key \"a\"",
         ),
         (
             r#"{"__metadata__":{"a":"1","a":"2"}}"#.into(),
             0,
-            "\"a\" is there twice",
+            "duplicate key \"a\"",
         ),
         (r#"{"__metadata__":{"a":1}}"#.into(), 0, "invalid type"),
         (
@@ -144,7 +144,7 @@ fn headers_that_lie_are_refused() {
             8,
             "missing field",
         ),
-        // Depth, where it is expected and where it is not.
+        // Nesting, at valid and at invalid positions.
         (deep.clone(), 0, "expected an object of tensors"),
         (format!(r#"{{"a":{deep}}}"#), 0, "column"),
         (
@@ -166,7 +166,7 @@ fn headers_that_lie_are_refused() {
         (vec![0; 7], "7 bytes; at least 8"),
         (
             9_u64.to_le_bytes().to_vec(),
-            "the header's length is 9, and 0 bytes follow",
+            "the header's length is 9, but 0 bytes follow",
         ),
         (
             100_000_001_u64.to_le_bytes().to_vec(),
@@ -186,7 +186,7 @@ fn headers_that_lie_are_refused() {
     }
 }
 
-/// A directory as it is saved here, or with the manifest taken away as one of others.
+/// A saved directory, optionally without its manifest like those of other tools.
 fn directory(manifest: bool) -> TempDir {
     let device = Device::default();
     let (model, _) = load(&golden("e-iiet-3-1-0"), &device).unwrap();
@@ -199,7 +199,7 @@ fn directory(manifest: bool) -> TempDir {
 }
 
 #[test]
-fn a_configuration_far_larger_than_its_weights_takes_no_memory() {
+fn a_configuration_larger_than_its_weights_takes_no_memory() {
     let dir = directory(false);
     let path = dir.path().join("config.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -207,7 +207,7 @@ fn a_configuration_far_larger_than_its_weights_takes_no_memory() {
         (
             "\"num_hidden_layers\": 3",
             "\"num_hidden_layers\": 16384",
-            "num_hidden_layers is 16384, and the weights are",
+            "num_hidden_layers is 16384 in config.json, but the weights",
         ),
         (
             "\"num_hidden_layers\": 3",
@@ -246,10 +246,10 @@ fn a_manifest_names_what_differs() {
     let device = Device::default();
     let dir = directory(true);
     let path = |name: &str| dir.path().join(name);
-    // Files beside those of the manifest are nobody's business.
+    // Files that are not in the manifest are ignored.
     fs::write(path("README.md"), "mine").unwrap();
     load(dir.path(), &device).unwrap();
-    // A weight changed by one bit has the right shape and length.
+    // A weight with one bit flipped has a valid shape and length.
     let weights = fs::read(path("model.safetensors")).unwrap();
     let mut changed = weights.clone();
     *changed.last_mut().unwrap() ^= 1;
@@ -294,7 +294,7 @@ fn a_manifest_names_what_differs() {
         (r#"{"format": 2, "files": {}}"#, "format is 2; allowed: 1"),
         (
             r#"{"format": 1, "files": {"../a": {"bytes": 1, "blake3": ""}}}"#,
-            "files beside it",
+            "files in the same directory",
         ),
         (r#"{"format": 1, "files": {}, "more": 1}"#, "unknown field"),
         (r#"{"format": 1, "files": {}}"#, "records no such file"),
@@ -319,7 +319,7 @@ fn with_last_weight(value: f32) -> TempDir {
 }
 
 #[test]
-fn non_finite_weights_are_refused_by_name() {
+fn non_finite_weights_are_errors_with_their_name() {
     let device = Device::default();
     for (value, shown) in [
         (f32::NAN, "NaN"),
@@ -329,8 +329,8 @@ fn non_finite_weights_are_refused_by_name() {
         let dir = with_last_weight(value);
         let error = load(dir.path(), &device).unwrap_err().to_string();
         let expected = format!(
-            "{}: model.norm.weight holds {shown} at element 31, which f32 cannot hold as a finite \
-             number",
+            "{}: model.norm.weight contains {shown} at element 31, which is not finite in \
+             f32",
             dir.path().display()
         );
         assert_eq!(error, expected);
@@ -338,7 +338,7 @@ fn non_finite_weights_are_refused_by_name() {
 }
 
 #[test]
-fn weights_beyond_the_range_of_a_precision_are_refused_by_name() {
+fn weights_outside_the_range_of_a_precision_are_errors() {
     let device = Device::default();
     let dir = directory(false);
     let path = dir.path().join("model.safetensors");
@@ -351,8 +351,9 @@ fn weights_beyond_the_range_of_a_precision_are_refused_by_name() {
     let error = load_in(Precision::F16, dir.path(), &device).unwrap_err();
     let message = error.to_string();
     assert!(
-        message
-            .contains("model.embed_tokens.weight holds 65520 at element 0, which f16 cannot hold"),
+        message.contains(
+            "model.embed_tokens.weight contains 65520 at element 0, which is not finite in f16"
+        ),
         "{message}"
     );
     let out = tempfile::tempdir().unwrap();
@@ -362,7 +363,7 @@ fn weights_beyond_the_range_of_a_precision_are_refused_by_name() {
     };
     let message = save(&model, out.path(), &options).unwrap_err().to_string();
     assert!(
-        message.contains("model.embed_tokens.weight holds 65520, which f16 cannot hold"),
+        message.contains("model.embed_tokens.weight contains 65520, which is not finite in f16"),
         "{message}"
     );
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
@@ -401,7 +402,7 @@ fn non_finite_weights_are_not_written() {
 }
 
 #[test]
-fn a_tensor_in_two_shards_or_in_another_than_listed_is_refused() {
+fn a_tensor_in_two_shards_or_not_in_the_listed_one_is_an_error() {
     let device = Device::default();
     let (model, _) = load(&golden("e-iiet-3-1-0"), &device).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -435,7 +436,7 @@ fn a_tensor_in_two_shards_or_in_another_than_listed_is_refused() {
     assert_ne!(moved, text);
     fs::write(&path, moved).unwrap();
     let error = load(dir.path(), &device).unwrap_err().to_string();
-    let expected = format!("weight_map places {name} in {other}, and it is in {file}");
+    let expected = format!("weight_map lists {name} in {other}, but it is in {file}");
     assert!(error.contains(&expected), "{error}");
     fs::write(&path, &text).unwrap();
     // The same tensors again under another shard's name.
@@ -446,7 +447,7 @@ fn a_tensor_in_two_shards_or_in_another_than_listed_is_refused() {
     );
     fs::write(&path, more).unwrap();
     let error = load(dir.path(), &device).unwrap_err().to_string();
-    assert!(error.contains("is both in"), "{error}");
+    assert!(error.contains("is in both"), "{error}");
     assert!(
         error.contains("more.safetensors; allowed: in one of them"),
         "{error}"
@@ -454,7 +455,7 @@ fn a_tensor_in_two_shards_or_in_another_than_listed_is_refused() {
 }
 
 #[test]
-fn a_configuration_alone_takes_no_memory_for_the_history_of_its_layers() {
+fn a_configuration_alone_takes_no_memory_for_its_history() {
     let text = fs::read_to_string(golden("e-iiet-3-1-0").join("config.json")).unwrap();
     let mut config: ModelConfig = ModelConfig::from_json(&text, Path::new("config.json")).unwrap();
     config.n_layers = 16384;
@@ -477,9 +478,9 @@ fn a_configuration_alone_takes_no_memory_for_the_history_of_its_layers() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// With a manifest, no damage of any file gives a model.
+    /// With a manifest, no damaged file gives a model.
     #[test]
-    fn any_flipped_bit_or_early_end_is_noticed(which in 0_usize..3, at in any::<Index>(), bit in 0_u32..9) {
+    fn every_flipped_bit_or_truncation_is_detected(which in 0_usize..3, at in any::<Index>(), bit in 0_u32..9) {
         let dir = directory(true);
         let path = dir.path().join(["config.json", "model.safetensors", MANIFEST][which]);
         let mut bytes = fs::read(&path).unwrap();
@@ -488,7 +489,7 @@ proptest! {
             8 => bytes.truncate(at),
             _ => bytes[at] ^= 1 << bit,
         }
-        // The line end after the last brace is the one byte that says nothing.
+        // The newline after the last brace is the only byte without meaning.
         prop_assume!(!(which == 2 && bit == 8 && at + 1 == fs::metadata(&path).unwrap().len() as usize));
         fs::write(&path, bytes).unwrap();
         let error = load(dir.path(), &Device::default()).unwrap_err().to_string();
@@ -499,9 +500,9 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Without one, damage is an error or another number; nothing panics.
+    /// Without a manifest, damage gives an error or another value, and never a panic.
     #[test]
-    fn no_weight_file_is_trusted(at in any::<Index>(), value in any::<u64>(), cut in any::<bool>()) {
+    fn arbitrary_weight_files_do_not_panic(at in any::<Index>(), value in any::<u64>(), cut in any::<bool>()) {
         let bytes = file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[1,2],"data_offsets":[8,12]}}"#, 12);
         let mut changed = bytes.clone();
         let at = at.index(bytes.len() - 8);
@@ -518,12 +519,12 @@ proptest! {
     }
 
     #[test]
-    fn no_header_is_trusted(header in "[{}\\[\\]\":,0-9a-z_A-F ]{0,80}", data in 0_usize..20) {
+    fn arbitrary_headers_do_not_panic(header in "[{}\\[\\]\":,0-9a-z_A-F ]{0,80}", data in 0_usize..20) {
         let _ = parse_safetensors(Path::new("w"), &file(&header, data));
     }
 
     #[test]
-    fn no_configuration_is_trusted(at in any::<Index>(), bit in 0_u32..8, number in any::<i64>(), cut in any::<bool>()) {
+    fn arbitrary_configurations_do_not_panic(at in any::<Index>(), bit in 0_u32..8, number in any::<i64>(), cut in any::<bool>()) {
         static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
             fs::read_to_string(golden("e-iiet-3-1-0").join("config.json")).unwrap()
         });
@@ -533,7 +534,7 @@ proptest! {
             true => bytes.truncate(place),
             false => bytes[place] ^= 1 << bit,
         }
-        // A number of the file becomes another.
+        // Replace a number in the file.
         let numbers: Vec<_> = TEXT.match_indices(|c: char| c.is_ascii_digit()).collect();
         let (start, digit) = numbers[at.index(numbers.len())];
         let other = format!("{}{number}{}", &TEXT[..start], &TEXT[start + digit.len()..]);

@@ -1,4 +1,5 @@
-//! What a model goes through in both examples: training by gradient descent, files, caches.
+//! The steps that both examples share: training by gradient descent, saving, loading, cached
+//! decoding.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,7 @@ use iiet_model::{
 };
 use iiet_ode::NetworkSolver;
 
-/// A text to learn by heart.
+/// A text to memorise.
 const TEXT: [u32; 24] = [
     7, 3, 9, 7, 3, 1, 7, 3, 9, 7, 3, 1, 7, 3, 9, 7, 3, 1, 7, 3, 9, 7, 3, 1,
 ];
@@ -29,7 +30,7 @@ pub fn llama() -> LlamaConfig {
     }
 }
 
-/// Trains a model of three layers on one text, writes and reads it, and decodes with caches.
+/// Trains a model of three layers on one text, saves and loads it, and decodes with caches.
 pub fn train_save_load_decode<B: Block, S: NetworkSolver>(
     block: B::Config,
     solver: S::Options,
@@ -59,7 +60,7 @@ pub fn train_save_load_decode<B: Block, S: NetworkSolver>(
     }
     let (first, last) = (losses[0], losses[STEPS - 1]);
     println!("loss {first:.3} to {last:.3} nats per token in {STEPS} steps");
-    assert!(last < first / 2.0, "it learns the text");
+    assert!(last < first / 2.0, "the loss must halve");
 
     let model = model.valid();
     let folder = tempfile::tempdir()?;
@@ -81,9 +82,9 @@ pub fn train_save_load_decode<B: Block, S: NetworkSolver>(
             .narrow(1, i, 1)
             .reshape([1, config.vocab_size]);
         let apart = (one - same).abs().max().into_scalar::<f32>();
-        assert!(apart < 1e-4, "position {i}: {apart}");
+        assert!(apart < 1e-4, "position {i} differs by {apart}");
     }
-    println!("decoding with caches gives the logits of the full pass");
+    println!("decoding with caches gives the same logits as the full pass");
     Ok(())
 }
 

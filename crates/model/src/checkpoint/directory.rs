@@ -1,5 +1,4 @@
-//! The files of a model directory: which there are, what the manifest says of them, and the tensors
-//! in them.
+//! The files of a model directory, their comparison with the manifest, and their tensors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,11 +14,11 @@ use serde::Deserialize;
 use super::{CONFIG, GENERATION_CONFIG, INDEX, WEIGHTS};
 use crate::{ModelConfig, ModelError};
 
-/// A model directory and what it should hold.
+/// A model directory and its expected content.
 pub(super) struct Directory<'a> {
     pub(super) path: &'a Path,
     manifest: Option<Manifest>,
-    /// Which shard holds which tensor; empty where all are in one file.
+    /// The shard of each tensor; empty if there is a single file.
     weight_map: BTreeMap<String, String>,
 }
 
@@ -49,7 +48,7 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// A file's text, compared with the manifest.
+    /// A file's text, verified against the manifest.
     fn text(&self, name: &str) -> Result<String, ModelError> {
         let path = self.path.join(name);
         let text = read_regular(&path).map_err(ModelError::io(&path))?;
@@ -62,21 +61,22 @@ impl<'a> Directory<'a> {
 
     fn check(&self, name: &str, bytes: &[u8]) -> Result<(), ModelError> {
         match &self.manifest {
-            // Other tools' file, which may have been laid beside ours.
+            // This file may come from another tool, added to a directory written here.
             Some(manifest) if name == GENERATION_CONFIG && !manifest.contains(name) => Ok(()),
             Some(manifest) => Ok(manifest.check(self.path, name, bytes)?),
             None => Ok(()),
         }
     }
 
-    /// The single weight file, or the shards that the index names, mapped and compared.
+    /// The single weight file, or the shards listed in the index, memory-mapped and verified.
     pub(super) fn weights(&mut self) -> Result<Vec<(String, Mmap)>, ModelError> {
         let mut files = Vec::new();
         for name in self.weight_files()? {
             let path = self.path.join(&name);
             let file = open_regular(&path).map_err(ModelError::io(&path))?;
-            // SAFETY: the map is read-only and dropped before `load` returns. A file that another
-            // process shortens meanwhile can still fault, as with every memory-mapped loader.
+            // SAFETY: the map is read-only and dropped before `load` returns. If another process
+            // truncates the file meanwhile, access can still fault, as in every memory-mapped
+            // loader.
             let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
             self.check(&name, &map)?;
             files.push((name, map));
@@ -101,16 +101,19 @@ impl<'a> Directory<'a> {
         self.weight_map = index.weight_map;
         let shards: BTreeSet<String> = self.weight_map.values().cloned().collect();
         for shard in &shards {
-            // An index must not reach outside its directory.
+            // An index must not refer to files outside its directory.
             if Path::new(shard).file_name() != Some(shard.as_ref()) {
-                let reason = format!("weight_map names {shard:?}; allowed: files beside the index");
+                let reason = format!(
+                    "weight_map names {shard:?}; allowed: files in the directory of the index"
+                );
                 return Err(ModelError::Index { path, reason });
             }
         }
         Ok(shards)
     }
 
-    /// The tensors of all shards by name: each in one shard only, and where the index says.
+    /// The tensors of all shards by name. Each must be in exactly one shard, the one listed in the
+    /// index.
     pub(super) fn tensors<'t, 'data: 't>(
         &self,
         shards: impl Iterator<Item = (&'t str, &'t SafeTensors<'data>)>,
@@ -124,18 +127,18 @@ impl<'a> Directory<'a> {
             for (name, view) in shard.iter().filter(|(name, _)| !is_derived(name)) {
                 if let Some((first, _)) = found.insert(name, (file, view)) {
                     return refuse(format!(
-                        "{name} is both in {first} and in {file}; allowed: in one of them"
+                        "{name} is in both {first} and {file}; allowed: in one of them"
                     ));
                 }
                 match self.weight_map.get(name) {
                     Some(listed) if listed != file => {
                         return refuse(format!(
-                            "weight_map places {name} in {listed}, and it is in {file}"
+                            "weight_map lists {name} in {listed}, but it is in {file}"
                         ));
                     }
                     None if !self.weight_map.is_empty() => {
                         return refuse(format!(
-                            "weight_map does not name {name}, which is in {file}"
+                            "weight_map does not list {name}, which is in {file}"
                         ));
                     }
                     _ => {}
@@ -146,8 +149,8 @@ impl<'a> Directory<'a> {
         Ok(views.collect())
     }
 
-    /// Compares the files that `load` does not read: the tokenizer, an optimizer's state.
-    pub(super) fn verify_the_others(&self, read: &[(String, Mmap)]) -> Result<(), ModelError> {
+    /// Verifies the files that `load` does not read: the tokenizer, an optimizer's state.
+    pub(super) fn verify_other_files(&self, read: &[(String, Mmap)]) -> Result<(), ModelError> {
         let Some(manifest) = &self.manifest else {
             return Ok(());
         };
@@ -157,7 +160,7 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// Rotary frequencies, which old LLaMA checkpoints store though they follow from the sizes.
+/// Rotary frequencies, which old LLaMA checkpoints store although they follow from the sizes.
 fn is_derived(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
 }

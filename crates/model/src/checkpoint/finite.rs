@@ -1,9 +1,8 @@
-//! Weights that a model can compute with.
+//! Detection of non-finite weights.
 //!
-//! A NaN or an infinity in one weight makes every answer of the model meaningless, and most of the
-//! ways to look at an answer (the greatest logit, a mean accuracy) hide it. So all weights are looked at
-//! when a directory is read: one pass by all threads over the bytes of the file, which are in memory
-//! by then.
+//! A single NaN or infinity makes all outputs of a model meaningless, and most metrics (the largest logit, a
+//! mean accuracy) hide it. So all weights are checked when a directory is read: one multithreaded pass over
+//! the bytes of the file, which are in memory by then.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -12,11 +11,11 @@ use safetensors::tensor::TensorView;
 
 use crate::Precision;
 
-/// Bytes that a thread looks at before it takes the next piece. A multiple of every element's size.
+/// Bytes that a thread checks at a time. A multiple of every element size.
 const PIECE: usize = 1 << 18;
 
-/// The least absolute value that becomes an infinity when it is rounded to a precision: half a unit in
-/// the last place above the largest finite number.
+/// The smallest absolute value that is rounded to infinity in a precision: half a unit in the last place
+/// above the largest finite number.
 pub(super) fn limit(precision: Precision) -> f32 {
     match precision {
         Precision::F32 => f32::INFINITY,
@@ -26,13 +25,14 @@ pub(super) fn limit(precision: Precision) -> f32 {
     }
 }
 
-/// The place and the value of the first element that a precision cannot hold.
+/// The index and value of the first element that is not finite in a precision.
 pub(super) fn first_misfit(view: &TensorView<'_>, stored: Precision) -> Option<(usize, f32)> {
     let bytes = view.data();
     match view.dtype() {
         Dtype::F32 => find(bytes, f32::from_le_bytes, limit(stored)),
         Dtype::BF16 => find(bytes, |b| bf16::from_le_bytes(b).to_f32(), limit(stored)),
-        // Widening halves one by one is slow, and the greatest of them fits into every precision.
+        // Converting half-precision values one at a time is slow, and their largest value is finite in every
+        // precision.
         Dtype::F16 => find_bits(bytes).map(|at| {
             let value = f16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]]);
             (at, value.to_f32())
@@ -41,7 +41,7 @@ pub(super) fn first_misfit(view: &TensorView<'_>, stored: Precision) -> Option<(
     }
 }
 
-/// The first element of `SIZE` bytes whose value is not below the limit, NaN included.
+/// The first element of `SIZE` bytes whose absolute value reaches the limit, or is NaN.
 fn find<const SIZE: usize>(
     bytes: &[u8],
     read: impl Fn([u8; SIZE]) -> f32 + Sync,
@@ -51,7 +51,7 @@ fn find<const SIZE: usize>(
     let pieces = bytes.par_chunks(PIECE).enumerate();
     pieces.find_map_first(|(number, piece)| {
         let (elements, _) = piece.as_chunks::<SIZE>();
-        // Without an early end the compiler compares several elements at a time.
+        // Without early exit the compiler vectorises the comparison.
         if elements.iter().fold(true, |all, x| all & fits(x)) {
             return None;
         }
@@ -60,7 +60,7 @@ fn find<const SIZE: usize>(
     })
 }
 
-/// The first half whose exponent has all bits set.
+/// The first half-precision value whose exponent has all bits set.
 fn find_bits(bytes: &[u8]) -> Option<usize> {
     const EXPONENT: u16 = 0x7c00;
     let fits = |element: &[u8; 2]| u16::from_le_bytes(*element) & EXPONENT != EXPONENT;
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limits_are_where_rounding_reaches_infinity() {
+    fn limits_are_the_smallest_values_rounded_to_infinity() {
         for (precision, round) in [
             (
                 Precision::Bf16,
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_first_of_each_type_wherever_it_lies() {
+    fn finds_the_first_non_finite_value_of_each_type() {
         let n = 3 * PIECE;
         for (at, value) in [
             (0, f32::NAN),

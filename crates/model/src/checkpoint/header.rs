@@ -1,10 +1,9 @@
-//! Safetensors files that may come from anywhere.
+//! Parsing of safetensors headers from untrusted files.
 //!
 //! The `safetensors` crate checks that the tensors cover the data without holes or overlaps and
-//! that shapes do not overflow. Before it is asked, this module checks what it lets through: keys
-//! given twice (it keeps the last), fields it does not know, offsets near 2^64. Nothing is
-//! allocated for what a header claims, only for what it spells out, so memory is bounded by the
-//! size of the file.
+//! that shapes do not overflow. This module first checks what the crate accepts: duplicate keys (it
+//! keeps the last), unknown fields, offsets near 2^64. No memory is allocated for sizes that a
+//! header declares, only for its text, so memory is bounded by the size of the file.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,10 +17,10 @@ use crate::ModelError;
 
 /// The format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
-/// The header's length stands in so many bytes before it.
+/// The header is preceded by its length in this many bytes.
 const LENGTH: usize = 8;
 
-/// The tensors of a safetensors file; `path` is for messages.
+/// The tensors of a safetensors file; `path` is used in messages.
 ///
 /// # Errors
 ///
@@ -47,39 +46,36 @@ fn check_header(bytes: &[u8]) -> Result<(), String> {
             "the header's length is {length}; allowed: at most {MAX_HEADER}"
         ));
     }
-    // The limit fits in 32 bits.
+    // The limit fits into 32 bits.
     let Some((header, data)) = rest.split_at_checked(length as usize) else {
         let left = rest.len();
         return Err(format!(
-            "the header's length is {length}, and {left} bytes follow"
+            "the header's length is {length}, but {left} bytes follow"
         ));
     };
     let Header(tensors) = serde_json::from_slice(header).map_err(|e| e.to_string())?;
     for (name, Tensor { data_offsets, .. }) in tensors {
         if data_offsets.1 > data.len() as u64 {
             let [end, len] = [data_offsets.1, data.len() as u64];
-            return Err(format!("{name} ends at byte {end}, the data at {len}"));
+            return Err(format!("{name} ends at byte {end}, but the data at {len}"));
         }
     }
     Ok(())
 }
 
-/// The header as it is spelled out, with every name once.
+/// The header's structure, with unique names.
 struct Header(Vec<(String, Tensor)>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "what the crate reads is only checked for its form"
-)]
+#[expect(dead_code, reason = "parsed only to check the format")]
 struct Tensor {
     dtype: String,
     shape: Vec<u64>,
     data_offsets: (u64, u64),
 }
 
-/// `__metadata__`: text by name.
+/// `__metadata__`: strings by name.
 struct Texts;
 
 impl<'de> Deserialize<'de> for Header {
@@ -101,7 +97,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let (mut names, mut tensors) = (BTreeSet::new(), Vec::new());
         while let Some(name) = map.next_key::<String>()? {
             if !names.insert(name.clone()) {
-                return Err(A::Error::custom(format!("{name:?} is there twice")));
+                return Err(A::Error::custom(format!("duplicate key {name:?}")));
             }
             match name.as_str() {
                 "__metadata__" => map.next_value::<Texts>().map(drop)?,
@@ -131,7 +127,7 @@ impl<'de> Visitor<'de> for TextsVisitor {
         let mut names = BTreeSet::new();
         while let Some((name, _)) = map.next_entry::<String, String>()? {
             if !names.insert(name.clone()) {
-                return Err(A::Error::custom(format!("{name:?} is there twice")));
+                return Err(A::Error::custom(format!("duplicate key {name:?}")));
             }
         }
         Ok(Texts)

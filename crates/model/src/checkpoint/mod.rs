@@ -23,19 +23,19 @@ use crate::ModelError;
 
 /// The configuration.
 const CONFIG: &str = "config.json";
-/// What other tools read before they generate; here, the tokens that end a text.
+/// Settings for generation; only the tokens that end a text are used.
 const GENERATION_CONFIG: &str = "generation_config.json";
 /// All weights in one file.
 const WEIGHTS: &str = "model.safetensors";
-/// Which shard holds which tensor.
+/// The shard of each tensor.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Identifies a model: blake3, in hexadecimal, of the names and contents of a model directory's
-/// configuration, weights and tokenizer files (`*.json`, `*.safetensors`).
+/// A hash that identifies a model: blake3, in hexadecimal, of the names and contents of a model
+/// directory's configuration, weights and tokenizer files (`*.json`, `*.safetensors`).
 ///
 /// # Errors
 ///
-/// [`ModelError::Files`] if one cannot be read.
+/// [`ModelError::Files`] if a file cannot be read.
 pub fn model_hash(dir: &Path) -> Result<String, ModelError> {
     Ok(hash_files(dir, &["json", "safetensors"])?)
 }

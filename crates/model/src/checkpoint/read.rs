@@ -20,27 +20,27 @@ use crate::names::{
 use crate::precision::precision_of;
 use crate::{ConfigOf, LanguageModel, ModelConfig, ModelError, Precision, Role, TensorFault};
 
-/// Reads a model directory, in f32 whatever the type on disk.
+/// Reads a model directory, in f32 for every dtype on disk.
 ///
-/// If the directory has a manifest, every file in it is compared with it: those that are read here
-/// and those beside them, such as the tokenizer.
+/// If the directory has a manifest, every file in it is verified: those read here and the others, such as the
+/// tokenizer.
 ///
 /// # Errors
 ///
-/// [`ModelError`]: an unreadable or unsupported configuration, a damaged weight file, a file that
-/// the manifest does not record, a tensor with a NaN or an infinity, or one error that lists every
-/// missing, surplus and misshapen tensor by name.
+/// [`ModelError`]: an unreadable or unsupported configuration, a damaged weight file, a file without a record
+/// in the manifest, a tensor with a non-finite value, or one error that lists every missing, surplus and
+/// misshapen tensor by name.
 pub fn load(dir: &Path, device: &Device) -> Result<(LanguageModel, ModelConfig), ModelError> {
     load_in(Precision::F32, dir, device)
 }
 
-/// Reads a model directory as [`load`] does, with the matrices in a precision, whatever the type on
-/// disk; at no time are there more than one of them in f32.
+/// Reads a model directory as [`load`] does, with the matrices in a given precision. At most one matrix at a
+/// time is held in f32.
 ///
 /// # Errors
 ///
-/// As [`load`]; [`ModelError::Precision`] if the device does not compute with it. A weight beyond its
-/// range is refused like an infinity.
+/// The same as for [`load`]; [`ModelError::Precision`] if the device does not support computation in it. A
+/// weight outside its range is an error, as an infinity is.
 pub fn load_in(
     precision: Precision,
     dir: &Path,
@@ -51,13 +51,13 @@ pub fn load_in(
 
 /// Reads the weights of a model directory into a model of another configuration, in f32.
 ///
-/// Coefficients of the solver that the directory has under the same name and in the same shape are
-/// read, the others keep their neutral values: a LLaMA checkpoint becomes an ODE transformer. All other
-/// parameters must be there.
+/// Coefficients of the solver are read if the directory has them with the same name and shape; the others
+/// keep their neutral values. So a LLaMA checkpoint can be read as an ODE transformer. All other parameters
+/// must be present.
 ///
 /// # Errors
 ///
-/// As [`load`], for the directory's own configuration; then for the other one.
+/// The same as for [`load`], for the directory's own configuration; then for the other one.
 pub fn load_as(
     config: &ModelConfig,
     dir: &Path,
@@ -68,12 +68,12 @@ pub fn load_as(
 }
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
-    /// Reads a directory with a model of these blocks and this solver; [`load`](crate::load) is the
-    /// same for the LLaMA block and any solver that this crate has.
+    /// Reads a directory with a model of these blocks and this solver. [`load`](crate::load) does the same
+    /// for the LLaMA block and any solver of this workspace.
     ///
     /// # Errors
     ///
-    /// As [`load`](crate::load).
+    /// The same as for [`load`](crate::load).
     pub fn load(dir: &Path, device: &Device) -> Result<(Self, ConfigOf<B, S>), ModelError> {
         read(Precision::F32, dir, None, device)
     }
@@ -94,7 +94,7 @@ fn read<B: Block, S: NetworkSolver>(
     let mut dir = Directory::open(dir)?;
     let config: ConfigOf<B, S> = dir.config()?;
     let files = dir.weights()?;
-    dir.verify_the_others(&files)?;
+    dir.verify_other_files(&files)?;
     let path = dir.path.to_owned();
 
     let mut parsed = Vec::with_capacity(files.len());
@@ -104,7 +104,8 @@ fn read<B: Block, S: NetworkSolver>(
     let shards = files.iter().map(|(file, _)| file.as_str()).zip(&parsed);
     let weights = dir.tensors(shards)?;
     if config.n_layers > weights.len() {
-        // Even a layer without memory yet takes some; a configuration alone must not take it all.
+        // Even a layer without allocated weights takes some memory; a configuration alone must not exhaust
+        // it.
         let (layers, tensors) = (config.n_layers, weights.len());
         return Err(ModelError::Layers {
             path,
@@ -133,17 +134,17 @@ fn read<B: Block, S: NetworkSolver>(
 }
 
 /// Reads the `config.json` of a model directory, and the tokens that end a text from its
-/// `generation_config.json` if it has one: chat models name there what ends an answer.
+/// `generation_config.json` if it has one: chat models list the end of an answer there.
 ///
 /// # Errors
 ///
-/// [`ModelError`] if it is missing, malformed, unsupported or impossible, or not the one that the
-/// manifest records.
+/// [`ModelError`] if it is missing, malformed, unsupported, invalid, or differs from its record in the
+/// manifest.
 pub fn load_config(dir: &Path) -> Result<ModelConfig, ModelError> {
     Directory::open(dir)?.config()
 }
 
-/// Refuses tensors with elements that are non-finite in the precision they are to be read in.
+/// Rejects tensors with elements that are non-finite in the precision they are to be read in.
 fn check_finite(
     path: &Path,
     weights: &BTreeMap<&str, TensorView<'_>>,
@@ -168,21 +169,21 @@ fn check_finite(
     }
 }
 
-/// Which parameters of a model the files must hold.
+/// The parameters that the files must contain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Extent {
-    /// These and no others.
+    /// Exactly the model's parameters.
     All,
-    /// Coefficients keep their values where they are not there; what is not needed may be there.
+    /// Missing coefficients keep their values; surplus ones are ignored.
     AllButCoefficients,
 }
 
-/// Compares what the model needs with what the files hold.
+/// Compares the model's parameters with the content of the files.
 struct Check<'a, 'data> {
     weights: &'a BTreeMap<&'a str, TensorView<'data>>,
     precision: Precision,
     extent: Extent,
-    /// The type that each tensor is to be read in.
+    /// The precision that each tensor is to be read in.
     stored: Vec<(String, Precision)>,
     unused: BTreeSet<&'a str>,
     faults: Vec<TensorFault>,
@@ -204,13 +205,13 @@ impl<'a, 'data> Check<'a, 'data> {
         }
     }
 
-    /// The type that each tensor is to be read in.
+    /// The precision that each tensor is to be read in.
     fn finish<B, S>(
         mut self,
         config: &ModelConfig<B, S>,
         path: &Path,
     ) -> Result<Vec<(String, Precision)>, ModelError> {
-        // Some writers store a tied projection although it is the embedding.
+        // Some tools store a tied projection although it equals the embedding.
         let (head, embedding) = ("lm_head.weight", "model.embed_tokens.weight");
         if config.tie_embeddings
             && let (Some(head), Some(embedding)) =
@@ -291,7 +292,7 @@ impl ParameterMapper for Fill<'_> {
         let shape = parameter.lazy_shape();
         let view = match self.weights.get(name) {
             Some(view) if view.shape() == stored_shape(role, &shape) => view,
-            // A coefficient that keeps its value: all else passed the check.
+            // A missing coefficient, which keeps its value: everything else passed the check.
             _ => return parameter,
         };
         let mut values = to_f32(view);
@@ -318,7 +319,7 @@ fn to_f32(view: &TensorView<'_>) -> Vec<f32> {
     }
 }
 
-/// A row-major matrix, transposed tile by tile so that both sides stay in cache.
+/// Transposes a row-major matrix, tile by tile so that both sides stay in cache.
 pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let mut out = vec![0.0; values.len()];

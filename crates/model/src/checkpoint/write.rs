@@ -1,7 +1,7 @@
 //! Writing a model directory.
 //!
-//! Every file is written whole or not at all, and the manifest last. While files of a directory that
-//! was there before are being replaced, its manifest says so.
+//! Every file is written atomically, and the manifest last. While the files of an existing directory are
+//! being replaced, its manifest marks it as incomplete.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,17 +25,17 @@ use super::{CONFIG, INDEX, WEIGHTS, transformers};
 use crate::names::{ParameterVisitor, visit_parameters};
 use crate::{LanguageModel, ModelError, Precision, Role};
 
-/// How to write.
+/// Options for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SaveOptions {
-    /// The type of all tensors, to which they are rounded; a value beyond its range is an error.
+    /// The dtype of all tensors, to which they are rounded; a value outside its range is an error.
     pub stored: Precision,
-    /// Weights beyond this many bytes are split into several files.
+    /// Weights larger than this many bytes are split into several files.
     pub max_shard_bytes: u64,
 }
 
 impl Default for SaveOptions {
-    /// f32 in files of at most 5 GB, as other tools do.
+    /// f32 in files of at most 5 GB, like other tools.
     fn default() -> Self {
         Self {
             stored: Precision::F32,
@@ -44,16 +44,16 @@ impl Default for SaveOptions {
     }
 }
 
-/// Writes `config.json`, the weights and a manifest of them into a directory, which is created if
-/// need be. Files of other names stay. The manifest is returned for those who add files to it.
+/// Writes `config.json`, the weights and their manifest into a directory, which is created if necessary.
+/// Other files in it are kept. The manifest is returned for callers that add files.
 ///
 /// A model that `transformers` does not know, LLaMA's block under another solver than explicit Euler, is
 /// written with the Python files that load it there.
 ///
 /// # Errors
 ///
-/// [`ModelError::NotFinite`] if a weight is non-finite, or would be in the type to be stored;
-/// [`ModelError::Io`] or [`ModelError::Safetensors`] with the file that could not be written.
+/// [`ModelError::NotFinite`] if a weight is non-finite, or would be in the dtype on disk; [`ModelError::Io`]
+/// or [`ModelError::Safetensors`] with the file that could not be written.
 pub fn save<B: Block, S: NetworkSolver>(
     model: &LanguageModel<B, S>,
     dir: &Path,
@@ -93,13 +93,13 @@ pub fn save<B: Block, S: NetworkSolver>(
     Ok(manifest)
 }
 
-/// One parameter as it goes to disk.
+/// One parameter as it is written to disk.
 struct Stored {
     name: String,
     shape: Vec<usize>,
     elements: usize,
-    /// The values as they lie in the file, read from the device when they are needed: of all parameters
-    /// one is held at a time.
+    /// The values in the layout of the file, read from the device when needed, so that only one parameter is
+    /// held in memory at a time.
     values: Box<dyn Fn() -> Vec<f32>>,
     stored: Precision,
 }
@@ -139,7 +139,7 @@ impl View for &Stored {
 struct Collect {
     stored: Precision,
     tensors: Vec<Stored>,
-    /// The first parameter with a value that is not finite as it is stored, and the value.
+    /// The first parameter with a value that is not finite in the dtype on disk, and the value.
     not_finite: Option<(String, f32)>,
 }
 
@@ -150,7 +150,7 @@ impl ParameterVisitor for Collect {
         if self.not_finite.is_none() {
             let limit = limit(self.stored);
             let values = read(&tensor);
-            // A NaN is not below the limit either.
+            // The comparison is also false for NaN.
             let fits = |x: &f32| x.abs() < limit;
             let misfit = values.iter().find(|x| !fits(x));
             self.not_finite = misfit.map(|value| (name.to_owned(), *value));
@@ -175,7 +175,7 @@ fn read<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
     values.expect("invariant: float tensors can be read as f32")
 }
 
-/// Consecutive tensors, each group within the limit where a single tensor is.
+/// Consecutive tensors, grouped such that each group is within the limit unless it is a single tensor.
 fn split(tensors: Vec<Stored>, max_bytes: u64) -> Vec<Vec<Stored>> {
     let mut shards: Vec<Vec<Stored>> = vec![Vec::new()];
     let mut bytes = 0;
@@ -233,9 +233,9 @@ fn write_weights(path: &Path, tensors: &[Stored]) -> Result<FileRecord, ModelErr
     write_safetensors(path, views.collect())
 }
 
-/// Writes a safetensors file whole, one tensor in memory at a time, and returns its record.
+/// Writes a safetensors file atomically, with one tensor in memory at a time, and returns its record.
 ///
-/// The bytes are those of `safetensors::serialize` for tensors of one type: in order of their names.
+/// The bytes equal those of `safetensors::serialize` for tensors of one dtype, ordered by name.
 ///
 /// # Errors
 ///
@@ -256,7 +256,7 @@ pub fn write_safetensors<V: View>(
         };
         (name.clone(), info)
     });
-    // Other readers look for the format in the header's metadata.
+    // Other tools require the format in the header's metadata.
     let metadata = Some([("format".to_string(), "pt".to_string())].into());
     let header =
         Metadata::new(metadata, infos.collect()).map_err(|source| ModelError::Safetensors {
@@ -264,7 +264,7 @@ pub fn write_safetensors<V: View>(
             source,
         })?;
     let mut header = serde_json::to_vec(&header).expect("invariant: plain data serialises");
-    // Spaces, so that the data is aligned.
+    // Padding aligns the data.
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
     write_file(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;

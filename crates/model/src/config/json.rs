@@ -1,4 +1,4 @@
-//! `config.json`, put together from the parts that the model, its block and its solver know.
+//! `config.json`, merged from the keys of the model, its block and its solver.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::ModelConfig;
 use crate::ModelError;
 
-/// Keys that say what kind of model this is.
+/// Keys that identify the kind of model.
 #[derive(Deserialize)]
 struct Kind {
     #[serde(default)]
@@ -57,12 +57,12 @@ impl Kind {
 }
 
 impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
-    /// Reads `config.json` text; `path` is for messages.
+    /// Reads the text of a `config.json`; `path` is used in messages.
     ///
     /// # Errors
     ///
-    /// [`ModelError::Json`] with line and column, [`ModelError::Unsupported`] for a model of
-    /// another kind, and the errors of [`validate`](Self::validate).
+    /// [`ModelError::Json`] with line and column, [`ModelError::Unsupported`] for another kind of
+    /// model, and the errors of [`validate`](Self::validate).
     pub fn from_json(text: &str, path: &Path) -> Result<Self, ModelError> {
         let refuse = |source| ModelError::Json {
             path: path.to_owned(),
@@ -92,11 +92,12 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
         Ok(config)
     }
 
-    /// The configuration with the `eos_token_id` of `generation_config.json` text, if that has one.
+    /// The configuration with the `eos_token_id` from the text of a `generation_config.json`, if
+    /// present.
     ///
     /// # Errors
     ///
-    /// As [`from_json`](Self::from_json).
+    /// The same as for [`from_json`](Self::from_json).
     pub fn with_generation_json(self, text: &str, path: &Path) -> Result<Self, ModelError> {
         #[derive(Deserialize)]
         struct Generation {
@@ -150,7 +151,7 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
     }
 }
 
-/// The solver of that name, with those of its options that the file has.
+/// The named solver, with those of its options that are in the file.
 fn solver<S: Options>(
     name: Option<&str>,
     keys: &Map<String, Value>,
@@ -166,7 +167,7 @@ fn solver<S: Options>(
     let written = table.keys().filter(|key| *key != "name").cloned();
     let omitted = solver.omitted().iter().map(|key| (*key).to_owned());
     let options: Vec<String> = written.chain(omitted).collect();
-    // One after the other, so that the one at fault is known.
+    // Inserted one at a time, to identify an invalid one.
     for key in options {
         let Some(value) = keys.get(&key).filter(|value| !value.is_null()) else {
             continue;

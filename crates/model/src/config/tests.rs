@@ -20,7 +20,7 @@ fn read(text: &str) -> Result<ModelConfig, ModelError> {
 }
 
 #[test]
-fn a_llama_is_explicit_euler() {
+fn a_llama_config_is_explicit_euler() {
     let config = read(LLAMA).unwrap();
     assert_eq!(config.solver.name(), "explicit_euler");
     assert_eq!(
@@ -39,7 +39,7 @@ fn a_llama_is_explicit_euler() {
 }
 
 #[test]
-fn several_ends_and_scaled_frequencies_are_read_and_written() {
+fn several_eos_tokens_and_scaled_frequencies_round_trip() {
     let scaling = r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0,
         "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192}"#;
@@ -56,7 +56,7 @@ fn several_ends_and_scaled_frequencies_are_read_and_written() {
     };
     assert_eq!(config.block.rope_scaling, Some(expected));
     assert_eq!(read(&config.to_json()).unwrap(), config);
-    // Newer writers put the same under another key, next to the base.
+    // Newer checkpoints store the same under another key, next to the base.
     let renamed = text.replace(
         "\"rope_scaling\": {",
         "\"rope_parameters\": {\"rope_theta\": 5e5, ",
@@ -69,7 +69,7 @@ fn several_ends_and_scaled_frequencies_are_read_and_written() {
 }
 
 #[test]
-fn writing_and_reading_is_the_identity() {
+fn configurations_round_trip() {
     let mut config = read(LLAMA).unwrap();
     for name in SolverConfig::NAMES {
         let schedule = IterationSchedule::PerLayer(vec![3, 1, 0, 2, 2]);
@@ -81,7 +81,7 @@ fn writing_and_reading_is_the_identity() {
 }
 
 #[test]
-fn options_of_other_solvers_are_ignored_as_other_keys_are() {
+fn options_of_other_solvers_are_ignored_like_unknown_keys() {
     // Directories written by earlier versions have predictor_order beside iterations.
     let text = LLAMA.replace(
         "\"use_cache\": true",
@@ -125,7 +125,7 @@ fn families_have_their_defaults() {
 }
 
 #[test]
-fn what_is_not_implemented_is_refused_by_name() {
+fn unsupported_features_are_errors_naming_the_key() {
     for (from, to, expected) in [
         (
             "\"llama\"",
@@ -165,7 +165,7 @@ fn what_is_not_implemented_is_refused_by_name() {
         (
             "\"eos_token_id\": 2",
             "\"eos_token_id\": \"</s>\"",
-            "eos_token_id is something else; allowed: a token id, or a list of them",
+            "eos_token_id has another type; allowed: a token id, or a list of them",
         ),
         ("\"use_cache\"", "\"mlp_bias\"", "mlp_bias is true"),
         (
@@ -180,7 +180,7 @@ fn what_is_not_implemented_is_refused_by_name() {
 }
 
 #[test]
-fn impossible_sizes_are_refused() {
+fn invalid_sizes_are_errors() {
     for (from, to, expected) in [
         (
             "\"vocab_size\": 512",

@@ -1,11 +1,11 @@
-//! `eos_token_id`: nothing, one id, or in newer checkpoints a list.
+//! `eos_token_id`: absent, one id, or in newer checkpoints a list.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "eos_token_id is something else; allowed: a token id, or a list of them"
+    expecting = "eos_token_id has another type; allowed: a token id, or a list of them"
 )]
 enum TokenIds {
     One(u32),
