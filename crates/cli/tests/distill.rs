@@ -237,7 +237,7 @@ fn a_resumed_student_is_the_same_to_the_last_bit() {
     fs::write(place.path("teacher/model/config.json.bak.json"), "{}").unwrap();
     let error = place.bad(&again);
     assert!(
-        error.contains("this is not the teacher that the run began with"),
+        error.contains("this is not the teacher of the run"),
         "{error}"
     );
 }
@@ -283,7 +283,7 @@ fn mistakes_are_named_before_anything_is_written() {
             teacher,
             config,
             &["--evaluations", "0.5"],
-            "0.5 evaluations a layer; allowed: 1, the guess",
+            "0.5 evaluations per layer; allowed: 1, the guess",
         ),
         (
             teacher,
@@ -307,7 +307,7 @@ fn mistakes_are_named_before_anything_is_written() {
             teacher,
             config,
             &["--schedule", "1", "--set", "model.d_model=8"],
-            "--set model.d_model=8: the teacher decides on that",
+            "--set model.d_model=8: it is determined by the teacher",
         ),
         (
             teacher,
@@ -325,7 +325,7 @@ fn mistakes_are_named_before_anything_is_written() {
             teacher,
             "with-model.toml",
             &["--schedule", "1"],
-            "model.d_model is given; the teacher decides on that",
+            "model.d_model is given; it is determined by the teacher",
         ),
         (
             teacher,
@@ -344,13 +344,13 @@ fn mistakes_are_named_before_anything_is_written() {
             "euler",
             config,
             &["--threshold", "1"],
-            "explicit_euler, takes no corrections",
+            "explicit_euler, has no corrections",
         ),
         (
             "euler",
             config,
             &["--schedule", "1"],
-            "explicit_euler, takes no corrections",
+            "explicit_euler, has no corrections",
         ),
     ] {
         let common = [

@@ -1,6 +1,6 @@
-//! What smaller and smaller budgets keep of a model's corrections: `cargo run --example schedules`
+//! The corrections that are kept for decreasing budgets: `cargo run --example schedules`
 //!
-//! The influences are made up; those of a model come from `iiet influence --model DIR --out FILE`.
+//! The influences are invented; `iiet influence --model DIR --out FILE` measures those of a model.
 
 use iiet_distill::{DistillError, by_budget};
 

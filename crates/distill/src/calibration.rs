@@ -12,8 +12,8 @@ use crate::{DistillError, Influence, InfluenceMeter};
 /// source; a source's part is its weight's. Of a task the longest examples are taken, whose rows have one
 /// length.
 ///
-/// `batch` windows are held at a time, and the result does not depend on it; `progress` is told how
-/// many windows are done and how many there are.
+/// `batch` windows are held in memory at a time, and the result does not depend on it; `progress` is called
+/// with the number of completed windows and their total.
 ///
 /// # Errors
 ///

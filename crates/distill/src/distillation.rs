@@ -1,4 +1,4 @@
-//! The loss of a student: the text, the teacher's distribution over it, the teacher's layers.
+//! The loss of a student: cross-entropy, divergence from the teacher, distance to the teacher's layers.
 //!
 //! ```text
 //! L = sum_t c_t ( a CE_t + b T^2 KL(teacher_t || student_t) + gamma D_t )
@@ -6,10 +6,10 @@
 //! SmoothL1(d) = d^2 / 2 where |d| < 1, |d| - 1/2 elsewhere
 //! ```
 //!
-//! The sum is divided by the number of tokens, as cross-entropy alone would be. Gradients flow to the
-//! student. The teacher runs without autodiff, once for each micro-batch, and what is kept of it
-//! until the next are its last hidden states and, if gamma is above 0, its layers' outputs; logits of
-//! either model exist for a chunk of tokens at a time.
+//! The sum is divided by the number of tokens, as for cross-entropy alone. Gradients flow to the student
+//! only. The teacher runs without autodiff, once per micro-batch. Only its last hidden states and, if gamma
+//! is above 0, its layers' outputs are kept until the next; logits of either model exist for a chunk of
+//! tokens at a time.
 //!
 //! Liu et al., *IIET*, EMNLP 2025 (arXiv 2509.22463), section 4.
 
@@ -26,11 +26,11 @@ use toml::Table;
 
 use crate::{DistillError, DistillSection};
 
-/// What a configuration minimises: the distillation loss if it has a teacher, else cross-entropy.
+/// The objective of a configuration: distillation if it has a teacher, else cross-entropy.
 ///
 /// # Errors
 ///
-/// Those of [`DistillSection::of`] and [`Distillation::open`].
+/// The errors of [`DistillSection::of`] and [`Distillation::open`].
 pub fn objective_of(
     config: &RunConfig,
     device: &Device,
@@ -49,11 +49,11 @@ pub struct Distillation {
 }
 
 impl Distillation {
-    /// Opens the teacher that the section names.
+    /// Opens the teacher of the section.
     ///
     /// # Errors
     ///
-    /// [`DistillError::Model`], and [`DistillError::AnotherTeacher`] if its hash is not the section's.
+    /// [`DistillError::Model`], and [`DistillError::AnotherTeacher`] if its hash differs from the section's.
     pub fn open(section: &DistillSection, device: &Device) -> Result<Self, DistillError> {
         let found = model_hash(&section.teacher)?;
         if found != section.teacher_hash {
@@ -70,12 +70,12 @@ impl Distillation {
         })
     }
 
-    /// The model to learn from.
+    /// The teacher.
     pub fn teacher(&self) -> &LanguageModel {
         &self.teacher
     }
 
-    /// Refuses a tokenizer that gives tokens other numbers than the teacher knows them by.
+    /// Rejects a tokenizer whose token ids differ from the teacher's.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl Distillation {
         }
     }
 
-    /// Whether the loss asks the teacher anything.
+    /// Whether the loss has terms of the teacher.
     fn asks(&self) -> bool {
         self.section.divergence > 0.0 || self.section.smooth_l1 > 0.0
     }
@@ -145,9 +145,9 @@ impl TrainingObjective for Distillation {
     }
 }
 
-/// What the teacher makes of a batch: an objective that looks and minimises nothing.
+/// The teacher's states on a batch, collected by an objective without a loss.
 struct States {
-    /// The layers' outputs, if they are wanted.
+    /// The layers' outputs, if required.
     layers: Option<Vec<Tensor<3>>>,
     /// The last hidden states and the projection.
     last: Option<(Tensor<3>, Tensor<2>)>,
@@ -173,15 +173,15 @@ struct OfBatch {
     section: DistillSection,
     /// The teacher's last hidden states and projection.
     teacher: (Tensor<3>, Tensor<2>),
-    /// Its layers' outputs; empty where gamma is 0.
+    /// The teacher's layer outputs; empty if gamma is 0.
     teacher_layers: Vec<Tensor<3>>,
-    /// Of one layer in the mean over layers.
+    /// The weight of one layer in the mean over layers.
     share: f64,
     targets: Tensor<2, Int>,
     weights: Tensor<2>,
     /// Cross-entropy and divergence, once computed.
     parts: Option<Tensor<1>>,
-    /// `sum_t c_t D_t`, so far.
+    /// `sum_t c_t D_t` so far.
     apart: Option<Tensor<1>>,
 }
 
@@ -242,7 +242,7 @@ impl BatchObjective for OfBatch {
 /// - output: `[1]`
 fn smooth_l1(a: Tensor<3>, b: Tensor<3>, weights: Tensor<2>) -> Tensor<1> {
     let apart = (in_f32(a) - Tensor::from_inner(in_f32(b))).abs();
-    // m^2 / 2 + (|d| - m) with m = min(|d|, 1) is both branches.
+    // With m = min(|d|, 1), m^2 / 2 + (|d| - m) covers both branches.
     let near = apart.clone().clamp_max(1.0);
     let distance = near.clone().square() * 0.5 + (apart - near);
     let [batch, seq, _] = distance.dims();
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use burn::tensor::{DType, TensorData};
 
-    /// Two tokens of three features, the differences to the teacher's: small, large, negative.
+    /// Two tokens of three features, with differences to the teacher that are small, large and negative.
     fn value(of: [f64; 6], weights: [f64; 2]) -> (f64, Vec<f64>) {
         let device = Device::default();
         let tensor = |values: &[f64], shape: Vec<usize>| {
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn smooth_l1_by_hand() {
+    fn smooth_l1_equals_values_computed_by_hand() {
         // Differences 0.5, 3, -2 of the first token, -0.25, 0, 1 of the second.
         let (sum, gradient) = value([1.5, 4.0, -1.0, 0.75, 1.0, 2.0], [1.0, 0.5]);
         let first = (0.125 + 2.5 + 1.5) / 3.0;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn smooth_l1_differentiates() {
+    fn smooth_l1_gradient_equals_finite_differences() {
         let at = [1.3, 4.2, -1.7, 0.6, 1.1, 2.9];
         let (_, gradient) = value(at, [0.7, 1.3]);
         let step = 1e-6;

@@ -4,89 +4,89 @@ use iiet_data::DataError;
 use iiet_model::ModelError;
 use iiet_train::TrainError;
 
-/// What can go wrong when a model is measured or a schedule is chosen.
+/// Errors of measuring influence, choosing a schedule and distilling.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DistillError {
-    /// A model that has nothing to drop.
+    /// A model without corrections.
     #[error(
-        "the model's solver, {}, takes no corrections; influence is measured on implicit_euler and iterative_implicit_euler with iterations above 0",
+        "the model's solver, {}, has no corrections; influence is measured on implicit_euler and iterative_implicit_euler with iterations above 0",
         .solver
     )]
     NoCorrections {
         /// The solver of the model.
         solver: &'static str,
     },
-    /// A threshold that is no influence.
+    /// An invalid threshold.
     #[error(
-        "the threshold is {found}; allowed: 0 (keeps every correction) and above; influences lie between 0 and 2"
+        "the threshold is {found}; allowed: 0 (keeps every correction) and above; influences are between 0 and 2"
     )]
     Threshold {
-        /// The threshold asked for.
+        /// The given threshold.
         found: f64,
     },
-    /// A budget that not even the guesses meet, or that the teacher does not use.
+    /// A budget below one evaluation per layer, or above the teacher's.
     #[error(
-        "{found} evaluations a layer; allowed: 1, the guess that every layer makes, to {most}, what \
-         the teacher takes"
+        "{found} evaluations per layer; allowed: 1, the guess of every layer, to {most}, the number \
+         of the teacher"
     )]
     Budget {
-        /// The mean asked for.
+        /// The given mean.
         found: f64,
-        /// The teacher's.
+        /// The teacher's mean.
         most: f64,
     },
-    /// A schedule that is no part of the teacher's.
+    /// A schedule that is not a part of the teacher's.
     #[error("the schedule {found}; allowed: {allowed}")]
     Schedule {
-        /// What is wrong with it.
+        /// The reason.
         found: String,
-        /// What the teacher has.
+        /// The teacher's schedule.
         allowed: String,
     },
-    /// A corpus that another tokenizer made.
+    /// A corpus with another tokenizer.
     #[error(
-        "the corpus has another tokenizer than the teacher, whose is {0}; set data.tokenizer = {0:?}, or prepare the corpus as the teacher's was",
+        "the corpus has another tokenizer than the teacher; set data.tokenizer = {0:?}, or prepare the corpus like the teacher's",
         .path.display()
     )]
     AnotherTokenizer {
         /// The teacher's tokenizer.
         path: PathBuf,
     },
-    /// A teacher that has changed since the run began.
+    /// A teacher that has changed since the run was started.
     #[error(
-        "{}: this is not the teacher that the run began with: blake3 {found}, then {wanted}",
+        "{}: this is not the teacher of the run: blake3 {found}, expected {wanted}",
         .path.display()
     )]
     AnotherTeacher {
         /// The teacher's directory.
         path: PathBuf,
-        /// The hash of what lies there.
+        /// The hash of the directory.
         found: String,
         /// The hash in the configuration.
         wanted: String,
     },
-    /// Too little text to measure on.
+    /// A source that is too short to measure on.
     #[error("{tokens} tokens, fewer than one window of the model's context of {seq}")]
     TooShort {
         /// Tokens of the source.
         tokens: u64,
-        /// Tokens of a window.
+        /// Tokens per window.
         seq: usize,
     },
-    /// The text could not be read.
+    /// A source that cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// `[distill]` has a key or a value that it cannot have.
+    /// An invalid key or value in `[distill]`.
     #[error("[distill]: {reason}")]
     Section {
-        /// What was found and what is allowed.
+        /// The value, and the allowed values.
         reason: String,
     },
-    /// From the configuration.
+    /// An error of the configuration.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The teacher could not be read.
+    /// A teacher that cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
 }

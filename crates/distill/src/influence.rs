@@ -1,11 +1,11 @@
-//! How much each correction changes a layer's output.
+//! The influence of each correction on a layer's output.
 //!
 //! ```text
 //! I[n,i] = mean over tokens of 1 - cos( yhat_n^(i-1), yhat_n^(i) )         n = 1..N, i = 1..r_n
 //! ```
 //!
-//! `yhat_n^(i)` is the output that layer n would give if it stopped after i corrections; the layers
-//! before it take all of theirs.
+//! `yhat_n^(i)` is the output that layer n would give if it stopped after i corrections; earlier
+//! layers use all of theirs.
 //!
 //! Liu et al., *IIET*, EMNLP 2025 (arXiv 2509.22463), section 4.
 
@@ -16,22 +16,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::DistillError;
 
-/// The influence of every correction of a model, on some text.
+/// The influence of every correction of a model, measured on some text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Influence {
-    /// Tokens measured on.
+    /// Number of tokens.
     pub tokens: u64,
-    /// The sequences they came in.
+    /// Number of sequences.
     pub sequences: u64,
-    /// `I[n,i]` at `[n - 1][i - 1]`, between 0 and 2: one row a layer, one value a correction.
+    /// `I[n,i]` at `[n - 1][i - 1]`, between 0 and 2: one row per layer, one value per correction.
     pub influence: Vec<Vec<f64>>,
     /// The standard error of each value, taken over the sequences' means, because the tokens of a
     /// sequence are not independent; `None` for a single sequence.
     pub standard_error: Vec<Vec<Option<f64>>>,
 }
 
-/// The measurement while it runs: a few numbers for each correction, however long the text.
+/// A running measurement: a few numbers per correction, independent of the length of the text.
 #[derive(Debug, Clone)]
 pub struct InfluenceMeter {
     /// For each correction, the running mean over sequences and the sum of squared deviations
@@ -42,11 +42,11 @@ pub struct InfluenceMeter {
 }
 
 impl InfluenceMeter {
-    /// Nothing measured yet.
+    /// A measurement without data.
     ///
     /// # Errors
     ///
-    /// [`DistillError::NoCorrections`] if no layer of the model takes any.
+    /// [`DistillError::NoCorrections`] if no layer of the model has any.
     pub fn new(model: &LanguageModel) -> Result<Self, DistillError> {
         let corrections = corrections(&model.config())?;
         Ok(Self {
@@ -56,10 +56,10 @@ impl InfluenceMeter {
         })
     }
 
-    /// Measures on one batch more.
+    /// Adds one batch.
     ///
-    /// The sequences of all batches have one length, so that the mean over sequences is the mean
-    /// over tokens.
+    /// The sequences of all batches must have the same length, so that the mean over sequences is
+    /// the mean over tokens.
     ///
     /// # Shapes
     ///
@@ -67,10 +67,14 @@ impl InfluenceMeter {
     ///
     /// # Panics
     ///
-    /// If `seq` differs from the batches before.
+    /// If `seq` differs from that of earlier batches.
     pub fn add(&mut self, model: &LanguageModel, ids: Tensor<2, Int>) {
         let [batch, seq] = ids.dims();
-        assert_eq!(*self.seq.get_or_insert(seq), seq, "sequences of one length");
+        assert_eq!(
+            *self.seq.get_or_insert(seq),
+            seq,
+            "sequences must have equal lengths"
+        );
         let mut pass = model.pass(&ids);
         let mut changes = Changes {
             moments: &mut self.moments,
@@ -107,14 +111,14 @@ impl InfluenceMeter {
     }
 }
 
-/// Adds what each correction changes.
+/// Measures the change by each correction.
 struct Changes<'a> {
     moments: &'a mut [Vec<(f64, f64)>],
-    /// Sequences measured before this batch.
+    /// Number of sequences before this batch.
     before: u64,
-    /// Corrections that the layer has taken.
+    /// Number of corrections of the layer so far.
     corrections: usize,
-    /// The output without the last of them.
+    /// The output before the last correction.
     previous: Option<Tensor<3>>,
 }
 
@@ -136,11 +140,11 @@ impl<M> Observer<M> for Changes<'_> {
     }
 }
 
-/// How many corrections each layer of a model takes.
+/// The number of corrections of each layer of a model.
 ///
 /// # Errors
 ///
-/// [`DistillError::NoCorrections`] if no layer takes any.
+/// [`DistillError::NoCorrections`] if no layer has any.
 pub fn corrections(config: &ModelConfig) -> Result<Vec<usize>, DistillError> {
     let schedule = config.solver.iterations();
     let corrections = schedule.map(|schedule| schedule.per_layer(config.n_layers));
@@ -152,10 +156,10 @@ pub fn corrections(config: &ModelConfig) -> Result<Vec<usize>, DistillError> {
     }
 }
 
-/// `1 - cos(a, b)` of each token, as the mean over each sequence.
+/// The mean of `1 - cos(a, b)` over the tokens of each sequence.
 ///
-/// Computed as half the squared distance of the unit vectors: the subtraction from one would lose
-/// in rounding what a late correction still changes.
+/// Computed as half the squared distance of the unit vectors: subtracting from one would lose the
+/// small changes of late corrections to rounding.
 fn distance(a: Tensor<3>, b: Tensor<3>) -> Vec<f32> {
     let unit = |x: Tensor<3>| {
         let norm = x.clone().square().sum_dim(2).sqrt().clamp_min(1e-12);

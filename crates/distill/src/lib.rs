@@ -1,12 +1,11 @@
-//! IIAD, iteration-influence-aware distillation: what each correction of an iterated model
-//! contributes, which of them to keep, and how to make good for the others.
+//! IIAD, iteration-influence-aware distillation: measures the contribution of each correction of an
+//! iterated model, chooses which to keep, and trains the model without the others.
 //!
-//! [`InfluenceMeter`] measures `I[n,i]`, how far the i-th correction of layer n turns its output;
-//! [`calibrate`] does so on a corpus.
-//! [`by_threshold`] and [`by_budget`] turn the table into an
-//! [`IterationSchedule`](iiet_ode::IterationSchedule), how many corrections each layer keeps.
-//! [`Distillation`] is the loss under which the student, the teacher with that schedule, goes on
-//! training: an objective for [`iiet_train::train`].
+//! [`InfluenceMeter`] measures `I[n,i]`, the change of layer n's output by its i-th correction;
+//! [`calibrate`] does so on a corpus. [`by_threshold`] and [`by_budget`] turn the table into an
+//! [`IterationSchedule`](iiet_ode::IterationSchedule), the number of corrections of each layer.
+//! [`Distillation`] is the loss of the student, which is the teacher with that schedule: an
+//! objective for [`iiet_train::train`].
 //!
 //! Liu et al., *IIET: Efficient Numerical Transformer via Implicit Iterative Euler Method*,
 //! EMNLP 2025 (arXiv 2509.22463), section 4.
@@ -25,7 +24,7 @@ pub use influence::{Influence, InfluenceMeter, corrections};
 pub use schedule::{by_budget, by_hand, by_threshold, check_budget, check_threshold};
 pub use section::{DistillSection, load_student};
 
-/// The examples of the README.
+/// The examples in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

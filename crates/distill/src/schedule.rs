@@ -1,7 +1,7 @@
-//! From influences to an iteration schedule.
+//! Iteration schedules from influences.
 //!
-//! The corrections of a layer form a chain: the i-th starts from the (i-1)-th. So a layer keeps a
-//! prefix of them, and a schedule is one number a layer, how many it keeps.
+//! The corrections of a layer form a chain: the i-th starts from the (i-1)-th. So a layer keeps a prefix of
+//! them, and a schedule is the length of this prefix for each layer.
 //!
 //! Liu et al., *IIET*, EMNLP 2025 (arXiv 2509.22463), section 4: iteration-influence-aware
 //! distillation.
@@ -12,8 +12,8 @@ use crate::DistillError;
 
 /// Keeps the corrections of each layer up to the first whose influence is below `tau`.
 ///
-/// `influence[n - 1][i - 1]` is `I[n,i]`, one row a layer. Tau 0 keeps all of them, and anything
-/// above 2, the largest influence there is, none.
+/// `influence[n - 1][i - 1]` is `I[n,i]`, one row per layer. Tau 0 keeps all corrections, and tau above 2,
+/// the maximum influence, keeps none.
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ pub fn by_threshold(influence: &[Vec<f64>], tau: f64) -> Result<IterationSchedul
     ))
 }
 
-/// Whether [`by_threshold`] takes a threshold: what can be known before influences are measured.
+/// Checks a threshold, before influences are measured.
 ///
 /// # Errors
 ///
@@ -38,15 +38,15 @@ pub fn check_threshold(tau: f64) -> Result<(), DistillError> {
     }
 }
 
-/// Drops corrections, the least influential of the layers' last ones first, until a layer takes
-/// `mean` evaluations on average; the guess counts as one.
+/// Drops corrections, the least influential of the layers' last ones first, until layers have `mean`
+/// evaluations on average, including the guess.
 ///
-/// The mean is met, and missed by less than one evaluation of the whole network. Of equals the one
-/// in the latest layer goes first. A smaller budget keeps a subset of what a larger one keeps.
+/// The result is at most the mean, by less than one evaluation of one layer. Among equals, the correction in
+/// the latest layer is dropped first. A smaller budget keeps a subset of what a larger one keeps.
 ///
 /// # Errors
 ///
-/// Those of [`check_budget`].
+/// The errors of [`check_budget`].
 pub fn by_budget(influence: &[Vec<f64>], mean: f64) -> Result<IterationSchedule, DistillError> {
     let corrections: Vec<usize> = influence.iter().map(Vec::len).collect();
     check_budget(&corrections, mean)?;
@@ -58,19 +58,17 @@ pub fn by_budget(influence: &[Vec<f64>], mean: f64) -> Result<IterationSchedule,
             .rev()
             .filter(|n| kept[*n] > 0)
             .min_by(|a, b| last(a).total_cmp(&last(b)))
-            .expect("invariant: without corrections the mean is 1, which every budget allows");
+            .expect("invariant: without corrections the mean is 1, within every budget");
         kept[least] -= 1;
     }
     Ok(IterationSchedule::PerLayer(kept))
 }
 
-/// Whether [`by_budget`] takes a mean for a model with `teacher` corrections a layer: what can be known
-/// before influences are measured.
+/// Checks a budget for a model with `teacher` corrections in each layer, before influences are measured.
 ///
 /// # Errors
 ///
-/// [`DistillError::Budget`] if the mean is below 1, which every layer's guess takes, above what the
-/// teacher takes, or not a number.
+/// [`DistillError::Budget`] if the mean is below 1, the guess of every layer, above the teacher's, or NaN.
 pub fn check_budget(teacher: &[usize], mean: f64) -> Result<(), DistillError> {
     let all: usize = teacher.iter().map(|corrections| corrections + 1).sum();
     let most = all as f64 / teacher.len().max(1) as f64;
@@ -80,12 +78,12 @@ pub fn check_budget(teacher: &[usize], mean: f64) -> Result<(), DistillError> {
     }
 }
 
-/// A schedule as written, if a model with `teacher` corrections a layer can keep so many.
+/// A given schedule, checked against a model with `teacher` corrections in each layer.
 ///
 /// # Errors
 ///
-/// [`DistillError::Schedule`] for another number of layers, or for more corrections in a layer than
-/// the teacher takes.
+/// [`DistillError::Schedule`] for another number of layers, or for more corrections in a layer than the
+/// teacher has.
 pub fn by_hand(
     teacher: &[usize],
     schedule: IterationSchedule,
@@ -123,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_cuts_each_chain_at_its_first_weak_link() {
+    fn a_threshold_keeps_corrections_up_to_the_first_below_it() {
         let at = |tau| by_threshold(&table(), tau).unwrap();
         assert_eq!(at(0.2), PerLayer(vec![1, 2, 0]));
         assert_eq!(at(0.05), PerLayer(vec![3, 3, 0]));
@@ -134,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_drops_the_least_of_the_last_corrections() {
+    fn a_budget_drops_the_least_influential_last_corrections() {
         // 12 evaluations: 0.05 of layer 2 goes first, then its 0.2, then the other 0.2, then 0.3.
         for (mean, kept) in [
             (4.0, [3, 3, 3]),
@@ -152,15 +150,14 @@ mod tests {
         }
         for mean in [0.9, 4.1, f64::INFINITY] {
             let error = by_budget(&table(), mean).unwrap_err().to_string();
-            let expected =
-                "allowed: 1, the guess that every layer makes, to 4, what the teacher takes";
+            let expected = "allowed: 1, the guess of every layer, to 4, the number of the teacher";
             assert!(error.contains(expected), "{error}");
         }
         assert!(by_budget(&table(), f64::NAN).is_err());
     }
 
     #[test]
-    fn a_schedule_by_hand_keeps_no_more_than_there_is() {
+    fn a_given_schedule_must_not_exceed_the_teachers() {
         let by_hand = |schedule| by_hand(&[3, 2], schedule);
         assert_eq!(
             by_hand(IterationSchedule::Uniform(2)).unwrap(),
@@ -192,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_larger_threshold_keeps_no_more(table in tables(), a in 0.0..2.0f64, b in 0.0..2.0f64) {
+        fn a_larger_threshold_keeps_a_subset(table in tables(), a in 0.0..2.0f64, b in 0.0..2.0f64) {
             let at = |tau| kept(&by_threshold(&table, tau).unwrap(), &table);
             let (low, high) = (at(a.min(b)), at(a.max(b)));
             prop_assert!(low.iter().zip(&high).all(|(low, high)| low >= high));
@@ -203,7 +200,7 @@ mod tests {
         }
 
         #[test]
-        fn a_budget_is_met_and_hardly_undershot(table in tables(), a in 1.0..6.0f64, b in 1.0..6.0f64) {
+        fn a_budget_is_met_within_one_evaluation(table in tables(), a in 1.0..6.0f64, b in 1.0..6.0f64) {
             let layers = table.len();
             let full: usize = table.iter().map(|row| row.len() + 1).sum();
             let most = full as f64 / layers as f64;

@@ -1,4 +1,4 @@
-//! `[distill]`: the teacher, and how its terms enter the loss.
+//! `[distill]`: the teacher, and the weights of its loss terms.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::DistillError;
 pub struct DistillSection {
     /// The teacher's model directory.
     pub teacher: PathBuf,
-    /// blake3 of its configuration and weights, in hexadecimal: a resumed run has the same teacher.
+    /// blake3 of its configuration and weights, in hexadecimal, so that a resumed run uses the same teacher.
     pub teacher_hash: String,
     /// `a`, the weight of the cross-entropy with the text.
     #[serde(default = "one")]
@@ -23,11 +23,10 @@ pub struct DistillSection {
     /// `b`, the weight of the divergence from the teacher.
     #[serde(default = "one")]
     pub divergence: f64,
-    /// `T`, which softens both distributions in the divergence.
+    /// `T`, the temperature of both distributions in the divergence.
     #[serde(default = "one")]
     pub temperature: f64,
-    /// `gamma`, the weight of the distance between the layers' outputs; 5 in the paper where it is
-    /// used.
+    /// `gamma`, the weight of the distance between the layers' outputs; 5 in the paper's experiments.
     #[serde(default)]
     pub smooth_l1: f64,
 }
@@ -37,15 +36,15 @@ fn one() -> f64 {
 }
 
 impl DistillSection {
-    /// What the section is called.
+    /// The section's name.
     pub const NAME: &'static str = "distill";
 
-    /// The section of a configuration; none if it asks for no teacher.
+    /// The section of a configuration; none if there is no teacher.
     ///
     /// # Errors
     ///
-    /// [`DistillError::Train`] for a section of another objective,
-    /// [`DistillError::Section`] for a key or a value that it cannot have.
+    /// [`DistillError::Train`] for a section of another objective, [`DistillError::Section`] for an invalid
+    /// key or value.
     pub fn of(config: &RunConfig) -> Result<Option<Self>, DistillError> {
         let Some((_, table)) = config.objective_section(&[Self::NAME])? else {
             return Ok(None);
@@ -63,14 +62,14 @@ impl DistillSection {
         Table::try_from(self).expect("invariant: the section serialises as TOML")
     }
 
-    /// A student keeps the solver of its teacher.
+    /// A student keeps its teacher's solver.
     pub(crate) fn refuse_stages(config: &RunConfig) -> Result<(), TrainError> {
         match config.train.stages.first() {
             None => Ok(()),
             Some(stage) => Err(TrainError::Value {
                 key: "train.stages",
                 found: format!("a list that begins with {}", stage.solver),
-                allowed: "a student keeps the solver it has; allowed: none".into(),
+                allowed: "a student keeps its solver; allowed: none".into(),
             }),
         }
     }
@@ -92,7 +91,7 @@ impl DistillSection {
                 return refuse(key, value, "allowed: finite, 0 or above");
             }
         }
-        // The hidden states' term is what the backward pass starts from.
+        // The backward pass starts from the hidden states' term.
         if self.cross_entropy + self.divergence == 0.0 {
             let allowed = "allowed: above 0, unless distill.divergence is";
             return refuse("distill.cross_entropy", self.cross_entropy, allowed);
@@ -105,14 +104,13 @@ impl DistillSection {
     }
 }
 
-/// The configuration of a student: a file without `[model]`, without `train.init` and without the
-/// teacher. Its sizes are the teacher's, its weights start as the teacher's, its schedule is still to be
-/// chosen.
+/// The configuration of a student: a file without `[model]`, `train.init` and the teacher. Its sizes and
+/// initial weights are the teacher's; its schedule is chosen later.
 ///
 /// # Errors
 ///
-/// [`DistillError::Train`] if the file cannot be read, or if it or one of the assignments of `sets`
-/// decides on what the teacher does; [`DistillError::Section`].
+/// [`DistillError::Train`] if the file cannot be read, or if it or one of the assignments of `sets` contains
+/// a key that the teacher determines; [`DistillError::Section`].
 pub fn load_student(
     path: &Path,
     model: &ModelConfig,

@@ -1,4 +1,4 @@
-//! The loss of a student against the same composed of logits, and against its own slope.
+//! The student's loss against the same composed of logits, and against finite differences.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,7 +38,7 @@ fn config(iterations: Vec<usize>) -> ModelConfig {
     }
 }
 
-/// A teacher with random weights in a directory, and the section that asks it.
+/// A teacher with random weights in a directory, and the section that refers to it.
 fn teacher(dir: &Path, device: &Device) -> (LanguageModel, DistillSection) {
     let teacher = LanguageModel::init(&config(vec![2, 2]), 1, device).unwrap();
     save(&teacher, dir, &SaveOptions::default()).unwrap();
@@ -53,7 +53,7 @@ fn teacher(dir: &Path, device: &Device) -> (LanguageModel, DistillSection) {
     (teacher, section)
 }
 
-/// Made-up tokens; the last of each row is padding.
+/// Synthetic tokens; the last of each row is padding.
 fn batch(device: &Device) -> BatchTensors {
     let device = device.clone().autodiff();
     let [batch, seq] = SHAPE;
@@ -93,7 +93,7 @@ impl Objective for Watch {
     }
 }
 
-/// Cross-entropy, tempered divergence and distance of the layers, sums over tokens, from logits.
+/// Cross-entropy, tempered divergence and distance of the layers, summed over tokens, from logits.
 fn composed(student: &LanguageModel, teacher: &LanguageModel, batch: &BatchTensors) -> [f64; 3] {
     let (t, [rows, seq]) = (2.0, SHAPE);
     let plain = |x: Tensor<2, Int>| x.inner();
@@ -125,7 +125,7 @@ fn composed(student: &LanguageModel, teacher: &LanguageModel, batch: &BatchTenso
 }
 
 #[test]
-fn the_loss_is_the_sum_of_its_weighted_terms() {
+fn the_loss_equals_the_sum_of_its_weighted_terms() {
     let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
     let (teacher, section) = teacher(dir.path(), &device);
     let student = LanguageModel::init(&config(vec![1, 0]), 2, &device).unwrap();
@@ -151,7 +151,7 @@ fn the_loss_is_the_sum_of_its_weighted_terms() {
 }
 
 #[test]
-fn a_student_that_is_its_teacher_differs_in_nothing() {
+fn a_student_equal_to_its_teacher_has_zero_divergence_and_distance() {
     let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
     let (teacher, section) = teacher(dir.path(), &device);
     let objective = Distillation::open(&section, &device).unwrap();
@@ -166,7 +166,7 @@ fn a_student_that_is_its_teacher_differs_in_nothing() {
 }
 
 #[test]
-fn without_a_teacher_in_it_the_loss_is_cross_entropy() {
+fn without_terms_of_the_teacher_the_loss_is_cross_entropy() {
     let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
     let (teacher, mut section) = teacher(dir.path(), &device);
     (section.divergence, section.smooth_l1) = (0.0, 0.0);
@@ -214,7 +214,7 @@ impl ParameterMapper for Move<'_> {
 }
 
 #[test]
-fn the_gradient_is_the_slope_along_itself() {
+fn the_gradient_equals_finite_differences_along_itself() {
     let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
     let (_, section) = teacher(dir.path(), &device);
     let student = LanguageModel::init(&config(vec![1, 0]), 2, &device).unwrap();
@@ -260,7 +260,7 @@ fn the_gradient_is_the_slope_along_itself() {
 }
 
 #[test]
-fn another_teacher_is_refused() {
+fn another_teacher_is_an_error() {
     let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
     let (_, section) = teacher(dir.path(), &device);
     let other: LanguageModel = LanguageModel::init(&config(vec![2, 2]), 9, &device).unwrap();
@@ -272,9 +272,9 @@ fn another_teacher_is_refused() {
     );
 }
 
-/// PyTorch's numbers: `crates/conformance/golden/distillation/README.md`.
+/// PyTorch's results: `crates/conformance/golden/distillation/README.md`.
 #[test]
-fn terms_and_gradients_are_those_of_pytorch() {
+fn terms_and_gradients_equal_pytorchs() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let teacher = here.join("../conformance/golden/models/iiet-r3-gqa-untied");
     let read = |path: &Path| -> BTreeMap<String, Vec<f32>> {

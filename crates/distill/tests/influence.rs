@@ -1,4 +1,4 @@
-//! The influence table against one worked out by hand and one from whole steps of shorter schedules.
+//! The influence table against one computed by hand and one from whole steps with shorter schedules.
 
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -52,7 +52,7 @@ fn measure(model: &LanguageModel, rows: &[Vec<i64>], batch: usize, device: &Devi
     meter.finish()
 }
 
-/// One layer of textbook implicit Euler whose attention turns a lone token by 90 degrees and whose
+/// One layer of textbook implicit Euler whose attention rotates a single token by 90 degrees and whose
 /// feed-forward layer is zero: F(y) = R y / rms(y). From y_0 = (sqrt 2, 0),
 ///
 /// - yhat^(0) = y_0 + R (sqrt 2, 0) ... with y / rms(y) = (sqrt 2, 0): (sqrt 2, sqrt 2), at 45 degrees;
@@ -60,7 +60,7 @@ fn measure(model: &LanguageModel, rows: &[Vec<i64>], batch: usize, device: &Devi
 ///
 /// So I[1,1] = 1 - cos(22.5 degrees).
 #[test]
-fn a_table_by_hand() {
+fn the_table_equals_values_computed_by_hand() {
     let device = Device::flex();
     let config = ModelConfig {
         vocab_size: 2,
@@ -77,7 +77,7 @@ fn a_table_by_hand() {
     let matrix = |rows: [[f32; 2]; 2]| Param::from_tensor(Tensor::<2>::from_data(rows, &device));
     model.model.embed_tokens.weight = matrix([[2.0f32.sqrt(), 0.0], [0.0, 0.0]]);
     let layer = &mut model.model.layers[0];
-    // Row vectors times [in, out]: (1, 0) turns to (0, 1).
+    // Row vectors times [in, out]: (1, 0) becomes (0, 1).
     layer.self_attn.v_proj.weight = matrix([[0.0, 1.0], [-1.0, 0.0]]);
     layer.self_attn.o_proj.weight = matrix([[1.0, 0.0], [0.0, 1.0]]);
     for zero in [
@@ -96,13 +96,13 @@ fn a_table_by_hand() {
     let found = table.influence[0][0];
     assert!(
         (found - expected).abs() < 1e-6,
-        "{found} against {expected}"
+        "{found}, expected {expected}"
     );
     assert_eq!(table.standard_error, [[None]]);
     assert_eq!((table.tokens, table.sequences), (1, 1));
 }
 
-/// `yhat_n^(i)` as the step of a solver that takes i corrections in layer n.
+/// `yhat_n^(i)` as the step of a solver with i corrections in layer n.
 fn stopped_early(
     model: &LanguageModel,
     r: &[usize],
@@ -152,7 +152,7 @@ fn mean_distance(a: &[f32], b: &[f32], width: usize) -> f64 {
 }
 
 #[test]
-fn each_value_compares_two_shorter_steps_whatever_the_batch() {
+fn each_value_compares_two_shorter_steps_for_every_batch_size() {
     let device = Device::flex();
     let rows = sequences();
     for (name, r) in [
@@ -169,7 +169,7 @@ fn each_value_compares_two_shorter_steps_whatever_the_batch() {
                 assert_eq!(row.len(), r[n]);
                 for (i, found) in row.iter().enumerate() {
                     let expected = mean_distance(&outputs[n][i], &outputs[n][i + 1], 16);
-                    assert!(expected > 1e-6, "a layer at rest shows nothing");
+                    assert!(expected > 1e-6, "the influence must not be negligible");
                     assert!(
                         (found - expected).abs() < 1e-5 * expected + 1e-7,
                         "{name:?}, batch {batch}, layer {n}, correction {i}: {found}, {expected}"
@@ -181,7 +181,7 @@ fn each_value_compares_two_shorter_steps_whatever_the_batch() {
 }
 
 #[test]
-fn the_standard_error_is_that_of_the_sequences() {
+fn the_standard_error_is_over_sequences() {
     let device = Device::flex();
     let rows = sequences();
     let name = "iterative_implicit_euler";
@@ -201,13 +201,13 @@ fn the_standard_error_is_that_of_the_sequences() {
 }
 
 #[test]
-fn a_model_without_corrections_is_refused_by_its_solvers_name() {
+fn a_model_without_corrections_is_an_error_naming_its_solver() {
     let device = Device::flex();
     for (name, r) in [("explicit_euler", 3), ("iterative_implicit_euler", 0)] {
         let config = config(name, IterationSchedule::Uniform(r), 2);
         let model: LanguageModel = LanguageModel::empty(&config, &device).unwrap();
         let error = InfluenceMeter::new(&model).unwrap_err();
         assert!(matches!(error, DistillError::NoCorrections { solver } if solver == name));
-        assert!(error.to_string().contains("_euler, takes no"), "{error}");
+        assert!(error.to_string().contains("_euler, has no"), "{error}");
     }
 }

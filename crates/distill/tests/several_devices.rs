@@ -1,4 +1,4 @@
-//! A distillation on several devices, each with a teacher of its own: all of them flex.
+//! Distillation on several devices, all of them flex, each with a copy of the teacher.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use iiet_train::{
     AllReduce, ClaimedRun, Devices, Record, RunConfig, RunOptions, TrainingObjective, train,
 };
 
-/// The sum, a tensor for each that shares its memory with the others'.
+/// The sum, as tensors that share memory.
 #[derive(Debug)]
 struct Shared;
 

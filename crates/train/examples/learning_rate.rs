@@ -1,4 +1,4 @@
-//! The learning rate at some steps of a run: `cargo run --example learning_rate -- configs/tiny.toml`
+//! Prints the learning rate at some steps of a run: `cargo run --example learning_rate -- configs/tiny.toml`
 
 use std::error::Error;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Takes training steps without a run: a small model learns to count round a circle of tokens.
+//! Training steps without a run: a small model learns to count around a circle of tokens.
 //!
 //! `cargo run --example steps`
 
@@ -24,10 +24,10 @@ batch = 4
 lr = 1e-2
 warmup = 5
 "#;
-/// Tokens in the circle.
+/// Number of tokens in the circle.
 const VOCABULARY: u32 = 61;
 
-/// Row `i` counts in steps of `i + 1`.
+/// Row `i` counts in increments of `i + 1`.
 fn batch(rows: usize, seq: usize) -> Batch {
     let token = |i: usize| (i as u32 / seq as u32 + 1) * (i as u32 % seq as u32) % VOCABULARY;
     let next = |i: usize| (token(i) + i as u32 / seq as u32 + 1) % VOCABULARY;

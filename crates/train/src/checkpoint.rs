@@ -1,8 +1,8 @@
-//! Checkpoints: everything a run needs to go on as if it had not stopped.
+//! Checkpoints: everything that a run needs to resume exactly.
 //!
-//! A checkpoint is a model directory with `optimizer.safetensors`, `state.json` and the run's
-//! `config.toml` beside the weights. It is written under another name, every file synced, the
-//! manifest last, and then renamed. A folder without a valid manifest is no checkpoint.
+//! A checkpoint is a model directory with `optimizer.safetensors`, `state.json` and the run's `config.toml`
+//! added. It is written under a temporary name, every file is synced, the manifest is written last, and then
+//! it is renamed. A directory without a valid manifest is not a checkpoint.
 
 mod moments;
 mod retention;
@@ -29,10 +29,10 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.toml";
 const TOKENIZER: &str = "tokenizer.json";
-/// Without it `transformers` takes every tokenizer beside a LLaMA for LLaMA's own.
+/// Without this, `transformers` uses LLaMA's tokenizer for every LLaMA model.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// What [`read_newest`] returns.
+/// The result of [`read_newest`].
 pub(crate) struct Checkpoint {
     pub(crate) path: PathBuf,
     pub(crate) state: State,
@@ -40,10 +40,10 @@ pub(crate) struct Checkpoint {
     pub(crate) moments: std::collections::BTreeMap<String, Moments>,
 }
 
-/// What a checkpoint is made of.
+/// The content of a checkpoint.
 pub(crate) struct Contents<'a> {
     pub(crate) state: State,
-    /// Free of autodiff.
+    /// Without autodiff.
     pub(crate) model: &'a LanguageModel,
     pub(crate) optimizer: &'a ModelOptimizer,
     pub(crate) tokenizer: &'a Tokenizer,
@@ -57,7 +57,7 @@ pub(crate) struct Contents<'a> {
 ///
 /// # Errors
 ///
-/// [`TrainError::NotWritten`]; what was there before is untouched.
+/// [`TrainError::NotWritten`]; existing checkpoints are unchanged.
 pub(crate) fn write(
     run: &RunDirectory,
     contents: Contents<'_>,
@@ -70,7 +70,8 @@ pub(crate) fn write(
     let written = write_files(&partial, contents)
         .and_then(|()| install_directory(&partial, &path).map_err(TrainError::io(&path)));
     if let Err(source) = written {
-        // On a full disk the half is in the way; the error at hand matters more than this one.
+        // Removes the incomplete checkpoint, as the disk may be full. `error` matters more than an error of
+        // this removal.
         let _ = remove_directory(&partial);
         let last = retention.newest();
         return Err(TrainError::NotWritten {
@@ -144,7 +145,7 @@ fn add_tokenizer(
     Ok(())
 }
 
-/// Writes the run's `model/`, whole or not at all.
+/// Writes the run's `model/` atomically.
 pub(crate) fn export(
     run: &RunDirectory,
     model: &LanguageModel,
@@ -160,7 +161,7 @@ pub(crate) fn export(
     install_directory(&partial, &path).map_err(TrainError::io(&path))
 }
 
-/// The folders called `step-N`, newest first.
+/// The directories named `step-N`, newest first.
 pub(crate) fn list(run: &RunDirectory) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     let folder = run.checkpoints();
     let mut found = Vec::new();
@@ -177,12 +178,12 @@ pub(crate) fn list(run: &RunDirectory) -> Result<Vec<(u64, PathBuf)>, TrainError
     Ok(found)
 }
 
-/// The newest checkpoint that is whole, if there is any checkpoint at all, and why newer ones were
-/// passed over.
+/// The newest complete checkpoint, if there is any checkpoint, and the reasons why newer ones were passed
+/// over.
 ///
 /// # Errors
 ///
-/// [`TrainError::NothingToResume`] if there are some and none is whole.
+/// [`TrainError::NothingToResume`] if there are checkpoints and none is complete.
 pub(crate) fn read_newest(
     run: &RunDirectory,
     device: &Device,
@@ -201,7 +202,7 @@ pub(crate) fn read_newest(
     Err(TrainError::NothingToResume { path, passed })
 }
 
-/// The `config.toml` of the newest checkpoint where it is whole; the run's own if there is none.
+/// The `config.toml` of the newest checkpoint if that is complete; the run's own if there is no checkpoint.
 pub(crate) fn newest_config(run: &RunDirectory) -> PathBuf {
     let whole =
         |path: &Path| -> Result<(), TrainError> { Ok(manifest(path)?.verify(path, [CONFIG])?) };
@@ -221,11 +222,11 @@ fn read(step: u64, path: &Path, device: &Device) -> Result<Checkpoint, TrainErro
             reason: format!("it records no {name}"),
         });
     }
-    // This compares every file with the manifest.
+    // This verifies every file against the manifest.
     let (model, _) = load(path, device)?;
     let state = read_state(path)?;
     if state.step != step {
-        let reason = format!("step {} in a folder for step {step}", state.step);
+        let reason = format!("step {} in a directory for step {step}", state.step);
         let path = path.join(STATE);
         return Err(TrainError::Checkpoint { path, reason });
     }
@@ -242,7 +243,7 @@ fn read(step: u64, path: &Path, device: &Device) -> Result<Checkpoint, TrainErro
 fn manifest(path: &Path) -> Result<Manifest, TrainError> {
     Manifest::read(path)?.ok_or_else(|| TrainError::Checkpoint {
         path: path.join(iiet_files::MANIFEST),
-        reason: "no manifest, so the checkpoint was not completed".into(),
+        reason: "no manifest, so the checkpoint is incomplete".into(),
     })
 }
 
@@ -263,7 +264,7 @@ fn read_state(path: &Path) -> Result<State, TrainError> {
     }
 }
 
-/// Whether an error says that a weight is no number.
+/// Whether an error reports a non-finite weight.
 pub(crate) fn not_finite(error: &TrainError) -> Option<&str> {
     match error {
         TrainError::Model(ModelError::NotFinite { name, .. }) => Some(name),

@@ -26,17 +26,18 @@ pub use self::stage::{Stage, override_solver};
 pub use self::train_section::{Recompute, TrainSection};
 use crate::TrainError;
 
-/// A run, as the TOML file describes it.
+/// A run's configuration, as in its TOML file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunConfig {
     /// The model.
     pub model: ModelSection,
-    /// The corpus.
+    /// The data.
     #[serde(default)]
     pub data: DataConfig,
-    /// The optimisation.
+    /// The training.
     pub train: TrainSection,
-    /// Every other section, which an objective must claim: see [`TrainingObjective::section`](crate::TrainingObjective::section).
+    /// Every other section. An objective must claim it: see
+    /// [`TrainingObjective::section`](crate::TrainingObjective::section).
     #[serde(flatten, deserialize_with = "sections::deserialize")]
     pub objectives: BTreeMap<String, Table>,
 }
@@ -49,18 +50,17 @@ impl RunConfig {
     ///
     /// # Errors
     ///
-    /// [`TrainError::ConfigFile`] with the line, [`TrainError::Set`] with the assignment at fault,
-    /// and the errors of [`validate`](Self::validate).
+    /// [`TrainError::ConfigFile`] with the line, [`TrainError::Set`] with the failing assignment, and the
+    /// errors of [`validate`](Self::validate).
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, TrainError> {
         Self::load_given(path, &Table::new(), "", sets)
     }
 
-    /// The same of a file that leaves out the keys of `given`, because `owner`, such as "the teacher",
-    /// decides on them.
+    /// Reads a file without the keys of `given`, because `owner`, such as "the teacher", determines them.
     ///
     /// # Errors
     ///
-    /// Those of [`load`](Self::load), and the same if the file or an assignment has one of the keys.
+    /// The errors of [`load`](Self::load), and an error if the file or an assignment has one of the keys.
     pub fn load_given(
         path: &Path,
         given: &Table,
@@ -78,7 +78,7 @@ impl RunConfig {
             reason,
         })?;
         let completed = from_init::complete(&mut table, sets, given.is_empty())?;
-        // From the text itself where it is whole, because then the error knows the line.
+        // Parsed from the text itself if possible, because then errors contain the line.
         let mut config: Self = match given.is_empty() && !completed {
             true => toml::from_str(&text),
             false => Value::Table(table.clone()).try_into(),
@@ -91,7 +91,7 @@ impl RunConfig {
             };
             config = set(&mut table, assignment).map_err(refuse)?;
             if !holds(&table, given) {
-                let reason = format!("{owner} decides on that");
+                let reason = format!("it is determined by {owner}");
                 return Err(refuse(reason));
             }
         }
@@ -99,7 +99,7 @@ impl RunConfig {
         Ok(config)
     }
 
-    /// The text of a file that reads back as this configuration.
+    /// The configuration as TOML, which parses back to the same configuration.
     pub fn to_toml(&self) -> String {
         let written = match self.data.source.task() {
             None => toml::to_string(self),
@@ -121,8 +121,8 @@ impl RunConfig {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Value`], [`TrainError::Model`] or [`TrainError::Data`] with the key, what was
-    /// found and what is allowed.
+    /// [`TrainError::Value`], [`TrainError::Model`] or [`TrainError::Data`] with the key, its value and the
+    /// allowed values.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.data.check()?;
         let vocab_size = self.data.expected_vocab_size();
@@ -169,14 +169,16 @@ fn add(section: &str, table: &mut Table, given: &Table, owner: &str) -> Result<(
                 add(&format!("{section}{key}."), table, given, owner)?;
             }
             (Some(_), _) => {
-                return Err(format!("{section}{key} is given; {owner} decides on that"));
+                return Err(format!(
+                    "{section}{key} is given; it is determined by {owner}"
+                ));
             }
         }
     }
     Ok(())
 }
 
-/// Whether a table has all of another's values.
+/// Whether a table contains all values of another.
 fn holds(table: &Table, given: &Table) -> bool {
     given
         .iter()
@@ -196,7 +198,7 @@ fn parse(assignment: &str) -> Option<(&str, Value)> {
     Some((key.trim(), value))
 }
 
-/// Applies one assignment and reads the whole again, so that the assignment at fault is known.
+/// Applies one assignment and parses the result, so that an error names the assignment.
 fn set(table: &mut Table, assignment: &str) -> Result<RunConfig, String> {
     let (key, value) = parse(assignment).ok_or("expected key=value, such as train.lr=1e-3")?;
     let mut place = &mut *table;
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_reads_back_as_itself() {
+    fn configurations_round_trip() {
         let config = load(SMALL, &["train.stages=[{solver='explicit_euler', share=0.75}, {solver='iterative_implicit_euler', share=0.25}]"]).unwrap();
         assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
         assert_eq!(config.train.stage_starts(), [0, 75]);
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_key_or_the_line() {
         for (text, sets, expected) in [
             (
                 SMALL.replace("d_ff", "d_fff"),

@@ -1,4 +1,4 @@
-//! Where a run computes, and how several devices add up.
+//! The devices of a run, and how their gradients are summed.
 
 use std::fmt::Debug;
 
@@ -8,7 +8,7 @@ use crate::{TrainError, TrainSection};
 
 /// The sum over devices.
 pub trait AllReduce: Debug + Send + Sync {
-    /// The sum of `of_each`, one tensor on each device, on every one of these devices in their order.
+    /// Given one tensor on each device, returns their sum on each of these devices, in the same order.
     ///
     /// # Shapes
     ///
@@ -30,7 +30,7 @@ impl Devices {
         Self::several(device, Vec::new(), Alone)
     }
 
-    /// Several. The first also validates, samples and writes checkpoints.
+    /// Several devices. The first also validates, samples and writes checkpoints.
     pub fn several(
         first: Device,
         others: Vec<Device>,
@@ -48,22 +48,23 @@ impl Devices {
         &self.first
     }
 
-    /// The devices beside the first.
+    /// The devices other than the first.
     pub(crate) fn others(&self) -> &[Device] {
         &self.others
     }
 
-    /// All of them, the first one first.
+    /// All devices, the first one first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Device> {
         [&self.first].into_iter().chain(&self.others)
     }
 
-    /// How they add up.
+    /// The sum over these devices.
     pub(crate) fn all_reduce(&self) -> &dyn AllReduce {
         &*self.all_reduce
     }
 
-    /// Refuses micro-batches that cannot be dealt evenly: the others would wait for the last device.
+    /// Rejects a number of micro-batches that cannot be divided evenly: the other devices would wait for the
+    /// last one.
     ///
     /// # Errors
     ///
@@ -81,7 +82,7 @@ impl Devices {
     }
 }
 
-/// A device's sum with no other.
+/// The sum for a single device.
 #[derive(Debug)]
 struct Alone;
 
@@ -91,7 +92,7 @@ impl AllReduce for Alone {
     }
 }
 
-/// Burn's collective operations: NCCL, between CUDA devices of one machine.
+/// Burn's collective operations: NCCL, between the CUDA devices of one machine.
 ///
 /// The devices must differ; on any other backend the operation panics.
 #[cfg(feature = "cuda")]
@@ -104,7 +105,7 @@ impl AllReduce for Collective {
         use burn::tensor::distributed::{CollectiveTensor, ReduceOperation, all_reduce};
 
         let devices: Vec<Device> = of_each.iter().map(Tensor::device).collect();
-        // Queued on every device before any is waited for: none ends before all have begun.
+        // Queued on every device before waiting for any, because none completes before all have started.
         let queued: Vec<CollectiveTensor<1>> = of_each
             .into_iter()
             .map(|part| all_reduce(part, ReduceOperation::Sum, devices.clone()))

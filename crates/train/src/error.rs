@@ -1,4 +1,4 @@
-//! What can go wrong in a run.
+//! Errors of training runs.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::Difference;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// The configuration file is not what it should be.
+    /// An invalid configuration file.
     #[error("{}: {reason}", path.display())]
     ConfigFile {
         /// The file.
@@ -24,40 +24,40 @@ pub enum TrainError {
     /// A `--set` that cannot be applied.
     #[error("--set {assignment}: {reason}")]
     Set {
-        /// As given.
+        /// The assignment as given.
         assignment: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A value that no run can have.
+    /// An invalid value.
     #[error("{key} is {found}; {allowed}")]
     Value {
         /// The key, with its section.
         key: &'static str,
-        /// The value found.
+        /// The value.
         found: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: String,
     },
-    /// A section of the configuration that belongs to no objective, or sections of several.
+    /// A section that belongs to no objective, or sections of several objectives.
     #[error("the {found}; allowed: {allowed}")]
     Sections {
         /// What was found.
         found: String,
-        /// The sections that can be there.
+        /// The allowed sections.
         allowed: String,
     },
-    /// A configuration that says something else than the objective it is to be trained with.
+    /// A configuration whose section differs from the objective's.
     #[error("{key} is {found}; the objective's is {expected}")]
     Objective {
         /// The key.
         key: String,
-        /// In the configuration.
+        /// The value in the configuration.
         found: String,
-        /// In the objective.
+        /// The objective's value.
         expected: String,
     },
-    /// The model or its batches would not fit.
+    /// A model or batch that exceeds the available memory.
     #[error(
         "training needs about {needed:.1} GiB ({parameters:.1} GiB for weights, gradients and \
          moments, {activations:.1} GiB for the activations of a micro-batch), and {available:.1} \
@@ -65,96 +65,96 @@ pub enum TrainError {
          model.seq_len or the model's sizes"
     )]
     Memory {
-        /// GiB, in all.
+        /// GiB in total.
         needed: f64,
-        /// GiB that do not depend on the batch.
+        /// GiB independent of the batch.
         parameters: f64,
-        /// GiB that grow with the batch.
+        /// GiB proportional to the batch.
         activations: f64,
-        /// GiB that the machine has to give.
+        /// GiB available on the machine.
         available: f64,
     },
-    /// A key of `[model]` that contradicts the weights to start from.
+    /// A key of `[model]` that contradicts the initial weights.
     #[error("{key} is {wanted}; allowed: {found}, as in train.init, {}", dir.display())]
     Initial {
         /// The key.
         key: String,
         /// Its value.
         wanted: String,
-        /// That of the weights.
+        /// The value of the weights.
         found: String,
         /// The directory of `train.init`.
         dir: PathBuf,
     },
-    /// A loss or gradient that is no number.
+    /// A non-finite loss or gradient.
     #[error(
         "step {step}: the {what} is {value}; stopped before the update. {checkpoint} A lower \
          train.lr, a longer train.warmup or a smaller train.clip may help"
     )]
     NonFinite {
-        /// The step that was not taken.
+        /// The step that failed.
         step: u64,
         /// Loss or gradient norm.
         what: &'static str,
         /// Its value.
         value: f64,
-        /// Where the last good state is.
+        /// The last checkpoint, as a sentence.
         checkpoint: String,
     },
-    /// A step in whose batches nothing is to be predicted.
-    #[error("step {step}: none of the targets counts, so there is no loss. {checkpoint}")]
+    /// A step without targets in its batches.
+    #[error("step {step}: no target has a positive weight, so there is no loss. {checkpoint}")]
     NoTargets {
-        /// The step that was not taken.
+        /// The step that failed.
         step: u64,
-        /// Where the last good state is.
+        /// The last checkpoint, as a sentence.
         checkpoint: String,
     },
-    /// A run directory that must not be written over.
-    #[error("{}: there is a run already; continue it with --resume or name another with --run", path.display())]
+    /// A run directory that must not be overwritten.
+    #[error("{}: there is a run already; continue it with --resume or specify another directory with --run", path.display())]
     RunExists {
         /// The directory.
         path: PathBuf,
     },
-    /// A directory for a new run that holds something else.
+    /// A directory for a new run that contains other files.
     #[error(
-        "{}: holds {found}; allowed for a new run: a directory that is new or empty",
+        "{}: contains {found}; allowed for a new run: a new or empty directory",
         path.display()
     )]
     Occupied {
         /// The directory.
         path: PathBuf,
-        /// Names of what is there.
+        /// Names of the files.
         found: String,
     },
-    /// No run where one was looked for.
-    #[error("{}: no run here to resume; name one with --run or --config", path.display())]
+    /// No run to resume.
+    #[error("{}: no run to resume; specify one with --run or --config", path.display())]
     NoRun {
-        /// The folder of runs.
+        /// The directory of runs.
         path: PathBuf,
     },
-    /// Nothing to resume.
+    /// No complete checkpoint to resume from.
     #[error("{}: no complete checkpoint to resume from{}", path.display(), passed_over(passed))]
     NothingToResume {
-        /// The folder of checkpoints.
+        /// The directory of checkpoints.
         path: PathBuf,
-        /// Checkpoints that could not be used, and why.
+        /// Checkpoints that could not be used, with the reasons.
         passed: Vec<String>,
     },
-    /// A resume under a configuration or on data that belong to another run.
+    /// A resume with a configuration or data of another run.
     #[error(
         "cannot resume {}:{}\n  only the learning rate, the number of steps, and what is written and when may change; \
-         for another model, data or tokenizer start another run",
+         for another model, data or tokenizer start a new run",
         path.display(), list(differences)
     )]
     ResumeMismatch {
         /// The checkpoint.
         path: PathBuf,
-        /// What differs.
+        /// The differences.
         differences: Vec<Difference>,
     },
-    /// Another process works on the run.
+    /// A run that another process is training.
     #[error(
-        "{}: another process is training this run; wait for it or name another directory with --run",
+        "{}: another process is training this run; wait for it or specify another directory with --run",
         path.display()
     )]
     RunBusy {
@@ -163,18 +163,18 @@ pub enum TrainError {
     },
     /// A checkpoint that could not be written.
     #[error(
-        "cannot write {}: {source}; the last whole checkpoint is untouched: {last}",
+        "cannot write {}: {source}; the last complete checkpoint is unchanged: {last}",
         path.display()
     )]
     NotWritten {
         /// The checkpoint.
         path: PathBuf,
-        /// The newest checkpoint that is whole.
+        /// The newest complete checkpoint.
         last: String,
         /// The reason.
         source: Box<TrainError>,
     },
-    /// An update that left the parameters broken.
+    /// An update after which the parameters are non-finite.
     #[error(
         "step {step}: {what} after the update; stopped before a checkpoint of it was written. \
          {checkpoint} A lower train.lr, a longer train.warmup or a smaller train.clip may help"
@@ -184,15 +184,15 @@ pub enum TrainError {
         step: u64,
         /// What is not finite.
         what: String,
-        /// Where the last good state is.
+        /// The last checkpoint, as a sentence.
         checkpoint: String,
     },
-    /// A checkpoint with something missing or damaged.
+    /// A checkpoint with missing or damaged content.
     #[error("{}: {reason}", path.display())]
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A file that cannot be read or written.
@@ -203,29 +203,29 @@ pub enum TrainError {
         /// The reason.
         source: std::io::Error,
     },
-    /// The corpus cannot be read any more.
+    /// A corpus that can no longer be read.
     #[error(
-        "step {step}: {source}; stopped before the update. {checkpoint} Go on with --resume when \
-         the corpus is whole again"
+        "step {step}: {source}; stopped before the update. {checkpoint} Continue with --resume when \
+         the corpus is intact again"
     )]
     DataLost {
-        /// The step that was not taken.
+        /// The step that failed.
         step: u64,
         /// The reason.
         source: Box<DataError>,
-        /// Where the last good state is.
+        /// The last checkpoint, as a sentence.
         checkpoint: String,
     },
-    /// From the corpus.
+    /// An error of the data.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// From the model.
+    /// An error of the model.
     #[error("{}", with_remedy(.0))]
     Model(#[from] ModelError),
-    /// A manifest, or a file that differs from it.
+    /// A manifest that cannot be used, or a file that differs from its record.
     #[error(transparent)]
     Files(#[from] FilesError),
-    /// A sample of text cannot be drawn.
+    /// A sample of text that cannot be generated.
     #[error(transparent)]
     Text(#[from] iiet_text::TextError),
 }
@@ -245,17 +245,17 @@ fn list(differences: &[Difference]) -> String {
     lines.collect()
 }
 
-/// What to do about a system's refusal, where that is known.
+/// Advice for errors of the system with a known remedy.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room and go on with --resume"
+            "; free some space and continue with --resume"
         }
         io::ErrorKind::FileTooLarge => {
-            "; raise the limit on the size of files (ulimit -f) and go on with --resume"
+            "; raise the limit on file sizes (ulimit -f) and continue with --resume"
         }
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            "; the run directory must be writable: change that, or copy it and name the copy with --run"
+            "; the run directory must be writable: change its permissions, or copy it and specify the copy with --run"
         }
         _ => "",
     }

@@ -1,4 +1,4 @@
-//! The loss on held-out text, in units that compare across tokenizers, and what to compare it with.
+//! The loss on held-out text, in units that are comparable across tokenizers, and baselines for it.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::accuracy::Counting;
 /// A loss.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// Mean nats per token; over several sources, their mean by weight.
+    /// Mean nats per token; for several sources, the weighted mean.
     pub loss: f64,
     /// Bits per byte of text; none for a task.
     pub bits_per_byte: Option<f64>,
@@ -24,11 +24,11 @@ pub struct Evaluation {
     pub by_source: BTreeMap<String, f64>,
 }
 
-/// Yardsticks on the same text.
+/// Baselines on the same text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Baselines {
-    /// The entropy of the text's own token frequencies, in nats per token: no model that ignores
-    /// context can do better.
+    /// The unigram entropy of the text's tokens, in nats per token: the lowest loss of any model that ignores
+    /// context.
     pub unigram_loss: f64,
     /// The same in bits per byte; none for a task.
     pub unigram_bits_per_byte: Option<f64>,
@@ -36,7 +36,7 @@ pub struct Baselines {
     pub gzip_bits_per_byte: Option<f64>,
 }
 
-/// How many bytes of text tokens stand for.
+/// The number of text bytes that tokens represent.
 #[derive(Debug, Clone)]
 pub(crate) struct TextBytes {
     per_token: Option<Vec<u32>>,
@@ -56,7 +56,7 @@ impl TextBytes {
         }
     }
 
-    /// The bytes of a batch's targets that count.
+    /// The bytes of a batch's targets with a positive weight.
     pub(crate) fn of(&self, batch: &Batch) -> f64 {
         let targets = batch.counted_targets().flatten();
         let bytes = targets.map(|token| match &self.per_token {
@@ -72,11 +72,11 @@ impl TextBytes {
 pub struct BatchTensors {
     /// `[batch, seq]`, the inputs.
     pub ids: Tensor<2, Int>,
-    /// `[batch, seq]`, what to predict at each place; in text, the token after the input.
+    /// `[batch, seq]`, the target at each position; in text, the token after the input.
     pub targets: Tensor<2, Int>,
-    /// `[batch, seq]`, by how much each loss counts: 1, and 0 for padding and prompts.
+    /// `[batch, seq]`, the weight of each loss: 1, and 0 for padding and prompts.
     pub weights: Tensor<2>,
-    /// Targets of a weight above 0.
+    /// Number of targets with a positive weight.
     pub tokens: u64,
 }
 
@@ -102,11 +102,11 @@ pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {
     }
 }
 
-/// A fixed, evenly spread part of the held-out text of each source.
+/// A fixed part of each source's held-out text, evenly spaced.
 ///
-/// The total over several sources is the mean of their losses by the weights of the mixture, that
-/// is the loss to expect on text mixed as the training text is. Bits per byte are of the same mean:
-/// nats of an expected token over its expected bytes.
+/// The total over several sources is the mean of their losses by the weights of the mixture, which is the
+/// expected loss on text mixed like the training text. Bits per byte are based on the same mean: nats of an
+/// expected token over its expected bytes.
 #[derive(Debug)]
 pub struct Validation {
     parts: Vec<Part>,
@@ -118,7 +118,7 @@ pub struct Validation {
 #[derive(Debug)]
 struct Part {
     name: String,
-    /// Of the total; the shares sum to 1.
+    /// The share of the total; shares sum to 1.
     share: f64,
     batches: Vec<Batch>,
     tokens: u64,
@@ -126,8 +126,8 @@ struct Part {
 }
 
 impl Validation {
-    /// At most `max_tokens` tokens of the held-out text in all (but at least a window of each
-    /// source), in windows of `seq` tokens.
+    /// At most `max_tokens` tokens of the held-out text in total (but at least one window of each source), in
+    /// windows of `seq` tokens.
     ///
     /// # Errors
     ///
@@ -164,12 +164,12 @@ impl Validation {
         })
     }
 
-    /// Tokens predicted.
+    /// Number of predicted tokens.
     pub fn tokens(&self) -> u64 {
         self.parts.iter().map(|part| part.tokens).sum()
     }
 
-    /// The model's loss on each source; the model should be free of autodiff.
+    /// The model's loss on each source; the model should not track gradients.
     pub fn evaluate(&self, model: &LanguageModel, device: &Device) -> Evaluation {
         let measured = self.parts.iter();
         let measured: Vec<(f64, f64)> = measured
@@ -192,7 +192,7 @@ impl Validation {
         }
     }
 
-    /// What the text yields without a model.
+    /// The baselines of the text, which need no model.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ impl Validation {
             unigram.push(statistics::unigram_entropy(&counts));
             let bits = statistics::gzip_bits_per_byte(text.as_bytes())
                 .expect("invariant: reading from memory does not fail");
-            // As nats a token, so that sources are weighed as their losses are.
+            // In nats per token, so that sources are weighted as in the loss.
             let tokens_per_byte = part.tokens as f64 / part.bytes;
             gzip.push(bits * std::f64::consts::LN_2 / tokens_per_byte);
         }
@@ -261,7 +261,7 @@ impl Part {
         (nats / tokens, right as f64 / tokens)
     }
 
-    /// How often each token is a target, and the targets' text.
+    /// The number of occurrences of each token among the targets, and the targets' text.
     fn counts_and_text(&self, tokenizer: &Tokenizer) -> Result<(Vec<u64>, String), TrainError> {
         let mut counts = vec![0u64; tokenizer.vocab_size()];
         let mut text = String::new();

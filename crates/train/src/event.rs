@@ -1,4 +1,4 @@
-//! What a run tells while it goes on, for whoever shows it.
+//! Events of a run, for observers.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use iiet_model::ModelConfig;
 
 use crate::{Baselines, Difference, Record, RunDirectory};
 
-/// Receives what happens in a run; `()` ignores it.
+/// Receives the events of a run; `()` ignores them.
 ///
-/// An observer cannot fail: what it shows is not what the run is for.
+/// An observer cannot fail: problems of displaying events must not end the run.
 pub trait Observer {
-    /// Something happened.
+    /// Called with each event.
     fn on(&mut self, event: &Event<'_>);
 }
 
@@ -18,105 +18,105 @@ impl Observer for () {
     fn on(&mut self, _: &Event<'_>) {}
 }
 
-/// What happens in a run, in this order but for [`Sample`](Self::Sample) and
-/// [`Checkpoint`](Self::Checkpoint), which come when they are due.
+/// The events of a run, in this order except for [`Sample`](Self::Sample) and
+/// [`Checkpoint`](Self::Checkpoint), which occur at intervals.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A checkpoint cannot be used to resume from; an older one is looked for.
+    /// A checkpoint cannot be used to resume from; an older one is tried.
     PassedOver {
-        /// Its path and what is wrong with it.
+        /// Its path and the reason.
         reason: &'a str,
     },
-    /// The run is resumed although it was stopped before its first checkpoint: from step 0.
+    /// The run is resumed from step 0, because it was stopped before its first checkpoint.
     StartingOver {
-        /// The run.
+        /// The run directory.
         run: &'a RunDirectory,
     },
-    /// The run goes on from a checkpoint.
+    /// The run is resumed from a checkpoint.
     Resuming {
         /// The checkpoint.
         checkpoint: &'a Path,
-        /// The step that it stands after.
+        /// The step after which it was written.
         step: u64,
-        /// Keys of the configuration that are not what they were.
+        /// Keys of the configuration that have changed.
         changed: &'a [Difference],
     },
-    /// `metrics.jsonl` held something that is not a record. The file is kept under another name; what
-    /// could be read of it is in the new one.
+    /// `metrics.jsonl` contained lines that are not records. The file was renamed; its valid records are in
+    /// the new file.
     MetricsKeptAside {
-        /// Where the old file is.
+        /// The renamed file.
         kept: &'a Path,
-        /// What is wrong with it.
+        /// The reason.
         reason: &'a str,
     },
-    /// The run directory is written, and the first step begins.
+    /// The run directory has been written, and the first step starts.
     Started(&'a Started<'a>),
-    /// Another stage begins with the update after a step.
+    /// A new stage starts with the update after a step.
     Stage {
-        /// Steps taken.
+        /// Number of completed steps.
         step: u64,
-        /// The model from here on.
+        /// The configuration from here on.
         model: &'a ModelConfig,
     },
-    /// A step was taken.
+    /// A step is completed.
     Step {
-        /// Steps taken.
+        /// Number of completed steps.
         step: u64,
     },
     /// A step was logged.
     Logged {
-        /// All records of the run, the new one last.
+        /// All records of the run, ending with the new one.
         records: &'a [Record],
     },
-    /// The model continued `train.sample_prompt`.
+    /// A sample: the model's continuation of `train.sample_prompt`.
     Sample {
-        /// Steps taken.
+        /// Number of completed steps.
         step: u64,
         /// Prompt and continuation.
         text: &'a str,
     },
     /// A checkpoint was written.
     Checkpoint {
-        /// Steps taken.
+        /// Number of completed steps.
         step: u64,
-        /// Where it lies.
+        /// Its path.
         path: &'a Path,
     },
-    /// No further step is taken, and everything is written.
+    /// The last step is completed, and all files are written.
     Ended {
         /// All records of the run.
         records: &'a [Record],
     },
 }
 
-/// What is known when a run begins.
+/// Information about a run at its start.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Started<'a> {
-    /// Where everything lies.
+    /// The run directory.
     pub run: &'a RunDirectory,
-    /// The model that the run ends with.
+    /// The final configuration of the model.
     pub model: ModelConfig,
-    /// Its parameters.
+    /// Number of parameters.
     pub parameters: u64,
-    /// Evaluations of blocks for one token, all layers together.
+    /// Evaluations of blocks per token, summed over layers.
     pub evaluations: usize,
-    /// Steps taken before.
+    /// Number of steps completed before.
     pub step: u64,
-    /// Steps in all.
+    /// Total number of steps.
     pub steps: u64,
-    /// Tokens in a step, padding included.
+    /// Tokens per step, including padding.
     pub tokens_per_step: u64,
-    /// What the run is trained on.
+    /// The training data.
     pub sources: Vec<SourceUse>,
-    /// FLOP/s that utilisation is a share of, of all devices together.
+    /// Peak FLOP/s for computing utilisation, summed over devices.
     pub peak: Option<f64>,
-    /// What to compare the validation loss with.
+    /// Baselines for the validation loss.
     pub baselines: Baselines,
 }
 
-/// How much of a source a run uses.
+/// The use of a source in a run.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SourceUse {
@@ -133,6 +133,6 @@ pub struct SourceUse {
 pub struct TextUse {
     /// Passes in the whole run.
     pub epochs: f64,
-    /// Its training tokens.
+    /// Number of its training tokens.
     pub tokens: u64,
 }

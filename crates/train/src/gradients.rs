@@ -1,4 +1,4 @@
-//! Gradients by parameter name: accumulated over micro-batches, measured, scaled.
+//! Gradients by parameter name: accumulation over micro-batches, norm, scaling.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use iiet_model::{LanguageModel, Objective, ParameterVisitor, Role, visit_paramet
 use crate::AllReduce;
 use crate::config::Recompute;
 
-/// The sum of the gradients of several micro-batches, each flattened, in f32 or more.
+/// The sum of the gradients of several micro-batches, each flattened, in f32 or wider.
 #[derive(Debug, Default)]
 pub struct AccumulatedGradients {
     by_name: BTreeMap<String, Tensor<1>>,
@@ -26,7 +26,7 @@ impl AccumulatedGradients {
         visit_parameters(model, &mut collect);
     }
 
-    /// Adds the gradients of a batch's loss, which is returned: a sum over its tokens.
+    /// Adds the gradients of a batch's loss, and returns the loss: a sum over its tokens.
     pub(crate) fn add_loss(
         &mut self,
         model: &LanguageModel,
@@ -47,7 +47,7 @@ impl AccumulatedGradients {
         f64::from(sum.into_scalar::<f32>())
     }
 
-    /// Undoes the scale of the loss, a power of two.
+    /// Divides by the loss scale, a power of two.
     pub(crate) fn divide_by(&mut self, scale: f64) {
         if scale != 1.0 {
             let by_name = std::mem::take(&mut self.by_name).into_iter();
@@ -57,7 +57,7 @@ impl AccumulatedGradients {
         }
     }
 
-    /// The Euclidean norm of all entries together.
+    /// The global Euclidean norm.
     pub fn norm(&self) -> f64 {
         let squares: Vec<Tensor<1>> = self
             .by_name
@@ -67,7 +67,7 @@ impl AccumulatedGradients {
         if squares.is_empty() {
             return 0.0;
         }
-        // One transfer from the device for all of them, and a sum in f64.
+        // One transfer from the device for all norms, and a sum in f64.
         let squares = Tensor::cat(squares, 0).into_data().convert::<f64>();
         let squares = squares
             .as_slice::<f64>()
@@ -75,7 +75,7 @@ impl AccumulatedGradients {
         squares.iter().sum::<f64>().sqrt()
     }
 
-    /// The sum over several devices, `of_each` from one device, on every one of them.
+    /// The sum of `of_each`, the gradients of each device, on every device.
     pub(crate) fn sums(mut of_each: Vec<Self>, all_reduce: &dyn AllReduce) -> Vec<Self> {
         let names = of_each
             .iter()
@@ -85,7 +85,7 @@ impl AccumulatedGradients {
             let taken = of_each.iter_mut().map(|gradients| gradients.take(&name));
             let parts: Option<Vec<Tensor<1>>> = taken.collect();
             let parts =
-                parts.expect("invariant: the same graph gives the same parameters gradients");
+                parts.expect("invariant: equal graphs have gradients to the same parameters");
             for (gradients, sum) in of_each.iter_mut().zip(all_reduce.sum(parts)) {
                 gradients.by_name.insert(name.clone(), sum);
             }
@@ -93,7 +93,7 @@ impl AccumulatedGradients {
         of_each
     }
 
-    /// Takes one parameter's gradient out.
+    /// Removes and returns one parameter's gradient.
     pub(crate) fn take(&mut self, name: &str) -> Option<Tensor<1>> {
         self.by_name.remove(name)
     }
@@ -111,7 +111,7 @@ impl ParameterVisitor for Collect<'_> {
             return;
         };
         let elements = gradient.shape().num_elements();
-        // Not every gradient to a half is f32 already.
+        // Some gradients to half-precision parameters are not f32 yet.
         let gradient = in_f32(gradient.reshape([elements]));
         let sum = match self.into.remove(name) {
             Some(before) => before + gradient,

@@ -1,13 +1,12 @@
 //! Training of ODE-transformer language models.
 //!
-//! [`RunConfig`] is the TOML file; [`train`] takes it from text to a model directory. Everything
-//! that a run leaves behind lies in its [`RunDirectory`]: the resolved configuration, one JSON
-//! object for each logged step, checkpoints, and the model. What is minimised is a
-//! [`TrainingObjective`], [`NextToken`] unless a teacher comes in. Nothing is printed or drawn here: an
-//! [`Observer`] is told what happens.
+//! [`RunConfig`] is the TOML file; [`train`] turns its text into a model directory. All files of a run are in
+//! its [`RunDirectory`]: the resolved configuration, one JSON object per logged step, checkpoints, and the
+//! model. The loss is a [`TrainingObjective`], by default [`NextToken`]. This crate does not print or draw:
+//! an [`Observer`] receives events.
 //!
-//! A run is a pure function of its configuration, its data and the numbers of threads and devices:
-//! batches and initial weights follow from the seed and the step alone. [`Devices`] may be several.
+//! A run is a pure function of its configuration, its data and the numbers of threads and devices: batches
+//! and initial weights depend only on the seed and the step. [`Devices`] may be several.
 
 mod accuracy;
 mod checkpoint;
@@ -49,7 +48,7 @@ pub use schedule::{LearningRate, ScheduleKind};
 pub use step::{Figures, MicroBatches, NotTaken, Passes, StepError, Stepper, TrainState};
 pub use trainer::{RunOptions, Summary, train};
 
-/// The examples of the README.
+/// The examples in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

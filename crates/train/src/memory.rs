@@ -1,10 +1,10 @@
-//! Whether a run fits into memory, before any of it is taken; and keeping what was taken.
+//! A memory check before a run starts, and an allocator setting.
 
 use iiet_model::{TrainingMemory, available_memory};
 
 use crate::TrainError;
 
-/// Refuses a run whose estimate exceeds the host's free memory.
+/// Rejects a run whose estimate exceeds the host's free memory.
 pub(crate) fn check_host(memory: &TrainingMemory) -> Result<(), TrainError> {
     compare(memory, available_memory())
 }
@@ -22,26 +22,26 @@ fn compare(memory: &TrainingMemory, available: u64) -> Result<(), TrainError> {
     })
 }
 
-/// Tells the C library's allocator to keep memory that is freed for the next step.
+/// Configures the C library's allocator to keep freed memory for the next step.
 ///
-/// A training step frees its activations and asks for the same sizes again. glibc gives buffers
-/// beyond some hundred KiB back to the system, which clears them page by page when they are asked
-/// for again. Call it first thing in `main`. Elsewhere than on Linux with glibc it does nothing.
+/// A training step frees its activations, and the next allocates the same sizes again. By default
+/// glibc returns large buffers to the system, which clears them page by page when they are
+/// allocated again. Call this at the start of `main`. It has no effect except on Linux with glibc.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (parameter, value) in [
-        // No mappings of their own, however large: they could only be unmapped.
+        // No separate mappings for large allocations, which are always returned when freed.
         (libc::M_MMAP_MAX, 0),
-        // Nothing back from the top of the heap.
+        // Nothing is returned from the top of the heap.
         (libc::M_TRIM_THRESHOLD, -1),
         // The heap grows in steps of 64 MiB.
         (libc::M_TOP_PAD, 64 << 20),
-        // One heap for all threads: a thread's own is made of pieces of 64 MiB, too small for a
-        // model's larger tensors, and what one thread freed another could not have again.
+        // One heap for all threads: a per-thread heap consists of pieces of 64 MiB, too small for a
+        // model's larger tensors, and its freed memory cannot be reused by another thread.
         (libc::M_ARENA_MAX, 1),
     ] {
-        // SAFETY: mallopt takes two numbers and says with its result whether it knew the first; it
-        // locks the allocator while it changes it.
+        // SAFETY: mallopt takes two integers and returns whether the first is a known option; it
+        // locks the allocator during the change.
         unsafe { libc::mallopt(parameter, value) };
     }
 }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_message_has_the_numbers() {
+    fn the_message_contains_the_numbers() {
         let gib = 1u64 << 30;
         let memory = TrainingMemory {
             parameters: 3 * gib,

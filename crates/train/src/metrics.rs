@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// What is logged of a step.
+/// The record of a logged step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Optimiser steps taken, this one included.
+    /// Number of optimiser steps, including this one.
     pub step: u64,
-    /// Tokens trained on so far.
+    /// Number of tokens trained on so far.
     pub tokens: u64,
     /// Mean loss of this step's batch before its update, in nats per token.
     pub loss: f64,
-    /// Its terms by name, in nats per token and without their weights, where there are several:
+    /// The loss's terms by name, in nats per token and without their weights, if there are several:
     /// `cross_entropy`, `divergence` from a teacher, `smooth_l1` between layers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub terms: BTreeMap<String, f64>,
@@ -27,23 +27,23 @@ pub struct Record {
     /// alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
-    /// The cross-entropy in bits per byte of text; none for a batch whose targets are no text.
+    /// The cross-entropy in bits per byte of text; none for a batch whose targets are not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_byte: Option<f64>,
     /// The update's learning rate.
     pub lr: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Tokens trained on per second since the last record, validation and samples left out.
+    /// Tokens trained on per second since the last record, excluding validation and samples.
     pub tokens_per_second: f64,
-    /// Model FLOPs utilisation: the floating-point operations of a forward and a backward pass
-    /// times `tokens_per_second`, as a share of what large matrix products reached on the run's
-    /// devices, one after the other and added up, when it was started. Recomputed layers count once.
+    /// Model FLOPs utilisation: the floating-point operations of a forward and a backward pass times
+    /// `tokens_per_second`, relative to the speed of large matrix products, measured on each of the run's
+    /// devices at its start and summed. Recomputed layers count once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_utilisation: Option<f64>,
-    /// Evaluations of blocks for one token, all layers together.
+    /// Evaluations of blocks per token, summed over layers.
     pub evaluations: usize,
-    /// Mean loss on the validation text after the update, in nats per token, where it was measured.
+    /// Mean loss on the validation text after the update, in nats per token, if measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,
     /// The share of the validation targets that were the most likely token; on tasks alone.
@@ -52,12 +52,12 @@ pub struct Record {
     /// The validation loss in bits per byte of text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_bits_per_byte: Option<f64>,
-    /// The validation loss of each source, in nats per token, where there are several.
+    /// The validation loss of each source, in nats per token, if there are several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub validation_by_source: BTreeMap<String, f64>,
 }
 
-/// The file and what is in it.
+/// The file and its records.
 #[derive(Debug)]
 pub(crate) struct MetricsLog {
     path: PathBuf,
@@ -65,7 +65,7 @@ pub(crate) struct MetricsLog {
     pub(crate) records: Vec<Record>,
 }
 
-/// A log with lines that are no records, which was kept under another name.
+/// A log with lines that are not records, which was renamed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KeptAside {
     pub(crate) path: PathBuf,
@@ -73,11 +73,11 @@ pub(crate) struct KeptAside {
 }
 
 impl MetricsLog {
-    /// Opens the log of a run that stands after `step`: later records belong to updates that were
-    /// lost with their checkpoint, and are dropped.
+    /// Opens the log of a run after `step`: later records belong to updates that were lost with their
+    /// checkpoint, and are dropped.
     ///
-    /// Nothing else is ever dropped: a log that cannot be understood in full is kept under another
-    /// name, and a new one goes on with what could be read of it.
+    /// Nothing else is dropped: a log with invalid lines is renamed, and its valid records are copied to a
+    /// new file.
     pub(crate) fn open(path: &Path, step: u64) -> Result<(Self, Option<KeptAside>), TrainError> {
         let (found, kept) = match read_regular(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Found::default(), None),
@@ -103,7 +103,7 @@ impl MetricsLog {
         Ok((log, kept))
     }
 
-    /// Appends a record in one write, so that a reader never sees half a line.
+    /// Appends a record in one write, so that a reader never sees part of a line.
     pub(crate) fn append(&mut self, record: Record) -> Result<(), TrainError> {
         self.file
             .write_all(line(&record).as_bytes())
@@ -117,20 +117,20 @@ fn line(record: &Record) -> String {
     serde_json::to_string(record).expect("invariant: plain data serialises") + "\n"
 }
 
-/// What is in a log.
+/// The content of a log.
 #[derive(Debug, Default)]
 struct Found {
-    /// Records of steps that were taken.
+    /// Records up to the given step.
     records: Vec<Record>,
-    /// Their lines as they stand: written again, a number could lose its last bit.
+    /// Their lines, unchanged: parsing and formatting could change a number's last bit.
     text: String,
     /// The first line that is not a record, and why.
     not_understood: Option<String>,
 }
 
 impl Found {
-    /// The records of steps up to `step`. What follows the last line's end is half a record that a
-    /// crash cut short; every other line should be one.
+    /// The records of steps up to `step`. Text after the last newline is a record truncated by a crash; every
+    /// other line should be a record.
     fn in_log(bytes: &[u8], step: u64) -> Self {
         let mut found = Self::default();
         for (at, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -165,7 +165,7 @@ fn keep_aside(path: &Path, reason: String) -> Result<KeptAside, TrainError> {
     let aside = (1u64..)
         .map(|number| path.with_file_name(format!("{name}.unread-{number}")))
         .find(|aside| aside.symlink_metadata().is_err())
-        .expect("invariant: the names are endless");
+        .expect("invariant: there are infinitely many names");
     fs::rename(path, &aside).map_err(TrainError::io(path))?;
     Ok(KeptAside {
         path: aside,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reopened_log_forgets_later_steps_and_a_line_cut_short() {
+    fn a_reopened_log_drops_later_steps_and_a_truncated_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = written(dir.path(), 4);
         let mut file = append_regular(&path).unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_line_costs_no_other_and_the_old_file_is_kept() {
+    fn a_damaged_line_affects_no_other_and_the_old_file_is_kept() {
         for damage in [b"\xff".as_slice(), b"x", b"\n"] {
             let dir = tempfile::tempdir().unwrap();
             let path = written(dir.path(), 30);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_not_finite_reads_back() {
+    fn non_finite_numbers_round_trip() {
         let dir = tempfile::tempdir().unwrap();
         let path = written(dir.path(), 1);
         // As written by earlier versions.
@@ -258,7 +258,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_no_file_is_kept_aside() {
+    fn a_directory_in_place_of_the_log_is_renamed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         fs::create_dir(&path).unwrap();

@@ -1,4 +1,4 @@
-//! What a run minimises.
+//! Training objectives.
 
 use std::fmt::Debug;
 
@@ -9,33 +9,33 @@ use toml::Table;
 use crate::evaluate::BatchTensors;
 use crate::{RunConfig, TrainError};
 
-/// The name of the term that is the cross-entropy with the text.
+/// The name of the loss's cross-entropy term.
 pub const CROSS_ENTROPY: &str = "cross_entropy";
 
-/// The loss of a run.
+/// The objective of a run.
 pub trait TrainingObjective: Debug + Send {
-    /// The same loss, with whatever it asks, such as a teacher, on a device.
+    /// The same objective with its models, such as a teacher, on another device.
     fn on(&self, device: &Device) -> Box<dyn TrainingObjective>;
 
     /// The loss of a micro-batch: a sum over its tokens.
     fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective>;
 
-    /// Its own section of the configuration: the name, and every key with its value, those left at
-    /// their defaults included. It belongs to the run's identity: a resumed run must have the same.
+    /// The objective's section of the configuration: its name, and every key with its value,
+    /// including defaults. It is part of the run's identity: a resumed run must have the same.
     fn section(&self) -> Option<(&'static str, Table)> {
         None
     }
 
-    /// Whether a run can be trained with it.
+    /// Checks that a run can be trained with this objective.
     ///
     /// # Errors
     ///
-    /// [`TrainError`] with the key, what was found and what is allowed.
+    /// [`TrainError`] with the key, its value and the allowed values.
     fn check(&self, _config: &RunConfig) -> Result<(), TrainError> {
         Ok(())
     }
 
-    /// What it takes besides the trained model.
+    /// The cost of the objective in addition to the trained model.
     fn footprint(&self) -> Footprint {
         Footprint::default()
     }
@@ -43,17 +43,17 @@ pub trait TrainingObjective: Debug + Send {
 
 /// The loss of one micro-batch.
 pub trait BatchObjective: Objective {
-    /// The terms by name, once the loss has been computed: sums in nats over tokens, without the
-    /// weights that they have in the loss, [`CROSS_ENTROPY`] among them. None if that is the loss.
+    /// The loss's terms by name, after the loss has been computed: sums in nats over tokens,
+    /// without their weights, including [`CROSS_ENTROPY`]. None if that is the only term.
     fn terms(&mut self) -> Vec<(&'static str, f64)>;
 }
 
-/// Memory and work of another model, such as a teacher.
+/// Memory and work of a further model, such as a teacher.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Footprint {
     /// Bytes of parameters.
     pub bytes: u64,
-    /// Floating-point operations a token.
+    /// Floating-point operations per token.
     pub flops_per_token: f64,
 }
 

@@ -48,13 +48,13 @@ pub struct ModelOptimizer {
     iterated_lr: f64,
     beta_1: f64,
     beta_2: f64,
-    /// Of matrices; norms and solver coefficients have none.
+    /// Weight decay of matrices; norms and solver coefficients are not decayed.
     weight_decay: f64,
     pub(crate) moments: BTreeMap<String, Moments>,
 }
 
 impl ModelOptimizer {
-    /// An optimizer that has seen nothing yet.
+    /// An optimizer without state.
     pub fn new(train: &TrainSection) -> Self {
         Self {
             kind: train.optimizer,
@@ -67,7 +67,7 @@ impl ModelOptimizer {
         }
     }
 
-    /// The same with a state of its own on a device, copied through the host's memory.
+    /// A copy with separate state on a device, transferred through host memory.
     pub(crate) fn on(&self, device: &Device) -> Self {
         let copy = |tensor: &Tensor<1>| Tensor::from_data(tensor.to_data(), device);
         let moments = self.moments.iter().map(|(name, moments)| {
@@ -84,9 +84,8 @@ impl ModelOptimizer {
         }
     }
 
-    /// Updates every parameter that has a gradient, which is multiplied by `scale` first.
-    ///
-    /// Parameters are updated in place where the model holds their only handles; another clone of
+    /// Updates every parameter that has a gradient. Gradients are first multiplied by `scale`. Parameters are
+    /// updated in place unless they are shared; another clone of the model keeps its values and costs a copy.
     /// the model keeps its values and costs a copy.
     pub fn step(
         &mut self,

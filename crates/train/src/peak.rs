@@ -1,22 +1,22 @@
-//! The speed that training is held against: that of large matrix products on the same device.
+//! The peak speed for computing utilisation: that of large matrix products on the same device.
 
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::{Precision, linear};
 
-/// Rows and columns: 7 GFLOP a product, so that starting it costs nothing, and some 30 MB, so that
-/// any device can hold it.
+/// Rows and columns: 7 GFLOP per product, so that launch overhead is negligible, and about 30 MB, which fits
+/// on every device.
 const SIZE: usize = 1536;
 
-/// Products timed after the first, which may compile its kernel.
+/// Number of timed products after the first, which may compile its kernel.
 const PRODUCTS: usize = 3;
 
-/// Floating-point operations a second of the fastest of a few products of large square
-/// matrices, in the precision and by the operation that training uses: about a seventh of a second on
-/// two CPU cores. `None` if the device reports a failure.
+/// The speed, in floating-point operations per second, of the fastest of a few products of large square
+/// matrices, in the precision and with the operation of training. Takes about a seventh of a second on two
+/// CPU cores. `None` if the device reports a failure.
 ///
-/// The fastest, because whatever else the machine does can only make it slower.
+/// The fastest, because other load on the machine can only slow it down.
 pub fn matrix_product_peak(device: &Device, precision: Precision) -> Option<f64> {
     let device = device.clone().inner();
     let matrix = || Tensor::<2>::ones([SIZE, SIZE], &device).cast(precision.dtype());
@@ -41,8 +41,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_a_speed() {
-        // Anything that runs this test does a million operations a second.
+    fn the_peak_is_plausible() {
+        // Every machine that runs this test computes a million operations per second.
         for precision in Precision::ALL {
             let peak = matrix_product_peak(&Device::default(), precision).unwrap();
             assert!(peak.is_finite() && peak > 1e6, "{precision}: {peak}");

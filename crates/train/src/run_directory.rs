@@ -1,12 +1,12 @@
-//! What a run leaves behind, and where.
+//! The files of a run.
 //!
 //! ```text
 //! config.toml          the resolved configuration, with the git revision
-//! metrics.jsonl        one object for each logged step
+//! metrics.jsonl        one object per logged step
 //! loss.svg             training and validation curves, drawn by the observer of the run
-//! samples.txt          text that the model wrote on the way
+//! samples.txt          samples of text during training
 //! checkpoints/step-N/  model, optimiser, position and config.toml, for --resume
-//! resumes.jsonl        one object for each resume: from where, and what was changed
+//! resumes.jsonl        one object per resume: from where, and what was changed
 //! model/               the trained model, in Hugging Face layout
 //! ```
 
@@ -23,7 +23,7 @@ pub use self::claim::ClaimedRun;
 use crate::config::differences;
 use crate::{Difference, RunConfig, TrainError, checkpoint};
 
-/// What can lie in a run directory: where one of these is, there is a run.
+/// The files of a run directory: if one of them exists, there is a run.
 const PARTS: [&str; 7] = [
     "config.toml",
     "metrics.jsonl",
@@ -41,8 +41,8 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// The directory of a run to go on with: the one given, or the last of `runs/NAME`,
-    /// `runs/NAME-2`, ..
+    /// The directory of a run to resume: the one given, or the last of `runs/NAME`, `runs/NAME-2`,
+    /// ..
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl RunDirectory {
         }
     }
 
-    /// The run in `runs/` that was written to last.
+    /// The most recently written run in `runs/`.
     ///
     /// # Errors
     ///
@@ -79,9 +79,9 @@ impl RunDirectory {
         Ok(Self { path: last })
     }
 
-    /// The file that a resume goes on with unless another is given: the configuration of the newest
-    /// checkpoint where it is whole, the run's own where there is no checkpoint. And what the run's
-    /// own says otherwise, whether edited, damaged, or changed since that checkpoint.
+    /// The configuration that a resume uses by default: that of the newest checkpoint if it is
+    /// complete, or the run's own if there is no checkpoint. The second result lists where the
+    /// run's own differs, because it was edited, damaged, or changed since that checkpoint.
     pub fn config_to_resume(&self) -> (PathBuf, Vec<Difference>) {
         let path = checkpoint::newest_config(self);
         let [used, own] = [&path, &self.config()].map(|path| RunConfig::load(path, &[]));
@@ -132,7 +132,7 @@ impl RunDirectory {
         self.path.join("model")
     }
 
-    /// Creates the directory if need be and writes `config.toml`.
+    /// Creates the directory if necessary and writes `config.toml`.
     pub(crate) fn write_config(&self, text: &str) -> Result<(), TrainError> {
         fs::create_dir_all(self.checkpoints()).map_err(TrainError::io(self.checkpoints()))?;
         write_file(&self.config(), |file| file.write_all(text.as_bytes()))
@@ -153,16 +153,16 @@ impl RunDirectory {
 /// A line of `resumes.jsonl`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Resume<'a> {
-    /// The step that the checkpoint stands after.
+    /// The step of the checkpoint.
     pub(crate) step: u64,
     /// Newer checkpoints that could not be used, and why.
     pub(crate) passed_over: &'a [String],
-    /// Keys of the configuration that are not what they were.
+    /// Keys of the configuration that have changed.
     pub(crate) changed: &'a [Difference],
 }
 
-/// The text of `config.toml`, which reads back as the configuration; where it came from is in
-/// comments.
+/// The text of `config.toml`, which parses back to the configuration; version and git revision are
+/// in comments.
 pub(crate) fn config_text(config: &RunConfig, revision: Option<&str>) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let revision = revision.unwrap_or("unknown");

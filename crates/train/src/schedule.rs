@@ -1,4 +1,4 @@
-//! The learning rate as a function of the step.
+//! The learning rate schedule.
 
 use std::f64::consts::PI;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainSection;
 
-/// What the learning rate does after the warm-up.
+/// The schedule after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
@@ -14,11 +14,11 @@ pub enum ScheduleKind {
     #[default]
     Cosine,
     /// Warm-up, stable, decay: constant, then linear down to the final rate over the last `decay`
-    /// of the steps (Hu et al., *MiniCPM*, arXiv 2404.06395).
+    /// share of the steps (Hu et al., *MiniCPM*, arXiv 2404.06395).
     Wsd,
 }
 
-/// A schedule with its numbers.
+/// A schedule with its parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LearningRate {
     kind: ScheduleKind,
@@ -30,7 +30,7 @@ pub struct LearningRate {
 }
 
 impl LearningRate {
-    /// The schedule that a configuration describes.
+    /// The schedule of a configuration.
     pub fn new(train: &TrainSection) -> Self {
         let decay_steps = (train.decay * train.steps as f64).round() as u64;
         Self {
@@ -43,7 +43,7 @@ impl LearningRate {
         }
     }
 
-    /// The rate of the update that takes step number `step`, counted from 1.
+    /// The learning rate of the update at step number `step`, counted from 1.
     ///
     /// Linear up to the peak at step `warmup`; the final rate at the last step.
     pub fn at(&self, step: u64) -> f64 {
@@ -82,11 +82,11 @@ mod tests {
     }
 
     fn assert_close(a: f64, b: f64) {
-        assert!((a - b).abs() < 1e-12, "{a} is not {b}");
+        assert!((a - b).abs() < 1e-12, "{a}, expected {b}");
     }
 
     #[test]
-    fn cosine_by_hand() {
+    fn cosine_equals_values_computed_by_hand() {
         let rate = rate(ScheduleKind::Cosine);
         assert_close(rate.at(1), 0.1);
         assert_close(rate.at(10), 1.0);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn warm_up_stable_decay_by_hand() {
+    fn warm_up_stable_decay_equals_values_computed_by_hand() {
         let rate = rate(ScheduleKind::Wsd);
         assert_close(rate.at(5), 0.5);
         assert_close(rate.at(90), 1.0);

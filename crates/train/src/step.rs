@@ -1,13 +1,13 @@
-//! One update: a pure function from a state and the batches of a step to the next state.
+//! One training step: a pure function from a state and the batches of a step to the next state.
 //!
 //! ```text
-//! g = sum over micro-batches of d loss / d parameters,   tokens = the targets in all of them
+//! g = sum over micro-batches of d loss / d parameters,   tokens = number of their targets
 //! parameters = AdamW( parameters, g / tokens * min(1, clip / |g / tokens|), lr(step) )
 //! ```
 //!
-//! A micro-batch's loss is a sum over its tokens. In half precision the gradients are those of a
-//! rounded copy, applied to the f32 weights; in f16 the loss is scaled. [`train`](crate::train), the
-//! conformance checks and the benchmarks all take their steps here.
+//! A micro-batch's loss is a sum over its tokens. In half precision the gradients are those of a rounded
+//! copy, applied to the f32 weights; in f16 the loss is scaled. [`train`](crate::train), the conformance
+//! checks and the benchmarks all call this function.
 
 mod copies;
 mod loss_scale;
@@ -28,12 +28,12 @@ use crate::{
     Devices, DrawnIterations, LearningRate, Recompute, TrainError, TrainSection, TrainingObjective,
 };
 
-/// The micro-batches of one step; drawn one at a time, so that one a device is in memory.
+/// The micro-batches of one step, loaded one at a time, so that each device holds one in memory.
 pub trait MicroBatches: Sync {
-    /// How many there are.
+    /// The number of micro-batches.
     fn count(&self) -> usize;
 
-    /// The one at an index below [`count`](Self::count); the same whenever it is asked for.
+    /// The micro-batch at an index below [`count`](Self::count); repeated calls return the same.
     ///
     /// # Errors
     ///
@@ -51,12 +51,12 @@ impl MicroBatches for [Batch] {
     }
 }
 
-/// How passes through the model are made.
+/// Options of the passes through the model.
 #[derive(Debug, Clone, Copy)]
 pub struct Passes {
-    /// Of the copy of the model that is differentiated.
+    /// The precision of the model copy that is differentiated.
     pub precision: Precision,
-    /// What the backward pass computes again.
+    /// What the backward pass recomputes.
     pub recompute: Recompute,
     /// Whether it is counted how many targets are the most likely token.
     pub accuracy: bool,
@@ -64,13 +64,13 @@ pub struct Passes {
     pub corrections: Option<usize>,
 }
 
-/// What an update measured.
+/// The measurements of an update.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Figures {
-    /// What is minimised, before the update: nats per token.
+    /// The loss before the update, in nats per token.
     pub loss: f64,
-    /// Its terms by name, likewise, if it has several.
+    /// The loss's terms by name, in nats per token, if there are several.
     pub terms: BTreeMap<String, f64>,
     /// The share of the targets that were the most likely token before the update, if it was asked for.
     pub accuracy: Option<f64>,
@@ -78,17 +78,17 @@ pub struct Figures {
     pub lr: f64,
     /// Global norm of the gradient per token, before clipping.
     pub grad_norm: f64,
-    /// Targets in the step.
+    /// Number of targets in the step.
     pub tokens: u64,
 }
 
-/// Takes steps: what is minimised, how, and on which devices.
+/// The training step: objective, options and devices.
 #[derive(Debug)]
 pub struct Stepper<'a> {
     workers: Vec<Worker>,
     devices: &'a Devices,
     passes: Passes,
-    /// The largest gradient norm; 0 for none.
+    /// The maximum gradient norm; 0 disables clipping.
     clip: f64,
     schedule: LearningRate,
     /// Corrections of each step.
@@ -96,26 +96,26 @@ pub struct Stepper<'a> {
     seed: u64,
 }
 
-/// A step that was not taken: the state is as before.
+/// A failed step, which leaves the state unchanged.
 #[derive(Debug)]
 pub struct NotTaken {
-    /// As before.
+    /// The unchanged state.
     pub state: Box<TrainState>,
-    /// Why.
+    /// The reason.
     pub reason: StepError,
 }
 
-/// Why a step was not taken.
+/// The reason why a step failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
     /// A batch that cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// Batches without a target that counts, so that there is no mean loss.
-    #[error("none of its targets counts")]
+    /// Batches without a target of positive weight, so that there is no mean loss.
+    #[error("no target has a positive weight")]
     NoTargets,
-    /// A loss or a gradient that is not finite.
+    /// A non-finite loss or gradient.
     #[error("the {what} is {value}")]
     NonFinite {
         /// Loss or gradient norm.
@@ -127,15 +127,15 @@ pub enum StepError {
 
 /// Sums over the micro-batches of a step.
 struct Sums {
-    /// The same on every device.
+    /// Equal on every device.
     gradients: Vec<AccumulatedGradients>,
-    /// Of the gradients.
+    /// The gradient norm.
     norm: f64,
     losses: Losses,
 }
 
 impl<'a> Stepper<'a> {
-    /// Steps towards an objective, as a configuration says.
+    /// Training steps for an objective, with the options of a configuration.
     pub fn new(
         objective: &dyn TrainingObjective,
         train: &TrainSection,
@@ -169,8 +169,8 @@ impl<'a> Stepper<'a> {
         self
     }
 
-    /// The state before the first step, from a model and an optimizer that lie on the first device,
-    /// the model free of autodiff.
+    /// The state before the first step, from a model without autodiff and an optimizer, both on the first
+    /// device.
     pub fn start(&self, model: &LanguageModel, optimizer: ModelOptimizer) -> TrainState {
         TrainState {
             copies: copies::copies(model, optimizer, self.devices),
@@ -180,12 +180,12 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// Takes a step.
+    /// Computes one step.
     ///
     /// # Errors
     ///
-    /// [`NotTaken`] with the state as it was, if a batch cannot be read, or if the loss or its
-    /// gradient is not finite.
+    /// [`NotTaken`] with the unchanged state, if a batch cannot be read, or if the loss or its gradient is
+    /// not finite.
     pub fn step<M: MicroBatches + ?Sized>(
         &mut self,
         mut state: TrainState,
@@ -249,11 +249,11 @@ impl<'a> Stepper<'a> {
         Ok((state, figures))
     }
 
-    /// The same state under another solver.
+    /// The same state with another solver.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Model`] if the model cannot have it.
+    /// [`TrainError::Model`] if the solver is invalid for the model.
     pub fn with_solver(
         &self,
         mut state: TrainState,
@@ -267,7 +267,7 @@ impl<'a> Stepper<'a> {
         Ok(state)
     }
 
-    /// Losses and their gradients; micro-batches are dealt to the devices in turn.
+    /// Losses and their gradients; micro-batches are distributed to the devices in turn.
     fn sums<M: MicroBatches + ?Sized>(
         &mut self,
         state: &mut TrainState,
@@ -297,7 +297,7 @@ impl<'a> Stepper<'a> {
 }
 
 impl Sums {
-    /// What must be finite and is not.
+    /// Checks that loss and gradient norm are finite.
     fn non_finite(&self) -> Option<(&'static str, f64)> {
         let values = [("loss", self.losses.nats), ("gradient norm", self.norm)];
         values.into_iter().find(|(_, value)| !value.is_finite())

@@ -34,21 +34,21 @@ use crate::{
     ClaimedRun, Devices, Event, Observer, RunConfig, RunDirectory, TrainError, TrainingObjective,
 };
 
-/// What a run is told besides its configuration.
+/// The inputs of a run in addition to its configuration.
 pub struct RunOptions<'a> {
-    /// Its directory, claimed for a new run or to go on with one.
+    /// The run directory, claimed for a new run or for resuming one.
     pub run: ClaimedRun,
-    /// What `config.toml` names as the revision of the program.
+    /// The revision of the program that is recorded in `config.toml`.
     pub revision: Option<String>,
-    /// Whether parameters and activations live in this machine's memory, which is then checked.
+    /// Whether parameters and activations are in host memory, which is then checked.
     pub on_host: bool,
-    /// What is minimised.
+    /// The objective.
     pub objective: &'a dyn TrainingObjective,
-    /// Set from outside to end the run with a checkpoint after the current step.
+    /// Set by another thread to end the run with a checkpoint after the current step.
     pub interrupt: &'a AtomicBool,
-    /// Told of the preparation of the corpus.
+    /// Receives the progress of data preparation.
     pub progress: &'a dyn Progress,
-    /// Told of everything else.
+    /// Receives the events of the run.
     pub observer: &'a mut dyn Observer,
 }
 
@@ -62,30 +62,30 @@ impl fmt::Debug for RunOptions<'_> {
     }
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
-    /// Where everything lies.
+    /// The run directory.
     pub run: RunDirectory,
-    /// Steps taken in all.
+    /// Total number of completed steps.
     pub step: u64,
-    /// Steps asked for; more than taken if the run was interrupted.
+    /// The configured number of steps; more than `steps` if the run was interrupted.
     pub steps: u64,
-    /// Tokens trained on in all.
+    /// Total number of tokens trained on.
     pub tokens: u64,
-    /// Time this process spent training and validating.
+    /// Time that this process spent on training and validation.
     pub elapsed: Duration,
-    /// The last loss on held-out text, if the run came to an end.
+    /// The last loss on held-out text, if the run is complete.
     pub validation: Option<Evaluation>,
-    /// What to compare it with.
+    /// Baselines for it.
     pub baselines: Baselines,
-    /// Tokens of held-out text that both were measured on.
+    /// Number of held-out tokens that both were measured on.
     pub validation_tokens: u64,
     /// The newest checkpoint.
     pub checkpoint: PathBuf,
 }
 
-/// Runs a configuration from text to a model directory.
+/// Trains the model of a configuration and writes a model directory.
 ///
 /// # Errors
 ///
@@ -99,7 +99,7 @@ pub fn train(
     devices.refuse_uneven(&config.train)?;
     refuse_precision(config.train.precision, devices)?;
     let config = &config.claimed_by(options.objective)?;
-    // Before any text is read: the sizes are known but for the vocabulary of a given tokenizer.
+    // Before any text is read: only the vocabulary of a given tokenizer is unknown.
     let vocab_size = config.data.expected_vocab_size();
     refuse_what_does_not_fit(config, vocab_size, &options, devices)?;
     let found = match options.run.is_new() {
@@ -128,7 +128,7 @@ pub fn train(
     trainer.run(options.interrupt)
 }
 
-/// What a run is to do, and where.
+/// The immutable parts of a run.
 struct Plan<'a> {
     config: &'a RunConfig,
     objective: &'a dyn TrainingObjective,
@@ -142,7 +142,7 @@ struct Trainer<'a> {
     objective: &'a dyn TrainingObjective,
     config_text: String,
     run: RunDirectory,
-    /// The first one.
+    /// The first device.
     device: &'a Device,
     corpus: Corpus,
     identity: Identity,
@@ -153,9 +153,9 @@ struct Trainer<'a> {
     log: MetricsLog,
     observer: &'a mut dyn Observer,
     stepper: Stepper<'a>,
-    /// `None` only while a step is taken.
+    /// `None` only during a step.
     state: Option<TrainState>,
-    /// FLOP/s that utilisation is a share of, of all devices together.
+    /// Peak FLOP/s for computing utilisation, summed over devices.
     peak: Option<f64>,
     checkpoint: Option<LastCheckpoint>,
     retention: Retention,
@@ -163,7 +163,7 @@ struct Trainer<'a> {
     _claim: ClaimedRun,
 }
 
-/// What a run is trained on.
+/// The data of a run.
 struct Data {
     corpus: Corpus,
     batches: MixedBatches,
@@ -184,7 +184,7 @@ impl Data {
     }
 }
 
-/// Where a run begins or goes on.
+/// The initial or resumed state of a run.
 struct Standing {
     model: LanguageModel,
     optimizer: ModelOptimizer,
@@ -242,7 +242,7 @@ impl<'a> Trainer<'a> {
         let held_out = corpus.held_out();
         let validation = Validation::new(&held_out, &text, batch, seq, train.eval_tokens)?;
         let baselines = validation.baselines(&corpus.tokenizer)?;
-        // Before anything else: what has a configuration is a run, which can be resumed.
+        // Written first: a directory with a configuration is a run, which can be resumed.
         let config_text = config_text(config, revision.as_deref());
         run.write_config(&config_text)?;
         let (log, kept) = MetricsLog::open(&run.metrics(), step)?;
@@ -285,7 +285,7 @@ impl<'a> Trainer<'a> {
         let train = &self.config.train;
         let started = Instant::now();
         self.announce();
-        // Time and tokens since the last record, for the rate.
+        // Time and tokens since the last record, for the throughput.
         let (mut busy, mut busy_tokens) = (Duration::ZERO, 0);
         let mut last = None;
         while self.state().step() < train.steps && !interrupt.load(Ordering::Relaxed) {
@@ -301,7 +301,7 @@ impl<'a> Trainer<'a> {
             let at_end = step == train.steps;
             let sample = due(train.sample_every);
             let keep = at_end || due(train.checkpoint_every);
-            // The best checkpoint is known only if every checkpoint is measured.
+            // The best checkpoint is known only if every checkpoint is evaluated.
             let validate = at_end || keep || due(train.eval_every);
             let mut evaluation = None;
             if validate || due(train.log_every) || step == 1 {
@@ -326,7 +326,7 @@ impl<'a> Trainer<'a> {
         let mut validation = None;
         if step == train.steps {
             let model = self.state().valid();
-            // A run that was complete when it was resumed has taken no step here.
+            // A run that was complete when it was resumed has no last step here.
             validation = Some(match last {
                 Some(evaluation) => evaluation,
                 None => self.evaluate()?,
@@ -350,11 +350,11 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Switches the solver where a stage begins.
+    /// Switches the solver at the start of a stage.
     fn enter_stage(&mut self) -> Result<(), TrainError> {
         let step = self.state().step();
         let wanted = stage_config(self.config, &self.corpus, step);
-        // Compared as they are written: there `3` and `[3, 3]` are the same schedule.
+        // Compared in serialised form, in which `3` and `[3, 3]` are the same schedule.
         if wanted.to_json() == self.state().model().config().to_json() {
             return Ok(());
         }
@@ -370,12 +370,12 @@ impl<'a> Trainer<'a> {
 
     fn state(&self) -> &TrainState {
         let state = self.state.as_ref();
-        state.expect("invariant: whoever takes the state puts it back")
+        state.expect("invariant: the state is always put back")
     }
 
     fn take_state(&mut self) -> TrainState {
         let state = self.state.take();
-        state.expect("invariant: whoever takes the state puts it back")
+        state.expect("invariant: the state is always put back")
     }
 }
 
@@ -384,7 +384,7 @@ fn stage_config(config: &RunConfig, corpus: &Corpus, step: u64) -> ModelConfig {
     let section = match config.train.stage_at(step) {
         Some(i) => {
             let solver = config.train.stages[i].solver(&config.model.solver);
-            let solver = solver.expect("invariant: a configuration is validated before it is run");
+            let solver = solver.expect("invariant: the configuration was validated");
             config.model.with_solver(solver)
         }
         None => config.model.clone(),

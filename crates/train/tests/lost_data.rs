@@ -1,4 +1,4 @@
-//! A corpus that is damaged while a run reads it.
+//! A corpus that is damaged while it is being read.
 
 mod place;
 
@@ -46,7 +46,7 @@ fn a_truncated_token_file_ends_the_run_with_a_checkpoint() {
     let TrainError::DataLost { step, .. } = &error else {
         panic!("{error}");
     };
-    // The last step that was taken has been saved.
+    // The last completed step has been saved.
     let saved = format!("step-{}", step - 1);
     assert_eq!(
         names(&place.path("run").join("checkpoints")),
@@ -58,7 +58,7 @@ fn a_truncated_token_file_ends_the_run_with_a_checkpoint() {
         "{said}"
     );
 
-    // The corpus is prepared again, and the run goes on.
+    // The corpus is prepared again, and the run continues.
     let more = format!("train.steps={}", step + 5);
     let again = place.resume("run", &[&more, sets[1], sets[2]]);
     assert!(again.is_ok(), "{}", again.unwrap_err());

@@ -1,4 +1,4 @@
-//! Runs whose passes through the model are in half precision.
+//! Runs with passes through the model in half precision.
 
 mod place;
 
@@ -14,7 +14,7 @@ const BF16: &str = "train.precision=bf16";
 const F16: &str = "train.precision=f16";
 
 #[test]
-fn halves_train_as_f32_does() {
+fn half_precision_trains_like_f32() {
     let place = Place::new();
     let run = |name: &str, sets: &[&str]| {
         let sets = [sets, &["train.steps=60"]].concat();
@@ -33,14 +33,14 @@ fn halves_train_as_f32_does() {
                 let apart = (half - wide).abs() / wide;
                 assert!(
                     apart < tolerance,
-                    "{precision}, step {at}: {half} for {wide}"
+                    "{precision}, step {at}: {half}, expected {wide}"
                 );
             }
         }
     }
 }
 
-/// What is updated and kept are the f32 weights: their files have more than eight bits.
+/// Master weights and optimiser state are f32: their values have more than eight significant bits.
 #[test]
 fn master_weights_are_f32() {
     let place = Place::new();
@@ -53,7 +53,10 @@ fn master_weights_are_f32() {
         let mut values = values.map(|bytes| u32::from_le_bytes(*bytes));
         assert_eq!(view.data().len() % 4, 0);
         if view.shape().len() == 2 && name.contains("proj") {
-            assert!(values.any(|bits| bits & 0xffff != 0), "{name} is rounded");
+            assert!(
+                values.any(|bits| bits & 0xffff != 0),
+                "{name} has only rounded values"
+            );
         }
     }
 }
@@ -68,7 +71,7 @@ fn scale(place: &Place, step: u64) -> Value {
 }
 
 #[test]
-fn a_run_in_f16_resumes_to_the_last_bit_with_its_scale() {
+fn a_run_in_f16_resumes_exactly_with_its_loss_scale() {
     let place = Place::new();
     place.run("run", &[F16]).unwrap();
     let (whole, at_end) = (place.losses("run"), scale(&place, 12));
@@ -78,7 +81,7 @@ fn a_run_in_f16_resumes_to_the_last_bit_with_its_scale() {
     place.resume("run", &[F16]).unwrap();
     assert_eq!(place.losses("run"), whole);
     assert_eq!(scale(&place, 12), at_end);
-    // The other precisions have none.
+    // The other precisions have no loss scale.
     fs::remove_dir_all(place.path("run")).unwrap();
     place.run("run", &[BF16]).unwrap();
     assert_eq!(scale(&place, 12), Value::Null);
@@ -86,7 +89,7 @@ fn a_run_in_f16_resumes_to_the_last_bit_with_its_scale() {
 
 /// A scale that is far too large is halved until the gradients are finite; no step is lost.
 #[test]
-fn an_overflow_halves_the_scale_and_takes_the_step_again() {
+fn an_overflow_halves_the_scale_and_repeats_the_step() {
     let place = Place::new();
     place.run("run", &[F16]).unwrap();
     let calm = place.records("run");
@@ -104,7 +107,7 @@ fn an_overflow_halves_the_scale_and_takes_the_step_again() {
     place.resume("run", &[F16]).unwrap();
     let after = scale(&place, 12)["scale"].as_f64().unwrap();
     assert!((before..2f64.powi(29)).contains(&after), "{after}");
-    // The steps are those of the scale that held from the start, but for roundings.
+    // The steps equal those of a run with the smaller scale, up to rounding.
     for (run, calm) in place.records("run").into_iter().zip(calm) {
         assert!((run.loss - calm.loss).abs() < 1e-2, "step {}", run.step);
         assert_eq!(run.tokens, calm.tokens);

@@ -1,4 +1,4 @@
-//! What a resume must be: the same run to the last bit, or a refusal that names the difference.
+//! A resumed run is bitwise identical, or rejected with an error that names the difference.
 
 mod place;
 
@@ -11,7 +11,7 @@ use place::{Place, bytes_below, names};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// A second, smaller source, and a mixture that passes through it several times.
+/// A second, smaller source, and a mixture with several epochs of it.
 fn mixture(place: &Place) -> String {
     let other = place.path("other.txt");
     if !other.exists() {
@@ -43,7 +43,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn from_every_step_the_rest_is_the_same_to_the_last_bit() {
+fn resuming_from_every_step_is_exact() {
     let place = Place::new();
     let source = mixture(&place);
     let sets = [
@@ -57,7 +57,7 @@ fn from_every_step_the_rest_is_the_same_to_the_last_bit() {
     ];
     place.run("whole", &sets).unwrap();
     let records = place.records("whole");
-    // Both solvers were there, and the smaller source was seen more than twice.
+    // Both solvers were used, and the smaller source was seen more than twice.
     assert_eq!((records[7].evaluations, records[8].evaluations), (2, 4));
     assert_eq!(records[15].validation_by_source.len(), 2);
     let state = fs::read_to_string(place.path("whole/checkpoints/step-16/state.json")).unwrap();
@@ -113,12 +113,12 @@ fn a_run_that_grows_its_corrections_resumes_to_the_last_bit() {
 }
 
 #[test]
-fn the_newest_and_the_best_stay() {
+fn the_newest_and_the_best_checkpoints_are_kept() {
     let place = Place::new();
     place
         .run("run", &["train.steps=40", "train.keep=1"])
         .unwrap();
-    // A rate at which the model forgets.
+    // A learning rate at which the loss increases.
     let sets = ["train.steps=60", "train.keep=1", "train.lr=3"];
     place.resume("run", &sets).unwrap();
     let records = place.records("run");
@@ -145,7 +145,7 @@ fn flip(path: &Path) {
 }
 
 #[test]
-fn a_damaged_checkpoint_does_not_count_among_those_that_are_kept() {
+fn a_damaged_checkpoint_does_not_count_as_kept() {
     let place = Place::new();
     let all = ["train.checkpoint_every=4", "train.keep=3"];
     place.run("run", &all).unwrap();
@@ -153,17 +153,17 @@ fn a_damaged_checkpoint_does_not_count_among_those_that_are_kept() {
     assert_eq!(names(&checkpoints), ["step-12", "step-4", "step-8"]);
     let whole = place.losses("run");
 
-    // The newest has a flipped bit: the run goes on from step 8, and writes step 10 before it is back
-    // at step 12.
+    // The newest has a flipped bit: the run resumes from step 8, and writes step 10 before it reaches step 12
+    // again.
     flip(&checkpoints.join("step-12/model.safetensors"));
     let one = ["train.checkpoint_every=5", "train.keep=1"];
     place.resume("run", &one).unwrap();
     assert_eq!(place.losses("run"), whole);
     assert_eq!(names(&checkpoints).last().unwrap(), "step-12");
-    // What is left can be resumed from.
+    // The remaining checkpoints can be resumed from.
     place.resume("run", &["train.steps=13"]).unwrap();
 
-    // A damaged one between whole ones takes no place either.
+    // A damaged one between complete ones does not count either.
     let place = Place::new();
     place.run("run", &all).unwrap();
     let checkpoints = place.path("run/checkpoints");
@@ -183,7 +183,7 @@ fn a_damaged_checkpoint_does_not_count_among_those_that_are_kept() {
 }
 
 #[test]
-fn a_log_that_cannot_be_read_in_full_is_kept() {
+fn a_log_with_invalid_lines_is_kept() {
     let place = Place::new();
     place.run("run", &[]).unwrap();
     let path = place.path("run/metrics.jsonl");
@@ -197,7 +197,7 @@ fn a_log_that_cannot_be_read_in_full_is_kept() {
 }
 
 #[test]
-fn another_corpus_weight_or_tokenizer_is_refused_by_name() {
+fn another_corpus_weight_or_tokenizer_is_an_error_naming_it() {
     let place = Place::new();
     let source = mixture(&place);
     place.run("run", &[&source]).unwrap();
@@ -211,7 +211,7 @@ fn another_corpus_weight_or_tokenizer_is_refused_by_name() {
         assert!(error.to_string().contains(expected), "{error}");
         assert!(bytes_below(&place.path("run")) == before, "{error}");
     };
-    // The trained tokenizer follows the weights; a fixed one tells them apart.
+    // A trained tokenizer depends on the weights; with a fixed one they can be tested separately.
     refused(
         &weighted(&place, 0.5, 0.5),
         "data source corpus, its share was 0.6",
@@ -222,7 +222,7 @@ fn another_corpus_weight_or_tokenizer_is_refused_by_name() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("says", "said")).unwrap();
     refused(&source, "data source corpus, the training text was");
-    // The same text at another time is the same text.
+    // The same text with another modification time is the same text.
     fs::write(&file, text).unwrap();
     place.resume("run", &[&source]).unwrap();
 
@@ -260,14 +260,14 @@ fn a_corpus_may_move() {
 }
 
 #[test]
-fn a_resume_needs_no_configuration_but_the_checkpoints() {
+fn a_resume_uses_the_checkpoints_configuration() {
     let place = Place::new();
     place.run("run", &[]).unwrap();
     let whole = place.losses("run");
     let run = place.path("run");
     fs::remove_dir_all(run.join("checkpoints/step-12")).unwrap();
     let directory = RunDirectory::existing(Some(&run), "").unwrap();
-    // Edited by hand: not used, but said.
+    // An edited file is not used, but reported.
     let text = fs::read_to_string(run.join("config.toml")).unwrap();
     fs::write(
         run.join("config.toml"),
@@ -289,13 +289,13 @@ fn a_resume_needs_no_configuration_but_the_checkpoints() {
 }
 
 #[test]
-fn a_run_stopped_before_its_first_checkpoint_starts_over() {
+fn a_run_stopped_before_its_first_checkpoint_restarts() {
     let place = Place::new();
     place.run("run", &[]).unwrap();
     let whole = place.losses("run");
     let run = place.path("run");
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
-    // Not while there is a result to lose.
+    // Not if there is a result to lose.
     let error = place.resume("run", &[]).unwrap_err();
     assert!(
         matches!(error, TrainError::NothingToResume { .. }),
@@ -307,7 +307,7 @@ fn a_run_stopped_before_its_first_checkpoint_starts_over() {
 }
 
 #[test]
-fn one_process_works_on_a_run() {
+fn only_one_process_trains_a_run() {
     let place = Place::new();
     place.run("run", &[]).unwrap();
     let lock = File::open(place.path("run/.lock")).unwrap();
@@ -319,7 +319,7 @@ fn one_process_works_on_a_run() {
 }
 
 #[test]
-fn more_steps_do_not_lead_back_into_a_stage() {
+fn more_steps_must_not_return_to_an_earlier_stage() {
     let place = Place::new();
     place.run("run", &[STAGES]).unwrap();
     let error = place
@@ -335,7 +335,7 @@ fn more_steps_do_not_lead_back_into_a_stage() {
     place.resume("run", &[STAGES, "train.steps=20"]).unwrap();
 }
 
-/// Changes a file of a checkpoint and its record, so that the manifest is no help.
+/// Changes a file of a checkpoint and its record, so that the manifest does not detect it.
 fn change(checkpoint: &Path, name: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     let path = checkpoint.join(name);
     fs::write(&path, change(fs::read(&path).unwrap())).unwrap();
@@ -368,7 +368,7 @@ fn a_checkpoint_with_a_non_finite_weight_is_passed_over() {
 }
 
 #[test]
-fn a_position_that_does_not_follow_from_the_step_is_refused() {
+fn a_position_that_contradicts_the_step_is_an_error() {
     let place = Place::new();
     place.run("run", &[]).unwrap();
     let checkpoint = place.path("run/checkpoints/step-12");
@@ -389,7 +389,7 @@ fn a_position_that_does_not_follow_from_the_step_is_refused() {
         let error = place.resume("run", &[]).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    // What is no state at all is passed over.
+    // A malformed state is passed over.
     let passed = |json: &str| {
         change(&checkpoint, "state.json", |_| json.as_bytes().to_vec());
         place.resume("run", &[]).unwrap();
@@ -404,7 +404,7 @@ fn a_position_that_does_not_follow_from_the_step_is_refused() {
     passed(&text.replace("\"tokens\":", "\"tokens\": -1, \"more\":"));
     change(&checkpoint, "state.json", |_| state);
     change(&checkpoint, "optimizer.safetensors", |bytes| {
-        // A moment less.
+        // One moment is missing.
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert!(text.contains("moment_1"));
         bytes[..8].to_vec()
@@ -416,7 +416,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn no_configuration_is_trusted(at in any::<Index>(), bit in 0_u32..9, value in "[\\[\\]{}=\"'.,0-9a-z_\n-]{0,12}") {
+    fn arbitrary_configurations_do_not_panic(at in any::<Index>(), bit in 0_u32..9, value in "[\\[\\]{}=\"'.,0-9a-z_\n-]{0,12}") {
         static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
             let place = Place::new();
             place.config(&[STAGES, "data.source=[{path='a', weight=1}, {path='b', weight=2}]"]).unwrap().to_toml()

@@ -1,4 +1,4 @@
-//! Runs on several devices: all of them flex, which adds up as NCCL does between GPUs.
+//! Runs on several devices, all of them flex, with sums as NCCL computes them between GPUs.
 
 mod place;
 
@@ -12,7 +12,7 @@ use iiet_model::parse_safetensors;
 use iiet_train::{AllReduce, Devices, TrainError};
 use place::{Place, RUNNING};
 
-/// Adds up in the host's memory, where each device gets a copy of its own.
+/// Sums in host memory; each device receives a separate copy.
 #[derive(Debug)]
 struct OnHost {
     devices: usize,
@@ -36,7 +36,7 @@ impl AllReduce for OnHost {
     }
 }
 
-/// So many devices, and the number of sums they were asked for.
+/// Several devices, and the number of sums computed.
 fn devices(count: usize) -> (Devices, Arc<AtomicUsize>) {
     let sums = Arc::new(AtomicUsize::new(0));
     let on_host = OnHost {
@@ -48,7 +48,7 @@ fn devices(count: usize) -> (Devices, Arc<AtomicUsize>) {
     (devices, sums)
 }
 
-/// A text of less than three windows, so that every third micro-batch or so is mostly padding.
+/// A text of less than three windows, so that about every third micro-batch is mostly padding.
 fn short_text(place: &Place) -> [String; 2] {
     let (text, held_out) = (place.path("short.txt"), place.path("held-out.txt"));
     fs::write(&text, "The cat sat on the mat, and the dog.").unwrap();
@@ -82,7 +82,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 #[test]
-fn the_number_of_devices_changes_the_order_of_additions_alone() {
+fn the_number_of_devices_changes_only_the_order_of_additions() {
     let place = Place::new();
     let [source, validation] = short_text(&place);
     for (solver, recompute) in [
@@ -101,7 +101,7 @@ fn the_number_of_devices_changes_the_order_of_additions_alone() {
             &recompute_key,
             "train.batch=1",
             "train.accumulation=6",
-            // Below every norm.
+            // Below every gradient norm.
             "train.clip=0.5",
         ];
         let run = |count: usize| {
@@ -112,13 +112,13 @@ fn the_number_of_devices_changes_the_order_of_additions_alone() {
                 .unwrap();
             assert!(
                 sums.load(Ordering::Relaxed) >= 12,
-                "every gradient is added up"
+                "every gradient is summed"
             );
             (place.records(&name), parameters(&place.path(&name)))
         };
         let (alone, of_one) = run(1);
         assert!(alone.iter().all(|record| record.grad_norm > 0.5));
-        // Short windows: a step has less than 6 x 16 tokens, and not always as many.
+        // Short windows: a step has fewer than 6 x 16 tokens, and a varying number.
         let tokens: Vec<u64> = alone
             .windows(2)
             .map(|two| two[1].tokens - two[0].tokens)
@@ -144,7 +144,7 @@ fn the_number_of_devices_changes_the_order_of_additions_alone() {
 }
 
 #[test]
-fn one_of_several_is_one() {
+fn several_devices_of_count_one_equal_one_device() {
     let place = Place::new();
     let sets = ["train.accumulation=2"];
     place.run("one", &sets).unwrap();
@@ -155,7 +155,7 @@ fn one_of_several_is_one() {
 }
 
 #[test]
-fn a_run_goes_on_with_another_number_of_devices() {
+fn a_run_resumes_with_another_number_of_devices() {
     let place = Place::new();
     let sets = [
         "train.accumulation=6",
@@ -185,12 +185,13 @@ fn a_run_goes_on_with_another_number_of_devices() {
             assert_eq!(a.tokens, b.tokens, "{name}");
         }
     }
-    // With as many devices, to the last bit, whatever the threads did in between.
+    // With the same number of devices results are bitwise identical, whatever the number was in
+    // between.
     assert_eq!(place.losses("2-then-2"), place.losses("whole-2"));
 }
 
 #[test]
-fn micro_batches_that_cannot_be_dealt_evenly_are_refused_first() {
+fn micro_batches_that_cannot_be_divided_evenly_are_an_early_error() {
     let place = Place::new();
     for (count, accumulation) in [(2, 1), (2, 3), (3, 4)] {
         let set = format!("train.accumulation={accumulation}");

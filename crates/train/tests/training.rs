@@ -1,4 +1,4 @@
-//! Whole runs of a very small model on a very small corpus.
+//! Complete runs of a very small model on a very small corpus.
 
 mod place;
 
@@ -9,7 +9,7 @@ use iiet_train::{Record, RunConfig, TrainError};
 use place::{INTERRUPTED, Place, bytes_below, names};
 
 #[test]
-fn a_run_leaves_everything_it_promises() {
+fn a_run_writes_all_documented_files() {
     let place = Place::new();
     let sets = [
         "train.steps=120",
@@ -33,7 +33,7 @@ fn a_run_leaves_everything_it_promises() {
         (1, 120, summary.tokens)
     );
     assert_eq!(last.evaluations, 4);
-    // 300 tokens, all equally likely at first.
+    // 300 tokens, initially all equally likely.
     assert!((first.loss - 300f64.ln()).abs() < 0.2, "{}", first.loss);
     assert!(
         last.loss < first.loss - 2.0,
@@ -42,7 +42,7 @@ fn a_run_leaves_everything_it_promises() {
         last.loss
     );
     let validation = summary.validation.unwrap();
-    // Reading JSON back may cost the last bit.
+    // Parsing JSON may change the last bit.
     let logged = last.validation_loss.unwrap();
     assert!(
         (logged - validation.loss).abs() < 1e-12,
@@ -67,7 +67,7 @@ fn a_run_leaves_everything_it_promises() {
     );
     let samples = fs::read_to_string(run.join("samples.txt")).unwrap();
     assert!(samples.starts_with("--- step 20\nThe"), "{samples}");
-    // The resolved configuration reads back.
+    // The resolved configuration parses back.
     let again = RunConfig::load(&run.join("config.toml"), &[]).unwrap();
     assert_eq!(again, place.config(&sets).unwrap());
     iiet_model::load(&run.join("model"), &Device::default()).unwrap();
@@ -77,7 +77,7 @@ fn a_run_leaves_everything_it_promises() {
 }
 
 #[test]
-fn a_run_goes_on_from_the_weights_of_a_model_under_another_solver() {
+fn a_run_starts_from_the_weights_of_a_model_with_another_solver() {
     let place = Place::new();
     let euler = "model.solver=explicit_euler";
     place.run("llama", &[euler]).unwrap();
@@ -86,8 +86,8 @@ fn a_run_goes_on_from_the_weights_of_a_model_under_another_solver() {
         "data.tokenizer={}",
         place.path("llama/model/tokenizer.json").display()
     );
-    // Without a correction the textbook implicit Euler is the same function: the first loss is
-    // that of the model, far below that of random weights.
+    // Without corrections the textbook implicit Euler is the same function: the first loss is that
+    // of the model, far below that of random weights.
     let sets = [
         "model.solver=implicit_euler",
         "model.solver.iterations=0",
@@ -104,7 +104,7 @@ fn a_run_goes_on_from_the_weights_of_a_model_under_another_solver() {
     assert!(error.contains("model.d_ff is 48; allowed: 32"), "{error}");
     let other = [euler, &init, "data.tokenizer=train", "data.vocab_size=290"];
     let error = place.run("other", &other).unwrap_err().to_string();
-    assert!(error.contains("data.tokenizer is another"), "{error}");
+    assert!(error.contains("data.tokenizer is different"), "{error}");
 }
 
 /// A LLaMA 3 with stretched frequencies, biases and more ids than its tokenizer has tokens: nothing of it is
@@ -198,7 +198,7 @@ fn a_run_takes_from_its_first_weights_what_is_not_given() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_bits() {
+fn runs_with_the_same_seed_are_bitwise_identical() {
     let place = Place::new();
     place.run("a", &[]).unwrap();
     place.run("b", &[]).unwrap();
@@ -208,7 +208,7 @@ fn the_same_seed_gives_the_same_bits() {
 }
 
 #[test]
-fn a_resumed_run_continues_to_the_last_bit() {
+fn a_resumed_run_is_bitwise_identical() {
     let place = Place::new();
     for (name, stages) in [
         ("one", "train.stages=[]"),
@@ -229,7 +229,7 @@ fn a_resumed_run_continues_to_the_last_bit() {
 }
 
 #[test]
-fn an_interrupt_leaves_a_checkpoint() {
+fn an_interrupt_writes_a_checkpoint() {
     let place = Place::new();
     place.run("whole", &[]).unwrap();
     let summary = place.go("cut", &[], false, &INTERRUPTED).unwrap();
@@ -239,7 +239,7 @@ fn an_interrupt_leaves_a_checkpoint() {
 }
 
 #[test]
-fn a_complete_run_resumes_to_its_own_result() {
+fn resuming_a_complete_run_keeps_its_result() {
     let place = Place::new();
     let first = place.run("run", &[]).unwrap();
     let again = place.resume("run", &[]).unwrap();
@@ -270,7 +270,7 @@ fn a_damaged_checkpoint_is_passed_over() {
 }
 
 #[test]
-fn a_resume_under_another_configuration_is_refused() {
+fn a_resume_with_another_configuration_is_an_error() {
     let place = Place::new();
     place.run("run", &[]).unwrap();
     for (set, key) in [
@@ -284,9 +284,9 @@ fn a_resume_under_another_configuration_is_refused() {
         assert!(error.contains(key), "{error}");
     }
     let error = place.resume("run", &["train.steps=8"]).unwrap_err();
-    let expected = "train.steps is 8; allowed: at least 12, where the run stands";
+    let expected = "train.steps is 8; allowed: at least 12, the run's completed steps";
     assert_eq!(error.to_string(), expected);
-    // More steps at another rate are welcome.
+    // More steps at another learning rate are allowed.
     let summary = place
         .resume("run", &["train.steps=14", "train.lr=1e-3"])
         .unwrap();
@@ -296,7 +296,7 @@ fn a_resume_under_another_configuration_is_refused() {
 }
 
 #[test]
-fn accumulation_is_a_larger_batch() {
+fn accumulation_equals_a_larger_batch() {
     let place = Place::new();
     place.run("whole", &["train.batch=4"]).unwrap();
     place
@@ -320,7 +320,7 @@ fn accumulation_is_a_larger_batch() {
 }
 
 #[test]
-fn a_stage_switch_keeps_what_was_learned() {
+fn a_stage_switch_keeps_the_trained_parameters() {
     let place = Place::new();
     let stages = "train.stages=[{solver='explicit_euler', share=0.75}, {solver='iterative_implicit_euler', share=0.25}]";
     place.run("two", &["train.steps=40", stages]).unwrap();
@@ -413,13 +413,13 @@ fn every_solver_trains() {
 }
 
 #[test]
-fn what_is_no_number_stops_the_run_on_logged_and_unlogged_steps() {
+fn non_finite_values_stop_the_run_on_logged_and_unlogged_steps() {
     let place = Place::new();
     place.run("run", &[]).unwrap();
     let checkpoints = place.path("run/checkpoints");
     let before = bytes_below(&checkpoints);
-    // An update at such a rate leaves weights that no loss comes back from: the next step sees it,
-    // whether it is logged or not, and no checkpoint is written in between.
+    // An update with this learning rate damages the weights irrecoverably: the next step detects
+    // it, whether it is logged or not, and no checkpoint is written in between.
     for log_every in ["train.log_every=1", "train.log_every=1000"] {
         let sets = [
             "train.lr=1e30",
@@ -440,7 +440,7 @@ fn what_is_no_number_stops_the_run_on_logged_and_unlogged_steps() {
         assert!(checkpoint.contains("step-12"), "{checkpoint}");
         assert!(bytes_below(&checkpoints) == before, "{error}");
     }
-    // With a checkpoint due at the very step, the validation loss sees it.
+    // With a checkpoint due at that step, the validation loss detects it.
     let sets = [
         "train.lr=1e30",
         "train.clip=0",
@@ -456,7 +456,7 @@ fn what_is_no_number_stops_the_run_on_logged_and_unlogged_steps() {
 }
 
 #[test]
-fn a_model_beyond_memory_is_refused_before_the_data_is_read() {
+fn a_model_exceeding_memory_is_an_error_before_the_data_is_read() {
     let place = Place::new();
     let sets = [
         "model.d_model=131072",
@@ -473,7 +473,7 @@ fn a_model_beyond_memory_is_refused_before_the_data_is_read() {
 }
 
 #[test]
-fn recomputed_layers_train_alike() {
+fn recomputed_layers_give_the_same_training() {
     let place = Place::new();
     for solver in ["explicit_euler", "runge_kutta", "iterative_implicit_euler"] {
         let solver_key = format!("model.solver={solver}");
@@ -485,7 +485,7 @@ fn recomputed_layers_train_alike() {
         };
         let (kept, again) = (run("none"), run("layer"));
         if solver == "iterative_implicit_euler" {
-            // The history's gradients are added in another order.
+            // The history's gradients are summed in another order.
             for (a, b) in place.records(&kept).iter().zip(&place.records(&again)) {
                 assert!((a.loss - b.loss).abs() < 1e-4, "step {}", a.step);
             }

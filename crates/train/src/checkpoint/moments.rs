@@ -103,7 +103,7 @@ pub(super) fn read(
             let length = *lengths
                 .by_name
                 .get(name)
-                .ok_or_else(|| refuse(format!("moments of {name}, no such parameter")))?;
+                .ok_or_else(|| refuse(format!("moments of {name}, which is not a parameter")))?;
             let moments = Moments {
                 updates: *updates,
                 first: moment(name, FIRST, length)?,
@@ -117,7 +117,7 @@ pub(super) fn read(
         .collect()
 }
 
-/// The number of values of each parameter.
+/// The number of elements of each parameter.
 #[derive(Default)]
 struct Lengths {
     by_name: BTreeMap<String, usize>,

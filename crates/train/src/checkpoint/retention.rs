@@ -1,7 +1,7 @@
-//! Which checkpoints stay: the newest k, and the one with the least validation loss.
+//! Retention of checkpoints: the newest k, and the one with the lowest validation loss.
 //!
-//! Counted is only what was verified: every byte compared with the manifest, by this process, once.
-//! A damaged checkpoint must not count as one of the k, or it would stay in place of a whole one.
+//! Only checkpoints that this process has verified against their manifest count. A damaged checkpoint must
+//! not count as one of the k, or it would be kept instead of a complete one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +13,10 @@ use iiet_files::{FilesError, remove_directory};
 use super::{list, read_state};
 use crate::{RunDirectory, TrainError};
 
-/// What is known of the checkpoints of a run.
+/// The verified checkpoints of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Retention {
-    /// Those whose every byte was compared, with their validation loss.
+    /// Verified checkpoints with their validation loss.
     verified: BTreeMap<u64, Verified>,
 }
 
@@ -27,7 +27,7 @@ struct Verified {
 }
 
 impl Retention {
-    /// Enters a checkpoint that was read and compared with its manifest.
+    /// Adds a checkpoint that was read and verified.
     pub(crate) fn enter(&mut self, step: u64, path: &Path, validation_loss: Option<f64>) {
         let path = path.to_owned();
         let verified = Verified {
@@ -37,21 +37,21 @@ impl Retention {
         self.verified.insert(step, verified);
     }
 
-    /// The newest checkpoint that was verified.
+    /// The newest verified checkpoint.
     pub(crate) fn newest(&self) -> Option<&Path> {
         let newest = self.verified.last_key_value();
         newest.map(|(_, verified)| verified.path.as_path())
     }
 
-    /// Compares the checkpoint just written with its manifest, then removes all but the newest `keep`
-    /// and the best, and what interrupted writes left.
+    /// Verifies the checkpoint just written, then removes all but the newest `keep` and the best, and
+    /// leftovers of interrupted writes.
     ///
-    /// Removed with them are damaged checkpoints, and those of later steps: they belong to updates
-    /// that were passed over when the run was resumed, and are being taken again.
+    /// Damaged checkpoints are also removed, and those of later steps: they belong to updates that were
+    /// passed over when the run was resumed, and are repeated now.
     ///
     /// # Errors
     ///
-    /// [`TrainError`] if what was written cannot be read back; nothing is removed then.
+    /// [`TrainError`] if the checkpoint cannot be read back; nothing is removed then.
     pub(super) fn written(
         &mut self,
         run: &RunDirectory,
@@ -60,7 +60,7 @@ impl Retention {
     ) -> Result<(), TrainError> {
         remove_leftovers(run)?;
         let found = list(run)?;
-        // What has been removed by hand is not there to count on.
+        // Checkpoints that a user has removed do not count.
         self.verified
             .retain(|step, _| found.iter().any(|(found, _)| found == step));
         self.verified.remove(&step);
@@ -72,7 +72,8 @@ impl Retention {
                     Ok(()) => whole.push(*at),
                     Err(error) if *at == step => return Err(error),
                     Err(error) if is_damage(&error) => leave.push(path),
-                    // It may be whole: what cannot be read now is neither counted nor removed.
+                    // A checkpoint that cannot be read now may be complete: it is neither counted nor
+                    // removed.
                     Err(_) => {}
                 },
             }
@@ -91,7 +92,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Compares a checkpoint with its manifest, unless that was done.
+    /// Verifies a checkpoint, unless that was done before.
     fn verify(&mut self, step: u64, path: &Path) -> Result<(), TrainError> {
         if self.verified.contains_key(&step) {
             return Ok(());
@@ -103,7 +104,7 @@ impl Retention {
         Ok(())
     }
 
-    /// The step with the least validation loss; of equals, the newest.
+    /// The step with the lowest validation loss; the newest among equals.
     fn best(&self, newest_first: &[u64]) -> Option<u64> {
         let measured = newest_first
             .iter()
@@ -113,7 +114,7 @@ impl Retention {
     }
 }
 
-/// Whether an error says that a checkpoint is not whole, and not only that it cannot be read now.
+/// Whether an error shows that a checkpoint is damaged, and not only that it cannot be read now.
 fn is_damage(error: &TrainError) -> bool {
     match error {
         TrainError::Io { source, .. } | TrainError::Files(FilesError::Io { source, .. }) => {
@@ -123,7 +124,7 @@ fn is_damage(error: &TrainError) -> bool {
     }
 }
 
-/// Removes the hidden folders that an interrupted write or removal left.
+/// Removes the hidden directories that an interrupted write or removal left.
 pub(crate) fn remove_leftovers(run: &RunDirectory) -> Result<(), TrainError> {
     let folder = run.checkpoints();
     for entry in fs::read_dir(&folder).map_err(TrainError::io(&folder))? {

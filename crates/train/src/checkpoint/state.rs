@@ -1,8 +1,8 @@
-//! `state.json`: where a run stands, and on what it stands.
+//! `state.json`: the progress of a run, and what it depends on.
 //!
-//! Batches, learning rates and random numbers are functions of the seed and the step, so a resume
-//! needs little of this; the rest is there to be compared. A checkpoint whose data position does not
-//! follow from its step, or whose corpus is another one, is refused and not trained on.
+//! Batches, learning rates and random numbers are functions of the seed and the step, so resuming needs
+//! little of this; the rest is compared. A checkpoint whose data position does not follow from its step, or
+//! that belongs to another corpus, is rejected.
 
 use std::collections::BTreeMap;
 
@@ -13,44 +13,44 @@ use serde::{Deserialize, Serialize};
 use crate::step::LossScale;
 use crate::{LearningRate, RunConfig, ScheduleKind};
 
-/// The version of the layout.
+/// The version of the format.
 pub(super) const FORMAT: u32 = 1;
 
-/// Where a run stands after a step.
+/// The progress of a run after a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct State {
     pub(crate) format: u32,
-    /// Optimiser steps taken.
+    /// Number of optimiser steps.
     pub(crate) step: u64,
-    /// Tokens trained on.
+    /// Number of tokens trained on.
     pub(crate) tokens: u64,
-    /// Validation loss of these weights, in nats per token, where it was measured.
+    /// Validation loss of these weights, in nats per token, if measured.
     pub(crate) validation_loss: Option<f64>,
     pub(crate) data: DataPosition,
     pub(crate) random: RandomState,
     pub(crate) schedule: ScheduleState,
-    /// The stage of the last update; none if the run has no stages or no update was made.
+    /// The stage of the last update; none if the run has no stages or before the first update.
     pub(crate) stage: Option<StageState>,
     pub(crate) identity: Identity,
-    /// The scale of the next step's loss, where the precision needs one.
+    /// The loss scale of the next step, if the precision needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) loss_scale: Option<LossScale>,
-    /// Updates that each parameter's moments have seen.
+    /// Number of updates of each parameter's moments.
     pub(crate) updates: BTreeMap<String, usize>,
 }
 
-/// Where the data stands.
+/// The position in the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DataPosition {
-    /// Micro-batches taken.
+    /// Number of micro-batches.
     pub(crate) micro_batches: u64,
-    /// Rows taken from each source.
+    /// Number of rows of each source.
     pub(crate) rows: Vec<u64>,
 }
 
-/// Where the random numbers stand: every stream starts from the seed and the step or epoch.
+/// The state of the RNG: every stream is determined by the seed and the step or epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RandomState {
@@ -58,31 +58,31 @@ pub(crate) struct RandomState {
     pub(crate) seed: u64,
 }
 
-/// Where the learning rate stands.
+/// The state of the learning rate schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScheduleState {
     pub(crate) kind: ScheduleKind,
-    /// Steps in all.
+    /// Total number of steps.
     pub(crate) steps: u64,
-    /// The rate of the next update.
+    /// The learning rate of the next update.
     pub(crate) next_lr: f64,
 }
 
-/// Which stage the last update was in.
+/// The stage of the last update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StageState {
-    /// From 0.
+    /// Index, from 0.
     pub(crate) index: usize,
     pub(crate) solver: String,
 }
 
-/// Hashes of what a run must not change, blake3 in hexadecimal.
+/// Hashes of what must not change during a run, blake3 in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
-    /// Of the `config.json` that the run ends with.
+    /// Of the run's final `config.json`.
     pub(crate) model: String,
     /// Of `tokenizer.json`.
     pub(crate) tokenizer: String,
@@ -95,7 +95,7 @@ pub(crate) struct Identity {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SourceIdentity {
     pub(crate) name: String,
-    /// As a share of all rows.
+    /// The share of all rows.
     pub(crate) share: f64,
     /// Of a text; 0 for a task.
     pub(crate) tokens: u64,
@@ -105,14 +105,14 @@ pub(crate) struct SourceIdentity {
     pub(crate) validation: String,
 }
 
-/// One thing that is not what it was.
+/// A difference between a checkpoint and the current run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// A key of the configuration, or a part of the corpus.
     pub key: String,
-    /// In the checkpoint.
+    /// The value in the checkpoint.
     pub before: String,
-    /// Now.
+    /// The current value.
     pub now: String,
 }
 
@@ -123,7 +123,7 @@ impl std::fmt::Display for Difference {
 }
 
 impl State {
-    /// The state after `step`; `updates`, the validation loss and the loss scale are the caller's.
+    /// The state after `step`; `updates`, the validation loss and the loss scale are given by the caller.
     pub(crate) fn after(
         step: u64,
         tokens: u64,
@@ -199,7 +199,7 @@ impl Identity {
         }
     }
 
-    /// What differs, in words.
+    /// The differences, described.
     pub(crate) fn differences(&self, now: &Self) -> Vec<Difference> {
         let mut found = Vec::new();
         let mut compare = |key: String, before: String, now: String| {
@@ -218,7 +218,7 @@ impl Identity {
             let names: Vec<&str> = identity.data.iter().map(|s| s.name.as_str()).collect();
             format!("[{}]", names.join(", "))
         };
-        // What they are called is nobody's business; that they are as many is.
+        // The sources' names may change, but not their number.
         if self.data.len() != now.data.len() {
             compare("the data's list of sources".into(), names(self), names(now));
         }

@@ -1,4 +1,4 @@
-//! Values that a configuration has by their names.
+//! Serialisation of values by their names.
 
 use std::fmt::Display;
 use std::str::FromStr;

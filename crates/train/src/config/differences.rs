@@ -1,11 +1,11 @@
-//! What differs between two configurations, key by key.
+//! The differences between two configurations, by key.
 
 use toml::{Table, Value};
 
 use crate::{Difference, RunConfig};
 
-/// Keys of `[train]` that a run must keep, because the order of its data, its random numbers or the
-/// meaning of its state depend on them. Those of `[model]` are all kept.
+/// Keys of `[train]` that must not change in a run, because the order of its data, its random
+/// numbers or the meaning of its state depend on them. Keys of `[model]` must not change either.
 const KEPT: &[&str] = &[
     "train.seed",
     "train.batch",
@@ -15,9 +15,10 @@ const KEPT: &[&str] = &[
     "train.stages",
 ];
 
-/// The differences that make another run of it, those of `[data]`, and those that may be.
+/// Differences, grouped by those that are not allowed, those of `[data]`, and those that are
+/// allowed.
 ///
-/// What `[data]` says may differ as long as the tokens are the same: a corpus may have moved.
+/// Keys of `[data]` may differ if the tokens are the same: a corpus may have moved.
 pub(crate) struct Differences {
     pub(crate) refused: Vec<Difference>,
     pub(crate) data: Vec<Difference>,
@@ -25,7 +26,7 @@ pub(crate) struct Differences {
 }
 
 impl Differences {
-    /// All of them together.
+    /// All differences.
     pub(crate) fn all(self) -> Vec<Difference> {
         let Self {
             refused,

@@ -10,21 +10,21 @@ use serde::{Deserialize, Serialize};
 pub struct ModelSection {
     /// Width of the hidden states.
     pub d_model: usize,
-    /// Width inside the feed-forward layer.
+    /// Hidden width of the feed-forward layer.
     pub d_ff: usize,
     /// Number of layers.
     pub n_layers: usize,
     /// Query heads.
     pub n_heads: usize,
-    /// Key/value heads; as many as query heads unless given.
+    /// Key/value heads; defaults to `n_heads`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_kv_heads: Option<usize>,
-    /// Tokens in a training sequence, and the context of the model.
+    /// Tokens per training sequence, and the model's context length.
     pub seq_len: usize,
-    /// Whether the output projection is the embedding.
+    /// Whether the output projection shares the embedding's weights.
     #[serde(default = "yes")]
     pub tie_embeddings: bool,
-    /// What RMSNorm adds to the mean square.
+    /// RMSNorm's epsilon.
     #[serde(default = "default_eps")]
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
@@ -49,7 +49,7 @@ pub struct ModelSection {
     /// Token ids; as many as the tokenizer has unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
-    /// Standard deviation of fresh weight matrices.
+    /// Standard deviation of the initial weight matrices.
     #[serde(default = "default_range")]
     pub initializer_range: f64,
     /// The layer solver: a name, or a table with its name and options.
@@ -130,7 +130,7 @@ impl ModelSection {
         }
     }
 
-    /// The same model under another solver.
+    /// The same model with another solver.
     pub fn with_solver(&self, solver: SolverConfig) -> Self {
         Self {
             solver,

@@ -1,4 +1,4 @@
-//! Sections that belong to an objective, and files of which a part is decided elsewhere.
+//! Sections that belong to an objective.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use toml::{Table, Value};
 
 use crate::{RunConfig, TrainError, TrainingObjective};
 
-/// The sections that every run has.
+/// The sections of every run.
 const COMMON: &str = "[model], [data], [train]";
 
-/// Reads what is left of a file; a key that is no section belongs to nobody.
+/// Reads the remaining keys of a file; each must be a section.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, Table>, D::Error> {
@@ -26,12 +26,12 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
 }
 
 impl RunConfig {
-    /// The section of the objective that a configuration asks for, of those in `known`; none if it
-    /// has no such section.
+    /// The objective's section of a configuration, one of those in `known`; none if the
+    /// configuration has no such section.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Sections`] for a section that is not in `known`, and for more than one.
+    /// [`TrainError::Sections`] if a section is not in `known`, or if there is more than one.
     pub fn objective_section<'a>(
         &'a self,
         known: &[&str],
@@ -56,12 +56,12 @@ impl RunConfig {
         }
     }
 
-    /// The configuration with the objective's section in full, so that two runs can be compared.
+    /// The configuration with the objective's full section, so that two runs can be compared.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Sections`] if the configuration asks for another objective,
-    /// [`TrainError::Objective`] if its section says something else than the objective's.
+    /// [`TrainError::Sections`] if the configuration has another objective's section,
+    /// [`TrainError::Objective`] if its section differs from the objective's.
     pub(crate) fn claimed_by(&self, objective: &dyn TrainingObjective) -> Result<Self, TrainError> {
         let own = objective.section();
         let names: Vec<&str> = own.iter().map(|(name, _)| *name).collect();
@@ -71,7 +71,7 @@ impl RunConfig {
             let Some((_, found)) = found else {
                 return Err(TrainError::Objective {
                     key: name.to_owned(),
-                    found: "not there".into(),
+                    found: "missing".into(),
                     expected: format!("a section [{name}]"),
                 });
             };
@@ -80,7 +80,7 @@ impl RunConfig {
                     return Err(TrainError::Objective {
                         key: format!("{name}.{key}"),
                         found: value.to_string(),
-                        expected: own.get(key).map_or("not there".into(), Value::to_string),
+                        expected: own.get(key).map_or("missing".into(), Value::to_string),
                     });
                 }
             }
@@ -91,7 +91,7 @@ impl RunConfig {
     }
 }
 
-/// Whether two values are the same to whoever reads them: `2` is `2.0`.
+/// Whether two values are equal, with `2` equal to `2.0`.
 fn same(a: &Value, b: &Value) -> bool {
     let number = |value: &Value| match value {
         Value::Integer(value) => Some(*value as f64),
@@ -142,7 +142,7 @@ mod tests {
         let plain = config("").unwrap();
         assert_eq!(plain.claimed_by(&NextToken).unwrap(), plain);
         let own = config("[own]\nmargin = 2").unwrap();
-        // What the file leaves out is filled in.
+        // Missing keys get their defaults.
         let full = own.claimed_by(&Own).unwrap();
         assert_eq!(full.objectives["own"].len(), 2);
         let again: RunConfig = toml::from_str(&full.to_toml()).unwrap();
@@ -156,7 +156,7 @@ mod tests {
             (
                 &plain,
                 &Own,
-                "own is not there; the objective's is a section [own]",
+                "own is missing; the objective's is a section [own]",
             ),
             (
                 &self::config("[own]\nmargin = 3").unwrap(),

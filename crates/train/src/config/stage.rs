@@ -1,4 +1,4 @@
-//! `train.stages`: solvers to train with in turn.
+//! `train.stages`: solvers of successive stages of training.
 
 use iiet_ode::{Options, SolverConfig};
 use serde::{Deserialize, Serialize};
@@ -6,19 +6,20 @@ use toml::{Table, Value};
 
 use crate::TrainError;
 
-/// One of the stages of two-stage training.
+/// One stage of two-stage training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// The share of the steps.
     pub share: f64,
-    /// The solver of this stage: a name, or a table of options, with a name unless the solver is
-    /// the model's. What is not given is the model's if the solver is, and else the default.
+    /// The solver of this stage: a name, or a table of options, whose name may be omitted if the
+    /// solver is the model's. Missing options default to the model's if it has the same solver, and
+    /// otherwise to the solver's defaults.
     pub solver: Value,
 }
 
 impl Stage {
-    /// The solver of this stage in the training of a model with that solver.
+    /// The solver of this stage, for a model with the given solver.
     ///
     /// # Errors
     ///
@@ -32,12 +33,13 @@ impl Stage {
     }
 }
 
-/// The solver that a name or a table of options describes, beside the one of a model: options that
-/// are not given are the model's if the solver is, and else the defaults.
+/// The solver described by a name or a table of options, for a model with the given solver: missing
+/// options default to the model's if it has the same solver, and otherwise to the solver's
+/// defaults.
 ///
 /// # Errors
 ///
-/// What is wrong with the description, and what is allowed.
+/// The reason why the description is invalid, and what is allowed.
 pub fn override_solver(of_model: &SolverConfig, given: &Value) -> Result<SolverConfig, String> {
     let given = match given {
         Value::String(name) => named(name),
@@ -54,7 +56,7 @@ pub fn override_solver(of_model: &SolverConfig, given: &Value) -> Result<SolverC
     solver.map_err(|error: toml::de::Error| error.message().to_owned())
 }
 
-/// The table that a solver's name alone stands for.
+/// The table that is equivalent to a solver's name.
 pub(super) fn named(name: &str) -> Table {
     Table::from_iter([("name".to_owned(), Value::from(name))])
 }
@@ -74,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_inherits_the_options_of_the_same_solver_alone() {
+    fn a_stage_inherits_options_only_from_the_same_solver() {
         let iiet = "{ name = 'iterative_implicit_euler', iterations = [2, 1] }";
         let gated = "{ name = 'iterative_implicit_euler', iterations = [2, 1], gate = 0 }";
         let solver = |text: &str| {

@@ -1,4 +1,4 @@
-//! `[train]`: the optimisation, and what is written on the way.
+//! `[train]`: optimisation and output.
 
 use std::path::PathBuf;
 
@@ -15,9 +15,9 @@ use crate::{OptimizerKind, TrainError};
 pub struct TrainSection {
     /// Optimiser steps.
     pub steps: u64,
-    /// Sequences in a micro-batch.
+    /// Sequences per micro-batch.
     pub batch: usize,
-    /// Micro-batches in a step.
+    /// Micro-batches per step (gradient accumulation).
     #[serde(default = "one")]
     pub accumulation: usize,
     /// Peak learning rate.
@@ -25,13 +25,13 @@ pub struct TrainSection {
     /// Steps of linear warm-up.
     #[serde(default)]
     pub warmup: u64,
-    /// What follows the warm-up.
+    /// The learning rate schedule after the warm-up.
     #[serde(default)]
     pub schedule: ScheduleKind,
     /// The share of the steps over which `wsd` decays.
     #[serde(default = "default_decay")]
     pub decay: f64,
-    /// The learning rate at the end, as a share of the peak.
+    /// The final learning rate, as a share of the peak.
     #[serde(default = "default_final_lr")]
     pub final_lr: f64,
     /// What the matrices of the blocks are updated by; everything else is by AdamW.
@@ -46,7 +46,7 @@ pub struct TrainSection {
     /// What the learning rate of the blocks of iterated layers is multiplied by.
     #[serde(default = "one_f64", skip_serializing_if = "is_one")]
     pub iterated_lr: f64,
-    /// Decoupled weight decay of matrices; norms and solver coefficients have none.
+    /// Decoupled weight decay of matrices; norms and solver coefficients are not decayed.
     #[serde(default = "default_weight_decay")]
     pub weight_decay: f64,
     /// Decay of the first moment.
@@ -55,20 +55,20 @@ pub struct TrainSection {
     /// Decay of the second moment.
     #[serde(default = "default_beta_2")]
     pub beta_2: f64,
-    /// The largest global norm of a gradient; 0 turns clipping off.
+    /// The maximum global norm of the gradient; 0 disables clipping.
     #[serde(default = "default_clip")]
     pub clip: f64,
-    /// The type of matrices and activations in the passes through the model. The weights that are
-    /// updated, the optimiser's state, gradients of parameters and the loss are f32 in any case.
+    /// The precision of matrices and activations in the passes through the model. Master weights, optimiser
+    /// state, gradients to parameters and the loss are always f32.
     #[serde(default, with = "by_name")]
     pub precision: Precision,
-    /// What the backward pass computes again instead of keeping it.
+    /// What the backward pass recomputes instead of keeping it.
     #[serde(default)]
     pub recompute: Recompute,
-    /// Seed of weights, batches and samples.
+    /// RNG seed of weights, batches and samples.
     #[serde(default)]
     pub seed: u64,
-    /// A model directory whose weights the run starts from, instead of random ones.
+    /// A model directory with the initial weights, instead of random ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     /// Steps between lines of `metrics.jsonl`.
@@ -77,37 +77,37 @@ pub struct TrainSection {
     /// Steps between validations.
     #[serde(default = "default_eval_every")]
     pub eval_every: u64,
-    /// Tokens of the validation text that are looked at.
+    /// Tokens of the validation text that are evaluated.
     #[serde(default = "default_eval_tokens")]
     pub eval_tokens: u64,
-    /// Steps between samples of text; 0 for none.
+    /// Steps between samples of text; 0 disables them.
     #[serde(default)]
     pub sample_every: u64,
-    /// What a sample continues.
+    /// The prompt of samples.
     #[serde(default)]
     pub sample_prompt: String,
-    /// Steps between checkpoints; 0 for one at the end alone.
+    /// Steps between checkpoints; 0 writes one at the end only.
     #[serde(default)]
     pub checkpoint_every: u64,
-    /// Checkpoints kept.
+    /// The number of checkpoints that are kept.
     #[serde(default = "default_keep")]
     pub keep: usize,
     /// Corrections drawn for each step, in the layers that take any; none means those of the solver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterations: Option<DrawnIterations>,
-    /// Solvers to train with in turn, ending with the model's; none means the model's throughout.
+    /// Solvers of successive stages, ending with the model's; by default the model's throughout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<Stage>,
 }
 
-/// What of the forward pass is computed again in the backward pass: time for memory.
+/// What the backward pass recomputes: time for memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
     /// Nothing: the activations of all evaluations are kept.
     #[default]
     None,
-    /// Every layer's evaluations; kept are its input and the states of a history.
+    /// Every layer's evaluations; its input and the states of a history are kept.
     Layer,
 }
 
@@ -181,7 +181,7 @@ impl TrainSection {
                 return refuse(key, value.to_string(), "allowed: 1 to 2^40");
             }
         }
-        // The number of micro-batches of a run, and of tokens in a step, can then be counted in 64 bits.
+        // Bounds the number of micro-batches of a run, and of tokens per step, to 64 bits.
         for (key, value) in [
             ("train.batch", self.batch as u64),
             ("train.accumulation", self.accumulation as u64),

@@ -1,4 +1,5 @@
-//! The right to work on a run: one process at a time, and a new run only where there is none.
+//! Exclusive access to a run directory: one process at a time, and new runs only in empty
+//! directories.
 
 use std::fs;
 use std::io;
@@ -11,33 +12,32 @@ use iiet_files::FileLock;
 use super::{PARTS, RunDirectory, candidates};
 use crate::TrainError;
 
-/// For so long another process is given the chance to be gone.
+/// How long to wait for another process to exit.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
 const LOCK: &str = ".lock";
 
-/// A run directory that no other process works on as long as this lives.
+/// A run directory to which this process has exclusive access while the value exists.
 ///
-/// One that was claimed for a new run and never written to is removed again on drop, if claiming
-/// created it.
+/// If it was created for a new run and nothing was written to it, it is removed on drop.
 #[derive(Debug)]
 pub struct ClaimedRun {
     run: RunDirectory,
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     lock: Option<FileLock>,
     is_new: bool,
     created: bool,
 }
 
 impl ClaimedRun {
-    /// A directory for a new run: the one given, which must be new or empty, or the first of
-    /// `runs/NAME`, `runs/NAME-2`, .. that is.
+    /// A directory for a new run: the one given, which must be new or empty, or the first such
+    /// directory of `runs/NAME`, `runs/NAME-2`, ..
     ///
     /// # Errors
     ///
-    /// [`TrainError::RunExists`] where any part of a run lies, [`TrainError::Occupied`] where
-    /// something else does, [`TrainError::RunBusy`].
+    /// [`TrainError::RunExists`] if it contains any part of a run, [`TrainError::Occupied`] if it
+    /// contains other files, [`TrainError::RunBusy`].
     pub fn new(given: Option<&Path>, name: &str) -> Result<Self, TrainError> {
         if let Some(path) = given {
             return Self::claim_new(path.to_owned());
@@ -52,10 +52,10 @@ impl ClaimedRun {
                 claimed => return claimed,
             }
         }
-        unreachable!("invariant: the candidates are endless")
+        unreachable!("invariant: there are infinitely many candidates")
     }
 
-    /// A run to go on with: see [`RunDirectory::existing`].
+    /// A run to resume: see [`RunDirectory::existing`].
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl ClaimedRun {
             is_new: true,
             created,
         };
-        // Another process may have had the lock, begun a run and ended meanwhile.
+        // Another process may have held the lock, started a run and ended in the meantime.
         refuse_contents(&claimed.run)?;
         Ok(claimed)
     }
@@ -91,7 +91,7 @@ impl ClaimedRun {
         &self.run
     }
 
-    /// Whether a run is to begin here.
+    /// Whether this is a new run.
     pub fn is_new(&self) -> bool {
         self.is_new
     }
@@ -100,7 +100,7 @@ impl ClaimedRun {
 impl Drop for ClaimedRun {
     fn drop(&mut self) {
         if self.is_new && self.created && contents(&self.run).is_ok_and(|names| names.is_empty()) {
-            // Whatever fails here leaves an empty directory, which the next run may take.
+            // If removing fails, an empty directory remains, which the next run may use.
             let _ = self.lock.take().map(FileLock::remove);
             let _ = fs::remove_dir(&self.run.path);
         }
@@ -109,7 +109,7 @@ impl Drop for ClaimedRun {
 
 fn lock(run: &RunDirectory) -> Result<FileLock, TrainError> {
     let path = run.path.join(LOCK);
-    // A process that was killed, or one that forks just now, may hold it a moment longer.
+    // A process that was killed, or one that is just forking, may hold the lock slightly longer.
     for _ in 0..TRIES {
         match FileLock::try_acquire(&path).map_err(TrainError::io(&path))? {
             Some(lock) => return Ok(lock),
@@ -121,7 +121,7 @@ fn lock(run: &RunDirectory) -> Result<FileLock, TrainError> {
     })
 }
 
-/// Refuses a directory that holds anything: a new run must not replace what it does not know.
+/// Rejects a directory that contains anything: a new run must not overwrite other files.
 fn refuse_contents(run: &RunDirectory) -> Result<(), TrainError> {
     let found = contents(run)?;
     let path = || run.path.clone();
@@ -140,7 +140,7 @@ fn refuse_contents(run: &RunDirectory) -> Result<(), TrainError> {
     }
 }
 
-/// What lies in a run directory besides the lock, sorted; nothing if there is no such directory.
+/// The entries of a run directory except the lock, sorted; empty if the directory does not exist.
 fn contents(run: &RunDirectory) -> Result<Vec<String>, TrainError> {
     let entries = match fs::read_dir(&run.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_with_any_part_of_a_run_or_other_files_is_refused() {
+    fn a_directory_with_any_part_of_a_run_or_other_files_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         for part in PARTS {
             let path = folder.path().join(format!("with-{part}"));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn one_claim_at_a_time_and_no_trace_of_one_that_was_not_used() {
+    fn claims_are_exclusive_and_unused_directories_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let claimed = ClaimedRun::new(Some(&path), "").unwrap();
@@ -192,7 +192,7 @@ mod tests {
         drop(claimed);
         assert!(!path.exists());
 
-        // A directory that was there before stays.
+        // A directory that existed before is kept.
         fs::create_dir(&path).unwrap();
         drop(ClaimedRun::new(Some(&path), "").unwrap());
         assert!(path.exists());

@@ -1,13 +1,12 @@
-//! Data parallelism: a copy of the model and its optimizer's state on each device.
+//! Data parallelism: a copy of the model and of its optimizer's state on each device.
 //!
 //! ```text
 //! g_i = sum of the gradients of micro-batches i, i + N, i + 2N, ..    on device i of N
 //! g   = sum_i g_i                                                     on every device
 //! ```
 //!
-//! Losses are sums over tokens, so `g` is what one device would have summed up, but for the order of
-//! additions. Every copy then takes the same step along the same `g` and stays equal to the others
-//! to the last bit, without any weights being exchanged.
+//! Losses are sums over tokens, so `g` equals the sum on one device, up to the order of additions. Every copy
+//! then applies the same update `g`, so all copies stay bitwise identical without exchanging weights.
 
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
@@ -26,14 +25,14 @@ use crate::gradients::AccumulatedGradients;
 use crate::optimizer::ModelOptimizer;
 use crate::{Devices, DrawnIterations, TrainingObjective};
 
-/// What one device computes with.
+/// The options of one device.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) device: Device,
     pub(super) objective: Box<dyn TrainingObjective>,
 }
 
-/// What one device holds.
+/// The state of one device.
 #[derive(Debug)]
 pub(super) struct Copy {
     /// With autodiff.
@@ -41,20 +40,20 @@ pub(super) struct Copy {
     pub(super) optimizer: ModelOptimizer,
 }
 
-/// What one device, or all of them, made of their micro-batches.
+/// The results of one device, or of all, on their micro-batches.
 #[derive(Default)]
 pub(super) struct Losses {
-    /// The loss; nats, summed over tokens.
+    /// The loss in nats, summed over tokens.
     pub(super) nats: f64,
     /// The loss's terms, likewise.
     pub(super) terms: BTreeMap<&'static str, f64>,
-    /// Targets.
+    /// Number of targets.
     pub(super) tokens: u64,
     /// Those that were the most likely token, if they are counted.
     pub(super) right: u64,
 }
 
-/// Copies of a model and an optimizer that lie on the first device, free of autodiff.
+/// Copies of a model and an optimizer that are on the first device, without autodiff.
 pub(super) fn copies(
     model: &LanguageModel,
     optimizer: ModelOptimizer,
@@ -73,10 +72,9 @@ pub(super) fn copies(
     copies
 }
 
-/// Does the same on each device at once.
-///
-/// One device's part is done by the kernels' threads, for it is thousands of parallel loops. With
-/// several each has a thread of its own, and none of the kernels': those must not wait for others.
+/// Runs the same function on each device in parallel. With one device, it runs on the kernels' threads,
+/// because it consists of thousands of parallel loops. With several, each device has a thread that is not one
+/// of the kernels', which must not wait for others.
 pub(super) fn on_each<I: Send, O: Send>(
     workers: &mut [Worker],
     inputs: Vec<I>,
@@ -85,15 +83,14 @@ pub(super) fn on_each<I: Send, O: Send>(
     let work = &work;
     let (first, others) = workers
         .split_first_mut()
-        .expect("invariant: there is a first device");
+        .expect("invariant: there is at least one device");
     let mut inputs = inputs.into_iter();
-    let input = inputs.next().expect("invariant: one input a device");
+    let input = inputs.next().expect("invariant: one input per device");
     if others.is_empty() {
         return vec![on_workers(|| work(first, input))];
     }
-    // A GPU's backend keeps a queue for each thread and orders two of them by where a buffer was
-    // allocated, not by who wrote to it last. So all work on a device goes to one queue, this
-    // thread's, whichever thread hands it in.
+    // A GPU backend has a queue per thread, and orders two queues by where a buffer was allocated, not by
+    // which queue last wrote to it. So all work on a device is submitted to one queue, that of this thread.
     let queue = StreamId::current();
     thread::scope(|scope| {
         let others: Vec<_> = others
@@ -110,9 +107,9 @@ pub(super) fn on_each<I: Send, O: Send>(
 }
 
 impl Worker {
-    /// The sums over this device's own micro-batches, of which there is one at a time in memory.
+    /// The sums over this device's micro-batches, with one at a time in memory.
     ///
-    /// The loss is multiplied by `scale`, a power of two, and its gradients divided by it again.
+    /// The loss is multiplied by `scale`, a power of two, and its gradients are divided by it.
     pub(super) fn gradients(
         &self,
         copy: &Copy,
@@ -166,8 +163,8 @@ impl Worker {
 }
 
 impl Copy {
-    /// After one step of AdamW along the gradients multiplied by `scale`, in place: there must be no
-    /// other handle on the parameters, or every one of them is copied.
+    /// The state after one step of AdamW along the gradients multiplied by `scale`. It is updated in place if
+    /// the parameters are not shared; otherwise they are copied.
     pub(super) fn updated(self, gradients: AccumulatedGradients, scale: f64, lr: f64) -> Self {
         let Self {
             model,

@@ -1,36 +1,36 @@
-//! The scale of the loss, for a precision whose small numbers are zero and whose large ones infinite.
+//! Loss scaling, for f16's limited range.
 //!
-//! Gradients below 6e-8 vanish in f16, and beyond 65504 there is nothing. So the loss is multiplied by a
-//! power of two, and the gradients, which are f32 once they are a parameter's, divided by it. If they are not
-//! finite, the scale is halved and the step taken again on the same tokens; after [`PATIENCE`] steps that
-//! went well it is doubled (Micikevicius et al., *Mixed Precision Training*, arXiv 1710.03740, section 3.2).
+//! Values below 6e-8 are zero in f16, and values above 65504 are infinite. So the loss is multiplied by a
+//! power of two, and the gradients to parameters, which are f32, are divided by it. If they are not finite,
+//! the scale is halved and the step is repeated on the same tokens; after [`PATIENCE`] successful steps it is
+//! doubled (Micikevicius et al., *Mixed Precision Training*, arXiv 1710.03740, section 3.2).
 //!
-//! f32 and bf16, which have the same range, need no scale.
+//! f32 and bf16, which have the same range, need no loss scale.
 
 use iiet_model::Precision;
 use serde::{Deserialize, Serialize};
 
-/// The first scale. The loss is a sum over a micro-batch's tokens, so even a scale of 1 is thousands
-/// of times that of a mean.
+/// The initial scale. The loss is a sum over a micro-batch's tokens, so even a scale of 1 is thousands of
+/// times that of a mean.
 const FIRST: f64 = 64.0;
 const LARGEST: f64 = (1u64 << 32) as f64;
-/// Below this it is not the scale that makes a gradient infinite.
+/// Below this scale, infinite gradients have another cause.
 const SMALLEST: f64 = 1.0 / (1u64 << 20) as f64;
-/// Steps before a larger scale is tried.
+/// Number of successful steps before the scale is doubled.
 const PATIENCE: u64 = 1000;
 
-/// What the loss is multiplied by.
+/// The loss scale.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LossScale {
     /// A power of two.
     pub(crate) scale: f64,
-    /// Steps that went well with it.
+    /// Number of successful steps with it.
     steps: u64,
 }
 
 impl LossScale {
-    /// The scale to begin with, if the precision needs one.
+    /// The initial scale, if the precision needs one.
     pub(crate) fn of(precision: Precision) -> Option<Self> {
         (precision == Precision::F16).then_some(Self {
             scale: FIRST,
@@ -38,7 +38,7 @@ impl LossScale {
         })
     }
 
-    /// The gradients were finite.
+    /// To be called when the gradients were finite.
     pub(crate) fn held(&mut self) {
         self.steps += 1;
         if self.steps == PATIENCE && self.scale < LARGEST {
@@ -49,7 +49,7 @@ impl LossScale {
         }
     }
 
-    /// The gradients were not finite. False if a smaller scale is not to be tried.
+    /// To be called when the gradients were not finite. Returns whether to retry with the smaller scale.
     pub(crate) fn retreat(&mut self) -> bool {
         if self.scale <= SMALLEST {
             return false;
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_doubles_with_patience_and_halves_at_once() {
+    fn it_doubles_after_patience_steps_and_halves_at_once() {
         assert_eq!(LossScale::of(Precision::F32), None);
         assert_eq!(LossScale::of(Precision::Bf16), None);
         let mut scale = LossScale::of(Precision::F16).unwrap();

@@ -1,4 +1,4 @@
-//! What a training consists of between two steps.
+//! The state of training between two steps.
 
 use burn::module::Module;
 use iiet_model::LanguageModel;
@@ -7,34 +7,34 @@ use super::LossScale;
 use super::copies::Copy;
 use crate::optimizer::ModelOptimizer;
 
-/// Parameters, moments and counts; on several devices a copy on each, equal to the last bit.
+/// Parameters, moments and counts; bitwise identical copies on each device.
 #[derive(Debug)]
 pub struct TrainState {
-    /// One a device; the first is validated, sampled and written to checkpoints.
+    /// One per device; the first is used for validation, samples and checkpoints.
     pub(super) copies: Vec<Copy>,
     pub(crate) step: u64,
     pub(crate) tokens: u64,
-    /// Of the next step, where the precision needs one.
+    /// The loss scale of the next step, if the precision needs one.
     pub(crate) loss_scale: Option<LossScale>,
 }
 
 impl TrainState {
-    /// Steps taken.
+    /// Number of completed steps.
     pub fn step(&self) -> u64 {
         self.step
     }
 
-    /// Tokens trained on.
+    /// Number of tokens trained on.
     pub fn tokens(&self) -> u64 {
         self.tokens
     }
 
-    /// The model with its gradients tracked, on the first device.
+    /// The model with gradients tracked, on the first device.
     pub fn model(&self) -> &LanguageModel {
         &self.first().model
     }
 
-    /// The model free of autodiff, on the first device.
+    /// The model without autodiff, on the first device.
     pub fn valid(&self) -> LanguageModel {
         self.model().valid()
     }
@@ -47,7 +47,7 @@ impl TrainState {
     fn first(&self) -> &Copy {
         self.copies
             .first()
-            .expect("invariant: there is a first device")
+            .expect("invariant: there is at least one device")
     }
 
     /// The state with other parameters.

@@ -1,4 +1,4 @@
-//! The batches of a run's steps, and the update they make.
+//! The batches of a run's steps, and their updates.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,9 +13,9 @@ use crate::{CROSS_ENTROPY, Figures, TrainError};
 struct Drawn<'a> {
     batches: &'a MixedBatches,
     text: &'a TextBytes,
-    /// The index of the first.
+    /// The index of the first micro-batch.
     first: u64,
-    /// The bytes of each one's text, once it was drawn.
+    /// The text bytes of each micro-batch, once loaded.
     bytes: Mutex<Vec<f64>>,
     count: usize,
 }
@@ -34,8 +34,8 @@ impl MicroBatches for Drawn<'_> {
 }
 
 impl Trainer<'_> {
-    /// Takes the next step; besides its figures, the cross-entropy in bits per byte, if the targets
-    /// stand for text.
+    /// Computes the next step. Also returns the cross-entropy in bits per byte, if the targets are
+    /// text.
     pub(super) fn take_step(&mut self) -> Result<(Figures, Option<f64>), TrainError> {
         let count = self.config.train.accumulation;
         let state = self.take_state();

@@ -1,4 +1,4 @@
-//! Copies on several devices, looked into after steps: they must never differ by a bit.
+//! The copies on several devices are bitwise identical after steps.
 
 use burn::tensor::Tensor;
 
@@ -6,7 +6,7 @@ use super::non_finite::{config, copy_bits, trainer};
 use super::*;
 use crate::AllReduce;
 
-/// The sum, a tensor for each that shares its memory with the others'.
+/// The sum, as tensors that share memory.
 #[derive(Debug)]
 struct Shared;
 
@@ -19,7 +19,7 @@ impl AllReduce for Shared {
 }
 
 #[test]
-fn they_stay_equal_to_the_last_bit() {
+fn copies_stay_bitwise_identical() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), 1000);
     let others = vec![Device::default()];
@@ -33,7 +33,7 @@ fn they_stay_equal_to_the_last_bit() {
         assert!(bits[0] == bits[1], "after {step} more steps");
         assert!(bits[0] != before);
     }
-    // And where one takes over the others' part, as it does when a run is resumed.
+    // Also when one copy replaces the others, as in resuming.
     let alone = Devices::one(Device::default());
     let state = trainer.state();
     let optimizer = state.optimizer().on(devices.first());

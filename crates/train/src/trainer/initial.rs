@@ -1,4 +1,4 @@
-//! The model that a run starts with: random weights, or those of a model directory.
+//! The initial model of a run: random weights, or those of a model directory.
 
 use burn::tensor::Device;
 use iiet_data::Tokenizer;
@@ -8,13 +8,13 @@ use toml::{Table, Value};
 
 use crate::{ModelSection, TrainError, TrainSection};
 
-/// Keys of `[model]` in which a model may differ from the one that its weights come from.
+/// Keys of `[model]` in which a model may differ from its initial weights.
 const MAY_DIFFER: [&str; 3] = ["seq_len", "initializer_range", "solver"];
 
-/// A model of the wanted configuration, with the weights of `train.init` if that is given.
+/// A model of the given configuration, with the weights of `train.init` if given.
 ///
-/// The directory's solver and context may be others: parameters are taken over by name, and those
-/// that only the wanted solver has start at their defaults.
+/// The directory may have another solver and context length: parameters are taken over by name, and
+/// those that only the new solver has start at their defaults.
 pub(super) fn initial_model(
     train: &TrainSection,
     wanted: &ModelConfig,
@@ -29,7 +29,7 @@ pub(super) fn initial_model(
     if own.vocab_hash() != tokenizer.vocab_hash() {
         return Err(TrainError::Value {
             key: "data.tokenizer",
-            found: format!("another than that of train.init, {}", dir.display()),
+            found: format!("different from that of train.init, {}", dir.display()),
             allowed: format!("allowed: {}", dir.join("tokenizer.json").display()),
         });
     }

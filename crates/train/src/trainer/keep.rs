@@ -1,4 +1,4 @@
-//! Writing checkpoints on the way, and knowing the last one.
+//! Writing of checkpoints.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::checkpoint::{self, Contents, State};
 use crate::evaluate::Evaluation;
 use crate::{Event, TrainError};
 
-/// The newest checkpoint and the step it stands after.
+/// The newest checkpoint and its step.
 pub(super) struct LastCheckpoint {
     pub(super) step: u64,
     pub(super) path: PathBuf,
@@ -37,7 +37,7 @@ impl Trainer<'_> {
         let written = checkpoint::write(&self.run, contents, &mut retention, keep);
         self.retention = retention;
         let path = written.map_err(|error| match checkpoint::not_finite(&error) {
-            Some(name) => self.broken(format!("{name} holds a value that is not finite")),
+            Some(name) => self.broken(format!("{name} contains a non-finite value")),
             None => error,
         })?;
         self.checkpoint = Some(LastCheckpoint {
@@ -48,7 +48,7 @@ impl Trainer<'_> {
         Ok(path)
     }
 
-    /// Ends a run whose corpus cannot be read any more; the steps taken so far are saved.
+    /// Ends a run whose corpus can no longer be read; the steps so far are saved.
     pub(super) fn data_lost(&mut self, source: DataError) -> TrainError {
         let last = self.checkpoint.as_ref().map_or(0, |last| last.step);
         if last < self.state().step()
@@ -71,7 +71,7 @@ impl Trainer<'_> {
         }
     }
 
-    /// Where the last good state is, as a sentence.
+    /// The last checkpoint, as a sentence.
     pub(super) fn last_checkpoint(&self) -> String {
         match &self.checkpoint {
             Some(last) => format!("The last checkpoint is {}.", last.path.display()),

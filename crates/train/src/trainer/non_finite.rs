@@ -1,5 +1,5 @@
-//! Values that are no numbers, set by hand within a run: whatever they do, the parameters and the
-//! moments stay what they were, on logged and on unlogged steps.
+//! Non-finite values, set within a run, never change parameters or moments, on logged and on
+//! unlogged steps.
 
 use std::sync::atomic::AtomicBool;
 
@@ -10,7 +10,7 @@ use iiet_model::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_
 use super::*;
 use crate::NextToken;
 
-/// A trainer after two good steps, on a corpus of its own.
+/// A trainer after two successful steps, on a separate corpus.
 pub(super) fn trainer<'a>(config: &'a RunConfig, devices: &'a Devices) -> Trainer<'a> {
     let run = ClaimedRun::new(Some(&config.data.cache.join("run")), "").unwrap();
     let corpus = prepare_corpus(&config.data, &()).unwrap();
@@ -60,7 +60,7 @@ impl ParameterVisitor for Bits {
     }
 }
 
-/// Of a model and of its moments.
+/// The bits of a model and of its moments.
 pub(super) fn copy_bits((model, optimizer): (&LanguageModel, &ModelOptimizer)) -> (Bits, Vec<u32>) {
     let mut bits = Bits::default();
     visit_parameters(model, &mut bits);
@@ -77,7 +77,7 @@ fn bits(trainer: &Trainer<'_>) -> ((Bits, Vec<u32>), u64, u64) {
     (bits, state.step(), state.tokens())
 }
 
-/// Sets every value of the parameters whose name ends so.
+/// Sets every value of the parameters whose name has this suffix.
 #[derive(Clone, Copy)]
 struct Set(&'static str, f32);
 
@@ -106,7 +106,7 @@ impl ParameterMapper for Set {
 }
 
 #[test]
-fn a_validation_loss_that_is_not_finite_is_told_and_not_written() {
+fn a_non_finite_validation_loss_is_an_error_and_not_written() {
     let devices = Devices::one(Device::default());
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), 1000);
@@ -121,7 +121,7 @@ fn a_validation_loss_that_is_not_finite_is_told_and_not_written() {
 }
 
 #[test]
-fn a_corpus_that_is_cut_short_ends_the_run_with_a_checkpoint() {
+fn a_truncated_corpus_ends_the_run_with_a_checkpoint() {
     let devices = Devices::one(Device::default());
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), 1000);
@@ -151,14 +151,14 @@ fn a_corpus_that_is_cut_short_ends_the_run_with_a_checkpoint() {
 }
 
 #[test]
-fn nothing_is_updated_by_what_is_no_number() {
+fn non_finite_values_update_nothing() {
     let devices = Devices::one(Device::default());
     for log_every in [1, 1000] {
         for (sets, expected) in [
             (vec![Set("0.mlp.up_proj.weight", f32::NAN)], "loss"),
             (vec![Set("model.norm.weight", f32::INFINITY)], "loss"),
             (vec![Set("history.weight_c", f32::NEG_INFINITY)], "loss"),
-            // A product that is zero, of factors whose gradient is beyond all numbers.
+            // A product that is zero, of factors whose gradient overflows.
             (
                 vec![
                     Set("1.mlp.up_proj.weight", 1e30),

@@ -1,4 +1,4 @@
-//! What is refused before anything is read or written.
+//! Checks before anything is read or written.
 
 use iiet_model::{Cost, LanguageModel, Precision, TrainingMemory};
 
@@ -12,7 +12,7 @@ pub(super) fn refuse_precision(precision: Precision, devices: &Devices) -> Resul
         false => Err(TrainError::Value {
             key: "train.precision",
             found: precision.to_string(),
-            allowed: format!("the device computes with: {}", Precision::names(works)),
+            allowed: format!("allowed on this device: {}", Precision::names(works)),
         }),
     }
 }
@@ -36,7 +36,7 @@ pub(super) fn refuse_what_does_not_fit(
     devices: &Devices,
 ) -> Result<(), TrainError> {
     if options.on_host {
-        // The final solver is the most expensive one, or the stages would be pointless.
+        // The final solver is assumed to be the most expensive one.
         let mut wanted = config.model.config(vocab_size, None);
         if let Some(drawn) = &config.train.iterations {
             let (layers, most) = (wanted.n_layers, drawn.most());
@@ -50,7 +50,8 @@ pub(super) fn refuse_what_does_not_fit(
         };
         memory.parameters += options.objective.footprint().bytes;
         if config.train.precision != Precision::F32 {
-            // The rounded copy. Activations are taken to be f32: most operations pass through it.
+            // The rounded copy. Activations are assumed to be f32, because most operations convert
+            // to it.
             memory.parameters +=
                 Cost::of(&model).parameters * config.train.precision.bytes() as u64;
         }

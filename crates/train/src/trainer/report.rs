@@ -1,4 +1,4 @@
-//! What a run tells on the way: records, validation losses, samples.
+//! Reports of a run: records, validation losses, samples.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,9 +13,9 @@ use crate::evaluate::Evaluation;
 use crate::metrics::Record;
 use crate::{Event, Figures, SourceUse, Started, TextUse, TrainError};
 
-/// Tokens in a sample of text.
+/// Tokens per sample of text.
 const SAMPLE_TOKENS: usize = 64;
-/// The temperature of samples: lively, but seldom off the rails.
+/// The temperature of samples: varied, but mostly coherent.
 const SAMPLE_TEMPERATURE: f64 = 0.8;
 
 impl Trainer<'_> {
@@ -38,7 +38,7 @@ impl Trainer<'_> {
         self.observer.on(&Event::Started(&started));
     }
 
-    /// How often the run sees its data, by source.
+    /// The number of epochs of each source.
     fn sources(&self) -> Vec<SourceUse> {
         let train = &self.config.train;
         let micro_batches = train.steps * train.accumulation as u64;
@@ -57,11 +57,11 @@ impl Trainer<'_> {
             .collect()
     }
 
-    /// The loss on held-out text, in the precision of the training.
+    /// The loss on held-out text, in the precision of training.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Broken`] if it is not finite: the last update broke the model.
+    /// [`TrainError::Broken`] if it is not finite: the last update damaged the model.
     pub(super) fn evaluate(&self) -> Result<Evaluation, TrainError> {
         let model = self.state().valid();
         let model = model.in_precision(self.config.train.precision);
@@ -85,7 +85,7 @@ impl Trainer<'_> {
             None => (None, None),
         };
         let cost = Cost::of(self.state().model());
-        // The backward pass takes two products for each of the forward pass.
+        // The backward pass computes two products for each of the forward pass.
         let per_token =
             3.0 * cost.forward_flops_per_token + self.objective.footprint().flops_per_token;
         let flops = per_token * tokens_per_second;
@@ -113,7 +113,7 @@ impl Trainer<'_> {
         self.observer.on(&Event::Logged {
             records: &self.log.records,
         });
-        // The step itself is logged, which may help to find out what broke the model.
+        // The step itself is logged, for diagnosis.
         if let Some(error) = broken {
             return Err(error);
         }
@@ -126,7 +126,7 @@ impl Trainer<'_> {
         let end = tokenizer.document_end();
         let mut prompt = tokenizer.encode(&self.config.train.sample_prompt)?;
         if prompt.is_empty() {
-            // The start of a document, or any token where documents have no mark.
+            // The token that starts a document, or any token if documents are not marked.
             prompt.push(end.unwrap_or(0));
         }
         let sampling = Sampling {

@@ -1,4 +1,4 @@
-//! Going on from a checkpoint: which one, and whether this is still the same run.
+//! Resuming from a checkpoint, and checking that it belongs to the same run.
 
 use burn::tensor::Device;
 use iiet_data::Corpus;
@@ -11,21 +11,21 @@ use crate::run_directory::Resume;
 use crate::step::LossScale;
 use crate::{ClaimedRun, Difference, Event, Observer, RunConfig, RunDirectory, TrainError};
 
-/// A checkpoint that the configuration may go on from.
+/// A checkpoint that is compatible with the configuration.
 pub(super) struct Found {
     checkpoint: Checkpoint,
     passed: Vec<String>,
-    /// Differences of `[data]`: harmless if the tokens are the same.
+    /// Differences in `[data]`, which are allowed if the tokens are the same.
     data: Vec<Difference>,
     changed: Vec<Difference>,
 }
 
-/// The newest whole checkpoint; none if the run was stopped before its first.
+/// The newest complete checkpoint; none if the run was stopped before its first.
 ///
 /// # Errors
 ///
 /// [`TrainError::NothingToResume`], [`TrainError::ResumeMismatch`], or [`TrainError::Value`] for
-/// fewer steps than were taken.
+/// fewer steps than are completed.
 pub(super) fn find(
     config: &RunConfig,
     run: &RunDirectory,
@@ -35,7 +35,7 @@ pub(super) fn find(
     if !run.checkpoints().exists() {
         return start_over(run, observer);
     }
-    // What is half written takes room; that it cannot be removed is no reason not to go on.
+    // Incomplete files take space, but failing to remove them does not prevent resuming.
     let _ = checkpoint::remove_leftovers(run);
     let (checkpoint, passed) = checkpoint::read_newest(run, device)?;
     for reason in &passed {
@@ -68,7 +68,7 @@ pub(super) fn find(
     }))
 }
 
-/// Without a checkpoint the run is resumed from its beginning, unless it has a result to lose.
+/// Without a checkpoint the run is resumed from its start, unless it has results to lose.
 fn start_over(
     run: &RunDirectory,
     observer: &mut dyn Observer,
@@ -93,14 +93,16 @@ fn refuse_impossible_steps(config: &RunConfig, at: &Checkpoint) -> Result<(), Tr
         })
     };
     if step > train.steps {
-        return refuse(format!("allowed: at least {step}, where the run stands"));
+        return refuse(format!(
+            "allowed: at least {step}, the run's completed steps"
+        ));
     }
     // The stages are shares of the steps: with more steps an earlier one may not be over yet.
     if let (Some(before), Some(now)) = (&at.state.stage, train.stage_at(step))
         && now < before.index
     {
         return refuse(format!(
-            "the run is in stage {} ({}), and with so many steps it would be back in stage {}",
+            "the run is in stage {} ({}), and with this number of steps it would be back in stage {}",
             before.index + 1,
             before.solver,
             now + 1
@@ -150,7 +152,7 @@ impl<'a> Trainer<'a> {
             }
         }
         if !differences.is_empty() {
-            // The keys explain the hashes.
+            // The keys explain differing hashes.
             let differences = found.data.into_iter().chain(differences).collect();
             return Err(TrainError::ResumeMismatch { path, differences });
         }
@@ -163,7 +165,7 @@ impl<'a> Trainer<'a> {
             step: state.step,
             tokens: state.tokens,
             loss_scale: match LossScale::of(config.train.precision) {
-                // The precision may have changed since.
+                // The precision may have changed in the meantime.
                 Some(first) => Some(state.loss_scale.unwrap_or(first)),
                 None => None,
             },

@@ -1,6 +1,6 @@
-//! A folder to train in.
+//! A temporary directory for training runs.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 pub static RUNNING: AtomicBool = AtomicBool::new(false);
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(true);
 
-/// A folder with a corpus and a configuration.
+/// A directory with a corpus and a configuration.
 pub struct Place {
     folder: TempDir,
 }
@@ -139,7 +139,7 @@ impl Place {
             .collect()
     }
 
-    /// The loss column, as written.
+    /// The loss column of the metrics, as text.
     pub fn losses(&self, name: &str) -> Vec<String> {
         let text = fs::read_to_string(self.path(name).join("metrics.jsonl")).unwrap();
         let column = |line: &str| {
@@ -159,7 +159,7 @@ pub fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Every file below a folder with its content, but for the lock.
+/// The content of every file in a directory except the lock.
 pub fn bytes_below(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for name in names(dir) {
