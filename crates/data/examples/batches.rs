@@ -14,19 +14,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cache: std::env::temp_dir().join("iiet-batches-example"),
         ..DataConfig::default()
     };
-    // The second time this finds what the first has prepared.
+    // A second call reuses the corpus prepared by the first.
     let corpus = prepare_corpus(&config, &())?;
     for prepared in corpus.sources.iter().filter_map(PreparedSource::prepared) {
         println!("prepared in {}", prepared.directory.display());
     }
 
-    // The batch of any step follows from the seed and the step.
+    // The batch of any step is a function of the seed and the step.
     let (rows, seq, seed) = (4, 16, 0);
     let batches = MixedBatches::of(&corpus.train(seq)?, rows, seed)?;
     let batch = batches.get(1_000)?;
     for row in batch.inputs.chunks(seq) {
         println!("{:?}", corpus.tokenizer.decode(row)?);
     }
-    println!("{} of {} targets count", batch.counted(), rows * seq);
+    println!(
+        "{} of {} targets have a positive weight",
+        batch.counted(),
+        rows * seq
+    );
     Ok(())
 }

@@ -1,28 +1,28 @@
-//! Rows of tokens, what to predict from them, and how much each prediction counts.
+//! Batches: rows of input tokens, target tokens and target weights.
 
 use crate::error::DataError;
 
-/// Rows of tokens, the tokens to predict from them, and their weights.
+/// Rows of input tokens, their target tokens and the targets' weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// The tokens read.
+    /// The input tokens.
     ///
     /// # Shapes
     /// `[batch, seq]`, row-major; 0 where the row is padded.
     pub inputs: Vec<u32>,
-    /// The token to predict at each place; same shape. In text it is the one after the input.
+    /// The target token at each position; same shape. In text it is the token after the input.
     pub targets: Vec<u32>,
-    /// By how much the loss at each place counts; same shape. 1 in text, 0 where the target is
-    /// padding or part of a prompt.
+    /// The weight of the loss at each position; same shape. 1 in text, 0 if the target is padding or part of
+    /// a prompt.
     pub weights: Vec<f32>,
-    /// Rows.
+    /// Number of rows.
     pub batch: usize,
-    /// Tokens a row.
+    /// Tokens per row.
     pub seq: usize,
 }
 
 impl Batch {
-    /// No rows yet, and memory for so many of `seq` tokens.
+    /// An empty batch with capacity for `batch` rows of `seq` tokens.
     pub fn with_capacity(rows: usize, seq: usize) -> Self {
         let tokens = rows.saturating_mul(seq).min(MAX_BATCH_TOKENS);
         Self {
@@ -37,8 +37,8 @@ impl Batch {
     /// Appends a row and pads it to the batch's length with tokens 0 of weight 0.
     ///
     /// # Errors
-    /// [`DataError::Row`] if the three are not of one length or are longer than the row, or a weight
-    /// is negative or not finite.
+    /// [`DataError::Row`] if the three differ in length or are longer than the row, or a weight is negative
+    /// or not finite.
     pub fn push_row(
         &mut self,
         inputs: &[u32],
@@ -46,7 +46,7 @@ impl Batch {
         weights: &[f32],
     ) -> Result<(), DataError> {
         let lengths = [inputs.len(), targets.len(), weights.len()];
-        let wrong = |what: String| DataError::Row {
+        let invalid = |what: String| DataError::Row {
             what,
             seq: self.seq,
         };
@@ -55,12 +55,12 @@ impl Batch {
             .any(|length| *length != lengths[0] || *length > self.seq)
         {
             let [inputs, targets, weights] = lengths;
-            return Err(wrong(format!(
+            return Err(invalid(format!(
                 "{inputs} inputs, {targets} targets and {weights} weights"
             )));
         }
         if let Some(weight) = weights.iter().find(|w| !(w.is_finite() && **w >= 0.0)) {
-            return Err(wrong(format!("a weight of {weight}")));
+            return Err(invalid(format!("a weight of {weight}")));
         }
         self.inputs.extend(inputs);
         self.targets.extend(targets);
@@ -73,12 +73,12 @@ impl Batch {
         Ok(())
     }
 
-    /// Targets that count, that is of a weight above 0.
+    /// The number of targets with a positive weight.
     pub fn counted(&self) -> u64 {
         self.weights.iter().filter(|weight| **weight > 0.0).count() as u64
     }
 
-    /// The targets that count, row by row.
+    /// The targets with a positive weight, row by row.
     pub fn counted_targets(&self) -> impl Iterator<Item = impl Iterator<Item = u32> + '_> + '_ {
         let rows = self
             .targets
@@ -92,7 +92,7 @@ impl Batch {
     }
 }
 
-/// A batch of more tokens than this is a mistake.
+/// Limit on the tokens of a batch; larger values are assumed to be mistakes.
 pub(crate) const MAX_BATCH_TOKENS: usize = 1 << 28;
 
 #[cfg(test)]

@@ -18,13 +18,13 @@ use crate::examples::{Examples, TextWindows};
 use crate::pairs::Pairs;
 use crate::token_file::TokenFile;
 
-/// The endless sequence of shuffled batches of a source of examples; cheap to clone.
+/// The infinite sequence of shuffled batches of a source of examples; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Batches {
     examples: Arc<dyn Examples>,
     batch: usize,
     seed: u64,
-    /// Which source of a mixture this is; each has permutations of its own.
+    /// The index of this source in a mixture; each source has separate permutations.
     source: u64,
     permutations: Arc<Mutex<Vec<Permutation>>>,
 }
@@ -36,16 +36,16 @@ struct Permutation {
     order: Arc<[u32]>,
 }
 
-/// Permutations kept: a batch may span two epochs.
+/// Number of cached permutations: a batch may span two epochs.
 const KEPT: usize = 2;
 
 impl Batches {
-    /// Batches of `batch` rows of `seq` tokens from a token file: windows of a text, or the pairs of a
-    /// file of prompts and completions.
+    /// Batches of `batch` rows of `seq` tokens from a token file: windows of its text, or its pairs of
+    /// prompts and completions.
     ///
     /// # Errors
-    /// If `batch` or `seq` is 0 or their product beyond 2^28, the file has fewer than two tokens, more
-    /// than 2^32 - 1 windows, or a pair that does not fit into a row.
+    /// If `batch` or `seq` is 0 or their product exceeds 2^28, the file has fewer than two tokens, more than
+    /// 2^32 - 1 windows, or a pair that is longer than a row.
     pub fn new(tokens: TokenFile, batch: usize, seq: usize, seed: u64) -> Result<Self, DataError> {
         check_size(batch, seq)?;
         Self::of(examples(tokens, seq)?, batch, seed)
@@ -60,7 +60,7 @@ impl Batches {
         Self::for_source(examples, batch, seed, 0)
     }
 
-    /// As [`of`](Self::of), for a source of a mixture.
+    /// The same as [`of`](Self::of), for a source of a mixture.
     pub(crate) fn for_source(
         examples: Arc<dyn Examples>,
         batch: usize,
@@ -85,11 +85,11 @@ impl Batches {
         })
     }
 
-    /// Batch `index` of the sequence; every `u64` has one.
+    /// Batch `index` of the sequence, which is infinite.
     ///
     /// # Errors
-    /// If the file holds a token outside its vocabulary, or an epoch's permutation does not fit in
-    /// memory (four bytes a window).
+    /// If the file contains a token outside its vocabulary, or an epoch's permutation does not fit in memory
+    /// (four bytes per window).
     pub fn get(&self, index: u64) -> Result<Batch, DataError> {
         let first = u128::from(index) * self.batch as u128;
         let mut batch = self.empty(self.batch);
@@ -99,7 +99,7 @@ impl Batches {
         Ok(batch)
     }
 
-    /// Appends the example at a place of the endless sequence.
+    /// Appends the example at a position of the infinite sequence.
     pub(crate) fn push_place(&self, place: u128, batch: &mut Batch) -> Result<(), DataError> {
         if self.examples.is_endless() {
             // Every place has an example of its own, in no order that could be shuffled.
@@ -112,11 +112,11 @@ impl Batches {
         self.examples.push(self.seed, u64::from(example), batch)
     }
 
-    /// Batch `index` of the examples from front to back; `None` past its end. The last batch may have
-    /// fewer rows.
+    /// Batch `index` of the examples in their order, without shuffling; `None` past the end. The last batch
+    /// may have fewer rows.
     ///
     /// # Errors
-    /// If the file holds a token outside its vocabulary.
+    /// If the file contains a token outside its vocabulary.
     pub fn in_order(&self, index: u64) -> Result<Option<Batch>, DataError> {
         let first = index.saturating_mul(self.batch as u64);
         if first >= self.windows() {
@@ -127,11 +127,11 @@ impl Batches {
         self.of_windows(&windows).map(Some)
     }
 
-    /// A batch of these examples, one a row.
+    /// A batch of the given examples, one per row.
     ///
     /// # Errors
-    /// [`DataError::OutOfRange`] for a window that is not there, or if the file holds a token
-    /// outside its vocabulary.
+    /// [`DataError::OutOfRange`] for a window that does not exist, or if the file contains a token outside
+    /// its vocabulary.
     pub fn of_windows(&self, windows: &[u64]) -> Result<Batch, DataError> {
         let mut batch = self.empty(windows.len());
         for &window in windows {
@@ -148,27 +148,28 @@ impl Batches {
         Ok(batch)
     }
 
-    /// Windows of a text, or examples of another source, and so rows of an epoch.
+    /// The number of windows of a text, or examples of another source, which is the number of rows of an
+    /// epoch.
     pub fn windows(&self) -> u64 {
         self.examples.count()
     }
 
-    /// Rows of a batch.
+    /// Rows per batch.
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// Tokens of a row.
+    /// Tokens per row.
     pub fn seq(&self) -> usize {
         self.examples.seq()
     }
 
-    /// What the rows are made of.
+    /// The source of the rows.
     pub fn examples(&self) -> &Arc<dyn Examples> {
         &self.examples
     }
 
-    /// Epochs completed before batch `index`.
+    /// The number of epochs completed before batch `index`.
     pub fn epoch_of(&self, index: u64) -> f64 {
         index as f64 * self.batch as f64 / self.windows() as f64
     }
@@ -195,7 +196,7 @@ impl Batches {
     }
 }
 
-/// The examples of a token file, by its kind.
+/// The examples of a token file of either kind.
 pub(crate) fn examples(tokens: TokenFile, seq: usize) -> Result<Arc<dyn Examples>, DataError> {
     Ok(match tokens.has_prompts() {
         true => Arc::new(Pairs::new(tokens, seq)?),
@@ -217,8 +218,8 @@ fn check_size(batch: usize, seq: usize) -> Result<(), DataError> {
     Ok(())
 }
 
-/// The numbers below `n`, shuffled. Written out rather than taken from `rand`, whose shuffle may
-/// change from release to release and with it the meaning of a seed.
+/// A random permutation of the numbers below `n`. Implemented here because `rand`'s shuffle may change
+/// between releases, and with it the meaning of a seed.
 fn permutation(seed: u64, source: u64, epoch: u128, n: u32) -> Result<Vec<u32>, DataError> {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -240,8 +241,8 @@ fn permutation(seed: u64, source: u64, epoch: u128, n: u32) -> Result<Vec<u32>, 
     Ok(order)
 }
 
-/// An unbiased number below `n` (Lemire, 2019, arXiv:1805.10941): the upper half of a product,
-/// drawn again where the lower half would favour some results.
+/// An unbiased random number below `n` (Lemire, 2019, arXiv:1805.10941): the upper half of a product, with
+/// rejection where the lower half would cause a bias.
 pub(crate) fn below(random: &mut ChaCha8Rng, n: u32) -> u32 {
     loop {
         let product = u64::from(random.next_u32()) * u64::from(n);
@@ -251,13 +252,13 @@ pub(crate) fn below(random: &mut ChaCha8Rng, n: u32) -> u32 {
     }
 }
 
-/// Windows to validate on during training: evenly spread, the same ones each time, in order, of at
-/// most `max_tokens` tokens together (but at least one window).
+/// Windows for validation during training: evenly spaced, always the same, in order, and together at most
+/// `max_tokens` tokens (but at least one window).
 ///
-/// `windows` and `seq` are those of [`Batches`]; the result goes to [`Batches::of_windows`].
+/// `windows` and `seq` are those of [`Batches`]; the result is used with [`Batches::of_windows`].
 pub fn evaluation_windows(windows: u64, seq: usize, max_tokens: u64) -> Vec<u64> {
     let count = windows.min((max_tokens / (seq as u64).max(1)).max(1));
-    // The middles of `count` equal parts.
+    // The midpoints of `count` equal parts.
     (0..u128::from(count))
         .map(|part| ((2 * part + 1) * u128::from(windows) / (2 * u128::from(count))) as u64)
         .collect()
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_by_hand() {
+    fn windows_equal_those_computed_by_hand() {
         // 8 tokens, rows of 3: windows 0123, 3456, 67; the last one is padded.
         let (_folder, file) = counting(8);
         let batches = Batches::new(file, 2, 3, 0).unwrap();
@@ -296,14 +297,14 @@ mod tests {
         assert_eq!(last.weights, [1.0, 0.0, 0.0]);
         assert_eq!(batches.in_order(2).unwrap(), None);
         assert_eq!(batches.in_order(u64::MAX).unwrap(), None);
-        // 7 tokens fill two windows exactly.
+        // 7 tokens fill exactly two windows.
         let (_folder, file) = counting(7);
         assert_eq!(Batches::new(file, 2, 3, 0).unwrap().windows(), 2);
     }
 
     #[test]
     fn the_order_is_pinned() {
-        // If this changes, every run's data order changes with it.
+        // A change of this order changes the data order of every run.
         let order = |seed, epoch| permutation(seed, 0, epoch, 8).unwrap();
         let orders = [order(0, 0), order(0, 1), order(1, 0)];
         let pinned = [
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn any_batch_can_be_had_alone() {
+    fn batches_do_not_depend_on_earlier_calls() {
         let (_folder, file) = counting(200);
         let batches = Batches::new(file.clone(), 3, 7, 5).unwrap();
         let sequence: Vec<Batch> = (0..50).map(|i| batches.get(i).unwrap()).collect();
@@ -347,14 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_index_and_the_smallest_file_work() {
+    fn the_last_index_and_the_smallest_file_are_valid() {
         let (_folder, file) = counting(2);
         let batches = Batches::new(file.clone(), 8, 512, 0).unwrap();
         let batch = batches.get(u64::MAX).unwrap();
         assert_eq!(batch.counted(), 8);
         for (batch, seq) in [(0, 1), (1, 0), (usize::MAX, 2), (1 << 20, 1 << 20)] {
-            let wrong = Batches::new(file.clone(), batch, seq, 0);
-            assert!(matches!(wrong, Err(DataError::Config { .. })));
+            let invalid = Batches::new(file.clone(), batch, seq, 0);
+            assert!(matches!(invalid, Err(DataError::Config { .. })));
         }
         let (_folder, file) = counting(1);
         let short = Batches::new(file, 1, 1, 0);
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn evaluation_windows_by_hand() {
+    fn evaluation_windows_equal_those_computed_by_hand() {
         assert_eq!(evaluation_windows(10, 4, 8), [2, 7]);
         assert_eq!(evaluation_windows(3, 4, 1000), [0, 1, 2]);
         assert_eq!(evaluation_windows(9, 4, 1), [4]);

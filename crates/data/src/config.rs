@@ -12,7 +12,7 @@ pub use self::limits::Limits;
 pub use self::source_spec::{SourceSpec, WeightedSource};
 use crate::error::DataError;
 
-/// What to read, how to tokenise it and where to keep the result.
+/// The source, the tokenizer and the output directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
@@ -21,24 +21,26 @@ pub struct DataConfig {
     pub source: SourceSpec,
     /// `"train"`, or the path of a `tokenizer.json`.
     pub tokenizer: String,
-    /// Tokens in the vocabulary of a tokenizer that is trained; an opened one keeps its own.
+    /// Vocabulary size of a trained tokenizer; an existing tokenizer keeps its own.
     pub vocab_size: usize,
-    /// The part of the source held out, or the path of a source of its own.
+    /// The share of the source that is held out, or the path of a separate source.
     pub validation: Validation,
-    /// The field of a JSON object and the column of a CSV, TSV or Parquet file that hold the text.
+    /// The field of a JSON object or the column of a CSV, TSV or Parquet file that contains the
+    /// text.
     pub text_field: String,
-    /// With [`completion_field`](Self::completion_field): the field or column of a prompt, in place
-    /// of `text_field`. Records are then examples of which only the completion is trained on.
+    /// With [`completion_field`](Self::completion_field): the field or column of the prompt,
+    /// instead of `text_field`. Records are then examples in which only the completion is trained
+    /// on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_field: Option<String>,
-    /// The field or column of the completion of a prompt.
+    /// The field or column of the completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_field: Option<String>,
-    /// What to do about a record that cannot be read.
+    /// How to handle invalid records.
     pub on_error: OnError,
-    /// The folder of prepared corpora; each lives in `<cache>/<name>-<key>/`.
+    /// The directory of prepared corpora; each is stored in `<cache>/<name>-<key>/`.
     pub cache: PathBuf,
-    /// What a source may take of memory and disk.
+    /// Limits on memory and disk space.
     pub limits: Limits,
 }
 
@@ -59,18 +61,18 @@ impl Default for DataConfig {
     }
 }
 
-/// The value of `source` that means the sources of the workspace's locked dependencies.
+/// The value of `source` for the sources of the workspace's locked dependencies.
 pub(crate) const CARGO_DEPS: &str = "cargo-deps";
-/// The value of `tokenizer` that means training one on the corpus.
+/// The value of `tokenizer` for training one on the corpus.
 pub(crate) const TRAIN: &str = "train";
 
-/// What the loss is measured on.
+/// The validation text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Validation {
     /// A share of the source's bytes, above 0 and below 1.
     Fraction(f64),
-    /// The path of a source of its own.
+    /// The path of a separate source.
     Path(String),
 }
 
@@ -80,14 +82,14 @@ impl Default for Validation {
     }
 }
 
-/// What to do about a record that cannot be read: bad UTF-8, a broken JSON line, an empty file.
+/// How to handle invalid records: invalid UTF-8, a malformed JSON line, an empty file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
-    /// End with an error that names file and line.
+    /// Stop with an error that contains file and line.
     #[default]
     Stop,
-    /// Leave the record out, count it, and report the first places.
+    /// Skip and count them, and report the first locations.
     Skip,
 }
 
@@ -173,9 +175,9 @@ impl DataConfig {
     /// Checks what can be checked without reading the source.
     ///
     /// # Errors
-    /// [`DataError::Config`] names the key, what was found and what is allowed.
+    /// [`DataError::Config`] with the key, its value and the allowed values.
     pub fn check(&self) -> Result<(), DataError> {
-        let wrong = |key: &'static str, found: String, allowed: String| {
+        let invalid = |key: &'static str, found: String, allowed: String| {
             Err(DataError::Config {
                 key,
                 found,
@@ -190,12 +192,12 @@ impl DataConfig {
             && !(fraction > 0.0 && fraction < 1.0)
         {
             let allowed = "a number above 0 and below 1, or a path".to_owned();
-            return wrong("data.validation", fraction.to_string(), allowed);
+            return invalid("data.validation", fraction.to_string(), allowed);
         }
         let allowed = crate::tokenizer::MIN_VOCAB..=crate::tokenizer::MAX_VOCAB;
         if self.tokenizer == TRAIN && !allowed.contains(&self.vocab_size) {
             let allowed = format!("{} to {}", allowed.start(), allowed.end());
-            return wrong("data.vocab_size", self.vocab_size.to_string(), allowed);
+            return invalid("data.vocab_size", self.vocab_size.to_string(), allowed);
         }
         self.source.check()?;
         self.limits.check()?;
@@ -206,7 +208,7 @@ impl DataConfig {
         ] {
             if field.is_some_and(String::is_empty) {
                 let allowed = "the name of a field".to_owned();
-                return wrong(key, "\"\"".to_owned(), allowed);
+                return invalid(key, "\"\"".to_owned(), allowed);
             }
         }
         for (key, field, other) in [
@@ -223,7 +225,7 @@ impl DataConfig {
         ] {
             if field.is_none() && other.is_some() {
                 let allowed = "prompt_field and completion_field together, or neither".to_owned();
-                return wrong(key, "nothing".to_owned(), allowed);
+                return invalid(key, "nothing".to_owned(), allowed);
             }
         }
         Ok(())

@@ -1,9 +1,9 @@
-//! What can go wrong with data, with the place and the values.
+//! Errors with their location and values.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Every error of this crate.
+/// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -12,44 +12,44 @@ pub enum DataError {
     Config {
         /// The key, with its section.
         key: &'static str,
-        /// What was found.
+        /// The value.
         found: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: String,
     },
-    /// The system refused to read or write a file.
+    /// A file that cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// The system's reason.
+        /// The reason.
         source: std::io::Error,
     },
-    /// A record of the source cannot be used; `on_error = "skip"` leaves such records out.
-    #[error("{0}; on_error = \"skip\" leaves such records out and counts them")]
+    /// An invalid record; with `on_error = "skip"` it is skipped.
+    #[error("{0}; on_error = \"skip\" skips and counts such records")]
     Bad(BadRecord),
-    /// A file named in the configuration has an ending that no reader takes.
-    #[error("{path}: no reader for this kind of file; known endings: {known}. A file without an ending is read as text", path = path.display())]
+    /// A file named in the configuration with an unsupported extension.
+    #[error("{path}: no reader for this kind of file; supported extensions: {known}. A file without an extension is read as text", path = path.display())]
     UnknownKind {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// The endings that readers take.
+        /// The supported extensions.
         known: String,
     },
-    /// A folder holds no file that a reader takes.
+    /// A directory without files of a supported kind.
     #[error(
-        "{path}: nothing to read in this folder ({other_files} files with other endings); endings looked for: {known}",
+        "{path}: nothing to read in this folder ({other_files} files with other extensions); supported extensions: {known}",
         path = path.display()
     )]
     NothingToRead {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// Files with other endings.
+        /// Number of files with other extensions.
         other_files: u64,
-        /// The endings that readers take.
+        /// The supported extensions.
         known: String,
     },
-    /// `cargo metadata` failed, so the default corpus cannot be found.
+    /// A failure of `cargo metadata`, which lists the default corpus.
     #[error(
         "cannot list the locked dependencies with `cargo metadata --locked`: {message}; run inside a workspace whose Cargo.lock is current, after `cargo fetch`, or set data.source to a path"
     )]
@@ -57,49 +57,49 @@ pub enum DataError {
         /// The reason.
         message: String,
     },
-    /// One side of the split would hold no tokens.
+    /// A split with an empty part.
     #[error(
         "the {split} part would be empty: {documents} documents, {text_bytes} bytes of text, {held_out} of them held out; {remedy}"
     )]
     EmptySplit {
-        /// Which part.
+        /// The empty part.
         split: &'static str,
-        /// Documents of the source.
+        /// Number of documents in the source.
         documents: u64,
         /// Bytes of its text.
         text_bytes: u64,
         /// Bytes of text held out.
         held_out: u64,
-        /// What to do.
+        /// What the user can change.
         remedy: &'static str,
     },
-    /// The source gave other text on a second reading.
+    /// A source whose text differed when it was read again.
     #[error(
         "the source changed while it was being read: first {before} bytes of text in {documents_before} documents, then {after} in {documents_after}"
     )]
     SourceChanged {
-        /// Bytes of text, first.
+        /// Bytes of text in the first reading.
         before: u64,
-        /// Bytes of text, then.
+        /// Bytes of text in the second.
         after: u64,
-        /// Documents, first.
+        /// Documents in the first reading.
         documents_before: u64,
-        /// Documents, then.
+        /// Documents in the second.
         documents_after: u64,
     },
-    /// A file of the source was written to while the corpus was being prepared.
+    /// A source file that was modified during preparation.
     #[error(
-        "{path}: the source changed while it was being prepared; prepare it again when nothing writes to it",
+        "{path}: the source changed while it was being prepared; prepare it again when no process writes to it",
         path = path.display()
     )]
     SourceRewritten {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// A tokenizer cannot be read, trained or used.
+    /// A tokenizer that cannot be read, trained or used.
     #[error("tokenizer{at}: {message}", at = place(path))]
     Tokenizer {
-        /// The file or folder.
+        /// The file or directory.
         path: Option<PathBuf>,
         /// The reason.
         message: String,
@@ -112,135 +112,135 @@ pub enum DataError {
         /// The reason.
         message: String,
     },
-    /// A token id is outside the vocabulary.
+    /// A token id outside the vocabulary.
     #[error("token id {token}{at} is outside the vocabulary of {vocab_size}", at = place(path))]
     TokenOutOfRange {
-        /// The file or folder.
+        /// The file or directory.
         path: Option<PathBuf>,
         /// The id.
         token: u32,
-        /// Ids are below it.
+        /// The vocabulary size.
         vocab_size: usize,
     },
-    /// A token file's bytes are not what its format allows.
+    /// A token file with invalid content.
     #[error("{path}: damaged or not a token file: {what} is {found}, expected {expected}", path = path.display())]
     Damaged {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What it is about.
+        /// The invalid field.
         what: &'static str,
-        /// What was found.
+        /// The value.
         found: String,
-        /// What was expected.
+        /// The expected value.
         expected: String,
     },
-    /// A token file has another length than when it was opened.
+    /// A token file whose length has changed since it was opened.
     #[error(
-        "{path}: the file has {found} bytes and had {expected} when it was opened; another process changed it. Prepare the corpus again with `data prepare`",
+        "{path}: the file has {found} bytes, but had {expected} when it was opened; another process changed it. Prepare the corpus again with `data prepare`",
         path = path.display()
     )]
     ChangedWhileOpen {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What was found.
+        /// The current length.
         found: u64,
-        /// What was expected.
+        /// The length when it was opened.
         expected: u64,
     },
-    /// A prepared folder's parts do not belong together.
-    #[error("{path}: {what} is {found}, expected {expected}; delete the folder to prepare it again", path = path.display())]
+    /// A prepared directory with inconsistent content.
+    #[error("{path}: {what} is {found}, expected {expected}; delete the directory to prepare it again", path = path.display())]
     Inconsistent {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What it is about.
+        /// The inconsistent value.
         what: &'static str,
-        /// What was found.
+        /// The value.
         found: String,
-        /// What was expected.
+        /// The expected value.
         expected: String,
     },
-    /// A range of tokens, or a window, outside the file was asked for.
-    #[error("{what} {start}..{end} asked for, there are {len}")]
+    /// A range of tokens, or a window, that exceeds the file.
+    #[error("{what} {start}..{end} out of range, there are {len}")]
     OutOfRange {
-        /// What it is about.
+        /// What the range counts.
         what: &'static str,
-        /// The first asked for.
+        /// The start of the range.
         start: u64,
-        /// The one after the last asked for.
+        /// The end of the range, exclusive.
         end: u64,
-        /// How many there are.
+        /// The available number.
         len: u64,
     },
-    /// Examples that do not fit into a row.
+    /// Examples that are longer than a row.
     #[error(
         "{path}: {count} of {of} examples have more than {allowed} tokens, one more than model.seq_len: number {number} has {tokens}; raise model.seq_len or shorten them",
         path = path.display(), number = index + 1
     )]
     ExamplesTooLong {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// Examples that are too long.
+        /// Number of examples that are too long.
         count: u64,
-        /// Examples in all.
+        /// Total number of examples.
         of: u64,
-        /// The first of them, from 0.
+        /// The index of the first of them, from 0.
         index: u64,
-        /// Its tokens.
+        /// Its number of tokens.
         tokens: u64,
-        /// The most that fit.
+        /// The maximum number of tokens.
         allowed: u64,
     },
-    /// An example that is no row of a batch.
+    /// An example that does not form a row of a batch.
     #[error(
-        "a row of {what}; allowed: as many of each, at most {seq}, and weights that are finite and not negative"
+        "a row of {what}; allowed: equal numbers of each, at most {seq}, and weights that are finite and not negative"
     )]
     Row {
-        /// What it is about.
+        /// The invalid row.
         what: String,
-        /// Tokens of a row.
+        /// Tokens per row.
         seq: usize,
     },
-    /// The file is too short to make one window.
+    /// A file that is too short for one window.
     #[error("{path}: {tokens} tokens, at least 2 are needed to predict one from another", path = path.display())]
     TooFewTokens {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// How many it has.
+        /// Its number of tokens.
         tokens: u64,
     },
-    /// A Parquet file cannot be read.
+    /// A Parquet file that cannot be read.
     #[error("{path}: cannot read this Parquet file: {message}", path = path.display())]
     Parquet {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// The reason.
         message: String,
     },
-    /// A folder is no prepared corpus and holds none.
+    /// A directory that neither is nor contains a prepared corpus.
     #[error(
-        "{path}: neither a token file nor a prepared corpus (a folder with manifest.json), nor a folder that holds prepared corpora",
+        "{path}: neither a token file nor a prepared corpus (a directory with manifest.json), nor a directory that contains prepared corpora",
         path = path.display()
     )]
     NotPrepared {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// The system has no memory left for something of a size that was known.
-    #[error("no memory for {what}, {bytes} bytes")]
+    /// A failed allocation of a known size.
+    #[error("cannot allocate {bytes} bytes for {what}")]
     OutOfMemory {
-        /// What it is about.
+        /// The purpose of the allocation.
         what: &'static str,
-        /// How many were asked for.
+        /// The requested size.
         bytes: u64,
     },
-    /// A size is beyond what is supported.
+    /// A size that exceeds a limit.
     #[error("{what}: {found} is too large; at most {allowed}")]
     TooLarge {
-        /// What it is about.
+        /// The quantity.
         what: &'static str,
-        /// What was found.
+        /// The value.
         found: u64,
-        /// What is allowed.
+        /// The maximum.
         allowed: u64,
     },
 }
@@ -258,14 +258,14 @@ fn place(path: &Option<PathBuf>) -> String {
         .map_or_else(String::new, |path| format!(" {}", path.display()))
 }
 
-/// A record that cannot be used, and where it is.
+/// An invalid record and its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
     /// The file.
     pub path: PathBuf,
-    /// The line, from 1, in the decompressed text; for Parquet, CSV and JSON arrays, the row.
+    /// The line of the decompressed text, or for Parquet, CSV and JSON arrays the row, from 1.
     pub line: Option<u64>,
-    /// What is wrong there.
+    /// The problem.
     pub problem: Problem,
 }
 
@@ -285,16 +285,16 @@ impl fmt::Display for BadRecord {
     }
 }
 
-/// What is wrong with a record.
+/// A problem with a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
     /// Bytes that are not UTF-8.
     #[error("not UTF-8 at byte {offset} of the {of}")]
     NotUtf8 {
-        /// The place of the first such byte.
+        /// The offset of the first such byte.
         offset: u64,
-        /// Of what.
+        /// The unit that contains it.
         of: &'static str,
     },
     /// A line that is not JSON.
@@ -308,73 +308,73 @@ pub enum Problem {
     /// A JSON value that is not an object, or a field that is not a string.
     #[error("{what} is {found}, expected {expected}")]
     WrongType {
-        /// What it is about.
+        /// The invalid value.
         what: String,
-        /// What was found.
+        /// Its type.
         found: String,
-        /// What was expected.
+        /// The expected type.
         expected: &'static str,
     },
     /// An object without the text field.
     #[error("no field \"{field}\"; the fields here are: {found}")]
     MissingField {
-        /// The field asked for.
+        /// The requested field.
         field: String,
-        /// What was found.
+        /// The existing fields.
         found: String,
     },
-    /// A file without a byte, or with no record.
+    /// A file without content.
     #[error("the file is empty")]
     EmptyFile,
-    /// A record whose text has no characters.
+    /// A record with an empty text.
     #[error("the text is empty")]
     EmptyText,
-    /// A compressed stream that ends too early.
-    #[error("the compressed stream ends too early; {lines} whole lines were read before that")]
+    /// A truncated compressed stream.
+    #[error("the compressed stream ends too early; {lines} complete lines were read before that")]
     Truncated {
-        /// Whole lines before that.
+        /// The number of complete lines before the end.
         lines: u64,
     },
-    /// A compressed stream that cannot be read on.
-    #[error("the compressed stream is damaged after {lines} whole lines: {message}")]
+    /// A damaged compressed stream.
+    #[error("the compressed stream is damaged after {lines} complete lines: {message}")]
     BadStream {
-        /// Whole lines before that.
+        /// The number of complete lines before the damage.
         lines: u64,
         /// The reason.
         message: String,
     },
-    /// More than a limit of the configuration allows.
+    /// An input that exceeds a limit of the configuration.
     #[error("{what} of more than {allowed} {unit}; {key} = {allowed} is the limit")]
     OverLimit {
-        /// What is too large.
+        /// What exceeds the limit.
         what: &'static str,
-        /// The key of the configuration.
+        /// The key of the limit.
         key: &'static str,
         /// The limit.
         allowed: u64,
-        /// What it counts.
+        /// The unit of the limit.
         unit: &'static str,
     },
-    /// A CSV file without a header, or a row that does not fit it.
+    /// A CSV file without a header, or a row that does not match it.
     #[error("not CSV: {message}")]
     NotCsv {
         /// The reason.
         message: String,
     },
-    /// A file of a kind that holds no prompts with completions.
+    /// A file of a kind that does not support prompts with completions.
     #[error(
         "{found} holds no prompts with completions; allowed: .jsonl, .ndjson, .json, .csv and .tsv, or a configuration without data.prompt_field and data.completion_field"
     )]
     NoPairs {
-        /// What was found.
+        /// The kind of file.
         found: &'static str,
     },
     /// A JSON file that is neither an array nor lines of objects.
     #[error("{found}, expected {expected}")]
     NotRecords {
-        /// What was found.
+        /// The content.
         found: String,
-        /// What was expected.
+        /// The expected content.
         expected: &'static str,
     },
     /// A Parquet file that cannot be read.

@@ -1,4 +1,4 @@
-//! What the rows of batches are made of.
+//! Sources of examples, the rows of batches.
 //!
 //! Text is one source of examples ([`TextWindows`]), prompts with completions are another
 //! ([`Pairs`](crate::Pairs)), computed tasks a third ([`TaskExamples`](crate::TaskExamples)). What an
@@ -43,11 +43,11 @@ use crate::token_file::TokenFile;
 /// # Ok::<(), DataError>(())
 /// ```
 pub trait Examples: Debug + Send + Sync {
-    /// Tokens a row.
+    /// Tokens per row.
     fn seq(&self) -> usize;
 
-    /// Examples of an epoch, 1 to 2^32 - 1: [`Batches`](crate::Batches) gives each of them once, in
-    /// an order drawn anew for each epoch.
+    /// Number of examples per epoch, 1 to 2^32 - 1. [`Batches`](crate::Batches) visits each once per epoch,
+    /// in a new order for each epoch.
     fn count(&self) -> u64;
 
     /// Whether there is a new example for each place of the sequence, as where examples are computed.
@@ -56,8 +56,8 @@ pub trait Examples: Debug + Send + Sync {
         false
     }
 
-    /// Appends example `index`, below [`count`](Self::count), with [`Batch::push_row`]. The same
-    /// seed and index always give the same row; what lies on disk has no use for the seed.
+    /// Appends example `index`, below [`count`](Self::count), with [`Batch::push_row`]. The same seed and
+    /// index must always give the same row; sources that are stored on disk ignore the seed.
     ///
     /// # Errors
     /// If the example cannot be read.
@@ -67,8 +67,8 @@ pub trait Examples: Debug + Send + Sync {
 /// A source of examples and its weight in a mixture.
 pub type WeightedExamples = (Arc<dyn Examples>, f64);
 
-/// The windows of a text: `seq + 1` tokens each, beginning `seq` after the one before, so that every
-/// token but the first is a target once.
+/// The windows of a text: `seq + 1` tokens each, starting `seq` tokens after the previous one, so that every
+/// token but the first is a target exactly once.
 #[derive(Clone, Debug)]
 pub struct TextWindows {
     tokens: TokenFile,
@@ -117,7 +117,7 @@ impl Examples for TextWindows {
         let start = index * seq;
         let end = (start + seq + 1).min(self.tokens.len());
         let tokens = self.tokens.read(start..end)?;
-        let targets = tokens.len() - 1; // at least one, by the number of windows
+        let targets = tokens.len() - 1; // at least one, given the number of windows
         batch.push_row(&tokens[..targets], &tokens[1..], &vec![1.0; targets])
     }
 }

@@ -1,28 +1,28 @@
-//! Calls into crates that panic on some files where they should return an error.
+//! Calls into crates that panic on some invalid files instead of returning an error.
 //!
-//! `tokenizers` unwraps what it finds in a `tokenizer.json` in many places (a character map that is
-//! none, prefixes longer than their tokens), and `parquet` indexes into damaged pages. A file that
-//! comes from anywhere would end the process; here such a panic becomes the error that it is.
+//! `tokenizers` unwraps values of a `tokenizer.json` in many places (an invalid character map,
+//! prefixes longer than their tokens), and `parquet` indexes into damaged pages. Without this
+//! module, an untrusted file could end the process; here such a panic becomes an error.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether this thread is inside [`guarded`], where a panic is no bug of ours to report.
+    /// Whether this thread is inside [`guarded`], where a panic is not reported.
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a call; a panic in it is the outer error, with the panic's message. What the call was
-/// changing must not be used after that.
+/// Runs a call; if it panics, the outer result is an error with the panic's message. Values that
+/// the call was modifying must not be used after that.
 ///
 /// # Errors
-/// The message of a panic.
+/// The message of the panic.
 pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = take_hook();
-        // The hook prints before anything can be caught; all other panics keep theirs.
+        // The hook prints before a panic can be caught; other panics are still reported.
         set_hook(Box::new(move |panic| {
             if !GUARDED.get() {
                 before(panic);
@@ -36,7 +36,7 @@ pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
         let message = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
             (Some(message), _) => message.as_str(),
             (_, Some(message)) => message,
-            _ => "no reason given",
+            _ => "no message",
         };
         message.to_owned()
     })

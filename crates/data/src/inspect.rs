@@ -1,4 +1,4 @@
-//! A look into a prepared folder or a token file.
+//! Summaries of prepared directories and token files.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,64 +11,64 @@ use crate::prepare::{MANIFEST, TOKENIZER, TRAIN_TOKENS, VALIDATION_TOKENS};
 use crate::token_file::TokenFile;
 use crate::tokenizer::Tokenizer;
 
-/// Frequent tokens listed.
+/// Number of frequent tokens listed.
 const FREQUENT: usize = 20;
-/// Tokens of the first document shown.
+/// Number of tokens of the first document shown.
 const START_TOKENS: u64 = 100;
 
-/// What [`inspect`] found.
+/// The result of [`inspect`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
-    /// The folder's manifest, if a folder was inspected.
+    /// The directory's manifest, if a directory was inspected.
     pub manifest: Option<Manifest>,
-    /// One entry for each token file.
+    /// One entry per token file.
     pub files: Vec<TokenFileInspection>,
 }
 
-/// What one token file holds.
+/// The summary of a token file.
 #[derive(Clone, Debug, Serialize)]
 pub struct TokenFileInspection {
     /// The file.
     pub path: PathBuf,
     /// Bytes per token.
     pub token_width: usize,
-    /// Token ids are below this.
+    /// Vocabulary size.
     pub vocab_size: usize,
-    /// Of the tokenizer's vocabulary, in hexadecimal.
+    /// The hash of the tokenizer's vocabulary, in hexadecimal.
     pub vocab_hash: String,
-    /// Documents in the file.
+    /// Number of documents.
     pub documents: u64,
-    /// Whether these are prompts with completions.
+    /// Whether documents are prompts with completions.
     pub has_prompts: bool,
-    /// Tokens in the file, document ends included.
+    /// Number of tokens, including document ends.
     pub tokens: u64,
-    /// Bytes of text that the tokens stand for.
+    /// Bytes of text that the tokens represent.
     pub text_bytes: u64,
     /// Bytes of text per token; 0 if there are no tokens.
     pub bytes_per_token: f64,
-    /// The entropy of the tokens' frequencies, in bits per byte of text.
+    /// The unigram entropy of the tokens, in bits per byte of text.
     pub unigram_bits_per_byte: f64,
-    /// Tokens of the vocabulary that occur.
+    /// Number of tokens of the vocabulary that occur.
     pub tokens_used: u64,
     /// The most frequent tokens, most frequent first.
     pub frequent: Vec<FrequentToken>,
-    /// The start of the first document, where a tokenizer is at hand.
+    /// The start of the first document, if a tokenizer is available.
     pub start: Option<String>,
 }
 
-/// A token and how often it occurs.
+/// A token and its frequency.
 #[derive(Clone, Debug, Serialize)]
 pub struct FrequentToken {
     /// The token.
     pub id: u32,
-    /// How often it occurs.
+    /// Number of occurrences.
     pub count: u64,
-    /// Its text, or its name if it is special; `None` where no tokenizer is at hand.
+    /// Its text, or its name if it is special; `None` if no tokenizer is available.
     pub text: Option<String>,
 }
 
-/// The prepared folders that a path stands for: itself, if it is one or a token file, and otherwise
-/// those within it, by name.
+/// The prepared directories at a path: the path itself, if it is one or a token file, and otherwise
+/// those in it, by name.
 ///
 /// # Errors
 /// [`DataError::NotPrepared`] if there are none.
@@ -80,7 +80,7 @@ pub fn find_prepared(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(DataError::io(path))? {
         let folder = entry.map_err(DataError::io(path))?.path();
-        // One that is still being prepared has a hidden name.
+        // A directory that is still being prepared has a hidden name.
         let name = folder.file_name().unwrap_or_default().as_encoded_bytes();
         if !name.starts_with(b".") && folder.join(MANIFEST).is_file() {
             found.push(folder);
@@ -95,8 +95,8 @@ pub fn find_prepared(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
 }
 
-/// Inspects a prepared folder, or a token file (with the `tokenizer.json` beside it, if any), and
-/// verifies its checksum.
+/// Inspects a prepared directory, or a token file (with the `tokenizer.json` in its directory, if
+/// any), and verifies its checksum.
 ///
 /// # Errors
 /// If a file is missing or damaged.
@@ -134,7 +134,7 @@ fn inspect_file(
 ) -> Result<TokenFileInspection, DataError> {
     let file = TokenFile::open(path)?;
     file.verify()?;
-    // Another vocabulary would put wrong words to the ids.
+    // With another vocabulary the texts would not match the ids.
     let tokenizer = tokenizer.filter(|t| t.vocab_hash() == file.vocab_hash());
     let counts = file.counts()?;
     let mut by_count: Vec<usize> = (0..counts.len()).filter(|&id| counts[id] > 0).collect();

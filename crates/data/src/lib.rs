@@ -1,10 +1,10 @@
 //! Text to tokens to batches, reproducibly.
 //!
-//! A [`DataConfig`] names a source of text: the sources of the workspace's locked dependencies
-//! (the default), text files and folders, JSON, CSV or Parquet. [`prepare`] reads it, trains or opens a
-//! [`Tokenizer`], and packs the tokens into two [`TokenFile`]s, one to train on and
-//! one to validate on. [`Batches`] then gives the batch of any step as a pure function of the seed
-//! and the step, so that a run can stop and go on without replaying a reader.
+//! A [`DataConfig`] names a source of text: the sources of the workspace's locked dependencies (the default),
+//! text files and directories, JSON, CSV or Parquet. [`prepare`] reads it, trains or opens a [`Tokenizer`],
+//! and packs the tokens into two [`TokenFile`]s, one for training and one for validation. [`Batches`] then
+//! gives the batch of any step as a pure function of the seed and the step, so that a run can stop and resume
+//! without replaying a reader.
 //!
 //! Instead of text, a [`TaskSpec`] names a task whose examples are computed.
 //!
@@ -24,16 +24,16 @@
 //! };
 //! let prepared = prepare(&config, &())?;
 //! let batches = Batches::new(prepared.train.clone(), 4, 32, 0)?;
-//! let batch = batches.get(1_000_000)?; // the batch of step 1,000,000, at once
+//! let batch = batches.get(1_000_000)?; // the batch of step 1,000,000, directly
 //! assert_eq!(batch.inputs.len(), 4 * 32);
 //!
-//! // Asking again finds the prepared corpus.
+//! // A second call reuses the prepared corpus.
 //! assert!(prepare(&config, &())?.reused);
 //! # Ok(())
 //! # }
 //! ```
 
-/// The example of the README, compiled and run.
+/// The example in the README, compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! `manifest.json` of a prepared folder: what it was made of, for people and for reuse.
+//! `manifest.json` of a prepared directory: what it was made from, for users and for reuse.
 
 use std::path::Path;
 
@@ -9,60 +9,60 @@ use crate::config::DataConfig;
 use crate::error::{BadRecord, DataError};
 use crate::source::cargo_deps::CargoSummary;
 
-/// At most so many places of skipped records are kept.
+/// The maximum number of locations of skipped records that are kept.
 const PLACES_KEPT: usize = 20;
 
-/// What a prepared folder was made of.
+/// What a prepared directory was made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of the folder's layout.
+    /// The version of the directory's layout.
     pub format: u32,
-    /// Hash of all that determines the result, in hexadecimal.
+    /// Hash of all inputs that determine the result, in hexadecimal.
     pub key: String,
     /// The configuration.
     pub config: DataConfig,
-    /// Files read.
+    /// Number of files read.
     pub files: u64,
     /// The training part.
     pub train: Counts,
-    /// The part held out.
+    /// The held-out part.
     pub validation: Counts,
-    /// Tokens in the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
     /// blake3 of `tokenizer.json`, in hexadecimal.
     pub tokenizer: String,
-    /// What the default corpus holds, where that is the source.
+    /// The content of the default corpus, if that is the source.
     pub cargo: Option<CargoSummary>,
-    /// Records left out because they could not be read.
+    /// Invalid records that were skipped.
     pub skipped: SkipReport,
 }
 
 /// The size of a token file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Documents.
+    /// Number of documents.
     pub documents: u64,
-    /// Tokens, document ends included.
+    /// Number of tokens, including document ends.
     pub tokens: u64,
-    /// Bytes of text that the tokens stand for.
+    /// Bytes of text that the tokens represent.
     pub text_bytes: u64,
 }
 
-/// Records left out under `on_error = "skip"`.
+/// Records skipped with `on_error = "skip"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkipReport {
-    /// All of them.
+    /// Number of all.
     pub count: u64,
     /// The first 20.
     pub first: Vec<Skipped>,
 }
 
-/// A record left out.
+/// A skipped record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// `FILE` or `FILE:LINE`.
     pub place: String,
-    /// What is wrong there.
+    /// The problem.
     pub reason: String,
 }
 

@@ -1,21 +1,18 @@
-//! Batches from several sources, by weight.
+//! Batches from several sources, mixed by weight.
 //!
-//! Rows are numbered from 0 through the whole run; row `p` of a mixture with weights `w_1 .. w_n`
-//! that sum to 1 comes from a source that depends on `p` and the weights alone. Source `i` is
-//! thought to give its `j`-th row at time `(j + 1/2) / w_i`; the mixture is the rows of all sources
-//! in order of time, the earlier source first where times are equal. So after `p` rows source `i`
-//! has given `p w_i` of them, to within `(1 + n w_i) / 2`: the weights hold in every stretch of the
-//! run, not only on average. (A source drawn at random for each row would stray by the square root
-//! of `p`; a greedy choice of the source that is furthest behind, as Megatron-LM's blended data
-//! set makes, is as even but has to be replayed from the first row.)
+//! Rows are numbered from 0 through the whole run; the source of row `p` of a mixture with weights `w_1 ..
+//! w_n` that sum to 1 depends only on `p` and the weights. Source `i` is assigned the time `(j + 1/2) / w_i`
+//! for its `j`-th row; the mixture is the rows of all sources in order of time, and for equal times in order
+//! of sources. So after `p` rows source `i` has contributed `p w_i` of them, to within `(1 + n w_i) / 2`: the
+//! weights hold in every part of the run, not only on average. (With a random source for each row, shares
+//! would deviate by the square root of `p`. A greedy choice of the source that is furthest behind, as in
+//! Megatron-LM's blended data set, is as even but has to be replayed from the first row.)
 //!
-//! Weights are rounded to whole numbers that sum to 2^32, and all is counted in integers: after 2^32
-//! rows the pattern begins anew, every source has given exactly its number, and no rounding error
-//! grows with the run.
+//! Weights are rounded to integers that sum to 2^32, and all counts are integers: after 2^32 rows the pattern
+//! repeats, every source has contributed exactly its number, and no rounding error accumulates.
 //!
-//! The `j`-th row of a source is the `j`-th place of its own endless sequence of epochs
-//! ([`Batches`]), so each source has epochs of its own and a window is never repeated before all
-//! others of its source were seen.
+//! The `j`-th row of a source is the `j`-th element of its own infinite sequence of epochs ([`Batches`]), so
+//! a window is never repeated before all others of its source have been visited.
 
 use std::sync::Arc;
 
@@ -25,14 +22,14 @@ use crate::error::DataError;
 use crate::examples::WeightedExamples;
 use crate::token_file::TokenFile;
 
-/// Rows after which the pattern of sources begins anew.
+/// The period of the pattern of sources, in rows.
 const PERIOD: u64 = 1 << 32;
-/// More sources than this are a mistake.
+/// Limit on the number of sources; larger values are assumed to be mistakes.
 const MAX_SOURCES: usize = 1 << 10;
 
-/// The endless sequence of batches from several sources; cheap to clone.
+/// The infinite sequence of batches from several sources; cheap to clone.
 ///
-/// With one source it is that source's [`Batches`].
+/// With a single source it equals that source's [`Batches`].
 #[derive(Clone, Debug)]
 pub struct MixedBatches {
     sources: Vec<Batches>,
@@ -41,11 +38,11 @@ pub struct MixedBatches {
 }
 
 impl MixedBatches {
-    /// Batches of `batch` rows of `seq` tokens from these files, each with its weight.
+    /// Batches of `batch` rows of `seq` tokens from these files, with one weight per file.
     ///
     /// # Errors
-    /// Those of [`Batches::new`]; [`DataError::Config`] for no source, more than 1024, or a weight
-    /// that is not finite and above 0 or less than 2^-32 of all.
+    /// The errors of [`Batches::new`]; [`DataError::Config`] if there are no sources or more than 1024, or a
+    /// weight is not finite and above 0 or is less than 2^-32 of the sum.
     pub fn new(
         sources: &[(TokenFile, f64)],
         batch: usize,
@@ -53,7 +50,7 @@ impl MixedBatches {
         seed: u64,
     ) -> Result<Self, DataError> {
         let sources = sources.iter().map(|(tokens, weight)| {
-            // A row without tokens is refused with the batch's own message.
+            // A row without tokens is rejected with the batch's own message.
             Ok((examples(tokens.clone(), seq.max(1))?, *weight))
         });
         let sources = sources.collect::<Result<Vec<_>, DataError>>()?;
@@ -67,11 +64,11 @@ impl MixedBatches {
         Self::of(&sources, batch, seed)
     }
 
-    /// Batches of `batch` rows from these sources, each with its weight.
+    /// Batches of `batch` rows from these sources, with one weight per source.
     ///
     /// # Errors
-    /// Those of [`Batches::of`] and of the weights; [`DataError::Config`] if the sources' rows are not
-    /// of one length.
+    /// The errors of [`Batches::of`] and of the weights; [`DataError::Config`] if the sources' rows differ in
+    /// length.
     pub fn of(sources: &[WeightedExamples], batch: usize, seed: u64) -> Result<Self, DataError> {
         let weights: Vec<f64> = sources.iter().map(|(_, weight)| *weight).collect();
         let pattern = Pattern::new(&weights)?;
@@ -100,10 +97,10 @@ impl MixedBatches {
         })
     }
 
-    /// Batch `index` of the sequence; every `u64` has one.
+    /// Batch `index` of the sequence, which is infinite.
     ///
     /// # Errors
-    /// Those of [`Batches::get`].
+    /// The errors of [`Batches::get`].
     pub fn get(&self, index: u64) -> Result<Batch, DataError> {
         let first = &self.sources[0];
         let mut batch = first.empty(self.batch);
@@ -115,13 +112,13 @@ impl MixedBatches {
         Ok(batch)
     }
 
-    /// Rows that each source has given before batch `index`.
+    /// The number of rows of each source before batch `index`.
     pub fn rows_before(&self, index: u64) -> Vec<u128> {
         self.pattern
             .rows_before(u128::from(index) * self.batch as u128)
     }
 
-    /// Epochs that each source has completed before batch `index`.
+    /// The number of epochs that each source has completed before batch `index`.
     pub fn epochs_before(&self, index: u64) -> Vec<f64> {
         let rows = self.rows_before(index);
         let sources = rows.into_iter().zip(&self.sources);
@@ -136,39 +133,39 @@ impl MixedBatches {
         counts.map(|count| *count as f64 / PERIOD as f64).collect()
     }
 
-    /// Each source's own batches.
+    /// The batches of each source.
     pub fn sources(&self) -> &[Batches] {
         &self.sources
     }
 }
 
-/// Which source gives which row.
+/// The assignment of rows to sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern {
-    /// Rows of each source in a period; they sum to [`PERIOD`].
+    /// The number of rows of each source per period; they sum to [`PERIOD`].
     counts: Vec<u64>,
 }
 
 impl Pattern {
     fn new(weights: &[f64]) -> Result<Self, DataError> {
-        let wrong = |found: String, allowed: &str| DataError::Config {
+        let invalid = |found: String, allowed: &str| DataError::Config {
             key: "data.source",
             found,
             allowed: allowed.to_owned(),
         };
         if weights.is_empty() || weights.len() > MAX_SOURCES {
             let found = format!("{} sources", weights.len());
-            return Err(wrong(found, "1 to 1024 sources"));
+            return Err(invalid(found, "1 to 1024 sources"));
         }
         let sum: f64 = weights.iter().sum();
         if let Some(weight) = weights.iter().find(|w| !(w.is_finite() && **w > 0.0)) {
             let found = format!("a weight of {weight}");
-            return Err(wrong(found, "weights that are finite and above 0"));
+            return Err(invalid(found, "weights that are finite and above 0"));
         }
         if !sum.is_finite() {
-            return Err(wrong("weights of an infinite sum".into(), "a finite sum"));
+            return Err(invalid("weights of an infinite sum".into(), "a finite sum"));
         }
-        // Rounding the running sum makes the counts sum to the period.
+        // Rounding the cumulative sums makes the counts sum to the period.
         let mut running = 0.0;
         let mut before = 0;
         let mut counts = Vec::with_capacity(weights.len());
@@ -180,7 +177,7 @@ impl Pattern {
             };
             if upto <= before {
                 let found = format!("a weight of {weight} beside a sum of {sum}");
-                return Err(wrong(found, "weights of at least 2^-32 of their sum"));
+                return Err(invalid(found, "weights of at least 2^-32 of their sum"));
             }
             counts.push(upto - before);
             before = upto;
@@ -188,7 +185,7 @@ impl Pattern {
         Ok(Self { counts })
     }
 
-    /// The source of a row, and how many rows the source has given before it.
+    /// The source of a row, and the number of rows of that source before it.
     fn at(&self, row: u128) -> (usize, u128) {
         let (period, within) = (row / u128::from(PERIOD), (row % u128::from(PERIOD)) as u64);
         let (source, index) = self.within(within);
@@ -196,7 +193,7 @@ impl Pattern {
         (source, before + u128::from(index))
     }
 
-    /// The rows of each source among the first `rows`.
+    /// The number of rows of each source among the first `rows`.
     fn rows_before(&self, rows: u128) -> Vec<u128> {
         let (period, within) = (
             rows / u128::from(PERIOD),
@@ -206,7 +203,7 @@ impl Pattern {
         match within {
             0 => whole.collect(),
             _ => {
-                // The rows up to and including the last one, which its source gives `index`-th.
+                // The rows up to and including the last one, which is row `index` of its source.
                 let (source, index) = self.within(within - 1);
                 whole
                     .enumerate()
@@ -216,11 +213,11 @@ impl Pattern {
         }
     }
 
-    /// As [`at`](Self::at), within a period.
+    /// The same as [`at`](Self::at), within a period.
     fn within(&self, row: u64) -> (usize, u64) {
         let n = self.counts.len() as u64;
         for (source, &count) in self.counts.iter().enumerate() {
-            // Its rows so far are the row's share, give or take the number of sources.
+            // The number of its rows so far is its share of the rows, up to the number of sources.
             let near = (u128::from(row) * u128::from(count) / u128::from(PERIOD)) as u64;
             let mut low = near.saturating_sub(n + 1);
             let mut high = count.min(near + n + 2);
@@ -238,24 +235,24 @@ impl Pattern {
         unreachable!("invariant: the ranks of a period's rows are 0 to its length")
     }
 
-    /// The place of a source's `index`-th row among all rows of the period.
+    /// The position of a source's `index`-th row among all rows of the period.
     fn rank(&self, source: usize, index: u64) -> u64 {
         let others = 0..self.counts.len();
         let upto: u64 = others.map(|other| self.upto(source, index, other)).sum();
         upto - 1
     }
 
-    /// How many rows `other` has given when `source` has just given its `index`-th.
+    /// The number of rows of `other` up to the `index`-th row of `source`.
     ///
-    /// Times are `(2 j + 1) / (2 count)`. The rows of `other` not after `(2 index + 1) / (2 a)` are
-    /// those with `(2 j + 1) a <= (2 index + 1) b`; equal times count for earlier sources alone.
+    /// Times are `(2 j + 1) / (2 count)`. The rows of `other` not after `(2 index + 1) / (2 a)` are those
+    /// with `(2 j + 1) a <= (2 index + 1) b`; rows at equal times count for earlier sources only.
     fn upto(&self, source: usize, index: u64, other: usize) -> u64 {
         if other == source {
             return index + 1;
         }
         let [a, b] = [source, other].map(|at| u128::from(self.counts[at]));
         let limit = u128::from(2 * index + 1) * b;
-        // The greatest odd multiple of `a` that is allowed, as a count of odd numbers.
+        // The largest allowed odd multiple of `a`, as a count of odd numbers.
         let multiples = match other < source {
             true => limit / a,
             false => limit.div_ceil(a) - 1,
@@ -274,8 +271,8 @@ mod tests {
     }
 
     #[test]
-    fn rows_by_hand() {
-        // Times of A: 2/3, 2, 10/3, ..; of B: 2, 6, ..; where they are equal A is first.
+    fn rows_equal_those_computed_by_hand() {
+        // Times of A: 2/3, 2, 10/3, ..; of B: 2, 6, ..; at equal times A is first.
         let pattern = Pattern::new(&[3.0, 1.0]).unwrap();
         assert_eq!(pattern.counts, [3 << 30, 1 << 30]);
         assert_eq!(sources(&pattern, 0..8), [0, 0, 1, 0, 0, 0, 1, 0]);
@@ -287,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_every_source_comes_once_and_in_order() {
+    fn every_row_of_every_source_occurs_once_and_in_order() {
         for weights in [
             vec![0.7, 0.3],
             vec![1.0, 2.0, 3.0, 1.0],
@@ -298,7 +295,7 @@ mod tests {
             let pattern = Pattern::new(&weights).unwrap();
             let sum: f64 = weights.iter().sum();
             let n = weights.len() as f64;
-            // Also across the end of a period, and far out.
+            // Also across the end of a period, and at large indices.
             for start in [0, u128::from(PERIOD) - 500, u128::from(PERIOD) << 40] {
                 let mut next = pattern.rows_before(start);
                 for row in start..start + 1500 {
@@ -318,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_weights_are_refused() {
+    fn invalid_weights_are_errors() {
         for (weights, expected) in [
             (vec![], "0 sources"),
             (vec![1.0; 1025], "1025 sources"),
@@ -343,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_hold_the_sources_in_their_shares() {
+    fn batches_contain_the_sources_in_their_shares() {
         let folder = tempfile::tempdir().unwrap();
         let files = [
             (constant(&folder, 1, 41), 3.0),
@@ -363,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn one_source_is_that_source() {
+    fn a_mixture_of_one_source_equals_that_source() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t");
         let mut writer = TokenWriter::create(&path, 1000, [0; 32]).unwrap();
@@ -375,7 +372,7 @@ mod tests {
         for index in [0, 1, 7, 1000, u64::MAX] {
             assert_eq!(mixed.get(index).unwrap(), alone.get(index).unwrap());
         }
-        // The same file twice gives two orders.
+        // The same file as two sources has two orders.
         let twice = MixedBatches::new(&[(file.clone(), 1.0), (file, 1.0)], 2, 7, 5).unwrap();
         let rows: Vec<u32> = (0..8).flat_map(|i| twice.get(i).unwrap().inputs).collect();
         let firsts: Vec<u32> = rows.chunks(7).map(|row| row[0]).collect();

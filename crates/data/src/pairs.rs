@@ -1,14 +1,14 @@
-//! Prompts with completions: one example a row, of which only the completion counts.
+//! Prompts with completions: one example per row, of which only the completion is trained on.
 
 use crate::batch::Batch;
 use crate::error::DataError;
 use crate::examples::Examples;
 use crate::token_file::TokenFile;
 
-/// The examples of a file of pairs, one a row: `prompt, completion, end of document`.
+/// The pairs of a file, one per row: `prompt, completion, end of document`.
 ///
-/// At each place the next token is predicted. Its weight is 0 within the prompt and 1 within the
-/// completion, its end included; rows are padded with weight 0.
+/// The target at each position is the next token. Its weight is 0 in the prompt and 1 in the completion,
+/// including its end; rows are padded with weight 0.
 #[derive(Clone, Debug)]
 pub struct Pairs {
     tokens: TokenFile,
@@ -19,9 +19,9 @@ impl Pairs {
     /// The pairs of a file for rows of `seq` tokens.
     ///
     /// # Errors
-    /// [`DataError::ExamplesTooLong`] if one has more than `seq + 1` tokens: a completion that is cut
-    /// off would teach to end there. [`DataError::TooFewTokens`] if there are none, or one has fewer
-    /// than two tokens.
+    /// [`DataError::ExamplesTooLong`] if a pair has more than `seq + 1` tokens: a model would learn to stop
+    /// where a completion is truncated. [`DataError::TooFewTokens`] if there are none, or one has fewer than
+    /// two tokens.
     pub fn new(tokens: TokenFile, seq: usize) -> Result<Self, DataError> {
         if tokens.documents() == 0 || seq == 0 {
             return Err(DataError::TooFewTokens {
@@ -72,7 +72,7 @@ impl Examples for Pairs {
         let index = index as usize;
         let tokens = self.tokens.read(self.tokens.document(index)?)?;
         let prompt = self.tokens.prompt_tokens(index)? as usize;
-        // The target at place `i` is token `i + 1`.
+        // The target at position `i` is token `i + 1`.
         let weights: Vec<f32> = (1..tokens.len())
             .map(|target| if target < prompt { 0.0 } else { 1.0 })
             .collect();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::{Batches, TokenWriter};
 
-    /// Prompts 1 2 | 3, 4 | 5 6 and 7 8 9 | 10, each with an end of 0.
+    /// Prompts 1 2 | 3, 4 | 5 6 and 7 8 9 | 10, each followed by an end.
     fn pairs() -> (tempfile::TempDir, TokenFile) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pairs.tokens");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_do_not_count() {
+    fn prompts_have_weight_zero() {
         let (_folder, file) = pairs();
         assert!(file.has_prompts());
         let batches = Batches::new(file.clone(), 2, 5, 0).unwrap();
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(batch.weights, [0., 1., 1., 0., 0., 1., 1., 1., 0., 0.]);
         let last = batches.in_order(1).unwrap().unwrap();
         assert_eq!(last.weights, [0., 0., 1., 1., 0.]);
-        // Every epoch has every pair once.
+        // Every epoch visits every pair once.
         let mut firsts: Vec<u32> = (0..3)
             .flat_map(|i| {
                 Batches::new(file.clone(), 1, 5, 0)
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_beyond_a_row_are_refused() {
+    fn pairs_longer_than_a_row_are_errors() {
         let (_folder, file) = pairs();
         assert!(Pairs::new(file.clone(), 4).is_ok());
         let error = Pairs::new(file, 3).unwrap_err().to_string();

@@ -1,10 +1,10 @@
-//! From a configuration to two token files, or to the ones prepared before.
+//! Preparation of a corpus: from a configuration to two token files, new or reused.
 //!
-//! The source is read up to three times: once to check and count it, once for the sample that a
-//! tokenizer is trained on, once to tokenise it. Only a bounded amount of text is held at any time.
+//! The source is read up to three times: once to validate and count it, once to sample text for training a
+//! tokenizer, once to tokenise it. Only a bounded amount of text is in memory at any time.
 //!
-//! A corpus is prepared in a folder of another name, which is renamed when every file in it is on
-//! the disk. So a folder of the right name is complete, whatever became of earlier attempts.
+//! A corpus is prepared in a directory with a temporary name, which is renamed when all its files have been
+//! written to disk. So a directory with the final name is complete, even after interrupted attempts.
 
 mod contents;
 mod corpus;
@@ -31,7 +31,7 @@ use crate::source::{self, Item, Split};
 use crate::token_file::TokenFile;
 use crate::tokenizer::Tokenizer;
 
-/// The version of the folder's layout and of the way from text to tokens.
+/// The version of the directory's layout and of the tokenisation.
 const FORMAT: u32 = 3;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -39,32 +39,32 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const TRAIN_TOKENS: &str = "train.tokens";
 pub(crate) const VALIDATION_TOKENS: &str = "validation.tokens";
 
-/// A corpus ready to train on.
+/// A prepared corpus.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// The folder it is in: `tokenizer.json`, `train.tokens`, `validation.tokens`, `manifest.json`.
+    /// Its directory: `tokenizer.json`, `train.tokens`, `validation.tokens`, `manifest.json`.
     pub directory: PathBuf,
-    /// The tokenizer trained or opened.
+    /// The trained or opened tokenizer.
     pub tokenizer: Tokenizer,
-    /// Tokens to train on.
+    /// Training tokens.
     pub train: TokenFile,
-    /// Tokens held out.
+    /// Validation tokens.
     pub validation: TokenFile,
-    /// Records left out under `on_error = "skip"`.
+    /// Records skipped with `on_error = "skip"`.
     pub skipped: SkipReport,
-    /// What the folder was made of.
+    /// The manifest of the directory.
     pub manifest: Manifest,
-    /// Whether the folder was there already.
+    /// Whether an existing directory was reused.
     pub reused: bool,
 }
 
-/// Prepares a corpus, or finds it prepared already, from the current directory.
+/// Prepares a corpus, or reuses a prepared one; paths are relative to the current directory.
 ///
-/// The folder's name contains a hash of all that determines the result, the content of every file of
-/// the source included; if nothing changed, it is opened, every byte of it is verified, and nothing
-/// else is done. A folder with a damaged or
-/// missing file is prepared again, and `progress` is told why. Of two processes that prepare the same
-/// corpus one waits for the other, and `progress` is told for which.
+/// The directory's name contains a hash of everything that determines the result, including the content of
+/// every file of the source. If nothing has changed, the directory is opened and every byte of it is
+/// verified. A directory with a damaged or missing file is prepared again, and the reason is passed to
+/// `progress`. If two processes prepare the same corpus, one waits for the other and reports it to
+/// `progress`.
 ///
 /// # Errors
 /// Any [`DataError`]: about the configuration, the source, the tokenizer or the disk. A mixture is
@@ -75,7 +75,7 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
         return Err(DataError::Config {
             key: "data.source",
             found: format!("a mixture of {} sources", sources.len()),
-            allowed: "one source here; each of a mixture is prepared on its own".to_owned(),
+            allowed: "one source; the sources of a mixture are prepared separately".to_owned(),
         });
     }
     if config.source.task().is_some() {
@@ -94,14 +94,14 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
     let name = format!("{}-{}", config.source.name(), &key[..16]);
     let directory = config.cache.join(&name);
 
-    // A folder of this name was complete once, so no lock is needed to read it.
+    // A directory with this name is complete, so no lock is needed to read it.
     if let Ok(prepared) = open(&directory, &key) {
         return Ok(prepared);
     }
     let _lock = lock(&config.cache, &name, progress)?;
     match open(&directory, &key) {
         Ok(prepared) => return Ok(prepared),
-        // A disk that cannot be read is no reason to write to it.
+        // If the disk cannot be read, do not write to it.
         Err(DataError::Io { path, source }) if source.kind() != std::io::ErrorKind::NotFound => {
             return Err(DataError::Io { path, source });
         }
@@ -110,7 +110,7 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
         }
         Err(_) => {}
     }
-    // Under the lock, what an earlier attempt left is nobody's.
+    // While this process holds the lock, leftovers of earlier attempts belong to no other process.
     let partial = config.cache.join(format!(".{name}.partial"));
     for path in [&partial, &directory] {
         if path.exists() {
@@ -127,7 +127,7 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
         progress,
     );
     let built = built.and_then(|()| {
-        // The folder is named by what the source held before it was read.
+        // The directory is named by the source's content before it was read.
         match key::key(config, &source, opened.as_ref(), progress)? == key {
             true => Ok(()),
             false => Err(DataError::SourceRewritten {
@@ -141,7 +141,7 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
         }
     });
     if let Err(error) = built {
-        // The error at hand matters more than one in tidying up; the next attempt tidies again.
+        // `error` matters more than an error of the clean-up; the next attempt cleans up again.
         let _ = fs::remove_dir_all(&partial);
         return Err(error);
     }
@@ -154,12 +154,12 @@ pub fn prepare(config: &DataConfig, progress: &dyn Progress) -> Result<Prepared,
     })
 }
 
-/// Where the text is, before any of it is read.
+/// The files of the source, before any of them is read.
 #[derive(Clone)]
 enum Located {
     Packages {
         packages: Vec<Package>,
-        /// Files of a validation source of its own.
+        /// Files of a separate validation source.
         validation: Vec<Item>,
     },
     Files(Vec<Item>),
@@ -186,7 +186,7 @@ fn locate(config: &DataConfig) -> Result<Located, DataError> {
     })
 }
 
-/// Reads the source and writes every file of a prepared folder.
+/// Reads the source and writes all files of a prepared directory.
 fn build(
     config: &DataConfig,
     source: Located,
@@ -239,7 +239,7 @@ fn survey(
     Ok((scan, plan, cargo))
 }
 
-/// The files to read; for the default corpus this judges every one of them.
+/// The files to read; for the default corpus this evaluates the filters on every file.
 fn collect(
     config: &DataConfig,
     source: Located,
@@ -271,7 +271,7 @@ fn collect(
     Ok((items, Some(summary)))
 }
 
-/// Opens a prepared folder and checks that its parts are whole and belong together.
+/// Opens a prepared directory and checks that its files are complete and consistent.
 fn open(directory: &Path, key: &str) -> Result<Prepared, DataError> {
     let manifest = Manifest::open(&directory.join(MANIFEST))?;
     let differs = |what, found: String, expected: String| DataError::Inconsistent {
@@ -329,7 +329,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
         .map_err(DataError::io(path))
 }
 
-/// Makes a folder's new names durable, where the system can.
+/// Makes a directory's new entries durable, if the system supports it.
 fn sync_folder(folder: &Path) -> Result<(), DataError> {
     if cfg!(unix) {
         let opened = File::open(folder).map_err(DataError::io(folder))?;

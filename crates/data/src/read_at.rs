@@ -1,9 +1,9 @@
-//! Reads at a position of a file, which leave the file's own position alone.
+//! Positioned reads from a file, which do not change the file's own position.
 
 use std::fs::File;
 use std::io;
 
-/// Reads what is there from `offset` on, at most `bytes`; 0 at the file's end.
+/// Reads at most `bytes` from `offset` on; 0 at the file's end.
 #[cfg(unix)]
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, bytes, offset)
@@ -17,7 +17,7 @@ pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<
 /// Fills `bytes` from `offset` on.
 ///
 /// # Errors
-/// [`io::ErrorKind::UnexpectedEof`] if the file ends before that.
+/// [`io::ErrorKind::UnexpectedEof`] if the file ends before.
 pub(crate) fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match read_at(file, bytes, offset) {

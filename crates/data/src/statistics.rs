@@ -1,4 +1,4 @@
-//! Reference values of a text: what a model must beat to have learnt anything.
+//! Baselines of a text for the loss of a model.
 //!
 //! A model's loss is compared across tokenizers in bits per byte,
 //!
@@ -11,16 +11,17 @@ use std::io::{Read, Write};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Bits per byte of a loss in nats per token (a mean), over so many tokens and bytes of text.
-/// Not a number if there are no bytes.
+/// Converts a loss in nats per token (a mean) to bits per byte, given the numbers of tokens and of bytes of
+/// text. NaN if there are no bytes.
 pub fn bits_per_byte(nats_per_token: f64, tokens: u64, text_bytes: f64) -> f64 {
     nats_per_token / std::f64::consts::LN_2 * tokens as f64 / text_bytes
 }
 
-/// The entropy of the tokens' own frequencies, in nats per token: the mean loss of the best model
-/// that ignores all context. 0 if there are no tokens.
+/// The unigram entropy of the tokens, in nats per token: the mean loss of the best model that ignores
+/// context. 0 if there are no tokens.
 ///
-/// `counts` is how often each token occurs, as [`TokenFile::counts`](crate::TokenFile::counts) gives.
+/// `counts` is the number of occurrences of each token, as in
+/// [`TokenFile::counts`](crate::TokenFile::counts).
 pub fn unigram_entropy(counts: &[u64]) -> f64 {
     let total = counts.iter().sum::<u64>() as f64;
     counts
@@ -31,7 +32,7 @@ pub fn unigram_entropy(counts: &[u64]) -> f64 {
         .sum()
 }
 
-/// The entropy of the tokens' frequencies in bits per byte of the text they stand for.
+/// The unigram entropy of the tokens in bits per byte of text.
 pub fn unigram_bits_per_byte(counts: &[u64], text_bytes: u64) -> f64 {
     bits_per_byte(
         unigram_entropy(counts),
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entropies_by_hand() {
+    fn entropies_equal_values_computed_by_hand() {
         // Four tokens equally often: ln 4 nats, 2 bits; each stands for 2 bytes: 1 bit per byte.
         let counts = [5, 5, 0, 5, 5];
         assert!((unigram_entropy(&counts) - 4_f64.ln()).abs() < 1e-12);
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_of_zeros_and_of_nothing() {
+    fn gzip_of_zeros_and_of_an_empty_text() {
         assert_eq!(gzip_bits_per_byte(&b""[..]).unwrap(), 0.0);
         // Deflate's limit is 258 bytes in two bits, 1032 to 1.
         let zeros = gzip_bits_per_byte(&[0; 1 << 20][..]).unwrap();

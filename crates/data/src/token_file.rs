@@ -1,4 +1,4 @@
-//! Packed tokens on disk, read by position.
+//! Packed tokens on disk, accessed with positioned reads.
 //!
 //! All numbers are little-endian.
 //!
@@ -18,13 +18,13 @@
 //!                       in version 2 also the prompt's tokens, u64
 //! ```
 //!
-//! Opening checks the header, that the file is exactly as long as it says, and the order of the
-//! document table; [`TokenFile::verify`] reads everything and compares the payload's checksum.
+//! Opening a file checks the header, the length of the file, and the order of the document table;
+//! [`TokenFile::verify`] reads everything and compares the payload's checksum.
 //!
-//! Windows are read with positioned reads and not from a memory map: a map of a file that another
-//! process truncates ends this process with SIGBUS, and a read of a few hundred bytes costs a
-//! microsecond. Every read looks at the file's length and modification time first. Another length
-//! is an error; another time means that the checksums are compared again before anything is used.
+//! Windows are read with positioned reads and not from a memory map: if another process truncates a mapped
+//! file, access ends this process with SIGBUS, while a read of a few hundred bytes costs about a microsecond.
+//! Every read first checks the file's length and modification time. A changed length is an error; after a
+//! changed time the checksums are verified again before anything is used.
 
 use std::fs::File;
 use std::ops::Range;
@@ -39,14 +39,14 @@ use crate::read_at::read_exact_at;
 use crate::tokenizer::MAX_VOCAB;
 
 pub(crate) const MAGIC: &[u8; 8] = b"IIETTOKS";
-/// Of a file of text.
+/// The version of a file of text.
 const TEXT_VERSION: u32 = 1;
-/// Of a file of prompts with completions.
+/// The version of a file of prompts with completions.
 const PAIRS_VERSION: u32 = 2;
 pub(crate) const HEADER_BYTES: usize = 144;
 pub(crate) const HEADER_HASHED: usize = 112;
 
-/// What the header says.
+/// The content of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// Whether documents are prompts with completions.
@@ -61,7 +61,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Bytes of a row of the document table.
+    /// Bytes per row of the document table.
     fn row_bytes(&self) -> usize {
         match self.has_prompts {
             true => 24,
@@ -69,7 +69,7 @@ impl Header {
         }
     }
 
-    /// The bytes per token that a vocabulary needs.
+    /// The bytes per token for a vocabulary.
     pub fn width_for(vocab_size: usize) -> usize {
         if vocab_size <= 1 << 16 { 2 } else { 4 }
     }
@@ -102,14 +102,14 @@ pub struct TokenFile {
     header: Header,
 }
 
-/// The file itself, shared by all clones.
+/// The file, shared by all clones.
 #[derive(Debug)]
 struct Opened {
     path: PathBuf,
     file: File,
-    /// In bytes, when it was opened.
+    /// Length in bytes when it was opened.
     length: u64,
-    /// When its content was last known to be what the header says.
+    /// The modification time at which the content was last verified.
     modified: Mutex<Option<SystemTime>>,
 }
 
@@ -120,7 +120,7 @@ impl TokenFile {
     /// Opens a token file and checks its header, its length and its document table.
     ///
     /// # Errors
-    /// [`DataError::Damaged`] says which field is wrong; [`DataError::Io`] if there is no such file.
+    /// [`DataError::Damaged`] with the invalid field; [`DataError::Io`] if there is no such file.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let file = open_regular(path).map_err(DataError::io(path))?;
         let metadata = file.metadata().map_err(DataError::io(path))?;
@@ -140,12 +140,12 @@ impl TokenFile {
         Ok(file)
     }
 
-    /// The file's place.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.opened.path
     }
 
-    /// Tokens in the file, document ends included.
+    /// The number of tokens in the file, including document ends.
     #[expect(
         clippy::len_without_is_empty,
         reason = "prepared files are never empty"
@@ -159,7 +159,7 @@ impl TokenFile {
         self.header.width
     }
 
-    /// Token ids are below this.
+    /// The vocabulary size.
     pub fn vocab_size(&self) -> usize {
         self.header.vocab_size as usize
     }
@@ -169,7 +169,7 @@ impl TokenFile {
         self.header.vocab_hash
     }
 
-    /// blake3 over the header, which contains that of all tokens and documents: equal for files of
+    /// blake3 of the header, which contains the checksum of all tokens and documents: equal for files of
     /// equal content.
     pub fn content_hash(&self) -> [u8; 32] {
         *blake3::hash(&self.header.to_bytes()[..HEADER_HASHED]).as_bytes()
@@ -180,21 +180,21 @@ impl TokenFile {
         self.header.has_prompts
     }
 
-    /// Bytes of text that the tokens stand for, document ends not counted.
+    /// Bytes of text that the tokens represent, excluding document ends.
     pub fn text_bytes(&self) -> u64 {
         self.header.text_bytes
     }
 
-    /// Documents in the file.
+    /// The number of documents.
     pub fn documents(&self) -> usize {
         self.header.documents as usize
     }
 
-    /// The tokens of a document, its end included.
+    /// The tokens of a document, including its end.
     ///
     /// # Errors
     /// [`DataError::OutOfRange`] if there is no document `index`; [`DataError::Io`] or
-    /// [`DataError::ChangedWhileOpen`] if the file cannot be read any more.
+    /// [`DataError::ChangedWhileOpen`] if the file can no longer be read.
     pub fn document(&self, index: usize) -> Result<Range<u64>, DataError> {
         let start = self.document_row(index)?.start;
         let end = match index + 1 < self.documents() {
@@ -207,15 +207,15 @@ impl TokenFile {
     /// Bytes of a document's text.
     ///
     /// # Errors
-    /// As [`document`](Self::document).
+    /// The same as for [`document`](Self::document).
     pub fn document_text_bytes(&self, index: usize) -> Result<u64, DataError> {
         Ok(self.document_row(index)?.text_bytes)
     }
 
-    /// Tokens of a document's prompt, which it begins with; 0 in a file of text.
+    /// The number of tokens of a document's prompt, at its start; 0 in a file of text.
     ///
     /// # Errors
-    /// As [`document`](Self::document).
+    /// The same as for [`document`](Self::document).
     pub fn prompt_tokens(&self, index: usize) -> Result<u64, DataError> {
         Ok(self.document_row(index)?.prompt_tokens)
     }
@@ -223,9 +223,9 @@ impl TokenFile {
     /// The tokens of a range.
     ///
     /// # Errors
-    /// [`DataError::OutOfRange`] if the range leaves the file, [`DataError::TokenOutOfRange`] if an
-    /// id is outside the vocabulary, which only a damaged file holds; [`DataError::Io`] or
-    /// [`DataError::ChangedWhileOpen`] if the file cannot be read any more.
+    /// [`DataError::OutOfRange`] if the range exceeds the file, [`DataError::TokenOutOfRange`] if an id is
+    /// outside the vocabulary, which occurs only in a damaged file; [`DataError::Io`] or
+    /// [`DataError::ChangedWhileOpen`] if the file can no longer be read.
     pub fn read(&self, range: Range<u64>) -> Result<Vec<u32>, DataError> {
         let mut tokens = Vec::new();
         self.read_into(range, &mut tokens)?;
@@ -235,7 +235,7 @@ impl TokenFile {
     /// Appends the tokens of a range; otherwise like [`read`](Self::read).
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// The same as for [`read`](Self::read).
     pub fn read_into(&self, range: Range<u64>, tokens: &mut Vec<u32>) -> Result<(), DataError> {
         let Range { start, end } = range;
         if start > end || end > self.len() {
@@ -281,10 +281,10 @@ impl TokenFile {
         }
     }
 
-    /// How often each token occurs, by token id.
+    /// The number of occurrences of each token, by token id.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// The same as for [`read`](Self::read).
     pub fn counts(&self) -> Result<Vec<u64>, DataError> {
         const STEP: u64 = 1 << 16;
         let mut counts = vec![0; self.vocab_size()];
@@ -299,7 +299,7 @@ impl TokenFile {
         Ok(counts)
     }
 
-    /// Reads the whole file and compares its checksum and its token ids with the header.
+    /// Reads the whole file and verifies its checksum and its token ids.
     ///
     /// # Errors
     /// [`DataError::Damaged`] or [`DataError::TokenOutOfRange`].
@@ -336,8 +336,8 @@ impl TokenFile {
         Ok(())
     }
 
-    /// Whether the file is as it was when it was opened, by its length and time; where the time is
-    /// another one, by its checksums.
+    /// Checks that the file has not changed since it was opened, by its length and time, and if the time
+    /// differs, by its checksums.
     fn check_unchanged(&self) -> Result<(), DataError> {
         let Opened {
             path,
@@ -398,7 +398,7 @@ impl TokenFile {
                 };
                 return damaged("the first token of a document", row.start, expected);
             }
-            // A document has a token, and a pair one after its prompt.
+            // A document has at least one token, and a pair at least one after its prompt.
             least = row
                 .start
                 .saturating_add(row.prompt_tokens)
@@ -418,7 +418,7 @@ impl TokenFile {
         Ok(())
     }
 
-    /// The number of tokens of each document in turn, the table read in blocks.
+    /// The number of tokens of each document in turn, with the table read in blocks.
     pub(crate) fn document_lengths(
         &self,
         visit: &mut dyn FnMut(u64) -> Result<(), DataError>,
@@ -435,7 +435,7 @@ impl TokenFile {
         }
     }
 
-    /// The document table from front to back.
+    /// The document table in order.
     fn rows(&self, visit: &mut dyn FnMut(Row) -> Result<(), DataError>) -> Result<(), DataError> {
         const ROWS: u64 = 1 << 13;
         let documents = self.header.documents;
@@ -457,7 +457,7 @@ impl TokenFile {
 impl Opened {
     fn read_exact(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DataError> {
         read_exact_at(&self.file, bytes, offset).map_err(|error| {
-            // The ranges are within the length at opening, so an end comes from a later change.
+            // The ranges are within the length at opening, so an end of file is due to a later change.
             match (error.kind(), self.file.metadata()) {
                 (std::io::ErrorKind::UnexpectedEof, Ok(metadata)) => self.changed(metadata.len()),
                 _ => DataError::io(&self.path)(error),
@@ -474,16 +474,16 @@ impl Opened {
     }
 }
 
-/// What the table says of a document.
+/// A row of the document table.
 struct Row {
-    /// Its first token.
+    /// The document's first token.
     start: u64,
     text_bytes: u64,
     prompt_tokens: u64,
 }
 
 impl Row {
-    /// From 16 bytes, or 24 in a file with prompts.
+    /// Parses 16 bytes, or 24 in a file with prompts.
     fn of(row: &[u8]) -> Self {
         let number = |at: usize| row.get(at..at + 8).map_or(0, u64_of);
         Self {
@@ -494,22 +494,22 @@ impl Row {
     }
 }
 
-/// Checks the beginning of a file of so many bytes.
+/// Checks the header of a file of the given length.
 fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataError> {
-    let wrong = |what, found: String, expected: String| Err(damaged(path, what, found, expected));
+    let invalid = |what, found: String, expected: String| Err(damaged(path, what, found, expected));
     let Some(head) = head.first_chunk::<HEADER_BYTES>() else {
         let expected = format!("at least {HEADER_BYTES} bytes");
-        return wrong("the length", format!("{length} bytes"), expected);
+        return invalid("the length", format!("{length} bytes"), expected);
     };
     let payload = length - HEADER_BYTES as u64;
     if &head[..8] != MAGIC {
         let show = |bytes: &[u8]| bytes.escape_ascii().to_string();
-        return wrong("the magic number", show(&head[..8]), show(MAGIC));
+        return invalid("the magic number", show(&head[..8]), show(MAGIC));
     }
     let version = u32_of(&head[8..12]);
     if version != TEXT_VERSION && version != PAIRS_VERSION {
         let expected = format!("{TEXT_VERSION} or {PAIRS_VERSION}");
-        return wrong("the version", version.to_string(), expected);
+        return invalid("the version", version.to_string(), expected);
     }
     let hash = blake3::hash(&head[..HEADER_HASHED]);
     if head[HEADER_HASHED..] != *hash.as_bytes() {
@@ -518,7 +518,7 @@ fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataErr
             .try_into()
             .expect("invariant: 32 bytes left");
         let expected = blake3::Hash::from(stored).to_hex().to_string();
-        return wrong("the header's checksum", found, expected);
+        return invalid("the header's checksum", found, expected);
     }
     let header = Header {
         has_prompts: version == PAIRS_VERSION,
@@ -531,7 +531,7 @@ fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataErr
         payload_hash: head[80..112].try_into().expect("invariant: 32 bytes"),
     };
     if header.width != 2 && header.width != 4 {
-        return wrong(
+        return invalid(
             "the token width",
             header.width.to_string(),
             "2 or 4".to_owned(),
@@ -544,7 +544,7 @@ fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataErr
     };
     if header.vocab_size == 0 || header.vocab_size > most {
         let expected = format!("1 to {most}");
-        return wrong(
+        return invalid(
             "the vocabulary size",
             header.vocab_size.to_string(),
             expected,
@@ -556,11 +556,11 @@ fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataErr
     if expected != Some(payload) {
         let found = format!("{payload} bytes");
         let expected = expected.map_or("beyond 64 bits".to_owned(), |n| format!("{n} bytes"));
-        return wrong("the length after the header", found, expected);
+        return invalid("the length after the header", found, expected);
     }
     if (header.documents == 0) != (header.tokens == 0) {
         let expected = "documents and tokens, or neither".to_owned();
-        return wrong("the document count", header.documents.to_string(), expected);
+        return invalid("the document count", header.documents.to_string(), expected);
     }
     Ok(header)
 }

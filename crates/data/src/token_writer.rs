@@ -1,8 +1,7 @@
-//! Writes a token file front to back, in bounded memory.
+//! Writes a token file sequentially, in bounded memory.
 //!
-//! The document table follows the tokens, so it is kept in a second file until the tokens are
-//! complete. The header is written last: until then the file has no magic number and nothing takes
-//! it for a token file.
+//! The document table follows the tokens, so it is kept in a second file until the tokens are complete. The
+//! header is written last: until then the file has no magic number and is not accepted as a token file.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -26,13 +25,13 @@ pub struct TokenWriter {
     counts: Counts,
     document_start: u64,
     document_text: u64,
-    /// Tokens of the current document's prompt, in a file that has them.
+    /// Number of tokens of the current document's prompt, in a file with prompts.
     prompt: Option<u64>,
     bytes: Vec<u8>,
 }
 
 impl TokenWriter {
-    /// Begins a file for tokens of this vocabulary.
+    /// Creates a file for tokens of this vocabulary.
     ///
     /// # Errors
     /// If the file cannot be created, or the vocabulary is empty or has more than 2^20 tokens.
@@ -40,11 +39,11 @@ impl TokenWriter {
         Self::begin(path, vocab_size, vocab_hash, None)
     }
 
-    /// As [`create`](Self::create), for documents that are prompts with completions:
-    /// [`end_prompt`](Self::end_prompt) stands between the two.
+    /// The same as [`create`](Self::create), for documents that are prompts with completions, separated by
+    /// [`end_prompt`](Self::end_prompt).
     ///
     /// # Errors
-    /// Those of [`create`](Self::create).
+    /// The errors of [`create`](Self::create).
     pub fn create_pairs(
         path: &Path,
         vocab_size: usize,
@@ -66,7 +65,7 @@ impl TokenWriter {
                 allowed: format!("1 to {MAX_VOCAB}"),
             });
         }
-        // Beside the file itself, where there is room for the tokens; removed when closed.
+        // In the same directory as the file, which has space for the tokens; removed when closed.
         let folder = match path.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -92,7 +91,7 @@ impl TokenWriter {
         })
     }
 
-    /// Appends tokens, which stand for so many bytes of text, to the current document.
+    /// Appends tokens, which represent `text_bytes` bytes of text, to the current document.
     ///
     /// # Errors
     /// [`DataError::TokenOutOfRange`] for an id outside the vocabulary, or if the disk is full.
@@ -118,20 +117,20 @@ impl TokenWriter {
         Ok(())
     }
 
-    /// Whether nothing of the current document has been pushed yet.
+    /// Whether the current document is empty so far.
     pub(crate) fn is_at_start(&self) -> bool {
         self.counts.tokens == self.document_start
     }
 
-    /// Ends the prompt of the current document: what has been pushed of it so far. In a file of text
-    /// this does nothing.
+    /// Ends the prompt of the current document, which consists of the tokens so far. Has no effect in a file
+    /// of text.
     pub fn end_prompt(&mut self) {
         if let Some(prompt) = &mut self.prompt {
             *prompt = self.counts.tokens - self.document_start;
         }
     }
 
-    /// Completes the current document; one without tokens leaves no trace.
+    /// Completes the current document; an empty one is dropped.
     ///
     /// # Errors
     /// If the disk is full.
@@ -158,7 +157,7 @@ impl TokenWriter {
         Ok(())
     }
 
-    /// Completes the file: table, header, and a flush to the disk itself.
+    /// Completes the file: writes table and header, and syncs it to disk.
     ///
     /// # Errors
     /// If the disk is full.
@@ -206,7 +205,7 @@ mod tests {
     use crate::TokenFile;
 
     #[test]
-    fn a_small_file_byte_by_byte() {
+    fn a_small_file_equals_the_documented_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.bin");
         let mut writer = TokenWriter::create(&path, 300, [7; 32]).unwrap();

@@ -5,10 +5,10 @@
 //! characters as GPT-2 does, and merges pairs in order of their frequency (Sennrich et al., 2016,
 //! arXiv:1508.07909). All 256 bytes are in the vocabulary, so no text is unknown.
 //!
-//! Special tokens are never found in text: `encode` takes `<|endoftext|>` in a document for the
-//! thirteen characters it is. Tokens that a foreign `tokenizer.json` adds without calling them
-//! special (runs of spaces, say) are found in text, as its author meant. A file's BPE dropout is
-//! switched off, so that the same text always has the same tokens.
+//! Special tokens are never recognised in text: `encode` treats `<|endoftext|>` in a document as
+//! its thirteen characters. Tokens that a `tokenizer.json` from another source adds without marking
+//! them as special (runs of spaces, for example) are recognised, as intended by its author. BPE
+//! dropout is disabled, so that the same text always has the same tokens.
 
 mod byte_level;
 mod stream;
@@ -32,7 +32,7 @@ pub use words::Words;
 /// The token after each document of a trained tokenizer.
 pub const DOCUMENT_END: &str = "<|endoftext|>";
 
-/// Names of the token that ends a document in known tokenizers, the first found wins.
+/// Names of the document-end token in known tokenizers; the first match is used.
 const DOCUMENT_ENDS: &[&str] = &[
     DOCUMENT_END,
     "<|end_of_text|>",
@@ -44,23 +44,24 @@ const DOCUMENT_ENDS: &[&str] = &[
     "[SEP]",
 ];
 
-/// 256 bytes and the end of a document.
+/// 256 bytes and the document-end token.
 pub(crate) const MIN_VOCAB: usize = 257;
-/// No known vocabulary is larger; a damaged file may well claim to be, and memory is taken for it.
+/// No known vocabulary is larger; a damaged file may declare a larger one, for which memory would
+/// be allocated.
 pub(crate) const MAX_VOCAB: usize = 1 << 20;
 
 /// Text to token ids and back; cheap to clone.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
-    /// The bytes of the `tokenizer.json`, saved as they were read.
+    /// The bytes of the `tokenizer.json`, saved unchanged.
     json: Arc<[u8]>,
     vocab_size: usize,
     vocab_hash: [u8; 32],
     document_end: Option<u32>,
     start: Arc<[u32]>,
     token_bytes: Option<Arc<Vec<u32>>>,
-    /// The fast way to encode, where the tokenizer is of a known kind.
+    /// The fast encoder, if the tokenizer is of a known kind.
     words: Option<Arc<words::Words>>,
 }
 
@@ -101,7 +102,7 @@ impl Tokenizer {
         let mut vocab: Vec<(u32, String)> =
             vocab.into_iter().map(|(token, id)| (id, token)).collect();
         vocab.sort();
-        // Ids may have holes, so the size is one more than the greatest.
+        // Ids may have gaps, so the size is one more than the largest id.
         let Some(vocab_size) = vocab.last().map(|(id, _)| *id as usize + 1) else {
             return Err(failed("the vocabulary is empty".into()));
         };
@@ -136,7 +137,7 @@ impl Tokenizer {
         })
     }
 
-    /// Writes the `tokenizer.json`: the bytes it was opened from, or those of its training.
+    /// Writes the `tokenizer.json`, unchanged if it was opened.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -151,10 +152,10 @@ impl Tokenizer {
         &self.json
     }
 
-    /// The token ids of a text, without any special token.
+    /// The token ids of a text, without special tokens.
     ///
     /// # Errors
-    /// If the tokenizer has no token for a part of the text; never for a trained one.
+    /// If a part of the text has no token; never for a trained tokenizer.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         match &self.words {
             Some(words) => untrusted(|| words.encode(text, self.inner.get_model())).map_err(failed),
@@ -162,14 +163,14 @@ impl Tokenizer {
         }
     }
 
-    /// Encodes with all steps that the `tokenizer.json` names.
+    /// Encodes with all steps of the `tokenizer.json`.
     fn encode_in_full(&self, text: &str) -> Result<Vec<u32>, DataError> {
         let encoding = untrusted(|| self.inner.encode_fast(text, false)).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The text of these tokens; special tokens stand for no text. Bytes that are no UTF-8, since
-    /// the tokens begin or end within a character, become U+FFFD.
+    /// Decodes tokens to text, without special tokens. Invalid UTF-8, as when the tokens start or
+    /// end within a character, becomes U+FFFD.
     ///
     /// # Errors
     /// [`DataError::TokenOutOfRange`] for an id outside the vocabulary.
@@ -184,45 +185,45 @@ impl Tokenizer {
         untrusted(|| self.inner.decode(tokens, true)).map_err(failed)
     }
 
-    /// The special tokens that the file's template puts before a text: LLaMA's `<s>`, for example.
+    /// The special tokens that the file's template adds before a text, such as LLaMA's `<s>`.
     pub fn start(&self) -> Vec<u32> {
         self.start.to_vec()
     }
 
-    /// The token's own spelling in the vocabulary.
+    /// A token's entry in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// The id of a token by its spelling, special ones included.
+    /// The id of a token, special or not.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// One more than the greatest token id.
+    /// One more than the largest token id.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// blake3 of ids and spellings: equal for tokenizers whose ids mean the same.
+    /// blake3 of ids and tokens: equal for tokenizers with the same vocabulary.
     pub fn vocab_hash(&self) -> [u8; 32] {
         self.vocab_hash
     }
 
-    /// The token that follows each document: `<|endoftext|>`, or what the file offers in its place.
-    /// `None` if it offers nothing known, and then documents adjoin.
+    /// The token after each document: `<|endoftext|>`, or its equivalent in the file. `None` if the
+    /// file has none; then documents are not separated.
     pub fn document_end(&self) -> Option<u32> {
         self.document_end
     }
 
-    /// The bytes of text that each token stands for, specials 0, by token id. `Some` where these
-    /// add up exactly to the length of the text, that is for byte-level BPE without normalisation.
+    /// The bytes of text that each token represents, by token id, 0 for special tokens. `Some` if
+    /// these add up exactly to the length of the text, as for byte-level BPE without normalisation.
     pub fn token_bytes(&self) -> Option<Vec<u32>> {
         self.token_bytes.as_deref().cloned()
     }
 }
 
-/// What the template puts before a text, found by encoding one with it and without.
+/// The tokens that the template adds before a text, found by encoding one with and without it.
 fn start(inner: &tokenizers::Tokenizer) -> tokenizers::Result<Vec<u32>> {
     let refused = |error: &dyn std::fmt::Display| {
         format!("its template (post_processor) cannot be applied: {error}")
@@ -231,7 +232,7 @@ fn start(inner: &tokenizers::Tokenizer) -> tokenizers::Result<Vec<u32>> {
         let encoded = guarded(|| inner.encode_fast("a", special));
         encoded.map_err(|panic| refused(&panic))
     };
-    // Not every vocabulary has a token for this text.
+    // Not every vocabulary has tokens for this text.
     let plain = match ids(false)? {
         Ok(plain) if !plain.is_empty() => plain.get_ids().to_vec(),
         _ => return Ok(Vec::new()),
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_decodes_to_itself() {
+    fn encoded_text_decodes_to_itself() {
         let tokenizer = trained();
         for text in [
             TEXT,
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fast_way_gives_the_same_tokens() {
+    fn the_fast_encoder_gives_the_same_tokens() {
         let tokenizer = trained();
         assert!(tokenizer.words.is_some());
         let own = include_str!("tokenizer.rs");
@@ -294,7 +295,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn the_fast_way_gives_the_same_tokens_for_any_text(
+        fn the_fast_encoder_gives_the_same_tokens_for_any_text(
             text in r"([ \t\n\ra'1é日\u{a0}{(]|let|\PC){0,60}"
         ) {
             static TOKENIZER: std::sync::LazyLock<Tokenizer> = std::sync::LazyLock::new(trained);
@@ -312,14 +313,15 @@ mod tests {
         assert_eq!(tokenizer.token_bytes().unwrap()[1..257], [1; 256]);
         // `!` is the first of GPT-2's visible characters.
         assert_eq!(tokenizer.encode("!").unwrap(), [1]);
-        // Four times a document, more than any other word.
+        // It occurs four times per document, more than any other word.
         assert_eq!(tokenizer.encode(" main").unwrap().len(), 1);
     }
 
     #[test]
-    fn text_that_is_one_long_word_is_taken() {
+    fn text_that_is_one_long_word_is_accepted() {
         let long = ["a", " ", "\n", "=", "1", " \n"].map(|word| word.repeat(1 << 17));
-        // The trainer's time is quadratic in the length of a word, so it gets the first of each.
+        // The trainer's time is quadratic in the length of a word, so it receives the first part of
+        // each.
         let short = long.iter().map(|text| text[..1 << 10].to_owned());
         let tokenizer = Tokenizer::train(short, 280).unwrap();
         for text in &long {
@@ -330,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn special_tokens_are_not_read_out_of_text() {
+    fn special_tokens_are_not_recognised_in_text() {
         let tokenizer = trained();
         assert!(!tokenizer.encode("a<|endoftext|>b").unwrap().contains(&0));
         assert_eq!(tokenizer.decode(&[0, 1, 0]).unwrap(), "!");
@@ -355,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_sizes_outside_are_errors() {
+    fn invalid_ids_and_sizes_are_errors() {
         let error = trained().decode(&[280]).unwrap_err();
         assert!(matches!(
             error,
@@ -366,7 +368,7 @@ mod tests {
             }
         ));
         assert!(Tokenizer::train(std::iter::empty(), 256).is_err());
-        // No text at all still gives the bytes.
+        // An empty text still gives the bytes.
         assert_eq!(
             Tokenizer::train(std::iter::empty(), 400)
                 .unwrap()

@@ -3,7 +3,7 @@
 use iiet_data::{CargoSummary, default_corpus};
 
 #[test]
-fn the_default_corpus_is_large_divided_and_repeatable() {
+fn the_default_corpus_is_large_divided_and_reproducible() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let (files, summary): (Vec<_>, CargoSummary) = default_corpus(folder, 0.05).unwrap();
     assert!(summary.crates > 50, "{} crates", summary.crates);

@@ -1,4 +1,4 @@
-//! A `tokenizer.json` may come from anywhere: it is read or refused by name, and nothing panics.
+//! Untrusted `tokenizer.json` files are opened or rejected with an error, without panics.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 const TEXT: &str = "fn main() { let naïve = \"日本\"; }\n// main, main 1234567\n  \t  x";
 
-/// Files of the kinds that are out there: what is trained here, and the older families.
+/// Files of the common kinds: those trained by this crate, and older families.
 static FILES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let trained = Tokenizer::train(std::iter::repeat_n(TEXT.to_owned(), 3), 280).unwrap();
     let bpe: Value = serde_json::from_slice(trained.json()).unwrap();
@@ -39,7 +39,7 @@ static FILES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     vec![bpe, word_piece, word_level, unigram, suffixed]
 });
 
-/// Opens a file, and uses what comes of it as training would.
+/// Opens a file, and uses the tokenizer as training would.
 fn open_and_use(bytes: &[u8]) -> Result<(), String> {
     let tokenizer = Tokenizer::from_json(bytes).map_err(|error| error.to_string())?;
     if let Ok(tokens) = tokenizer.encode(TEXT) {
@@ -58,7 +58,7 @@ fn open_and_use(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Every place in a value, depth first; of a long list or object only a few.
+/// Every path in a value, depth first; only a few elements of a long list or object.
 fn places(value: &Value, here: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
     found.push(here.clone());
     let mut below = |key: String, value: &Value| {
@@ -121,7 +121,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn a_value_of_another_kind_anywhere(
+    fn replaced_values_do_not_panic(
         file in 0_usize..5,
         changes in prop::collection::vec((any::<Index>(), anything()), 1..3),
     ) {
@@ -135,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_bit_or_an_early_end(file in 0_usize..5, at in any::<Index>(), bit in 0_u32..9) {
+    fn flipped_bits_and_truncation_do_not_panic(file in 0_usize..5, at in any::<Index>(), bit in 0_u32..9) {
         let mut bytes = serde_json::to_vec(&FILES[file]).unwrap();
         let at = at.index(bytes.len());
         match bit {
@@ -151,7 +151,7 @@ proptest! {
     }
 
     #[test]
-    fn a_source_that_is_anything(value in anything(), inner in anything()) {
+    fn arbitrary_sources_do_not_panic(value in anything(), inner in anything()) {
         for json in [value.clone(), json!([value, inner]), json!([{ "path": inner, "weight": 1 }])] {
             if let Ok(source) = serde_json::from_value::<SourceSpec>(json) {
                 let _ = DataConfig { source, ..DataConfig::default() }.check();
@@ -161,7 +161,7 @@ proptest! {
 }
 
 #[test]
-fn deep_nesting_is_refused() {
+fn deep_nesting_is_an_error() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let deep = format!("{}1{}", open.repeat(200_000), close.repeat(200_000));
         for place in ["model", "unknown_field", "added_tokens", "normalizer"] {
@@ -200,7 +200,7 @@ fn templates_and_normalizers_that_panic_in_the_crate_are_errors() {
             "post_processor",
             template(json!([{ "Sequence": { "id": "B", "type_id": 0 } }])),
         ),
-        // A trie of nothing, and one of 4 GiB.
+        // An empty trie, and one of 4 GiB.
         ("normalizer", map("AAAAAAAAAAAA")),
         ("normalizer", map("/////w==")),
         ("normalizer", many(map("/////w=="), 1)),
@@ -219,7 +219,7 @@ fn templates_and_normalizers_that_panic_in_the_crate_are_errors() {
         let error = open_and_use(&file).expect_err(&value.to_string());
         assert!(error.contains("tokenizer"), "{error}");
     }
-    // Matches nothing everywhere; text may still be encoded or refused.
+    // Matches the empty string everywhere; text may be encoded or rejected.
     let _ = open_and_use(&with(
         "normalizer",
         replace(json!({ "Regex": "" }), String::new()),
@@ -227,11 +227,11 @@ fn templates_and_normalizers_that_panic_in_the_crate_are_errors() {
 }
 
 #[test]
-fn dropout_is_switched_off() {
+fn dropout_is_disabled() {
     let mut file = FILES[0].clone();
     let plain = Tokenizer::from_json(serde_json::to_vec(&file).unwrap()).unwrap();
     file["model"]["dropout"] = json!(0.9);
-    // An unknown split, so that the crate's own encoding is used, and the known one.
+    // An unknown split, for which the crate's own encoder is used, and the known one.
     for split in [
         file["pre_tokenizer"].clone(),
         json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false }),

@@ -1,4 +1,5 @@
-//! Mixtures as prepared folders: one tokenizer, each source as if it were alone, damage mended.
+//! Mixtures as prepared directories: one tokenizer, each source as if prepared alone, damage
+//! repaired.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use iiet_data::{
     prepare_corpus,
 };
 
-/// What a preparation says of its stages.
+/// Records the progress messages of a preparation.
 #[derive(Default)]
 struct Said(Mutex<Vec<String>>);
 
@@ -49,7 +50,7 @@ fn config(root: &Path) -> DataConfig {
 }
 
 #[test]
-fn each_source_is_prepared_as_if_it_were_alone() {
+fn each_source_is_prepared_as_if_alone() {
     let root = tempfile::tempdir().unwrap();
     let config = config(root.path());
     let corpus = prepare_corpus(&config, &()).unwrap();
@@ -73,7 +74,7 @@ fn each_source_is_prepared_as_if_it_were_alone() {
     let batches = MixedBatches::of(&corpus.train(16).unwrap(), 4, 0).unwrap();
     assert_eq!(batches.shares(), [0.75, 0.25]);
 
-    // With the tokenizer given, other weights and a source alone find what is there.
+    // With the tokenizer given, other weights and single sources reuse the prepared directories.
     let tokenizer = root.path().join("tokenizer.json");
     fs::write(&tokenizer, corpus.tokenizer.json()).unwrap();
     let fixed = DataConfig {
@@ -134,7 +135,7 @@ fn one_validation_text_is_shared() {
 }
 
 #[test]
-fn what_is_damaged_is_made_again_with_the_same_content() {
+fn damaged_files_are_prepared_again_with_the_same_content() {
     let root = tempfile::tempdir().unwrap();
     let config = config(root.path());
     let before = prepare_corpus(&config, &()).unwrap();
@@ -157,7 +158,7 @@ fn what_is_damaged_is_made_again_with_the_same_content() {
         (trained.join("tokenizer.json"), "training it again"),
     ] {
         let mut bytes = fs::read(&path).unwrap();
-        // The last digit, letter or token, in JSON and elsewhere.
+        // The last digit, letter or token, in JSON and in other files.
         let at = bytes
             .iter()
             .rposition(|byte| byte.is_ascii_alphanumeric() || *byte > 127);

@@ -24,7 +24,7 @@ fn record(i: usize) -> String {
 }
 
 #[test]
-fn only_completions_and_their_ends_count() {
+fn only_completions_and_their_ends_have_weight() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     fs::write(
@@ -57,9 +57,9 @@ fn only_completions_and_their_ends_count() {
     }
     seen.sort();
     seen.dedup();
-    assert_eq!(seen.len(), 57, "an epoch has every pair once");
+    assert_eq!(seen.len(), 57, "an epoch visits every pair once");
 
-    // The prompt's tokens are those of the prompt alone, as generation encodes it.
+    // The prompt's tokens equal those of the prompt alone, as encoded for generation.
     let document = prepared.train.document(0).unwrap();
     let tokens = prepared.train.read(document).unwrap();
     let prompt = prepared.train.prompt_tokens(0).unwrap() as usize;
@@ -93,7 +93,7 @@ fn a_few_pairs_are_divided_whole_and_each_field_is_a_key_of_the_corpus() {
 }
 
 #[test]
-fn mistakes_are_named() {
+fn errors_describe_the_mistake() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     fs::write(root.join("a.txt"), "text\n".repeat(100)).unwrap();

@@ -1,11 +1,11 @@
-//! Parquet files that others wrote: checksums are compared.
+//! Parquet files from another writer: checksums are verified.
 
 use std::path::Path;
 
 use iiet_data::{DataConfig, DataError, SourceSpec, prepare};
 
 #[test]
-fn a_flipped_bit_in_a_page_with_a_checksum_is_refused() {
+fn a_flipped_bit_in_a_page_with_a_checksum_is_an_error() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/checksums.parquet");
     let bytes = std::fs::read(file).unwrap();
     let root = tempfile::tempdir().unwrap();
@@ -23,7 +23,7 @@ fn a_flipped_bit_in_a_page_with_a_checksum_is_refused() {
         40
     );
 
-    // Texts of the page's beginning, middle and end; its header and the footer have statistics.
+    // Texts at the page's start, middle and end; its header and the footer contain statistics.
     let place = |text: &str| {
         let mut places = bytes.windows(text.len());
         places.position(|part| part == text.as_bytes()).unwrap()
@@ -32,7 +32,10 @@ fn a_flipped_bit_in_a_page_with_a_checksum_is_refused() {
     for (place, bit) in places.into_iter().zip([0, 1, 4]) {
         let mut damaged = bytes.clone();
         damaged[place] ^= 1 << bit;
-        assert!(damaged[place].is_ascii(), "still text");
+        assert!(
+            damaged[place].is_ascii(),
+            "the damaged byte must be valid text"
+        );
         std::fs::write(&path, damaged).unwrap();
         let error = prepare(&config, &()).unwrap_err();
         assert!(matches!(error, DataError::Bad(_)), "{error}");

@@ -1,4 +1,4 @@
-//! From a configuration to token files: every kind of source, reuse, damage, division.
+//! Preparation from a configuration to token files: every kind of source, reuse, damage, division.
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn text(prepared: &Prepared, tokens: &TokenFile) -> String {
 }
 
 #[test]
-fn one_text_file_gives_its_last_lines_to_validation() {
+fn the_last_lines_of_a_single_text_file_are_held_out() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let all: String = (0..1000).map(line).collect();
@@ -59,7 +59,7 @@ fn one_text_file_gives_its_last_lines_to_validation() {
 }
 
 #[test]
-fn many_documents_are_dealt_out_whole() {
+fn whole_documents_of_many_are_held_out() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let lines: String = (0..200)
@@ -92,7 +92,7 @@ fn many_documents_are_dealt_out_whole() {
 }
 
 #[test]
-fn a_source_of_its_own_for_validation_and_an_opened_tokenizer() {
+fn a_separate_validation_source_and_an_existing_tokenizer() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     fs::create_dir(root.join("folder")).unwrap();
@@ -113,7 +113,7 @@ fn a_source_of_its_own_for_validation_and_an_opened_tokenizer() {
 }
 
 #[test]
-fn nothing_changed_is_reused_and_any_change_is_not() {
+fn an_unchanged_corpus_is_reused_and_a_changed_one_is_not() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let all: String = (0..300).map(line).collect();
@@ -137,7 +137,7 @@ fn nothing_changed_is_reused_and_any_change_is_not() {
 }
 
 #[test]
-fn other_text_of_the_same_path_size_and_time_is_noticed() {
+fn changed_text_with_the_same_path_size_and_time_is_detected() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let path = root.join("a.txt");
@@ -158,7 +158,7 @@ fn other_text_of_the_same_path_size_and_time_is_noticed() {
     write("value");
     assert!(prepare(&config, &()).unwrap().reused);
 
-    // The same text elsewhere is the same corpus.
+    // The same text at another path is the same corpus.
     fs::create_dir(root.join("folder")).unwrap();
     fs::rename(&path, root.join("folder/b.txt")).unwrap();
     let moved = DataConfig {
@@ -171,7 +171,7 @@ fn other_text_of_the_same_path_size_and_time_is_noticed() {
 }
 
 #[test]
-fn the_hash_of_a_corpus_is_that_of_its_content() {
+fn the_hash_of_a_corpus_depends_only_on_its_content() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let hash = |name: &str, lines: std::ops::Range<usize>| {
@@ -184,7 +184,7 @@ fn the_hash_of_a_corpus_is_that_of_its_content() {
 }
 
 #[test]
-fn columns_of_csv_and_elements_of_json_are_documents() {
+fn rows_of_csv_and_elements_of_json_are_documents() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let rows: Vec<String> = (0..60).map(line).collect();
@@ -209,7 +209,7 @@ fn columns_of_csv_and_elements_of_json_are_documents() {
 }
 
 #[test]
-fn a_record_beyond_the_limit_stops_or_is_left_out() {
+fn a_record_exceeding_the_limit_is_an_error_or_skipped() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let mut lines: Vec<String> = (0..60)
@@ -239,7 +239,7 @@ fn a_record_beyond_the_limit_stops_or_is_left_out() {
 }
 
 #[test]
-fn two_preparations_give_the_same_bytes() {
+fn two_preparations_are_bitwise_identical() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let all: String = (0..20_000).map(line).collect();
@@ -257,7 +257,7 @@ fn two_preparations_give_the_same_bytes() {
 }
 
 #[test]
-fn what_a_killed_or_damaged_preparation_left_is_replaced() {
+fn files_of_an_interrupted_or_damaged_preparation_are_replaced() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     fs::write(root.join("a.txt"), (0..300).map(line).collect::<String>()).unwrap();
@@ -284,7 +284,7 @@ fn what_a_killed_or_damaged_preparation_left_is_replaced() {
 }
 
 #[test]
-fn bad_records_stop_or_are_counted() {
+fn invalid_records_are_errors_or_counted() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let mut lines: Vec<String> = (0..60)
@@ -298,12 +298,12 @@ fn bad_records_stop_or_are_counted() {
     let stop = config(root, "folder");
     let error = prepare(&stop, &()).unwrap_err();
     assert!(matches!(error, DataError::Bad(_)));
-    let said = error.to_string();
+    let message = error.to_string();
     assert!(
-        said.contains("a.jsonl:11: the field \"text\" is a number"),
-        "{said}"
+        message.contains("a.jsonl:11: the field \"text\" is a number"),
+        "{message}"
     );
-    assert!(said.contains("on_error = \"skip\""), "{said}");
+    assert!(message.contains("on_error = \"skip\""), "{message}");
     let left: Vec<_> = fs::read_dir(&stop.cache)
         .unwrap()
         .map(|e| e.unwrap().file_name())
@@ -326,12 +326,12 @@ fn bad_records_stop_or_are_counted() {
         30
     );
     assert!(!text(&prepared, &prepared.train).contains("good"));
-    // The report is kept with the corpus.
+    // The report is stored with the corpus.
     assert_eq!(prepare(&skip, &()).unwrap().skipped, prepared.skipped);
 }
 
 #[test]
-fn empty_parts_and_wrong_values_are_errors() {
+fn empty_parts_and_invalid_values_are_errors() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     fs::write(root.join("a.txt"), "one line without an end").unwrap();
@@ -349,12 +349,12 @@ fn empty_parts_and_wrong_values_are_errors() {
     );
     for (validation, vocab_size) in [(1.0, 300), (0.0, 300), (f64::NAN, 300), (0.1, 256)] {
         let validation = Validation::Fraction(validation);
-        let wrong = DataConfig {
+        let invalid = DataConfig {
             validation,
             vocab_size,
             ..one_line.clone()
         };
-        let error = prepare(&wrong, &()).unwrap_err();
+        let error = prepare(&invalid, &()).unwrap_err();
         assert!(matches!(error, DataError::Config { .. }), "{error}");
     }
     let absent = config(root, "absent.txt");
@@ -367,7 +367,7 @@ fn empty_parts_and_wrong_values_are_errors() {
 }
 
 #[test]
-fn configurations_are_read_as_documented() {
+fn documented_configurations_parse() {
     let read = |json: &str| serde_json::from_str::<DataConfig>(json);
     assert_eq!(read("{}").unwrap(), DataConfig::default());
     let config =
@@ -391,7 +391,7 @@ fn configurations_are_read_as_documented() {
 }
 
 #[test]
-fn inspection_shows_what_is_there() {
+fn inspection_shows_the_content() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     fs::write(root.join("a.txt"), (0..300).map(line).collect::<String>()).unwrap();

@@ -1,4 +1,4 @@
-//! Properties of the token file: what was written is read, and no damage goes unnoticed.
+//! Properties of token files: written data is read back, and damage is detected.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ fn write(documents: &[Vec<u32>], vocab_size: usize) -> (tempfile::TempDir, PathB
     (folder, path)
 }
 
-/// Opens and verifies, reading all there is on the way; nothing here may panic.
+/// Opens and verifies a file, reading all of it; this must not panic.
 fn check(path: &std::path::Path) -> Result<Vec<u32>, DataError> {
     let file = TokenFile::open(path)?;
     for document in 0..file.documents() {
@@ -36,7 +36,7 @@ fn documents(vocab_size: u32) -> impl Strategy<Value = Vec<Vec<u32>>> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(narrow in documents(65_536), wide in documents(65_537)) {
+    fn written_tokens_are_read_back(narrow in documents(65_536), wide in documents(65_537)) {
         for (documents, vocab_size, width) in [(narrow, 65_536, 2), (wide, 65_537, 4)] {
             let (_folder, path) = write(&documents, vocab_size);
             let file = TokenFile::open(&path).unwrap();
@@ -54,7 +54,7 @@ proptest! {
     }
 
     #[test]
-    fn any_flipped_bit_is_noticed(documents in documents(300), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+    fn every_flipped_bit_is_detected(documents in documents(300), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let (_folder, path) = write(&documents, 300);
         let mut bytes = std::fs::read(&path).unwrap();
         let at = at.index(bytes.len());
@@ -64,7 +64,7 @@ proptest! {
     }
 
     #[test]
-    fn any_other_length_is_noticed(documents in documents(300), at in any::<prop::sample::Index>(), more in 1_usize..40) {
+    fn every_other_length_is_detected(documents in documents(300), at in any::<prop::sample::Index>(), more in 1_usize..40) {
         let (_folder, path) = write(&documents, 300);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..at.index(bytes.len())]).unwrap();
@@ -73,9 +73,9 @@ proptest! {
         prop_assert!(TokenFile::open(&path).is_err());
     }
 
-    /// A header whose checksum is right may still say anything.
+    /// A header with a valid checksum may contain any values.
     #[test]
-    fn no_header_is_trusted(fields in prop::collection::vec((0_usize..10, any::<u64>()), 1..4)) {
+    fn arbitrary_headers_do_not_panic(fields in prop::collection::vec((0_usize..10, any::<u64>()), 1..4)) {
         let (_folder, path) = write(&[vec![1, 2, 3], vec![4]], 300);
         let mut bytes = std::fs::read(&path).unwrap();
         for (field, value) in fields {
@@ -87,9 +87,9 @@ proptest! {
         let _ = check(&path);
     }
 
-    /// Nor is a document table.
+    /// A document table may contain any values.
     #[test]
-    fn no_document_table_is_trusted(row in 0_usize..4, value in prop_oneof![0_u64..6, any::<u64>()]) {
+    fn arbitrary_document_tables_do_not_panic(row in 0_usize..4, value in prop_oneof![0_u64..6, any::<u64>()]) {
         let (_folder, path) = write(&[vec![1, 2, 3], vec![4]], 300);
         let mut bytes = std::fs::read(&path).unwrap();
         let at = 144 + 4 * 2 + 8 * row;
@@ -112,7 +112,7 @@ fn an_empty_file_and_a_missing_one_are_errors() {
 }
 
 #[test]
-fn a_file_truncated_or_extended_while_open_is_an_error_of_the_next_read() {
+fn a_file_truncated_or_extended_while_open_is_an_error_at_the_next_read() {
     let (_folder, path) = write(&[vec![7; 100_000]], 300);
     let file = TokenFile::open(&path).unwrap();
     let whole = std::fs::read(&path).unwrap();
@@ -136,19 +136,19 @@ fn a_file_truncated_or_extended_while_open_is_an_error_of_the_next_read() {
             );
         }
     }
-    // The same bytes again, at another time.
+    // The same bytes again, with another modification time.
     std::fs::write(&path, &whole).unwrap();
     assert_eq!(file.read(99_999..100_000).unwrap(), [7]);
 }
 
 #[test]
-fn other_bytes_of_the_same_length_are_noticed_while_open() {
+fn changed_bytes_of_the_same_length_are_detected_while_open() {
     let (_folder, path) = write(&[vec![7; 1000]], 300);
     let file = TokenFile::open(&path).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[500] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    // Where the clock is too coarse to tell the two writes apart, this one can be told.
+    // Set explicitly, because the clock may be too coarse to distinguish the two writes.
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
     let options = std::fs::File::options().write(true).open(&path).unwrap();
     options.set_modified(later).unwrap();

@@ -1,31 +1,31 @@
-//! The `[data.limits]` section: what a source may take of memory and disk.
+//! The `[data.limits]` section: limits on memory and disk space.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 
-/// Bounds on what is read, so that a small file cannot take any amount of memory or disk.
+/// Limits on input, so that a small file cannot cause unbounded use of memory or disk space.
 ///
-/// The defaults keep a preparation within some 300 MB beside the source's own size, and are above
-/// what text corpora hold. A text file has no longest line: it is read in pieces.
+/// With the defaults, a preparation takes about 300 MB in addition to the source's own size; text corpora do
+/// not normally exceed them. Lines of text files are not limited: they are read in pieces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes of a record: a line of JSON Lines, an object of a JSON array, a row of CSV, the text of
-    /// a Parquet row.
+    /// Bytes per record: a line of JSON Lines, an object of a JSON array, a row of CSV, the text of a Parquet
+    /// row.
     pub record_bytes: u64,
-    /// Bytes of a Parquet page after decompression, where the file is not half as large: writers put
-    /// a thousand documents into a page, however long they are. (Row groups are read page by page, so
+    /// Bytes per Parquet page after decompression, unless the file is more than twice as large: writers put a
+    /// thousand documents into a page, independent of their length. (Row groups are read page by page, so
     /// they have no limit.)
     pub page_bytes: u64,
-    /// Bytes of a Zstandard frame's window; 128 MiB is what `zstd` itself allows.
+    /// Bytes of a Zstandard frame's window; 128 MiB is the default limit of `zstd`.
     pub window_bytes: u64,
-    /// How many bytes of text a byte of a compressed file, or of Parquet, may become, once they are
-    /// more than 64 MiB.
+    /// The maximum expansion of compressed files and of Parquet, in bytes of text per byte of file, applied
+    /// above 64 MiB of text.
     pub expansion: u64,
 }
 
-/// So many bytes may come of any compressed file.
+/// Output below this size is allowed for every compressed file.
 pub(crate) const EXPANSION_FREE_BYTES: u64 = 64 << 20;
 
 impl Default for Limits {
@@ -40,7 +40,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The most bytes of a page in a Parquet file of so many bytes.
+    /// The maximum number of bytes per page in a Parquet file of the given size.
     pub(crate) fn page_bytes_of(&self, file_bytes: u64) -> u64 {
         self.page_bytes.max(file_bytes.saturating_mul(2))
     }
@@ -58,7 +58,7 @@ impl Limits {
             ("data.limits.window_bytes", window_bytes),
             ("data.limits.expansion", expansion),
         ] {
-            // Beyond, sums of sizes would leave 64 bits.
+            // Larger values would overflow sums of sizes.
             if !(1..=1 << 40).contains(&found) {
                 return Err(DataError::Config {
                     key,

@@ -12,7 +12,7 @@ use super::CARGO_DEPS;
 use crate::error::DataError;
 use crate::tasks::{PREFIX, TaskSpec};
 
-/// What is allowed as `source`, for messages.
+/// The allowed values of `source`, for messages.
 const ALLOWED: &str = "\"cargo-deps\", a path, a list of paths, a list of { path, weight }, \
                        \"task:NAME\", or { task, .. } with its options";
 
@@ -20,11 +20,11 @@ const ALLOWED: &str = "\"cargo-deps\", a path, a list of paths, a list of { path
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum SourceSpec {
-    /// `"cargo-deps"`, or the path of a file or folder.
+    /// `"cargo-deps"`, or the path of a file or directory.
     One(String),
-    /// Several paths, read in the order given.
+    /// Several paths, read in the given order.
     Many(Vec<String>),
-    /// Several sources, of which each gives a share of the rows of a batch.
+    /// Several sources, each with a share of the rows of a batch.
     Mixture(Vec<WeightedSource>),
     /// A task whose examples are computed: `"task:NAME"`, or a table with its options.
     Task(TaskSpec),
@@ -34,17 +34,17 @@ pub enum SourceSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightedSource {
-    /// `"cargo-deps"`, or the path of a file or folder.
+    /// `"cargo-deps"`, or the path of a file or directory.
     pub path: String,
-    /// Its share of the rows, as a number above 0; only the ratios of the weights count.
+    /// Its weight, above 0; its share of the rows is relative to the sum of weights.
     pub weight: f64,
-    /// What it is called in reports; its file name unless given.
+    /// Its name in reports; the file name by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
 impl WeightedSource {
-    /// What it is called in reports.
+    /// Its name in reports.
     pub fn label(&self) -> String {
         self.name.clone().unwrap_or_else(|| short_name(&self.path))
     }
@@ -62,7 +62,7 @@ impl SourceSpec {
         matches!(self, Self::One(name) if name == CARGO_DEPS)
     }
 
-    /// The paths named, none for the default corpus.
+    /// The paths; empty for the default corpus.
     pub(crate) fn paths(&self) -> Vec<&Path> {
         match self {
             Self::One(name) if name == CARGO_DEPS => Vec::new(),
@@ -81,7 +81,7 @@ impl SourceSpec {
         }
     }
 
-    /// A short name for the folder of the prepared corpus: letters, digits, `-`, `_` and `.`.
+    /// A short name for the directory of the prepared corpus: letters, digits, `-`, `_` and `.`.
     pub(crate) fn name(&self) -> String {
         if let Self::Task(task) = self {
             return format!("{PREFIX}{}", task.name());
@@ -98,7 +98,7 @@ impl SourceSpec {
     }
 
     pub(super) fn check(&self) -> Result<(), DataError> {
-        let wrong = |found: String, allowed: &str| {
+        let invalid = |found: String, allowed: &str| {
             Err(DataError::Config {
                 key: "data.source",
                 found,
@@ -108,13 +108,13 @@ impl SourceSpec {
         match self {
             Self::One(_) => Ok(()),
             Self::Task(task) => task.check(),
-            Self::Many(paths) if paths.is_empty() => wrong("an empty list".into(), ALLOWED),
-            Self::Many(paths) if paths.iter().any(|path| path == CARGO_DEPS) => wrong(
+            Self::Many(paths) if paths.is_empty() => invalid("an empty list".into(), ALLOWED),
+            Self::Many(paths) if paths.iter().any(|path| path == CARGO_DEPS) => invalid(
                 "\"cargo-deps\" within a list".into(),
                 "\"cargo-deps\" alone, a list of paths, or a list of { path, weight }",
             ),
             Self::Many(paths) => match paths.iter().find(|path| path.starts_with(PREFIX)) {
-                Some(path) => wrong(format!("{path:?} within a list"), "a task alone"),
+                Some(path) => invalid(format!("{path:?} within a list"), "a task alone"),
                 None => Ok(()),
             },
             Self::Mixture(sources) => {
@@ -122,16 +122,16 @@ impl SourceSpec {
                 for source in sources {
                     if source.path.starts_with(PREFIX) {
                         let found = format!("{:?} within a list", source.path);
-                        return wrong(found, "a task alone");
+                        return invalid(found, "a task alone");
                     }
                     let WeightedSource { path, weight, .. } = source;
                     if !(weight.is_finite() && *weight > 0.0) {
                         let found = format!("a weight of {weight} for {path:?}");
-                        return wrong(found, "weights that are finite and above 0");
+                        return invalid(found, "weights that are finite and above 0");
                     }
                     if !labels.insert(source.label()) {
                         let found = format!("two sources called {:?}", source.label());
-                        return wrong(found, "names that differ: { path, weight, name }");
+                        return invalid(found, "names that differ: { path, weight, name }");
                     }
                 }
                 Ok(())
@@ -140,7 +140,7 @@ impl SourceSpec {
     }
 }
 
-/// The stem of a path's last part, as a name for a folder.
+/// The stem of a path's last component, as a directory name.
 fn short_name(path: &str) -> String {
     let last = Path::new(path)
         .file_name()
@@ -157,7 +157,7 @@ fn short_name(path: &str) -> String {
         .collect()
 }
 
-// By hand, because an untagged enum's only message is that nothing matched.
+// Implemented by hand, because an untagged enum's error message says only that no variant matched.
 impl<'de> Deserialize<'de> for SourceSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(SpecVisitor)
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_reads_back_as_itself() {
+    fn each_form_round_trips() {
         for json in [
             r#""cargo-deps""#,
             r#"["a.txt","b"]"#,
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_describe_the_mistake() {
         for (json, expected) in [
             ("7", "expected \"cargo-deps\", a path, a list of paths"),
             (r#""task:sorting""#, "task:group, task:hops"),

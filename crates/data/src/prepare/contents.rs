@@ -1,10 +1,9 @@
-//! The hashes of the source's files, and a memory of them between preparations.
+//! The hashes of the source's files, cached between preparations.
 //!
-//! A prepared corpus is named by what its source holds, so every preparation needs the hash of every
-//! file. A file is not read again where the system vouches for it: device, inode, size, modification
-//! time and change time are those of the last reading. The change time is the system's own, and
-//! neither copying with `cp -p` nor `touch` sets it back. A file that changed within the last two
-//! seconds is not remembered, because a second change might leave no trace in times that are coarse.
+//! A prepared corpus is named by its source's content, so every preparation needs the hash of every file. A
+//! file is not read again if device, inode, size, modification time and change time are unchanged. The change
+//! time is set by the system, and neither `cp -p` nor `touch` resets it. A file that changed within the last
+//! two seconds is not cached, because a second change might not be visible in coarse timestamps.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -19,16 +18,16 @@ use crate::error::DataError;
 use crate::progress::Progress;
 use crate::source::Item;
 
-/// Where the hashes are kept, within the cache.
+/// The file of hashes in the cache directory.
 const MEMORY: &str = ".contents.json";
-/// With more files than this, all are forgotten.
+/// With more files than this, the cache is cleared.
 const MOST: usize = 1 << 20;
-/// Times within this of the present do not tell two changes apart.
+/// Two changes within this time may have equal timestamps.
 const COARSE: Duration = Duration::from_secs(2);
-/// With less to read, no progress is shown.
+/// No progress is shown for less data than this.
 const QUICK_BYTES: u64 = 256 << 20;
 
-/// What the system says of a file.
+/// The metadata of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     device: u64,
@@ -46,11 +45,11 @@ struct Known {
     blake3: String,
 }
 
-/// The hash of each item's file, in order.
+/// The hash of each item's file, in the items' order.
 ///
 /// # Errors
-/// [`DataError::Io`] if one cannot be read; [`DataError::SourceRewritten`] if one is written to
-/// while it is read.
+/// [`DataError::Io`] if a file cannot be read; [`DataError::SourceRewritten`] if a file is modified while it
+/// is read.
 pub(super) fn hashes(
     cache: &Path,
     items: &[Item],
@@ -101,7 +100,7 @@ pub(super) fn hashes(
     Ok(hashes)
 }
 
-/// Reads a file to its end.
+/// Hashes a file.
 fn hash(path: &Path, advance: &dyn Fn(u64)) -> Result<(blake3::Hash, Metadata), DataError> {
     let mut file = open_regular(path).map_err(DataError::io(path))?;
     let before = file.metadata().map_err(DataError::io(path))?;
@@ -132,7 +131,7 @@ fn is_settled(stamp: &Stamp) -> bool {
     stamp.changed.0 < settled && stamp.modified.0 < settled
 }
 
-/// `None` where the system does not number files and their changes.
+/// `None` if the system has no inodes and change times.
 #[cfg(unix)]
 fn stamp(metadata: &Metadata) -> Option<Stamp> {
     use std::os::unix::fs::MetadataExt;
@@ -160,7 +159,7 @@ fn recall(memory: &Path) -> BTreeMap<String, Known> {
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
-/// Writes the hashes down. That this fails costs the next preparation time and nothing else.
+/// Stores the hashes. A failure only costs time in the next preparation.
 fn remember(cache: &Path, memory: &Path, known: &BTreeMap<String, Known>) {
     if known.len() > MOST {
         let _ = std::fs::remove_file(memory);
@@ -190,16 +189,16 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_remembered_hash_is_used_only_for_the_same_inode_and_times() {
+    fn a_cached_hash_is_used_only_for_the_same_inode_and_times() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, path) = (folder.path().join("cache"), folder.path().join("a.txt"));
         std::fs::write(&path, "one").unwrap();
         let one = hash_of(&cache, &path);
         assert_eq!(one, blake3::hash(b"one").to_hex().as_str());
-        // Too young to be remembered.
+        // Too recent to be cached.
         assert!(recall(&cache.join(MEMORY)).is_empty());
 
-        // As if it had been read long ago: the memory is believed, and here it is wrong.
+        // As if it had been read long ago: the cached hash is used, and here it is a false one.
         let remember_as = |text: &[u8], path: &Path| {
             let stamp = stamp(&std::fs::metadata(path).unwrap()).unwrap();
             let blake3 = blake3::hash(text).to_hex().to_string();
@@ -212,7 +211,7 @@ mod tests {
             blake3::hash(b"another").to_hex().as_str()
         );
 
-        // The same size and modification time in another file under the name.
+        // The same size and modification time in another file with the same name.
         let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
         let other = folder.path().join("b.txt");
         std::fs::write(&other, "two").unwrap();
@@ -224,7 +223,7 @@ mod tests {
             blake3::hash(b"two").to_hex().as_str()
         );
 
-        // The same inode, written to in place, with the modification time put back.
+        // The same inode, modified in place, with the modification time restored.
         remember_as(b"two", &path);
         std::thread::sleep(Duration::from_millis(20));
         std::fs::write(&path, "six").unwrap();

@@ -1,9 +1,9 @@
 //! One source, or several mixed by weight, as prepared folders with one tokenizer; or a task, which
 //! needs no folder.
 //!
-//! Each source of a mixture has a folder of its own, as if it were alone with the tokenizer given,
-//! so that with a tokenizer from a file other weights cost no preparation. A tokenizer that is
-//! trained sees the sources in proportion to their weights.
+//! Each source of a mixture has a separate directory, as if it were prepared alone with the given tokenizer,
+//! so with a tokenizer from a file other weights require no new preparation. A trained tokenizer samples the
+//! sources in proportion to their weights.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::tasks::{Part, TaskExamples, TaskSpec};
 use crate::token_file::TokenFile;
 use crate::tokenizer::Tokenizer;
 
-/// Everything that a configuration trains on.
+/// The data of a configuration.
 #[derive(Clone, Debug)]
 pub struct Corpus {
     /// The tokenizer of all sources.
@@ -35,9 +35,9 @@ pub struct Corpus {
 /// One source of a corpus.
 #[derive(Clone, Debug)]
 pub struct PreparedSource {
-    /// What it is called in reports.
+    /// Its name in reports.
     pub name: String,
-    /// Its weight as given; 1 for a source that is alone.
+    /// Its weight as given; 1 for a single source.
     pub weight: f64,
     /// What it holds.
     pub content: Content,
@@ -81,7 +81,7 @@ impl PreparedSource {
 /// What is held out to validate on.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
-    /// The source it was held out from, or `validation` for a text of its own.
+    /// The source that it was held out from, or `validation` for a separate text.
     pub name: String,
     /// The weight of its loss in the total.
     pub weight: f64,
@@ -203,10 +203,10 @@ impl Corpus {
     }
 }
 
-/// Prepares every source of a configuration, or finds them prepared already.
+/// Prepares every source of a configuration, or reuses prepared ones.
 ///
 /// # Errors
-/// Those of [`prepare`].
+/// The errors of [`prepare`].
 pub fn prepare_corpus(config: &DataConfig, progress: &dyn Progress) -> Result<Corpus, DataError> {
     config.check()?;
     let alone = |tokenizer, content| Corpus {
@@ -271,7 +271,7 @@ pub fn prepare_corpus(config: &DataConfig, progress: &dyn Progress) -> Result<Co
     })
 }
 
-/// The file of a tokenizer trained on all members, which may be there already.
+/// The file of a tokenizer trained on all sources of the mixture, which may exist already.
 fn train_tokenizer(
     config: &DataConfig,
     members: &[(DataConfig, f64)],
@@ -288,7 +288,7 @@ fn train_tokenizer(
     let directory = config.cache.join(&name);
     let path = directory.join(TOKENIZER);
     let _lock = lock(&config.cache, &name, progress)?;
-    // Its own bytes say nothing about damage: the hash beside it does.
+    // Damage cannot be detected from its own content, so a hash is stored next to it.
     let record = directory.join("blake3");
     let whole = |tokenizer: Tokenizer| {
         let record = fs::read_to_string(&record).unwrap_or_default();
@@ -314,7 +314,7 @@ fn train_tokenizer(
         tokenizer.vocab_size()
     ));
     fs::create_dir_all(&directory).map_err(DataError::io(&directory))?;
-    let _ = fs::remove_file(&record); // or a stale one would judge a new file
+    let _ = fs::remove_file(&record); // a stale hash must not be compared with a new file
     write(&path, tokenizer.json())?;
     let hash = blake3::hash(tokenizer.json()).to_hex();
     write(&record, format!("{hash}\n").as_bytes())?;

@@ -1,21 +1,22 @@
-//! Which text is for training and which is held out.
+//! The division of text into training and held-out parts.
 //!
-//! Files with a part of their own keep it. Other documents are dealt out whole, by a hash of their
-//! number, if there are at least 20 of them; of fewer, each gives its last part, from a line end on.
+//! Files of a separate validation source keep their part. If there are at least 20 other documents, whole
+//! documents are held out, by a hash of their index; if there are fewer, the last part of each is, from a
+//! line end on.
 
 use super::scan::{FEW_DOCUMENTS, Scan};
 use crate::config::{DataConfig, Validation};
 use crate::error::{BadRecord, DataError};
 use crate::source::{self, Reading, Split, Visitor};
 
-/// With up to so many documents the number held out is exact; beyond, chance is exact enough.
+/// Up to this number of documents the held-out number is exact; beyond, chance is exact enough.
 const EXACT_DOCUMENTS: u64 = 1 << 17;
 
-/// How documents without a part of their own are divided.
+/// How documents without a fixed part are divided.
 pub(super) enum Plan {
-    /// Those whose number hashes to at most this are held out.
+    /// Documents whose hash is at most this are held out.
     Whole { threshold: u64 },
-    /// Each document is cut at the first line end at or after this byte.
+    /// Each document is divided at the first line end at or after this byte.
     Tails { cuts: Vec<u64> },
 }
 
@@ -23,9 +24,9 @@ impl Plan {
     pub fn new(scan: &Scan, config: &DataConfig) -> Self {
         let fraction = match &config.validation {
             Validation::Fraction(fraction) => *fraction,
-            Validation::Path(_) => 0.0, // every item has its part
+            Validation::Path(_) => 0.0, // every item has a fixed part
         };
-        // A prompt is never divided from its completion.
+        // A prompt is never separated from its completion.
         let are_texts = config.pair_fields().is_none();
         if are_texts && scan.undivided < FEW_DOCUMENTS as u64 {
             let cut = |&bytes: &u64| ((1.0 - fraction) * bytes as f64) as u64;
@@ -48,7 +49,7 @@ impl Plan {
     }
 }
 
-/// A number's place in a fixed shuffled order.
+/// A document's position in a fixed random order.
 fn hash(document: u64) -> u64 {
     let hash = blake3::hash(format!("held out: document {document}").as_bytes());
     u64::from_le_bytes(
@@ -58,17 +59,17 @@ fn hash(document: u64) -> u64 {
     )
 }
 
-/// What [`read_divided`] hands over.
+/// Output of [`read_divided`].
 pub(super) enum Part<'a> {
-    /// More text of the current document of this part.
+    /// More text of the current document in this part.
     Text(Split, &'a str),
-    /// The prompt of the current document of this part is complete.
+    /// The prompt of the current document in this part is complete.
     EndPrompt(Split),
-    /// The current document of this part is complete.
+    /// The current document in this part is complete.
     End(Split),
 }
 
-/// Reads every item and hands over the text with the part it belongs to.
+/// Reads every item and emits the text with its part.
 pub(super) fn read_divided(
     scan: &Scan,
     plan: &Plan,
@@ -93,18 +94,18 @@ pub(super) fn read_divided(
 struct Divider<'a> {
     plan: &'a Plan,
     take: &'a mut dyn FnMut(Part<'_>) -> Result<(), DataError>,
-    /// The part of the current item, if it has one.
+    /// The part of the current item, if it is fixed.
     own: Option<Split>,
-    /// Documents without a part of their own before the current one.
+    /// Number of documents without a fixed part before the current one.
     document: u64,
     /// Bytes of the current document so far.
     position: u64,
-    /// The part that a divided document is in at `position`.
+    /// The part at `position` of a divided document.
     current: Split,
 }
 
 impl Divider<'_> {
-    /// The part of the current piece, and where in it another part begins.
+    /// The part of the current piece, and the offset at which another part starts.
     fn divide(&mut self, text: &str) -> Option<usize> {
         match self.plan {
             Plan::Whole { threshold } => {
@@ -166,7 +167,7 @@ impl Visitor for Divider<'_> {
     }
 
     fn bad(&mut self, _record: BadRecord) -> Result<(), DataError> {
-        // Counted, or stopped at, in the first reading.
+        // Counted, or treated as an error, in the first reading.
         Ok(())
     }
 }

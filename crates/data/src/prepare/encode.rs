@@ -1,4 +1,4 @@
-//! The last reading: text to tokens on all cores, in chunks, to two files.
+//! The last reading: tokenises text on all cores, in chunks, into two files.
 
 use std::path::Path;
 
@@ -15,16 +15,16 @@ use crate::source::{Reading, Split};
 use crate::token_writer::TokenWriter;
 use crate::tokenizer::Tokenizer;
 
-/// Text gathered before it is tokenised; the pieces in it are spread over the cores.
+/// Text collected before it is tokenised; its pieces are distributed over the cores.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// The sizes of the files written.
+/// The sizes of the written files.
 pub(super) struct Written {
     pub train: Counts,
     pub validation: Counts,
 }
 
-/// Writes both token files to `folder`.
+/// Writes both token files into `folder`.
 pub(super) fn encode(
     scan: &Scan,
     plan: &Plan,
@@ -86,12 +86,12 @@ pub(super) fn encode(
                 documents: scan.documents,
                 text_bytes: scan.text_bytes,
                 held_out: written.validation.text_bytes,
-                remedy: "give more text, with line ends in it, or more records, another data.validation fraction, or the path of a validation source",
+                remedy: "provide more text, with line ends in it, or more records, another data.validation fraction, or the path of a validation source",
             });
         }
     }
     progress.done(&format!(
-        "{} tokens to train on, {} held out, {:.2} bytes a token",
+        "{} tokens to train on, {} held out, {:.2} bytes per token",
         written.train.tokens,
         written.validation.tokens,
         bytes as f64 / (written.train.tokens + written.validation.tokens) as f64,
@@ -118,7 +118,7 @@ struct Encoder<'a> {
 impl Encoder<'_> {
     fn push(&mut self, task: Task, bytes: usize) -> Result<(), DataError> {
         self.chunk.push(task);
-        // Every task takes memory, and so counts, even the end of a document.
+        // Every task takes memory and so counts, even the end of a document.
         self.chunk_bytes += bytes + size_of::<Task>();
         match self.chunk_bytes >= CHUNK_BYTES {
             true => self.flush(),
@@ -144,7 +144,7 @@ impl Encoder<'_> {
             };
             match task {
                 Task::Text(_, text) => {
-                    // As `generate` puts it before a prompt.
+                    // Encoded like a prompt of `generate`.
                     if self.has_prompts && writer.is_at_start() {
                         writer.push(&self.tokenizer.start(), 0)?;
                     }

@@ -1,4 +1,4 @@
-//! The name of a result: a hash of all that determines it.
+//! The name of a result: a hash of everything that determines it.
 
 use super::{FORMAT, Located, contents};
 use crate::config::{DataConfig, OnError, Validation};
@@ -8,8 +8,8 @@ use crate::source::Format;
 use crate::source::cargo_deps;
 use crate::tokenizer::Tokenizer;
 
-/// blake3, in hexadecimal, over the configuration, the version of every package or the kind and
-/// content of every file, and the tokenizer's content. Where a file lies does not matter.
+/// blake3, in hexadecimal, of the configuration, the version of every package or the kind and
+/// content of every file, and the tokenizer's content. The location of files does not matter.
 pub(super) fn key(
     config: &DataConfig,
     source: &Located,
@@ -57,7 +57,7 @@ pub(super) fn key(
     }
     let contents = contents::hashes(&config.cache, items, progress)?;
     if config.on_error == OnError::Skip {
-        // What is beyond them is left out.
+        // Records that exceed the limits are skipped.
         field("limits", format!("{:?}", config.limits).as_bytes());
     }
     for (item, content) in items.iter().zip(contents) {
@@ -65,7 +65,7 @@ pub(super) fn key(
         let kind = format!("{:?} {:?}", item.format, item.compression);
         field("kind", kind.as_bytes());
         if config.on_error == OnError::Skip {
-            // The report on what was skipped names the place.
+            // The report on skipped records contains their locations.
             field("path", item.path.as_os_str().as_encoded_bytes());
         }
         field("content", content.as_bytes());

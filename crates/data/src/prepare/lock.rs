@@ -1,4 +1,4 @@
-//! Keeps two processes from preparing the same corpus at once.
+//! A lock that keeps two processes from preparing the same corpus at once.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,20 +10,20 @@ use serde::{Deserialize, Serialize};
 use crate::error::DataError;
 use crate::progress::Progress;
 
-/// Who holds a lock, as the lock file says.
+/// The holder of a lock, as recorded in the lock file.
 #[derive(Serialize, Deserialize)]
 struct Holder {
     process: u32,
-    /// Seconds since 1970.
+    /// Start time, in seconds since 1970.
     since: u64,
 }
 
-/// Locks `<cache>/.<name>.lock` until the file is dropped; where another process holds it,
+/// Locks `<cache>/.<name>.lock` until the file is dropped. If another process holds the lock,
 /// `progress` is told which one and since when.
 pub(super) fn lock(cache: &Path, name: &str, progress: &dyn Progress) -> Result<File, DataError> {
     std::fs::create_dir_all(cache).map_err(DataError::io(cache))?;
     let path = cache.join(format!(".{name}.lock"));
-    // Not truncated: until it is locked, the content is another process's.
+    // Not truncated: until it is locked, the content belongs to another process.
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -44,12 +44,12 @@ pub(super) fn lock(cache: &Path, name: &str, progress: &dyn Progress) -> Result<
         Ok(()) => Ok(()),
     };
     match locked {
-        // A file system without locks still gets complete folders; only two preparations of the
-        // same corpus at the same time would disturb each other.
+        // On a file system without locks, directories are still complete; only two simultaneous
+        // preparations of the same corpus would interfere.
         Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
         locked => locked.map_err(DataError::io(&path))?,
     }
-    // For those who wait; the lock holds without it.
+    // Information for waiting processes; the lock works without it.
     let _ = sign(&mut file);
     Ok(file)
 }
@@ -70,7 +70,7 @@ fn holder(file: &mut File) -> String {
     match read.ok().and_then(|_| serde_json::from_str(&text).ok()) {
         Some(Holder { process, since }) => {
             let seconds = now().as_secs().saturating_sub(since);
-            format!("process {process}, at it for {seconds} s")
+            format!("process {process}, running for {seconds} s")
         }
         None => "another process".to_owned(),
     }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Sends on what it is told.
+    /// Forwards messages to a channel.
     struct Tell(std::sync::Mutex<mpsc::Sender<String>>);
 
     impl Progress for Tell {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_says_for_whom() {
+    fn a_waiting_process_reports_the_holder() {
         let folder = tempfile::tempdir().unwrap();
         let first = lock(folder.path(), "a", &()).unwrap();
         let (sender, said) = mpsc::channel();
@@ -107,7 +107,7 @@ mod tests {
             let tell = Tell(std::sync::Mutex::new(sender));
             let second = scope.spawn(move || lock(folder.path(), "a", &tell).unwrap());
             let said = said.recv().unwrap();
-            let process = format!("process {}, at it for ", std::process::id());
+            let process = format!("process {}, running for ", std::process::id());
             assert!(
                 said.contains(&process) && said.contains(".a.lock"),
                 "{said}"

@@ -1,4 +1,4 @@
-//! The text a tokenizer is trained on: an even sample of the training part.
+//! The text for training a tokenizer: an evenly spread sample of the training part.
 
 use super::divide::{Part, Plan, read_divided};
 use super::scan::Scan;
@@ -8,13 +8,13 @@ use crate::progress::Progress;
 use crate::source::{Reading, Split, parts};
 
 /// Bytes of the sample. The merges of a small vocabulary hardly change beyond a few megabytes, and
-/// the trainer counts pairs in 32 bits, which this stays below.
+/// the trainer's 32-bit pair counts cannot overflow below this.
 pub(super) const SAMPLE_BYTES: u64 = 16 << 20;
-/// Pieces are sampled in parts of at most this size, so that the sample is spread within them too,
-/// and no word is longer: the trainer's time is quadratic in a word's length.
+/// Pieces are sampled in parts of at most this size, so that the sample is spread within them too.
+/// It also limits the length of words, in which the trainer's time is quadratic.
 const PART_BYTES: usize = 16 * 1024;
 
-/// Texts of at most about `budget` bytes together, from every stretch of the training part alike.
+/// Texts of about `budget` bytes in total, spread evenly over the training part.
 pub(super) fn sample(
     scan: &Scan,
     plan: &Plan,
@@ -35,7 +35,7 @@ pub(super) fn sample(
             Part::EndPrompt(_) | Part::End(_) => return Ok(()),
         };
         for part in parts(text, PART_BYTES) {
-            // Take a part whenever the sample has fallen behind its share of what was seen.
+            // Takes a part whenever the sample is below its share of the text so far.
             seen += part.len() as u64;
             let share = u128::from(seen) * u128::from(budget);
             if u128::from(taken) * u128::from(scan.text_bytes.max(budget)) < share && taken < budget

@@ -1,4 +1,4 @@
-//! The first reading: checks every record and counts documents and bytes.
+//! The first reading: validates every record and counts documents and bytes.
 
 use crate::config::{DataConfig, OnError};
 use crate::error::{BadRecord, DataError};
@@ -6,20 +6,20 @@ use crate::manifest::SkipReport;
 use crate::progress::Progress;
 use crate::source::{self, Format, Item, Reading, Split, Visitor};
 
-/// Documents whose sizes are kept. With fewer, each is divided; with more, they are dealt out whole.
+/// Number of documents whose sizes are kept. Fewer documents are each divided; more are held out as a whole.
 pub(super) const FEW_DOCUMENTS: usize = 20;
 
-/// What the source holds.
+/// The content of the source.
 pub(super) struct Scan {
-    /// The files that can be read.
+    /// The readable files.
     pub items: Vec<Item>,
     /// Of all items.
     pub text_bytes: u64,
     /// Of all items.
     pub documents: u64,
-    /// Bytes of the first documents that belong to no part yet.
+    /// Sizes in bytes of the first documents without a fixed part.
     pub sizes: Vec<u64>,
-    /// Documents that belong to no part yet.
+    /// Number of documents without a fixed part.
     pub undivided: u64,
     pub skipped: SkipReport,
 }
@@ -52,7 +52,7 @@ pub(super) fn scan(
         counter.current = 0;
         counter.item_is_bad = false;
         source::read(item, &reading, &mut counter)?;
-        // A text file that is bad anywhere is left out as a whole; records fail one by one.
+        // A text file with an invalid part is skipped as a whole; records are skipped individually.
         if !(counter.item_is_bad && item.format == Format::Text) {
             counter.found.items.push(item.clone());
         }

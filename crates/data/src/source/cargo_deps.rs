@@ -1,12 +1,12 @@
 //! The default corpus: `.rs` and `.md` files of the workspace's locked dependencies.
 //!
-//! `Cargo.lock` pins every byte of a registry crate, so two machines that share a lock file get the
-//! same corpus. To keep it so, nothing here looks at the platform, at file times, at the registry's
-//! place on disk or at the features of a build: packages for all platforms count, and they are
-//! ordered by name and version, their files by path.
+//! `Cargo.lock` pins every byte of a registry crate, so two machines with the same lock file get
+//! the same corpus. The corpus therefore does not depend on the platform, file times, the
+//! registry's location or the features of a build: packages for all platforms are included, ordered
+//! by name and version, and their files by path.
 //!
-//! What a language model would only learn lists from is left out and counted by reason in the
-//! manifest of the prepared folder. `generated.rs` has the rules.
+//! Files that mainly consist of lists are left out, and counted by reason in the manifest of the
+//! prepared directory. `generated.rs` has the rules.
 
 mod files;
 mod generated;
@@ -21,15 +21,13 @@ use super::{Compression, Format, Item, Split};
 use crate::config::Validation;
 use crate::error::DataError;
 
-/// Changes whenever the rules change which text is taken, so that a prepared corpus made by other
-/// rules is not reused.
+/// Changes whenever the rules change, so that a corpus prepared by other rules is not reused.
 pub(crate) const RULES: u32 = 1;
 
-/// At most so many bytes of one crate (all versions together) are taken, so that no crate speaks
-/// louder than the rest.
+/// The maximum number of bytes per crate (all versions together), so that no crate dominates.
 const CRATE_BYTES: u64 = 2 << 20;
 
-/// Why a file was left out.
+/// The reason why a file was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeftOut {
@@ -39,28 +37,28 @@ pub enum LeftOut {
     LargeFile,
     /// The first lines say that the file is generated.
     SaysGenerated,
-    /// Most lines are constants, foreign functions or other bare declarations.
+    /// Most lines are constants, foreign functions or other declarations without code.
     Declarations,
     /// Most characters are digits of a table.
     Table,
-    /// Lines too long to have been written by hand.
+    /// Lines are too long to be written by hand.
     LongLines,
     /// Not UTF-8, or empty.
     NotText,
-    /// Identical to a file taken before.
+    /// Identical to an earlier file.
     Duplicate,
-    /// The crate has given its share already.
+    /// The crate has reached its maximum number of bytes.
     CrateShare,
 }
 
-/// What the default corpus is made of.
+/// The content of the default corpus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CargoSummary {
-    /// Crates with at least one file taken, counted by name.
+    /// Crates with at least one included file, counted by name.
     pub crates: u64,
-    /// Files taken.
+    /// Number of included files.
     pub files: u64,
-    /// Bytes taken.
+    /// Bytes of included files.
     pub bytes: u64,
     /// Bytes of the crates held out.
     pub held_out_bytes: u64,
@@ -75,12 +73,12 @@ pub struct CargoSummary {
 pub(crate) struct Package {
     pub name: String,
     pub version: String,
-    /// Name, version and registry, as cargo writes them.
+    /// Name, version and registry, in cargo's format.
     pub id: String,
     pub folder: PathBuf,
 }
 
-/// The registry packages of the workspace around `folder`, by name and version.
+/// The registry packages of the workspace that contains `folder`, by name and version.
 pub(crate) fn packages(folder: &Path) -> Result<Vec<Package>, DataError> {
     Ok(locked(folder)?.1)
 }
@@ -122,15 +120,15 @@ fn is_registry(source: &str) -> bool {
     source.starts_with("registry+") || source.starts_with("sparse+")
 }
 
-/// A file taken.
+/// An included file.
 struct Taken {
     item: Item,
     krate: String,
 }
 
-/// The files of the corpus with the part each belongs to.
+/// The files of the corpus with their parts.
 ///
-/// With `held_out` whole crates are set aside for validation until they make about that share of
+/// With `held_out`, whole crates are held out for validation until they make up about that share of
 /// the bytes; with `None` everything is for training.
 pub(crate) fn corpus(
     packages: &[Package],
@@ -140,7 +138,7 @@ pub(crate) fn corpus(
     let mut left_out: BTreeMap<LeftOut, (u64, u64)> = BTreeMap::new();
     let mut taken: Vec<Taken> = Vec::new();
     let mut seen = HashSet::new();
-    // All versions of a crate share its allowance; the packages are sorted, so they are adjacent.
+    // All versions of a crate share its maximum; the packages are sorted, so they are adjacent.
     for versions in packages.chunk_by(|a, b| a.name == b.name) {
         let mut of_crate = Vec::new();
         for package in versions {
@@ -189,10 +187,10 @@ fn count(left_out: &mut BTreeMap<LeftOut, (u64, u64)>, reason: LeftOut, bytes: u
     entry.1 += bytes;
 }
 
-/// The files of the default corpus of the workspace around `folder`, in order, and what was left
-/// out; `held_out` is the share of bytes to set aside for validation.
+/// The files of the default corpus of the workspace that contains `folder`, in order, and those
+/// left out; `held_out` is the share of bytes for validation.
 ///
-/// [`prepare`](crate::prepare) does this by itself; here the choice can be looked at without
+/// [`prepare`](crate::prepare) calls this; use it directly to examine the selection without
 /// tokenising it.
 ///
 /// # Errors
@@ -206,7 +204,7 @@ pub fn default_corpus(
     Ok((items.into_iter().map(|item| item.path).collect(), summary))
 }
 
-/// The part of the default corpus that training holds out, by the default share.
+/// The part of the default corpus that is held out of training, with the default share.
 #[derive(Clone, Debug)]
 pub struct HeldOutCrates {
     workspace: PathBuf,
@@ -214,17 +212,17 @@ pub struct HeldOutCrates {
     share: f64,
 }
 
-/// A file held out.
+/// A held-out file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldOutFile {
     /// `crate-version/path`, with slashes, the same on every machine.
     pub place: String,
-    /// All of it.
+    /// Its text.
     pub text: String,
 }
 
 impl HeldOutCrates {
-    /// Finds the workspace around `folder`; nothing is read yet.
+    /// Finds the workspace that contains `folder`; no file is read yet.
     ///
     /// # Errors
     /// [`DataError::CargoMetadata`] if `cargo metadata --locked` fails there.
@@ -246,7 +244,7 @@ impl HeldOutCrates {
         &self.workspace
     }
 
-    /// A short name of all that determines the files: the packages, the rules and the share.
+    /// A short name of everything that determines the files: the packages, the rules and the share.
     pub fn key(&self) -> String {
         let mut hash = blake3::Hasher::new();
         hash.update(&RULES.to_le_bytes());
@@ -261,7 +259,7 @@ impl HeldOutCrates {
     /// The files, in the corpus's order.
     ///
     /// # Errors
-    /// [`DataError::Io`] if one cannot be read.
+    /// [`DataError::Io`] if a file cannot be read.
     pub fn read(&self) -> Result<Vec<HeldOutFile>, DataError> {
         let (items, _) = corpus(&self.packages, Some(self.share), &|_| {})?;
         let held_out = items
@@ -284,8 +282,8 @@ impl HeldOutCrates {
     }
 }
 
-/// Marks the files of one crate that fit its allowance. Where not all do, the choice is by content
-/// hash, so that it is spread over the crate and does not prefer what sorts first.
+/// Marks the files of one crate within its maximum. If not all fit, the choice is by content hash,
+/// so that it is spread over the crate and does not depend on the order of names.
 fn share(files: Vec<(files::SourceFile, blake3::Hash)>) -> Vec<(files::SourceFile, bool)> {
     let mut by_hash: Vec<usize> = (0..files.len()).collect();
     by_hash.sort_by_key(|&at| *files[at].1.as_bytes());
@@ -301,8 +299,8 @@ fn share(files: Vec<(files::SourceFile, blake3::Hash)>) -> Vec<(files::SourceFil
     files.zip(within).collect()
 }
 
-/// Sets crates aside, in the order of their names' hashes, until the share is reached. A crate that
-/// would overshoot it by more than a tenth is passed over.
+/// Holds out crates, in the order of their names' hashes, until the share is reached. A crate that
+/// would exceed it by more than a tenth is skipped.
 fn divide(
     mut taken: Vec<Taken>,
     held_out: Option<f64>,
@@ -352,7 +350,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn versions_stay_together_and_copies_count_once() {
+    fn versions_share_a_part_and_copies_count_once() {
         let root = tempfile::tempdir().unwrap();
         let mut packages = Vec::new();
         for number in 0..40 {
@@ -377,7 +375,7 @@ mod tests {
             }
         }
         let (items, summary) = corpus(&packages, Some(0.1), &|_| {}).unwrap();
-        // One license, and for each crate `b.rs` once and `a.rs` of either version.
+        // One license, and for each crate `b.rs` once and `a.rs` of both versions.
         assert_eq!((summary.crates, items.len()), (40, 1 + 40 * 3));
         assert_eq!(summary.left_out[&LeftOut::Duplicate].0, 79 + 40);
         assert_eq!(summary.held_out.len(), 4);

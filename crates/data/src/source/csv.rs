@@ -1,6 +1,6 @@
-//! Reads a column of a CSV or TSV file, one document a row.
+//! Reads a column of a CSV or TSV file, one document per row.
 //!
-//! The first row names the columns. Fields are quoted as RFC 4180 says, in TSV too.
+//! The first row contains the column names. Fields are quoted as in RFC 4180, also in TSV.
 
 use std::io::{self, Read};
 
@@ -8,10 +8,10 @@ use super::decompress::{open, over_limit, read_error};
 use super::{Item, Reading, Visitor, give, jsonl};
 use crate::error::{BadRecord, DataError, Problem};
 
-/// Bytes that the reader takes ahead of the row it is at.
+/// The reader's buffer size in bytes.
 const AHEAD_BYTES: u64 = 64 << 10;
 
-/// Hands over the text of every row.
+/// Emits the text of every row.
 pub(crate) fn read(
     item: &Item,
     delimiter: u8,
@@ -113,10 +113,10 @@ fn text_of(text: &[u8]) -> Result<&str, Problem> {
     }
 }
 
-/// Ends with an error where a row is beyond the limit.
+/// Returns an error if a row exceeds the limit.
 struct Rows<R> {
     source: R,
-    /// Bytes that may still be read for the current row.
+    /// Remaining bytes for the current row.
     left: u64,
     over: Problem,
 }
@@ -152,16 +152,16 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_their_row() {
+    fn errors_contain_the_row() {
         let got = collect("a.csv", b"id,text\n1\n2,b\n3,\n4,\xff\n5,e,f\n");
         assert_eq!(got.documents, ["b"]);
-        let said: Vec<String> = got
+        let message: Vec<String> = got
             .bad
             .iter()
             .map(|bad| format!("{} {}", bad.line.unwrap(), bad.problem))
             .collect();
         assert_eq!(
-            said,
+            message,
             [
                 "1 not CSV: 1 fields, the header has 2",
                 "3 the text is empty",
@@ -169,10 +169,10 @@ mod tests {
                 "5 not CSV: 3 fields, the header has 2",
             ]
         );
-        let said = collect("a.csv", b"id,body\n1,a\n").bad[0].to_string();
+        let message = collect("a.csv", b"id,body\n1,a\n").bad[0].to_string();
         assert!(
-            said.contains("no field \"text\"; the fields here are: id, body"),
-            "{said}"
+            message.contains("no field \"text\"; the fields here are: id, body"),
+            "{message}"
         );
         assert_eq!(
             collect("a.csv", b"id,text\n").bad[0].problem,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_and_completions_are_two_columns() {
+    fn prompts_and_completions_are_read_from_two_columns() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
         std::fs::write(&path, "answer,id,question\n4,1,2+2\n").unwrap();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_is_never_closed_is_held_to_the_limit() {
+    fn an_unclosed_quote_is_limited() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
         let open = [b"text\n\"".to_vec(), vec![b'x'; 1 << 20]].concat();
@@ -213,8 +213,11 @@ mod tests {
         };
         let mut got = Collect::default();
         crate::source::read(item, &reading, &mut got).unwrap();
-        let said = got.bad[0].to_string();
-        assert!(said.contains("a record of more than 1000 bytes"), "{said}");
-        assert!(said.contains("data.limits.record_bytes"), "{said}");
+        let message = got.bad[0].to_string();
+        assert!(
+            message.contains("a record of more than 1000 bytes"),
+            "{message}"
+        );
+        assert!(message.contains("data.limits.record_bytes"), "{message}");
     }
 }

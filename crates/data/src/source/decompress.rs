@@ -1,7 +1,7 @@
-//! Opens a file as a stream of text bytes, decompressing gzip and Zstandard on the way.
+//! Opens a file as a stream of text bytes, decompressing gzip and Zstandard.
 //!
-//! Both formats may hold several members (frames) one after another; all are read. Checksums are
-//! compared where the stream carries them.
+//! Both formats may contain several members (frames); all are read. Checksums are verified if
+//! present.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -15,7 +15,7 @@ use super::Item;
 use crate::config::{EXPANSION_FREE_BYTES, Limits};
 use crate::error::{BadRecord, DataError, Problem};
 
-/// How a file is compressed.
+/// The compression of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     None,
@@ -46,20 +46,20 @@ pub(crate) fn open(item: &Item, limits: &Limits) -> Result<Box<dyn BufRead>, Dat
     })
 }
 
-/// Ends with an error where a compressed file has become too much.
+/// Returns an error if a compressed file expands too much.
 struct Expansion<R> {
     source: R,
     left: u64,
     over: Problem,
 }
 
-/// The most bytes that a compressed file may become.
+/// The maximum number of bytes after decompression.
 pub(super) fn expansion(item: &Item, limits: &Limits) -> u64 {
     let allowed = item.bytes.saturating_mul(limits.expansion);
     allowed.max(EXPANSION_FREE_BYTES)
 }
 
-/// What is wrong with a file that becomes more.
+/// The error for a file that expands to more.
 pub(super) fn over_expansion(limits: &Limits) -> Problem {
     Problem::OverLimit {
         what: "a compressed file",
@@ -78,12 +78,12 @@ impl<R: Read> Read for Expansion<R> {
     }
 }
 
-/// Carries a problem through the interface of a reader; [`read_error`] takes it out again.
+/// Carries a problem through the interface of a reader; [`read_error`] extracts it.
 pub(super) fn over_limit(problem: Problem) -> io::Error {
     io::Error::other(problem)
 }
 
-/// What a failed read means: a damaged stream is a bad record, anything else an I/O error.
+/// Classifies a failed read: a damaged stream is an invalid record, other errors are I/O errors.
 pub(crate) fn read_error(
     item: &Item,
     lines: u64,
@@ -119,7 +119,7 @@ pub(crate) fn read_error(
     })
 }
 
-/// Whether the error is, or was caused by, an unexpected end.
+/// Whether the error is, or was caused by, an unexpected end of file.
 fn ends_too_early(error: &io::Error) -> bool {
     let is_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
     let mut cause: Option<&(dyn std::error::Error + 'static)> =
@@ -136,8 +136,8 @@ fn ends_too_early(error: &io::Error) -> bool {
     false
 }
 
-/// Reads the frames of a Zstandard stream one after another. (The decoder's own stream type stops
-/// after the first frame.)
+/// Reads consecutive frames of a Zstandard stream. (The decoder's own stream type stops after the
+/// first frame.)
 struct ZstdReader<R> {
     source: R,
     decoder: FrameDecoder,
@@ -155,7 +155,7 @@ impl<R: BufRead> ZstdReader<R> {
         }
     }
 
-    /// Begins the next frame that holds data; false at the end of the file.
+    /// Starts the next frame that contains data; false at the end of the file.
     fn next_frame(&mut self) -> io::Result<bool> {
         while !self.source.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.source) {
@@ -232,7 +232,7 @@ pub(crate) mod tests {
         ruzstd::encoding::compress_to_vec(text, level)
     }
 
-    /// What `printf 'hello\n' | zstd --check` writes: a raw block and a checksum.
+    /// The output of `printf 'hello\n' | zstd --check`: a raw block and a checksum.
     #[rustfmt::skip]
     const HELLO: [u8; 19] = [
         0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x58, 0x31, 0x00, 0x00, b'h', b'e', b'l', b'l', b'o', b'\n',
@@ -240,7 +240,7 @@ pub(crate) mod tests {
     ];
 
     #[test]
-    fn members_and_frames_follow_each_other() {
+    fn several_members_and_frames_are_read() {
         let gz = [gzip(b"one\n"), gzip(b"two\n")].concat();
         assert_eq!(collect("a.txt.gz", &gz).documents, ["one\ntwo\n"]);
         let skippable = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 7, 7, 7].to_vec();
@@ -295,13 +295,13 @@ pub(crate) mod tests {
             window_bytes: (2 << 20) - 1,
             ..Limits::default()
         };
-        let said = read_with("a.txt.zst", &frame, limits);
+        let message = read_with("a.txt.zst", &frame, limits);
         assert!(
-            said.contains("data.limits.window_bytes = 2097151"),
-            "{said}"
+            message.contains("data.limits.window_bytes = 2097151"),
+            "{message}"
         );
         assert_eq!(read_with("a.txt.zst", &frame, Limits::default()), "");
-        // 65 MiB are more than is free, and more than 20 times the file.
+        // 65 MiB, which exceeds both the free allowance and 20 times the file.
         let many = vec![frame; 65].concat();
         assert_eq!(
             read_with(
@@ -314,11 +314,14 @@ pub(crate) mod tests {
             ),
             ""
         );
-        let said = read_with("a.txt.zst", &many, Limits::default());
-        assert!(said.contains("data.limits.expansion = 256"), "{said}");
+        let message = read_with("a.txt.zst", &many, Limits::default());
+        assert!(message.contains("data.limits.expansion = 256"), "{message}");
         let gz = gzip(&vec![b'0'; 70 << 20]);
-        let said = read_with("a.txt.gz", &gz, Limits::default());
-        assert!(said.contains("more than 256 times its size"), "{said}");
+        let message = read_with("a.txt.gz", &gz, Limits::default());
+        assert!(
+            message.contains("more than 256 times its size"),
+            "{message}"
+        );
         let limits = Limits {
             expansion: 2000,
             ..Limits::default()

@@ -1,8 +1,8 @@
-//! Finds the files of a source: a file named directly, or a folder searched to its depths.
+//! Finds the files of a source: a file named directly, or a directory searched recursively.
 //!
-//! The order is that of the paths given and, within a folder, of the names as bytes; hidden files
-//! and folders are passed over. Links are followed, but no folder is entered twice, so a loop of
-//! links ends.
+//! The order is that of the given paths and, within a directory, of the names as bytes; hidden
+//! files and directories are skipped. Links are followed, but no directory is entered twice, so
+//! loops of links terminate.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,9 +13,9 @@ use iiet_files::open_regular;
 use super::{Item, Split, direct_kind, kind, known_extensions};
 use crate::error::DataError;
 
-/// The files of `paths`, all of them in `split` if one is given.
+/// The files of `paths`, all of them in `split` if given.
 ///
-/// A file named directly may also be of a data format, or without an ending.
+/// A file named directly may also have a data format's extension, or no extension.
 pub(crate) fn find(paths: &[&Path], split: Option<Split>) -> Result<Vec<Item>, DataError> {
     let mut items = Vec::new();
     for path in paths {
@@ -33,7 +33,7 @@ pub(crate) fn find(paths: &[&Path], split: Option<Split>) -> Result<Vec<Item>, D
                 });
             }
         } else {
-            // Here already, so that a pipe is named before anything is read or waited for.
+            // Checked here, so that a pipe is an error before anything is read.
             open_regular(path).map_err(DataError::io(*path))?;
             let (format, compression) =
                 direct_kind(path).ok_or_else(|| DataError::UnknownKind {
@@ -75,7 +75,7 @@ fn search(
         name(a).cmp(&name(b))
     });
     for path in paths {
-        // A dangling link is no file of the corpus.
+        // A dangling link is not a file of the corpus.
         let Ok(metadata) = fs::metadata(&path) else {
             *other_files += 1;
             continue;
@@ -131,11 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_folder_says_what_was_looked_for() {
+    fn the_error_for_an_empty_directory_lists_supported_extensions() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("a.png"), "x").unwrap();
         let error = find(&[root.path()], None).unwrap_err().to_string();
-        assert!(error.contains("1 files with other endings"), "{error}");
+        assert!(error.contains("1 files with other extensions"), "{error}");
         assert!(
             error.contains(".jsonl") && error.contains(".txt"),
             "{error}"
@@ -144,7 +144,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_loop_of_links_ends() {
+    fn a_loop_of_links_terminates() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("a")).unwrap();
         fs::write(root.path().join("a/t.txt"), "x").unwrap();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn files_named_directly() {
+    fn files_named_directly_are_found() {
         let root = tempfile::tempdir().unwrap();
         let csv = root.path().join("a.csv");
         let zip = root.path().join("a.zip");

@@ -1,8 +1,8 @@
-//! Reads a `.json` file: an array of objects, each with a document in its text field, or lines of
-//! objects by another name.
+//! Reads a `.json` file: an array of objects, each with a document in its text field, or JSON Lines
+//! with this extension.
 //!
-//! An array is divided into its elements by counting brackets outside of strings, one element in
-//! memory at a time; each is then read as a line of JSON Lines is.
+//! An array is split into its elements by counting brackets outside of strings, with one element in
+//! memory at a time; each is then parsed like a line of JSON Lines.
 
 use std::io::{self, BufRead};
 
@@ -11,7 +11,7 @@ use super::jsonl::{self, give};
 use super::{Item, Reading, Visitor};
 use crate::error::{BadRecord, DataError, Problem};
 
-/// Hands over the text of every element, or of every line where the file is no array.
+/// Emits the text of every element, or of every line if the file is not an array.
 pub(crate) fn read(
     item: &Item,
     reading: &Reading,
@@ -33,7 +33,7 @@ pub(crate) fn read(
         Ok(Beginning::Nothing) => return visitor.bad(bad(None, Problem::EmptyFile)),
         Ok(Beginning::Other(found)) => {
             let found = format!("the file begins with {:?}", char::from(found));
-            let expected = "an array of objects, or an object a line";
+            let expected = "an array of objects, or one object per line";
             return visitor.bad(bad(None, Problem::NotRecords { found, expected }));
         }
         Err(error) => return visitor.bad(read_error(item, 0, error)?),
@@ -49,7 +49,7 @@ pub(crate) fn read(
             Ok(Next::TooLong) => visitor.bad(bad(Some(row), jsonl::too_long(reading)))?,
             Ok(Next::End) if row == 1 => return visitor.bad(bad(None, Problem::EmptyFile)),
             Ok(Next::End) => return Ok(()),
-            Ok(Next::Wrong(message)) => {
+            Ok(Next::Invalid(message)) => {
                 let message = message.to_owned();
                 let problem = Problem::NotJson { column: 0, message };
                 return visitor.bad(bad(Some(row), problem));
@@ -68,22 +68,22 @@ enum Beginning {
 
 enum Next {
     Element,
-    /// An element beyond the limit, which was passed over.
+    /// An element that exceeded the limit and was skipped.
     TooLong,
     End,
-    Wrong(&'static str),
+    Invalid(&'static str),
 }
 
 /// The elements of an array.
 struct Elements {
     source: Box<dyn BufRead>,
     most: u64,
-    /// Whether a comma was read, behind which there must be an element.
+    /// Whether a comma was read, which must be followed by an element.
     after_comma: bool,
 }
 
 impl Elements {
-    /// Reads the byte that an array begins with.
+    /// Reads the opening bracket of an array.
     fn begin(&mut self) -> io::Result<Beginning> {
         if self.source.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
             self.source.consume(3);
@@ -99,23 +99,23 @@ impl Elements {
         })
     }
 
-    /// Reads the next element and the comma or bracket behind it.
+    /// Reads the next element and the comma or bracket after it.
     fn next(&mut self, element: &mut Vec<u8>) -> io::Result<Next> {
         element.clear();
         let (mut depth, mut in_string, mut escaped) = (0_u64, false, false);
         let mut bytes = 0_u64;
         match self.peek()? {
             Some(b']') if self.after_comma => {
-                return Ok(Next::Wrong("there is no element after the comma"));
+                return Ok(Next::Invalid("no element after the comma"));
             }
             Some(b']') => return self.end(),
-            None => return Ok(Next::Wrong("the array has no end")),
+            None => return Ok(Next::Invalid("the array is not closed")),
             Some(_) => {}
         }
         loop {
             let available = fill(&mut *self.source)?;
             if available.is_empty() {
-                return Ok(Next::Wrong("the array has no end"));
+                return Ok(Next::Invalid("the array is not closed"));
             }
             let mut end = None;
             for (at, byte) in available.iter().enumerate() {
@@ -141,7 +141,7 @@ impl Elements {
             match end {
                 None => self.source.consume(taken),
                 Some((_, byte)) => {
-                    // The closing bracket is left for the next call.
+                    // The next call reads the closing bracket.
                     self.after_comma = byte == b',';
                     self.source.consume(taken + usize::from(self.after_comma));
                     return Ok(match bytes <= self.most {
@@ -153,16 +153,16 @@ impl Elements {
         }
     }
 
-    /// Reads the closing bracket, behind which nothing may be.
+    /// Reads the closing bracket, which must be the last.
     fn end(&mut self) -> io::Result<Next> {
         self.source.consume(1);
         Ok(match self.peek()? {
             None => Next::End,
-            Some(_) => Next::Wrong("there is more after the array"),
+            Some(_) => Next::Invalid("data after the end of the array"),
         })
     }
 
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> io::Result<Option<u8>> {
         loop {
             let available = fill(&mut *self.source)?;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_their_row() {
+    fn errors_contain_the_row() {
         for (text, row, expected) in [
             (
                 &br#"[{"text": "a"}, 3]"#[..],
@@ -222,12 +222,12 @@ mod tests {
             (
                 br#"[{"text": "a"}, {"text": "#,
                 Some(2),
-                "the array has no end",
+                "the array is not closed",
             ),
             (
                 br#"[{"text": "a"}] x"#,
                 Some(2),
-                "there is more after the array",
+                "data after the end of the array",
             ),
             (b"[]", None, "the file is empty"),
             (b" ", None, "the file is empty"),

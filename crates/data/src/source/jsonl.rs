@@ -1,4 +1,4 @@
-//! Reads a file of JSON objects, one a line, each with a document in its text field.
+//! Reads JSON Lines, with a document in the text field of each object.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,11 +10,11 @@ use super::decompress::{open, read_error};
 use super::{Item, Reading, Visitor};
 use crate::error::{BadRecord, DataError, Problem};
 
-/// At most so many field names are listed when the text field is missing, and so much of each.
+/// Limits on the number and length of field names listed if the text field is missing.
 const FIELDS_LISTED: usize = 20;
 const NAME_LISTED: usize = 60;
 
-/// Hands over the text of every line; blank lines are passed over.
+/// Emits the text of every line; blank lines are skipped.
 pub(crate) fn read(
     item: &Item,
     reading: &Reading,
@@ -52,7 +52,7 @@ pub(crate) fn read(
         if lines == 1 {
             bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         }
-        // A line end within what should be one value would be blamed for its being cut short.
+        // A line end within a value would be reported as a truncated value.
         bytes = bytes.trim_ascii_end();
         if bytes.is_empty() {
             continue;
@@ -66,7 +66,7 @@ pub(crate) fn read(
     }
 }
 
-/// Hands over the text of an object, or what is wrong with it.
+/// Emits the text of an object, or its problem.
 pub(super) fn give(
     object: &[u8],
     reading: &Reading,
@@ -82,7 +82,7 @@ pub(super) fn give(
     }
 }
 
-/// What is wrong with a record beyond the limit.
+/// The problem of a record that exceeds the limit.
 pub(super) fn too_long(reading: &Reading) -> Problem {
     Problem::OverLimit {
         what: "a record",
@@ -92,7 +92,7 @@ pub(super) fn too_long(reading: &Reading) -> Problem {
     }
 }
 
-/// Names for a message, at most so many and so much of each.
+/// Names for a message, limited in number and length.
 pub(super) fn listed(names: impl Iterator<Item = impl AsRef<str>>) -> String {
     let short = |name: &str| match name.char_indices().nth(NAME_LISTED) {
         Some((end, _)) => format!("{}..", &name[..end]),
@@ -151,7 +151,7 @@ fn texts_of<'a>(line: &'a [u8], fields: &[String]) -> Result<Vec<Cow<'a, str>>, 
         .collect()
 }
 
-/// The error's text without its " at line 1 column 7": the line is the file's, not the record's.
+/// The error's text without its " at line 1 column 7", because the line is known.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line ") {
@@ -160,7 +160,7 @@ fn without_place(error: &serde_json::Error) -> String {
     }
 }
 
-/// Names the kind of a JSON value that is not an object.
+/// Describes the kind of a JSON value that is not an object.
 fn kind_of(line: &str) -> String {
     match line.trim_start().as_bytes().first() {
         Some(b'[') => "an array",
@@ -172,9 +172,9 @@ fn kind_of(line: &str) -> String {
     .to_owned()
 }
 
-/// What was found of the fields asked for.
+/// The values of the requested fields.
 struct Found<'a> {
-    /// In their order; `None` where a field is missing.
+    /// In the order of the fields; `None` if a field is missing.
     values: Vec<Option<Value<'a>>>,
     /// The names of other fields.
     others: Vec<String>,
@@ -182,11 +182,11 @@ struct Found<'a> {
 
 enum Value<'a> {
     Text(Cow<'a, str>),
-    /// Something else, which this names.
+    /// A value of another type, described.
     Other(String),
 }
 
-/// Picks some fields of an object and reads past the others without storing them.
+/// Extracts some fields of an object and skips the others without storing them.
 struct TextFields<'f>(&'f [String]);
 
 impl<'de> DeserializeSeed<'de> for TextFields<'_> {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn errors_contain_the_line() {
         let lines: &[&[u8]] = &[
             b"{\"text\": \"ok\"}",
             b"{\"text\": \"cut",
@@ -319,13 +319,13 @@ mod tests {
         ];
         let got = collect("a.jsonl", &lines.join(&b'\n'));
         assert_eq!(got.documents, ["ok"]);
-        let said: Vec<String> = got
+        let message: Vec<String> = got
             .bad
             .iter()
             .map(|bad| format!("{} {}", bad.line.unwrap(), bad.problem))
             .collect();
         assert_eq!(
-            said,
+            message,
             [
                 "2 not JSON, column 13: EOF while parsing a string",
                 "3 no field \"text\"; the fields here are: body, id",
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_stream_keeps_its_whole_lines() {
+    fn complete_lines_of_a_truncated_stream_are_read() {
         let text: String = (0..20_000)
             .map(|i| format!("{{\"text\": \"{}\"}}\n", i * 7919))
             .collect();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_and_completions_are_two_fields() {
+    fn prompts_and_completions_are_read_from_two_fields() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.jsonl");
         let lines =
@@ -367,9 +367,9 @@ mod tests {
         let mut got = crate::source::tests::Collect::default();
         read(item, &reading, &mut got).unwrap();
         assert_eq!(got.documents, ["2+2|four"]);
-        let said: Vec<String> = got.bad.iter().map(|bad| bad.problem.to_string()).collect();
+        let message: Vec<String> = got.bad.iter().map(|bad| bad.problem.to_string()).collect();
         assert_eq!(
-            said,
+            message,
             [
                 "no field \"a\"; the fields here are: none",
                 "the field \"a\" is a number, expected a string"
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_beyond_the_limit_is_named_and_passed_over() {
+    fn a_line_exceeding_the_limit_is_reported_and_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.jsonl");
         let long = format!("{{\"text\": \"{}\"}}\n", "x".repeat(1 << 20));
@@ -392,8 +392,11 @@ mod tests {
         assert_eq!(got.documents, ["a", "a"]);
         let lines: Vec<_> = got.bad.iter().map(|bad| bad.line.unwrap()).collect();
         assert_eq!(lines, [2, 4]);
-        let said = got.bad[0].problem.to_string();
-        assert!(said.contains("data.limits.record_bytes = 1000"), "{said}");
+        let message = got.bad[0].problem.to_string();
+        assert!(
+            message.contains("data.limits.record_bytes = 1000"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Where text comes from: a list of [`Item`]s, each read as a stream of pieces of documents.
+//! Sources of text: a list of [`Item`]s, each read as a stream of pieces of documents.
 //!
-//! A reader never holds a whole document that is long: it hands over pieces of at most
-//! [`pieces::PIECE_BYTES`], cut at a line end where there is one, and then says that the document is over.
-//! The cuts depend on the text alone, so the tokens do too.
+//! A reader does not hold a whole document in memory if it is long: it emits pieces of at most
+//! [`pieces::PIECE_BYTES`], split at line ends where possible, and then the end of the document. The splits
+//! depend only on the text, so tokens do not depend on how it is read.
 
 pub(crate) mod cargo_deps;
 mod csv;
@@ -23,7 +23,7 @@ pub(crate) use pieces::parts;
 use crate::config::{DataConfig, Limits};
 use crate::error::{BadRecord, DataError, Problem};
 
-/// What a file is made of.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// The file is one document.
@@ -32,7 +32,7 @@ pub(crate) enum Format {
     Jsonl,
     /// Every element of an array is a document, or every line.
     Json,
-    /// Every row is a document, its fields divided by this byte.
+    /// Every row is a document; fields are separated by this byte.
     Csv { delimiter: u8 },
     /// Every row is a document.
     Parquet,
@@ -46,37 +46,37 @@ pub(crate) enum Split {
     Validation,
 }
 
-/// One file to read.
+/// One file of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Item {
     pub path: PathBuf,
     pub format: Format,
     pub compression: Compression,
-    /// Bytes on disk.
+    /// Size on disk, in bytes.
     pub bytes: u64,
-    /// The part that all of this file belongs to; `None` where its documents are divided.
+    /// The part that this whole file belongs to; `None` if its documents are divided.
     pub split: Option<Split>,
 }
 
 /// Receives the text of an item.
 pub(crate) trait Visitor {
-    /// More text of the current document; at most [`pieces::PIECE_BYTES`], never empty.
+    /// More text of the current document, at most [`pieces::PIECE_BYTES`] and never empty.
     fn piece(&mut self, text: &str) -> Result<(), DataError>;
-    /// The prompt of the current document is complete; what follows is its completion.
+    /// The prompt of the current document is complete; its completion follows.
     fn end_prompt(&mut self) -> Result<(), DataError>;
     /// The current document is complete.
     fn end(&mut self) -> Result<(), DataError>;
-    /// A record cannot be used. What was seen of the current document is to be dropped.
+    /// An invalid record. The text of the current document so far must be dropped.
     ///
     /// # Errors
-    /// An error ends the reading; `Ok` goes on with the next record.
+    /// An error ends the reading; after `Ok` it continues with the next record.
     fn bad(&mut self, record: BadRecord) -> Result<(), DataError>;
 }
 
-/// How items are read.
+/// Options for reading items.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
-    /// The fields or columns that hold the text, or a prompt and its completion.
+    /// The fields or columns of the text, or of a prompt and its completion.
     pub fields: Vec<String>,
     pub limits: Limits,
 }
@@ -106,7 +106,7 @@ impl Reading {
     }
 }
 
-/// Hands over the texts of a record: one, or a prompt and its completion.
+/// Emits the texts of a record: one, or a prompt and its completion.
 fn give(texts: &[&str], visitor: &mut dyn Visitor) -> Result<(), DataError> {
     for (at, text) in texts.iter().enumerate() {
         if at > 0 {
@@ -119,7 +119,7 @@ fn give(texts: &[&str], visitor: &mut dyn Visitor) -> Result<(), DataError> {
     visitor.end()
 }
 
-/// Reads an item from front to back.
+/// Reads an item sequentially.
 pub(crate) fn read(
     item: &Item,
     reading: &Reading,
@@ -146,16 +146,16 @@ pub(crate) fn read(
     }
 }
 
-/// The format and compression of a file within a folder, by its name; `None` if it is passed over.
+/// The format and compression of a file in a directory, by its name; `None` if it is skipped.
 pub(crate) fn kind(path: &Path) -> Option<(Format, Compression)> {
     let (compression, inner) = endings(path)?;
     let format = format_of(&inner?, compression)?;
-    // Configuration and tables of numbers, more often than not; see `TEXT_EXTENSIONS`.
+    // Mostly configuration and tables of numbers; see `TEXT_EXTENSIONS`.
     let is_passed_over = matches!(format, Format::Json | Format::Csv { .. });
     (!is_passed_over).then_some((format, compression))
 }
 
-/// The format and compression of a file that is named directly: without an ending it is text.
+/// The format and compression of a file that is named directly: without an extension it is text.
 pub(crate) fn direct_kind(path: &Path) -> Option<(Format, Compression)> {
     let (compression, inner) = endings(path)?;
     let format = match inner {
@@ -165,7 +165,7 @@ pub(crate) fn direct_kind(path: &Path) -> Option<(Format, Compression)> {
     Some((format, compression))
 }
 
-/// The compression that a name promises, and the ending before that; `None` if it is not UTF-8.
+/// The compression and the extension before it, by the name; `None` if it is not UTF-8.
 fn endings(path: &Path) -> Option<(Compression, Option<String>)> {
     let ending = |path: &Path| match path.extension() {
         Some(ending) => Some(Some(ending.to_str()?.to_ascii_lowercase())),
@@ -192,9 +192,9 @@ fn format_of(ending: &str, compression: Compression) -> Option<Format> {
     }
 }
 
-/// Endings taken for text within a folder: prose, markup, and the languages code corpora are made
-/// of. Data formats (csv, json, xml, svg) are left out, for they are seldom what a language model
-/// is meant to learn; a `.json`, `.csv` or `.tsv` file is read where it is named directly.
+/// Extensions that are read as text in a directory: prose, markup, and common programming languages. Data
+/// formats (csv, json, xml, svg) are excluded, because they are rarely meant as training text; `.json`,
+/// `.csv` and `.tsv` files are read if they are named directly.
 pub(crate) const TEXT_EXTENSIONS: &[&str] = &[
     "txt", "text", "log", "md", "markdown", "rst", "tex", "org", "adoc", "html", "htm", "rs", "py",
     "c", "h", "cc", "cpp", "hpp", "cu", "cuh", "go", "java", "js", "ts", "jsx", "tsx", "rb", "sh",
@@ -202,10 +202,10 @@ pub(crate) const TEXT_EXTENSIONS: &[&str] = &[
     "sql", "toml", "lean", "v", "el", "lisp", "scm", "clj", "erl", "ex", "dart", "f90",
 ];
 
-/// The endings that readers take, for messages.
+/// The supported extensions, for messages.
 pub(crate) fn known_extensions() -> String {
     format!(
-        ".jsonl .ndjson .json .csv .tsv .parquet .{} (all but Parquet also with .gz or .zst; .json, .csv and .tsv only where they are named directly)",
+        ".jsonl .ndjson .json .csv .tsv .parquet .{} (all but Parquet also with .gz or .zst; .json, .csv and .tsv only if they are named directly)",
         TEXT_EXTENSIONS.join(" .")
     )
 }
@@ -214,7 +214,7 @@ pub(crate) fn known_extensions() -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// Collects whole documents and bad records; stops at the first bad one if asked to.
+    /// Collects whole documents and invalid records; stops at the first of these if configured so.
     #[derive(Default)]
     pub(crate) struct Collect {
         pub documents: Vec<String>,
@@ -250,7 +250,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Reads a file of these bytes under this name, skipping what is bad.
+    /// Reads a file with this name and content, skipping invalid records.
     pub(crate) fn collect(name: &str, bytes: &[u8]) -> Collect {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
@@ -263,7 +263,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn kinds_by_name() {
+    fn formats_are_recognised_by_name() {
         let of = |name: &str| kind(Path::new(name));
         assert_eq!(of("a.txt"), Some((Format::Text, Compression::None)));
         assert_eq!(of("a.MD"), Some((Format::Text, Compression::None)));

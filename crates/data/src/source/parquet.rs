@@ -1,7 +1,7 @@
-//! Reads a column of a Parquet file, one document a row.
+//! Reads a column of a Parquet file, one document per row.
 //!
-//! Snappy, gzip, LZ4 and Zstandard pages are read; other codecs are reported by name. Where pages
-//! carry a checksum, it is compared.
+//! Snappy, gzip, LZ4 and Zstandard pages are supported; other codecs are errors that name them.
+//! Checksums of pages are verified if present.
 
 mod checked;
 mod pages;
@@ -24,10 +24,10 @@ use crate::error::{BadRecord, DataError, Problem};
 use crate::guarded::guarded;
 use crate::source::pieces::pieces;
 
-/// Rows read at a time; the pages behind them are decompressed one by one.
+/// Rows per batch; their pages are decompressed one at a time.
 const ROWS: usize = 256;
 
-/// Hands over the text of every row; a null is a bad record.
+/// Emits the text of every row; a null is an invalid record.
 pub(crate) fn read(
     item: &Item,
     reading: &Reading,
@@ -55,7 +55,7 @@ pub(crate) fn read(
     };
     let mut row = 0;
     let allowed = reading.limits.page_bytes_of(item.bytes);
-    // Rows refer to a dictionary, so their text may be any number of times the file's size.
+    // Rows refer to a dictionary, so their text may be much larger than the file.
     let mut left = expansion(item, &reading.limits);
     for group in 0..reader.num_row_groups() {
         let chunk = reader.metadata().row_group(group).columns().get(column);
@@ -65,12 +65,12 @@ pub(crate) fn read(
             Ok(pages) => pages,
             Err(message) => return visitor.bad(damaged(Some(row + 1), message)),
         };
-        // Where values share their beginnings, each takes memory of its own.
+        // If values share prefixes, each is stored separately in memory.
         let rows = if pages.prefixed { 1 } else { ROWS };
         let column = step(|| open_column(&reader, group, column));
         let mut column = match column {
             Ok(ColumnReader::ByteArrayColumnReader(column)) => column,
-            Ok(_) => continue, // the schema said otherwise, and it was checked above
+            Ok(_) => continue, // excluded by the schema, which was checked above
             Err(message) => return visitor.bad(damaged(Some(row + 1), message)),
         };
         loop {
@@ -109,7 +109,7 @@ pub(crate) fn read(
     }
 }
 
-/// A column of a row group, its pages checked before they are decoded.
+/// A column of a row group, with its pages checked before they are decoded.
 fn open_column(
     reader: &SerializedFileReader<File>,
     group: usize,
@@ -132,7 +132,7 @@ fn open_column(
     Ok(get_column_reader(descriptor, Box::new(pages)))
 }
 
-/// Runs a step of the `parquet` crate. After an error or a panic the file is not read on.
+/// Runs a step of the `parquet` crate. After an error or a panic the file is no longer read.
 fn step<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
     match guarded(step) {
         Ok(Ok(value)) => Ok(value),
@@ -160,7 +160,7 @@ fn text_of<'a>(value: Option<&'a ByteArray>, reading: &Reading) -> Result<&'a st
     }
 }
 
-/// The index of the column of byte strings with this (dotted) name, one value a row.
+/// The index of the column of byte strings with this (dotted) name and one value per row.
 fn text_column(reader: &SerializedFileReader<File>, field: &str) -> Result<usize, Problem> {
     let schema = reader.metadata().file_metadata().schema_descr();
     let columns = schema.columns();
@@ -180,7 +180,7 @@ fn text_column(reader: &SerializedFileReader<File>, field: &str) -> Result<usize
                 true => "nested".to_owned(),
                 false => column.physical_type().to_string(),
             },
-            expected: "one string a row",
+            expected: "one string per row",
         });
     }
     Ok(index)
@@ -200,7 +200,7 @@ mod tests {
     use crate::error::Problem;
     use crate::source::tests::{Collect, collect};
 
-    /// Columns `id` and `text`; text is null where `None`. One row group for each slice.
+    /// Columns `id` and `text`; text is null for `None`. One row group per slice.
     fn file(groups: &[&[Option<&str>]], compression: Compression) -> Vec<u8> {
         let schema = "message m { required int32 id; optional binary text (UTF8); }";
         let schema = Arc::new(parse_message_type(schema).unwrap());
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn many_rows_come_in_order() {
+    fn many_rows_are_read_in_order() {
         let texts: Vec<String> = (0..1000).map(|i| format!("row {i}")).collect();
         let rows: Vec<Option<&str>> = texts.iter().map(|t| Some(t.as_str())).collect();
         let got = collect("a.parquet", &file(&[&rows], Compression::SNAPPY));
@@ -258,16 +258,16 @@ mod tests {
     }
 
     #[test]
-    fn text_out_of_proportion_to_the_file_is_refused() {
-        // One text in a dictionary, and 160 rows of it: 80 MiB from a few bytes.
+    fn text_much_larger_than_the_file_is_an_error() {
+        // One text in a dictionary, and 160 rows that refer to it: 80 MiB from a few bytes.
         let text = "x".repeat(1 << 19);
         let rows = vec![Some(text.as_str()); 160];
         let bytes = file(&[&rows], Compression::SNAPPY);
         assert!(bytes.len() < 1 << 18, "{}", bytes.len());
         let got = collect("a.parquet", &bytes);
         assert_eq!(got.documents.len(), 128);
-        let said = got.bad[0].to_string();
-        assert!(said.contains("data.limits.expansion = 256"), "{said}");
+        let message = got.bad[0].to_string();
+        assert!(message.contains("data.limits.expansion = 256"), "{message}");
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
@@ -283,14 +283,14 @@ mod tests {
         };
         let mut got = Collect::default();
         read(item, &reading, &mut got).unwrap();
-        let said = got.bad[0].to_string();
+        let message = got.bad[0].to_string();
         assert!(
-            said.contains("data.limits.page_bytes allows 262144"),
-            "{said}"
+            message.contains("data.limits.page_bytes allows 262144"),
+            "{message}"
         );
 
         let size = parquet_size(&path, &crate::Limits::default(), 1 << 30).unwrap();
-        // The text and eight bytes, and a level, for each row; four-byte numbers beside it.
+        // The text, eight bytes and a level for each row, and a four-byte number.
         assert_eq!(size.rows, 160);
         assert!((80 << 20..81 << 20).contains(&size.bytes), "{}", size.bytes);
         let error = parquet_size(&path, &crate::Limits::default(), 1 << 20).unwrap_err();
@@ -298,22 +298,22 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_column_lists_the_others_and_damage_does_not_panic() {
+    fn a_missing_column_is_an_error_listing_the_others_and_damage_does_not_panic() {
         let bytes = file(&[&[Some("some text")]], Compression::SNAPPY);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
         std::fs::write(&path, &bytes).unwrap();
         let item = &crate::source::find(&[&path], None).unwrap()[0];
-        for (field, said) in [
+        for (field, message) in [
             ("body", "no field \"body\"; the fields here are: id, text"),
             (
                 "id",
-                "the column \"id\" is INT32, expected one string a row",
+                "the column \"id\" is INT32, expected one string per row",
             ),
         ] {
             let mut got = Collect::default();
             read(item, &Reading::of_field(field), &mut got).unwrap();
-            assert_eq!(got.bad[0].problem.to_string(), said);
+            assert_eq!(got.bad[0].problem.to_string(), message);
         }
         for end in 0..bytes.len() {
             assert_eq!(collect("a.parquet", &bytes[..end]).bad.len(), 1);

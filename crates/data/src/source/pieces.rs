@@ -1,14 +1,14 @@
-//! Cuts long text into pieces of bounded size.
+//! Splits long text into pieces of bounded size.
 
-/// The most bytes of text handed over, and tokenised, in one go.
+/// The maximum number of bytes of text that are emitted, and tokenised, at a time.
 pub(crate) const PIECE_BYTES: usize = 256 * 1024;
 
-/// Where to cut text that is longer than `limit` bytes.
+/// The position at which to split text that is longer than `limit` bytes.
 ///
-/// After the last line end within the limit; where there is none, before the last space; where
-/// there is none either, between two characters. A line end that is followed by white space is
-/// passed over if another is at hand: there the tokenizer's pattern may join what follows to what
-/// precedes, and the pieces' tokens would differ from those of the whole.
+/// After the last line end within the limit; if there is none, before the last space; otherwise
+/// between two characters. A line end that is followed by white space is avoided if there is
+/// another: the tokenizer's pattern may match across it, so that the pieces' tokens would differ
+/// from those of the whole text.
 fn cut_at(text: &str, limit: usize) -> usize {
     if text.len() <= limit {
         return text.len();
@@ -16,12 +16,12 @@ fn cut_at(text: &str, limit: usize) -> usize {
     let bytes = &text.as_bytes()[..limit];
     let mut any_line_end = None;
     for at in (0..limit).rev().filter(|&at| bytes[at] == b'\n') {
-        // `at + 1` is within the text, for the text is longer than the limit.
+        // `at + 1` is within the text, which is longer than the limit.
         if !text.as_bytes()[at + 1].is_ascii_whitespace() {
             return at + 1;
         }
         any_line_end.get_or_insert(at + 1);
-        // Look no further than a quarter back, or the pieces of odd text become slivers.
+        // Search only the last quarter, to avoid very short pieces.
         if at < limit / 4 * 3 {
             break;
         }
@@ -35,17 +35,17 @@ fn cut_at(text: &str, limit: usize) -> usize {
     }
 }
 
-/// Where to cut text that is longer than a piece.
+/// The position at which to split text that is longer than a piece.
 pub(crate) fn cut(text: &str) -> usize {
     cut_at(text, PIECE_BYTES)
 }
 
-/// The pieces of a text that is in memory, in order.
+/// The pieces of a text in memory, in order.
 pub(crate) fn pieces(text: &str) -> impl Iterator<Item = &str> {
     parts(text, PIECE_BYTES)
 }
 
-/// Parts of at most `limit` bytes, cut as pieces are; the limit is at least 4.
+/// Parts of at most `limit` bytes, split like pieces; the limit must be at least 4.
 pub(crate) fn parts(mut text: &str, limit: usize) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         if text.is_empty() {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_at_line_ends_then_spaces_then_characters() {
+    fn splits_at_line_ends_then_spaces_then_characters() {
         let lines = "0123456\n".repeat(PIECE_BYTES / 8) + "tail";
         assert_eq!(cut(&lines), PIECE_BYTES);
         let indented = "012345\n ".repeat(PIECE_BYTES / 8) + "tail";

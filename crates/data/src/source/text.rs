@@ -7,7 +7,7 @@ use super::pieces::{PIECE_BYTES, cut};
 use super::{Item, Reading, Visitor};
 use crate::error::{BadRecord, DataError, Problem};
 
-/// Streams the file in pieces; bytes that are not UTF-8, or a file without any, are a bad record.
+/// Streams the file in pieces; invalid UTF-8 or an empty file is an invalid record.
 pub(crate) fn read(
     item: &Item,
     reading: &Reading,
@@ -31,10 +31,10 @@ pub(crate) fn read(
         };
         let valid = match std::str::from_utf8(&pending) {
             Ok(text) => text,
-            // A character may be cut off by the buffer's end, though not by the file's.
+            // A character may be split by the buffer's end, but not by the file's.
             Err(error) if error.error_len().is_none() && !at_end => {
                 std::str::from_utf8(&pending[..error.valid_up_to()])
-                    .expect("invariant: valid up to there")
+                    .expect("invariant: valid up to this byte")
             }
             Err(error) => {
                 let good = &pending[..error.valid_up_to()];
@@ -62,10 +62,10 @@ pub(crate) fn read(
     }
 }
 
-/// Fills `pending` up to two pieces; true at the end of the file.
+/// Fills `pending` with up to two pieces; returns true at the end of the file.
 ///
-/// More than one piece and a character must be there before a cut is made, so that the cut depends
-/// on the text and not on how much a read happened to return.
+/// More than one piece and a character must be available before splitting, so that the split
+/// depends on the text and not on the size of a read.
 fn fill(source: &mut dyn BufRead, pending: &mut Vec<u8>) -> std::io::Result<bool> {
     while pending.len() < 2 * PIECE_BYTES {
         let available = match source.fill_buf() {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn long_files_are_cut_as_text_in_memory_is() {
+    fn long_files_are_split_like_text_in_memory() {
         struct Lengths(Vec<usize>);
         impl Visitor for Lengths {
             fn piece(&mut self, text: &str) -> Result<(), DataError> {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_utf8_names_line_and_byte() {
+    fn invalid_utf8_is_reported_with_line_and_byte() {
         let got = collect("a.txt", b"fine\nfine\nb\xffd\n");
         assert!(got.documents.is_empty());
         assert_eq!(got.bad[0].line, Some(3));
@@ -138,7 +138,7 @@ mod tests {
             of: "file",
         };
         assert_eq!(got.bad[0].problem, problem);
-        // A character that the end of the file cuts off.
+        // A character that is truncated by the end of the file.
         let got = collect("a.txt", "é".as_bytes().split_last().unwrap().1);
         let problem = Problem::NotUtf8 {
             offset: 0,
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_bad_and_stops_if_asked_to() {
+    fn an_empty_file_is_an_invalid_record() {
         assert_eq!(collect("a.txt", b"").bad[0].problem, Problem::EmptyFile);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("empty.txt");

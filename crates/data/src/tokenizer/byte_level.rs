@@ -1,11 +1,11 @@
-//! How many bytes of text each token stands for, where that is exact.
+//! The number of text bytes that each token represents, if it is exact.
 
 use serde_json::Value;
 
-/// Bytes by token id, specials and unused ids 0; `None` unless the tokenizer is a byte-level BPE
+/// Bytes by token id, 0 for special and unused ids; `None` unless the tokenizer is a byte-level BPE
 /// that neither changes nor drops text, so that the bytes of a text's tokens add up to its length.
 ///
-/// The question is put to the JSON and not to the types behind it, which keep their fields private.
+/// This is determined from the JSON, because the `tokenizers` crate's types have private fields.
 pub(super) fn token_bytes(
     json: &[u8],
     vocab: &[(u32, String)],
@@ -33,7 +33,7 @@ pub(super) fn token_bytes(
             }
         };
     }
-    // With a byte missing, text could be dropped or become an unknown token.
+    // If a byte is missing, text could be dropped or become an unknown token.
     (alphabet >= 256).then_some(bytes)
 }
 
@@ -41,7 +41,7 @@ fn is_empty(value: &Value) -> bool {
     value.is_null() || value == ""
 }
 
-/// Whether the pre-tokenizer maps bytes to characters and drops nothing on the way.
+/// Whether the pre-tokenizer maps bytes to characters and drops nothing.
 fn splits_into_bytes(pre: &Value) -> bool {
     let is_byte_level =
         |step: &Value| step["type"] == "ByteLevel" && step["add_prefix_space"] == false;
@@ -65,7 +65,7 @@ struct Added {
     bytes: u32,
 }
 
-/// The added tokens; `None` if one of them swallows the white space beside it.
+/// The added tokens; `None` if one of them strips adjacent white space.
 fn added_tokens(list: &Value) -> Option<Vec<Added>> {
     let none = Vec::new();
     let list = list.as_array().unwrap_or(&none);
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn visible_characters_stand_for_one_byte() {
+    fn visible_characters_represent_one_byte() {
         assert_eq!(visible_bytes("Ġmain"), Some(5));
         assert_eq!(visible_bytes("æĹ¥"), Some(3)); // 日
         assert_eq!(visible_bytes("▁main"), None);

@@ -1,45 +1,44 @@
-//! Text as its tokens come, never half a character.
+//! Incremental decoding of tokens to text, in whole characters.
 //!
-//! What a token stands for depends on those before it: the first piece of a SentencePiece text
-//! loses its space, and the bytes of a character may be spread over several tokens. So a stream
-//! decodes new tokens together with those that were last given out, and gives out what is new
-//! as far as it is whole characters.
+//! A token's text depends on earlier tokens: the first piece of a SentencePiece text loses its space, and the
+//! bytes of a character may be spread over several tokens. So a stream decodes new tokens together with those
+//! that were output last, and outputs what is new as far as it consists of whole characters.
 //!
-//! Decoders put U+FFFD for bytes that are no character, and for those of a character that is not
-//! complete yet: one for all of these, or one for each. An incomplete character has at most three
-//! bytes, so up to three U+FFFD at the end are held back until more tokens tell what they are, and
-//! everything before them is final. (The `tokenizers` crate's own `DecodeStream` holds back all text
-//! that ends in U+FFFD, so broken bytes at the end of a text are never given out.)
+//! Decoders output U+FFFD for invalid bytes, and for those of an incomplete character: one for all of these,
+//! or one for each. An incomplete character has at most three bytes, so up to three U+FFFD at the end are
+//! held back until more tokens arrive, and everything before them is final. (The `tokenizers` crate's own
+//! `DecodeStream` holds back all text that ends in U+FFFD, so invalid bytes at the end of a text are never
+//! output.)
 
 use super::Tokenizer;
 use crate::error::DataError;
 
 /// The longest character in UTF-8, in bytes.
 const LONGEST: usize = 4;
-/// What a decoder puts in place of bytes that are no character.
+/// The decoders' replacement for invalid bytes.
 const REPLACEMENT: char = '\u{fffd}';
-/// With more tokens behind the context, those that are wholly given out become the context, so that
-/// a text of broken bytes is not decoded from its beginning for every token.
+/// With more tokens than this after the context, those that are completely output become the context, so that
+/// a text of invalid bytes is not decoded from its start for every token.
 const LONG: usize = 32;
 
-/// The text of a sequence of tokens that is still growing.
+/// The text of a growing sequence of tokens.
 ///
-/// The pieces together are the text that [`Tokenizer::decode`] gives for all tokens, except where a
-/// decoder takes back a whole character because of a broken byte behind it, as `ByteFallback` does:
-/// what has been given out stays.
+/// The concatenated pieces equal the result of [`Tokenizer::decode`] for all tokens, except if a decoder
+/// changes a complete character because of an invalid byte after it, as `ByteFallback` does: text that was
+/// output is not changed.
 #[derive(Debug, Clone)]
 pub struct TextStream {
     tokenizer: Tokenizer,
-    /// Tokens that were given out together, and then those that have not been, or not wholly.
+    /// Context tokens, whose text was output together, followed by tokens that are not or only partly output.
     tokens: Vec<u32>,
-    /// How many of the tokens are of the first kind.
+    /// The number of context tokens.
     context: usize,
-    /// As much of the tokens' text as has been given out.
+    /// The part of the tokens' text that has been output.
     told: String,
 }
 
 impl TextStream {
-    /// The text that comes after that of these tokens.
+    /// A stream for the text that follows these tokens.
     ///
     /// # Errors
     /// [`DataError::TokenOutOfRange`] for an id outside the vocabulary.
@@ -52,7 +51,7 @@ impl TextStream {
         })
     }
 
-    /// What the token adds to the text, which may be nothing yet.
+    /// Adds a token and returns the new text, which may be empty.
     ///
     /// # Errors
     /// [`DataError::TokenOutOfRange`] for an id outside the vocabulary.
@@ -68,7 +67,7 @@ impl TextStream {
         let whole = whole.to_owned();
         self.told.push_str(&whole);
         if held_back == 0 {
-            // A token without a text of its own, such as a special one, is no context.
+            // A token without text, such as a special one, is not a context.
             if !whole.is_empty() {
                 self.begin_context(self.tokens.len())?;
             }
@@ -78,8 +77,8 @@ impl TextStream {
         Ok(whole)
     }
 
-    /// The new tokens' text on its own. Tokens that are single bytes are decoded together, and one
-    /// that fits nowhere makes its neighbours unreadable, or does so until its character is whole.
+    /// The text of the new tokens alone. Tokens that are single bytes are decoded together, and an invalid
+    /// one makes its neighbours invalid, at least until its character is complete.
     fn push_apart(&mut self) -> Result<String, DataError> {
         let new = self.tokenizer.decode(&self.tokens[self.context..])?;
         if new.ends_with(REPLACEMENT) && self.tokens.len() - self.context < LONGEST {
@@ -89,10 +88,10 @@ impl TextStream {
         Ok(new)
     }
 
-    /// What is left: bytes that did not become a character.
+    /// The remaining text: bytes that did not become a character.
     ///
     /// # Errors
-    /// None that [`push`](Self::push) has not reported before.
+    /// Only errors that [`push`](Self::push) has reported before.
     pub fn finish(self) -> Result<String, DataError> {
         let all = self.tokenizer.decode(&self.tokens)?;
         match all.strip_prefix(self.told.as_str()) {
@@ -101,7 +100,7 @@ impl TextStream {
         }
     }
 
-    /// Makes the tokens up to `end` the context of those that follow it.
+    /// Makes the tokens up to `end` the context of those that follow.
     fn begin_context(&mut self, end: usize) -> Result<(), DataError> {
         self.tokens.drain(..self.context);
         self.context = end - self.context;
@@ -109,7 +108,7 @@ impl TextStream {
         Ok(())
     }
 
-    /// Begins a new context before the tokens of what is held back, if these can be told.
+    /// Starts a new context before the tokens whose text is held back, if these can be determined.
     fn shorten(&mut self, all: &str) -> Result<(), DataError> {
         let held_back = &all[self.told.len()..];
         for count in 1..LONGEST {
@@ -168,7 +167,7 @@ mod tests {
         Tokenizer::from_json(json.to_string()).unwrap()
     }
 
-    /// What a stream gives out for each token, and at the end.
+    /// The output of a stream for each token, and at the end.
     fn pieces(tokenizer: &Tokenizer, prompt: &[u32], tokens: &[u32]) -> Vec<String> {
         let mut stream = TextStream::new(tokenizer, prompt).unwrap();
         let mut pieces: Vec<String> = tokens
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn spaces_between_pieces_are_kept_and_the_first_is_not_there() {
+    fn spaces_between_pieces_are_kept_except_the_first() {
         let tokenizer = sentence_piece();
         let id = |token: &str| tokenizer.id(token).unwrap();
         let text = [id("▁a"), id("b"), id("▁ab"), id("▁"), id("▁a"), id(".")];
@@ -191,7 +190,7 @@ mod tests {
         assert_eq!(pieces(&tokenizer, &[], &text).concat(), "ab ab  a.");
         let after = pieces(&tokenizer, &[1, id("▁a")], &text[2..]);
         assert_eq!(after.concat(), " ab  a.");
-        // A special token between has no text, and takes no space away.
+        // A special token in between has no text and removes no space.
         assert_eq!(
             pieces(&tokenizer, &[1, text[0]], &[2, text[0]]).concat(),
             " a"
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_come_whole_from_byte_tokens() {
+    fn byte_tokens_are_output_as_whole_characters() {
         let tokenizer = sentence_piece();
         let text = "a日本🦀";
         let tokens = tokenizer.encode(text).unwrap();
@@ -209,7 +208,7 @@ mod tests {
             found,
             ["a", "", "", "日", "", "", "本", "", "", "", "🦀", ""]
         );
-        // From within a character on: what the prompt began is completed by nothing.
+        // Starting within a character, which is then never completed.
         let byte = |b: u8| 3 + u32::from(b);
         let broken = [byte(0xff), byte(b'x'), byte(0xe6), byte(0x97)];
         let found = pieces(&tokenizer, &tokens[..4], &broken).concat();
@@ -219,9 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_out_is_the_text() {
+    fn the_output_equals_the_text() {
         let text = "fn naïve(日本: &str) { \"🦀🦀 ¿ß\" }\r\n\t // 𝒳𝒴𝒵";
-        // Few merges: characters are cut wherever the training had them.
+        // Few merges, so that characters are split between tokens.
         let trained = Tokenizer::train(std::iter::repeat_n(text.to_owned(), 3), 275).unwrap();
         for tokenizer in [trained, sentence_piece()] {
             let tokens = tokenizer.encode(text).unwrap();
@@ -241,15 +240,15 @@ mod tests {
         }
     }
 
-    /// A byte-level tokenizer with tokens of single bytes alone.
+    /// A byte-level tokenizer whose tokens are single bytes.
     fn bytes_only() -> Tokenizer {
         Tokenizer::train(std::iter::empty(), 257).unwrap()
     }
 
     #[test]
-    fn characters_after_broken_bytes_come_whole() {
+    fn characters_after_invalid_bytes_are_output_whole() {
         let tokenizer = bytes_only();
-        // The token of a byte, by the text that has it; for others by its visible character.
+        // The token of a byte, by its text or else by its visible character.
         let byte = |byte: u8| {
             let visible = match byte {
                 b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
@@ -282,11 +281,11 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn the_pieces_are_the_text_of_any_bytes(
+        fn the_pieces_equal_the_text_for_any_bytes(
             bytes in proptest::collection::vec(0_usize..256, 0..40), start in 0_usize..5,
         ) {
             static TOKENIZER: std::sync::LazyLock<Tokenizer> = std::sync::LazyLock::new(bytes_only);
-            // Byte tokens in any order; 0 is the end of a document.
+            // Byte tokens in any order; 0 is the document-end token.
             let tokens: Vec<u32> = bytes.iter().map(|b| 1 + *b as u32).collect();
             let start = start.min(tokens.len());
             let before = TOKENIZER.decode(&tokens[..start]).unwrap();
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_says_what_starts_a_text() {
+    fn the_template_defines_the_tokens_that_start_a_text() {
         assert_eq!(sentence_piece().start(), [1]);
         let trained = Tokenizer::train(std::iter::empty(), 257).unwrap();
         assert_eq!(trained.start(), Vec::<u32>::new());

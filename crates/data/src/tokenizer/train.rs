@@ -1,7 +1,7 @@
 //! Trains the tokenizer with the `tokenizers` crate.
 //!
-//! Its trainer works in parallel, and yet the result is determined: words are counted exactly, and of
-//! pairs that occur equally often the one with the smaller ids is merged first.
+//! Its trainer is parallel but deterministic: words are counted exactly, and among pairs of equal frequency
+//! the one with the smaller ids is merged first.
 
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -14,14 +14,14 @@ use super::{DOCUMENT_END, MAX_VOCAB, MIN_VOCAB, Tokenizer, failed, words};
 use crate::error::DataError;
 
 impl Tokenizer {
-    /// Trains a byte-level BPE tokenizer of at most `vocab_size` tokens on these texts; fewer if
-    /// the texts run out of pairs that occur twice. The same texts give the same tokenizer.
+    /// Trains a byte-level BPE tokenizer of at most `vocab_size` tokens on these texts; fewer if no remaining
+    /// pair occurs twice. The same texts give the same tokenizer.
     ///
-    /// All texts' distinct words are held in memory, and a word's time is quadratic in its length:
-    /// give megabytes, not gigabytes, and cut up what has neither spaces nor line ends.
+    /// All distinct words are held in memory, and the time is quadratic in a word's length: use megabytes of
+    /// text, not gigabytes, and split text without spaces and line ends.
     ///
     /// # Errors
-    /// [`DataError::Config`] if `vocab_size` is below 257 (the bytes and the end of a document).
+    /// [`DataError::Config`] if `vocab_size` is below 257 (the bytes and the document-end token).
     pub fn train(
         texts: impl Iterator<Item = String> + Send,
         vocab_size: usize,

@@ -1,11 +1,11 @@
-//! Opening a `tokenizer.json` that may come from anywhere.
+//! Opening of untrusted `tokenizer.json` files.
 //!
-//! The `tokenizers` crate unwraps what it finds in many places, and takes memory for sizes that a
-//! file only claims. A panic becomes an error here; what would end the process otherwise is looked
-//! for before the crate sees the file.
+//! The `tokenizers` crate unwraps values in many places, and allocates memory for sizes that a file declares.
+//! A panic becomes an error here; conditions that would end the process are checked before the crate parses
+//! the file.
 //!
-//! BPE dropout is a regularisation of training: with it, the same text has other tokens each time.
-//! It is switched off for all uses, as `transformers` does for its fast tokenizers.
+//! BPE dropout is a regularisation for training: with it, the same text gets different tokens each time. It
+//! is always disabled, as in `transformers`' fast tokenizers.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,22 +14,21 @@ use tokenizers::{ModelWrapper, Tokenizer};
 
 use crate::guarded::guarded;
 
-/// By how much all replacements of a tokenizer together may lengthen a text. Known files stay below
-/// ten; a few nested replacements in a small file reach any number.
+/// The maximum factor by which all replacements of a tokenizer may lengthen a text. Known files stay below
+/// ten; a few nested replacements in a small file can reach any number.
 const MAX_GROWTH: f64 = 4096.0;
 
-/// Bytes of an added token. All of them become one automaton, which takes memory for each byte and time
-/// for the square of a token's length. Known files have less than 100.
+/// Maximum bytes of an added token. All of them become one automaton, which needs memory proportional to
+/// their bytes and time quadratic in a token's length. Known files have less than 100.
 const MAX_ADDED_TOKEN: usize = 512;
 
-/// The `tokenizers` crate's own object from the bytes of a `tokenizer.json`, without truncation,
-/// padding and dropout.
+/// Parses a `tokenizer.json` into the `tokenizers` crate's type, without truncation, padding and dropout.
 ///
 /// # Errors
-/// If the bytes are not what that crate writes.
+/// If the bytes are not in the format of that crate.
 pub fn parse_tokenizer(json: &[u8]) -> tokenizers::Result<Tokenizer> {
-    // The crate's own message for what is no JSON has no line; nor does it count how deep a field
-    // goes that it does not know.
+    // The crate's own message for invalid JSON has no line, and it does not limit the nesting of unknown
+    // fields.
     let value = serde_json::from_slice::<Value>(json)?;
     check(&value)?;
     drop(value);
@@ -48,16 +47,16 @@ pub fn parse_tokenizer(json: &[u8]) -> tokenizers::Result<Tokenizer> {
     })
 }
 
-/// Runs a call of a tokenizer that was read from an untrusted file: a panic is an error.
+/// Runs a call of a tokenizer that was read from an untrusted file; a panic becomes an error.
 ///
 /// # Errors
-/// That of the call.
+/// The error of the call.
 pub fn untrusted<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
-    // What the call was changing is dropped with it, or is a cache that is valid at any time.
+    // Values that the call was modifying are dropped, or are a cache that is valid at any time.
     guarded(call).unwrap_or_else(|panic| Err(format!("not a usable file: {panic}").into()))
 }
 
-/// Refuses what takes memory or time out of proportion to the file or to the text.
+/// Rejects files that need memory or time out of proportion to the file or to the text.
 fn check(file: &Value) -> Result<(), String> {
     let added = file["added_tokens"].as_array().into_iter().flatten();
     for (number, token) in added.enumerate() {
@@ -75,14 +74,14 @@ fn check(file: &Value) -> Result<(), String> {
         let growth = growth(step);
         if growth > MAX_GROWTH {
             return Err(format!(
-                "{section}: its replacements may make a text {growth:.0} times as long; allowed: {MAX_GROWTH}"
+                "{section}: its replacements may lengthen a text {growth:.0} times; allowed: {MAX_GROWTH}"
             ));
         }
     }
     Ok(())
 }
 
-/// A `Precompiled` step holds the length of its trie, the trie and the replacements; memory is taken
+/// A `Precompiled` step contains the length of its trie, the trie and the replacements; memory is allocated
 /// for the length.
 fn check_character_maps(step: &Value) -> Result<(), String> {
     children(step).try_for_each(check_character_maps)?;
@@ -101,11 +100,11 @@ fn check_character_maps(step: &Value) -> Result<(), String> {
         Some((size, there)) => Err(format!(
             "precompiled_charsmap has a trie of {size} bytes; allowed: 4 to {there}, the bytes that follow"
         )),
-        None => Err("precompiled_charsmap is shorter than the length it begins with".to_owned()),
+        None => Err("precompiled_charsmap is too short to contain its length".to_owned()),
     }
 }
 
-/// By how much a step and those within it may lengthen a text.
+/// The maximum factor by which a step and its nested steps lengthen a text.
 fn growth(step: &Value) -> f64 {
     let within: f64 = children(step).map(growth).product();
     if step["type"] != "Replace" {
@@ -114,7 +113,7 @@ fn growth(step: &Value) -> f64 {
     let content = step["content"].as_str().unwrap_or_default().len() as f64;
     let replaced = match step["pattern"]["String"].as_str() {
         Some(text) => text.len() as f64,
-        // What a regex matches is not known; known files put a character in its place.
+        // The length of a regex's match is unknown; known files replace it by one character.
         None => 4.0,
     };
     within * (content / replaced.max(1.0)).max(1.0)
@@ -134,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_added_token_of_unbounded_length_is_refused() {
+    fn an_added_token_of_unbounded_length_is_an_error() {
         let file = |bytes: usize| json!({"added_tokens": [{"content": "a"}, {"content": "a".repeat(bytes)}]});
         assert_eq!(check(&file(MAX_ADDED_TOKEN)), Ok(()));
         let error = check(&file(MAX_ADDED_TOKEN + 1)).unwrap_err();

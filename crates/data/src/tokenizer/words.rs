@@ -1,12 +1,12 @@
-//! Encoding word by word, for byte-level BPE with a known split pattern.
+//! Word-by-word encoding for byte-level BPE with a known split pattern.
 //!
-//! The `tokenizers` crate keeps, for every byte of text, where it came from; a corpus does not ask.
+//! The `tokenizers` crate tracks the offset of every byte of text, which a corpus does not need.
 //! Here a text is split by the `regex` crate, and the tokens of each word are looked up in a table
-//! of words met before; only a new word is put to the model. On the default corpus this is some
+//! of earlier words; only a new word is passed to the model. On the default corpus this is about
 //! twenty times as fast, and `tokenizer.rs` tests that the tokens are the same.
 //!
-//! The patterns end in `\s+(?!\S)|\s+`, and `regex` has no look-ahead. Its meaning is simple: of
-//! several white-space characters before a word, the last one is left to the word. So the pattern
+//! The patterns end in `\s+(?!\S)|\s+`, but `regex` has no look-ahead. Its effect is that of
+//! several white-space characters before a word, the last one belongs to the word. So the pattern
 //! is matched with `\s+` alone and such a match is shortened by its last character.
 
 use std::cell::RefCell;
@@ -23,24 +23,24 @@ pub(super) const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}
 const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// GPT-2's, built into the byte-level step.
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// The end that all three share, and what it becomes.
+/// The common end of all three, and its replacement.
 const LOOK_AHEAD: (&str, &str) = (r"|\s+(?!\S)|\s+", r"|\s+");
 
-/// Words remembered by each thread; with more, it forgets them all and begins anew.
+/// Number of words cached by each thread; with more, the cache is cleared.
 const WORDS_KEPT: usize = 1 << 17;
-/// Longer words are seldom met twice.
+/// Longer words are rarely repeated.
 const LONGEST_KEPT: usize = 64;
 
-/// Splits text into words and encodes them, with the tokens that the `tokenizers` crate gives for a
+/// Splits text into words and encodes them, with the same tokens as the `tokenizers` crate for a
 /// text in which no added token occurs.
 #[derive(Debug)]
 pub struct Words {
     pattern: Regex,
-    /// Whether white space up to a line end is a word of its own, which is not shortened.
+    /// Whether white space up to a line end is a separate word, which is not shortened.
     line_ends: bool,
     /// The visible character of each byte.
     visible: [char; 256],
-    /// Tells this tokenizer's words from others' in the threads' tables.
+    /// Distinguishes this tokenizer's words from others' in the threads' tables.
     identity: u64,
 }
 
@@ -55,8 +55,8 @@ thread_local! {
 }
 
 impl Words {
-    /// `None` unless the tokenizer does nothing but split by a known pattern, map bytes to visible
-    /// characters and merge: no normalisation, no added tokens but special ones.
+    /// `None` unless the tokenizer only splits by a known pattern, maps bytes to visible characters
+    /// and merges: no normalisation, no added tokens except special ones.
     pub fn of(json: &[u8]) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let json: Value = serde_json::from_slice(json).ok()?;
@@ -78,10 +78,10 @@ impl Words {
         })
     }
 
-    /// The token ids of a text; `model` is that of the tokenizer whose JSON this was made of.
+    /// The token ids of a text; `model` must belong to the same tokenizer.
     ///
     /// # Errors
-    /// That of the model.
+    /// The errors of the model.
     pub fn encode(&self, text: &str, model: &ModelWrapper) -> tokenizers::Result<Vec<u32>> {
         MET.with_borrow_mut(|met| {
             if met.identity != self.identity || met.words.len() > WORDS_KEPT {
@@ -107,7 +107,7 @@ impl Words {
         })
     }
 
-    /// Leaves the last of several white-space characters to the word that follows.
+    /// Leaves the last of several white-space characters to the following word.
     fn shorten<'t>(&self, word: &'t str, at_end: bool) -> &'t str {
         let is_space = |word: &str| word.chars().all(char::is_whitespace);
         if at_end || !word.starts_with(char::is_whitespace) || !is_space(word) {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn words_by_hand() {
+    fn words_equal_those_split_by_hand() {
         let gpt_2 = r#"{"model": {"type": "BPE"}, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}}"#;
         let text = "if x:\n    y = 12345 ";
         let expected = ["if", " x", ":", "\n   ", " y", " =", " 12345", " "];
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_gpt_2s() {
+    fn the_table_equals_gpt_2s() {
         let table = visible();
         assert_eq!(
             [table[0x20], table[0x0a], table[b'a' as usize]],

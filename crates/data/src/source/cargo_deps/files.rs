@@ -1,4 +1,4 @@
-//! Lists and judges the files of one package.
+//! Lists and filters the files of one package.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ const MAX_FILE_BYTES: u64 = 512 * 1024;
 /// A candidate.
 pub(super) struct SourceFile {
     pub path: PathBuf,
-    /// The path within the package with `/` between its parts, whatever the platform.
+    /// The path within the package, with `/` as the separator on every platform.
     pub relative: String,
     pub bytes: u64,
 }
@@ -50,7 +50,7 @@ fn search(folder: &Path, prefix: &str, files: &mut Vec<SourceFile>) -> Result<()
     Ok(())
 }
 
-/// The hash of a file's bytes if it is to be taken, the reason if not.
+/// The hash of a file's bytes if it is included, otherwise the reason.
 pub(super) fn judge(
     file: &SourceFile,
     krate: &str,

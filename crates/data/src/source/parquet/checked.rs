@@ -1,14 +1,14 @@
-//! Pages whose numbers of values can be true.
+//! Checks of the number of values in a page.
 //!
-//! A page of a delta encoding says how many values it holds, beside what its header says, and the
-//! `parquet` crate takes memory for that number. Here the two must agree before a page is decoded
+//! A page with a delta encoding contains its number of values, as does its header, and the `parquet` crate
+//! allocates memory for that number. Here the two must agree before a page is decoded
 //! (<https://github.com/apache/parquet-format/blob/master/Encodings.md#delta-encoding-delta_binary_packed--5>).
 
 use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 
-/// Passes on the pages of another reader, or the error that one of them is.
+/// Passes on the pages of another reader, or an error for an invalid page.
 pub(super) struct CheckedPages {
     pub pages: Box<dyn PageReader>,
     /// Whether values have repetition levels, and definition levels.
@@ -53,7 +53,7 @@ impl CheckedPages {
                     }
                 }
             }
-            // Of a page of nulls alone nothing may be left.
+            // A page of nulls only may have no values.
             for _ in 0..streams {
                 if rest.is_empty() {
                     return Some(());
@@ -63,12 +63,14 @@ impl CheckedPages {
             Some(())
         };
         within().ok_or_else(|| {
-            ParquetError::General(format!("a page of {values} values that says it has others"))
+            ParquetError::General(format!(
+                "a page of {values} values that declares another number"
+            ))
         })
     }
 }
 
-/// Passes over numbers in the delta encoding; `None` if they are more than `most`, or cut off.
+/// Skips numbers in the delta encoding; `None` if they are more than `most`, or truncated.
 fn pass_delta(mut bytes: &[u8], most: u64) -> Option<&[u8]> {
     let [block, parts, count] = [0; 3].map(|_| varint(&mut bytes));
     let (block, parts, count) = (block?, parts?, count?);
@@ -79,16 +81,16 @@ fn pass_delta(mut bytes: &[u8], most: u64) -> Option<&[u8]> {
     let per_part = block / parts;
     let mut left = count.saturating_sub(1);
     while left > 0 {
-        varint(&mut bytes)?; // the least difference
+        varint(&mut bytes)?; // the minimum difference
         let (widths, rest) = bytes.split_at_checked(parts as usize)?;
         bytes = rest;
         for width in widths {
-            // Parts without a number are not there.
+            // Miniblocks without values are absent.
             if left == 0 {
                 break;
             }
             let packed = (per_part * u64::from(*width)).div_ceil(8) as usize;
-            // The last part may be cut off where its numbers end.
+            // The last miniblock may end after its last value.
             bytes = bytes.get(packed..).unwrap_or_default();
             left -= left.min(per_part);
         }
@@ -140,13 +142,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deltas_by_hand() {
-        // The format's example: 7, 5, 3, 1, 2, 3, 4, 5 in blocks of 8 in one part: the least
-        // difference is -2, and the others less that are 0, 0, 0, 3, 3, 3, 3 in two bits each.
+    fn the_formats_example_is_parsed() {
+        // The format's example: 7, 5, 3, 1, 2, 3, 4, 5 in one block of 8 with one miniblock: the minimum
+        // difference is -2, and the differences minus that are 0, 0, 0, 3, 3, 3, 3 in two bits each.
         let numbers = [8, 1, 8, 14, 3, 2, 0b1100_0000, 0b0011_1111, 0xaa];
         assert_eq!(pass_delta(&numbers, 8), Some(&[0xaa][..]));
         assert_eq!(pass_delta(&numbers, 7), None);
-        // A number alone has no blocks.
+        // A single number has no blocks.
         assert_eq!(pass_delta(&[8, 1, 1, 14, 0xaa], 1), Some(&[0xaa][..]));
         assert_eq!(
             pass_delta(&[0x80, 1, 4, 0xff, 0xff, 0xff, 0xff, 0x0f, 0], 9),

@@ -1,9 +1,9 @@
-//! The sizes of a column's pages, before memory is taken for them.
+//! The sizes of a column's pages, read before memory is allocated for them.
 //!
-//! The `parquet` crate takes memory for what a page's header says that it decompresses to, and
-//! decompresses gzip to wherever that ends. So the headers are read first, in the compact protocol of
-//! Thrift (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>), as
-//! far as they tell sizes; the rest is passed over.
+//! The `parquet` crate allocates memory for the decompressed size that a page's header declares, and
+//! decompresses gzip without limit. So the headers are read first, in Thrift's compact protocol
+//! (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>), as far as they
+//! contain sizes; other fields are skipped.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,26 +14,26 @@ use parquet::file::metadata::ColumnChunkMetaData;
 
 use crate::read_at::read_at;
 
-/// Structs within structs of a header; the format has three.
+/// Maximum nesting of structs in a header; the format has three levels.
 const MAX_DEPTH: usize = 16;
 /// `Encoding.DELTA_BYTE_ARRAY`.
 const DELTA_BYTE_ARRAY: i64 = 7;
 
-/// What the pages of a column chunk are like.
+/// Properties of the pages of a column chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pages {
-    /// The most bytes of a page after decompression.
+    /// The size of the largest page after decompression, in bytes.
     pub largest: u64,
-    /// Values, nulls included.
+    /// The number of values, including nulls.
     pub values: u64,
-    /// Whether values share their beginnings, so that a page holds more text than bytes.
+    /// Whether values share prefixes, so that a page contains more text than bytes.
     pub prefixed: bool,
 }
 
 /// Reads the header of every page of a column chunk.
 ///
 /// # Errors
-/// A page that is not within the chunk or decompresses to more than `allowed` bytes, in words.
+/// A description of a page that is not within the chunk or decompresses to more than `allowed` bytes.
 pub(super) fn survey(
     file: &File,
     chunk: &ColumnChunkMetaData,
@@ -102,7 +102,7 @@ pub(super) fn too_large(size: u64, allowed: u64) -> String {
     format!("a page that decompresses to {size} bytes; data.limits.page_bytes allows {allowed}")
 }
 
-/// A part of a file, read from front to back.
+/// A part of a file, read sequentially.
 struct Part<'a> {
     file: &'a File,
     at: u64,
@@ -141,7 +141,7 @@ impl<R: BufRead> Counted<R> {
         }
     }
 
-    /// An unsigned number, seven bits a byte, the lowest first.
+    /// An unsigned number, seven bits per byte, lowest first.
     fn varint(&mut self) -> io::Result<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -154,13 +154,13 @@ impl<R: BufRead> Counted<R> {
         Err(invalid("a number of more than ten bytes"))
     }
 
-    /// A signed number: 0, -1, 1, -2, .. as 0, 1, 2, 3, ..
+    /// A signed number, with 0, -1, 1, -2, .. encoded as 0, 1, 2, 3, ..
     fn signed(&mut self) -> io::Result<i64> {
         let value = self.varint()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// Reads a struct; `take` is given each field's number and type, and says whether it has read
+    /// Reads a struct; `take` is called with each field's number and type, and returns whether it has read
     /// the field's value.
     fn fields(
         &mut self,
@@ -184,13 +184,13 @@ impl<R: BufRead> Counted<R> {
         }
     }
 
-    /// Passes over a value.
+    /// Skips a value.
     fn pass(&mut self, kind: u8, in_list: bool, depth: usize) -> io::Result<()> {
         if depth == 0 {
             return Err(invalid("it is nested too deeply"));
         }
         match kind {
-            // The value of a boolean field is its type.
+            // The value of a boolean field is part of its type.
             1 | 2 => self.skip(in_list.into()),
             3 => self.skip(1),
             4..=6 => self.varint().map(drop),
@@ -217,7 +217,7 @@ impl<R: BufRead> Counted<R> {
             }
             12 => self.fields(depth - 1, &mut |_, _, _| Ok(false)),
             13 => self.skip(16),
-            _ => Err(invalid("a type that there is not")),
+            _ => Err(invalid("an unknown type")),
         }
     }
 }
@@ -226,15 +226,15 @@ fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// A `PageHeader`, as far as it is asked for.
+/// The relevant fields of a `PageHeader`.
 struct Header {
-    /// After decompression.
+    /// Size after decompression.
     size: Option<i64>,
-    /// In the file.
+    /// Size in the file.
     stored: Option<i64>,
     values: Option<i64>,
     encoding: Option<i64>,
-    /// Bytes before the compressed part.
+    /// Uncompressed bytes before the compressed part.
     levels: i64,
     is_compressed: bool,
 }

@@ -1,7 +1,7 @@
-//! What the rows of a Parquet file take when they are decoded, found in bounded memory.
+//! The decoded size of the rows of a Parquet file, computed in bounded memory.
 //!
-//! A few bytes can stand for any number of rows with long texts: repetitions are counted, and values
-//! refer to a dictionary. Readers that build whole rows ask here first.
+//! A few bytes can represent any number of rows with long texts: repetitions are run-length encoded, and
+//! values refer to a dictionary. Readers that build whole rows call this first.
 
 use std::path::Path;
 
@@ -16,25 +16,25 @@ use crate::error::DataError;
 
 /// Values decoded at a time.
 const VALUES: usize = 1024;
-/// A value with its levels, without the text that it refers to.
+/// Size of a value with its levels, without the text that it refers to.
 const DECODED_BYTES: u64 = 40;
 
-/// The rows of a Parquet file and the bytes of all their values.
+/// The number of rows of a Parquet file and the size of all their values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ParquetSize {
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Bytes of the values of all columns; a number is 8.
+    /// Bytes of the values of all columns; a number counts as 8.
     pub bytes: u64,
 }
 
-/// Adds up the values of all columns, and ends as soon as they are more than `most` bytes.
+/// Sums the sizes of the values of all columns, and stops when they exceed `most` bytes.
 ///
 /// # Errors
-/// [`DataError::TooLarge`] beyond `most`; [`DataError::Parquet`] for a file that cannot be read or has
-/// a page beyond [`Limits::page_bytes`].
+/// [`DataError::TooLarge`] above `most`; [`DataError::Parquet`] for a file that cannot be read or has a page
+/// larger than [`Limits::page_bytes`].
 pub fn parquet_size(path: &Path, limits: &Limits, most: u64) -> Result<ParquetSize, DataError> {
-    let wrong = |message: String| DataError::Parquet {
+    let invalid = |message: String| DataError::Parquet {
         path: path.to_path_buf(),
         message,
     };
@@ -42,7 +42,7 @@ pub fn parquet_size(path: &Path, limits: &Limits, most: u64) -> Result<ParquetSi
     let length = file.metadata().map_err(DataError::io(path))?.len();
     let allowed = limits.page_bytes_of(length);
     let pages_of = file.try_clone().map_err(DataError::io(path))?;
-    let reader = step(|| SerializedFileReader::new(file)).map_err(wrong)?;
+    let reader = step(|| SerializedFileReader::new(file)).map_err(invalid)?;
     let metadata = reader.metadata();
     let mut size = ParquetSize {
         rows: u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0),
@@ -52,17 +52,17 @@ pub fn parquet_size(path: &Path, limits: &Limits, most: u64) -> Result<ParquetSi
         for column in 0..metadata.row_group(group).num_columns() {
             let chunk = metadata.row_group(group).column(column);
             let found = step(|| Ok(pages::survey(&pages_of, chunk, allowed)));
-            let found = found.and_then(|found| found).map_err(wrong)?;
+            let found = found.and_then(|found| found).map_err(invalid)?;
             let is_repeated = chunk.column_descr().max_rep_level() > 0;
-            // A row's values are decoded together, however many they are.
+            // A row's values are decoded together, whatever their number.
             let at_once = found.values.saturating_mul(DECODED_BYTES);
             if is_repeated && at_once > most {
                 return Err(too_large(at_once, most));
             }
             let values = if found.prefixed { 1 } else { VALUES };
-            let mut column = step(|| open_column(&reader, group, column)).map_err(wrong)?;
+            let mut column = step(|| open_column(&reader, group, column)).map_err(invalid)?;
             loop {
-                let read = step(|| decode(&mut column, values)).map_err(wrong)?;
+                let read = step(|| decode(&mut column, values)).map_err(invalid)?;
                 let Some(bytes) = read else { break };
                 size.bytes = size.bytes.saturating_add(bytes);
                 if size.bytes > most {
@@ -82,9 +82,9 @@ fn too_large(found: u64, allowed: u64) -> DataError {
     }
 }
 
-/// The bytes of the next values; `None` at the end.
+/// The size of the next values, in bytes; `None` at the end.
 fn decode(column: &mut ColumnReader, values: usize) -> Result<Option<u64>, ParquetError> {
-    /// Levels are values too where these are null.
+    /// Levels are counted for nulls too.
     const LEVEL_BYTES: u64 = 2;
     let (mut definitions, mut repetitions) = (Vec::new(), Vec::new());
     macro_rules! read {
