@@ -1,14 +1,13 @@
-//! Reading a prompt and decoding token by token, for every solver at the size of `configs/55m.toml`.
+//! Prefill and token-by-token decoding, for every solver at the size of `configs/55m.toml`.
 //!
 //! ```text
 //! cargo xtask bench decoding
 //! ```
 //!
-//! First a table: the memory bandwidth of this machine, measured in the same run and in turns with
-//! decoding, and the share of it that decoding reaches. A token costs one pass over the weights for
-//! each evaluation, so `bandwidth / bytes read per token` is the most there can be while the
-//! weights of a layer do not stay in a cache. Then Criterion's statistics; `-- --test` runs
-//! everything once.
+//! First a table: the memory bandwidth of this machine, measured in alternation with decoding, and the share
+//! of it that decoding reaches. A token needs one pass over the weights per evaluation, so `bandwidth / bytes
+//! read per token` is an upper bound as long as a layer's weights do not stay in a cache. Then criterion's
+//! statistics; `-- --test` runs everything once.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -21,11 +20,11 @@ use iiet_ode::{Options, SolverConfig};
 use iiet_train::RunConfig;
 
 const VOCAB: usize = 32_000;
-/// Tokens before the first that is decoded.
+/// Number of tokens before the first decoded one.
 const PROMPT: usize = 128;
-/// Tokens of a prompt whose reading is measured.
+/// Prompt length for measuring prefill.
 const LONG_PROMPT: usize = 512;
-/// Tokens decoded in a round of the table.
+/// Tokens decoded per round of the table.
 const DECODED: usize = 32;
 const ROUNDS: usize = 7;
 
@@ -33,7 +32,7 @@ fn config(solver: &str) -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/55m.toml");
     let run = RunConfig::load(&path, &[]).expect("the preset is in the repository");
     let mut config = run.model.config(VOCAB, None);
-    config.solver = SolverConfig::named(solver).expect("there is such a solver");
+    config.solver = SolverConfig::named(solver).expect("a known solver");
     config
 }
 
@@ -56,7 +55,7 @@ fn prefilled(
     cache
 }
 
-/// The time of `n` tokens after a prompt, greedily but for the choice itself.
+/// The time of `n` tokens after a prompt, with fixed tokens instead of a choice.
 fn decode(model: &LanguageModel, precision: Precision, n: usize, device: &Device) -> Duration {
     let mut cache = prefilled(model, precision, &tokens(PROMPT), device);
     let started = Instant::now();
@@ -97,10 +96,10 @@ fn threads() -> usize {
     named.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Bandwidth and models in turns, medians.
+/// Bandwidth and models in alternation; medians.
 fn table(device: &Device) {
     let threads = threads();
-    // Many times the caches of any processor this is likely to run on.
+    // Much larger than the caches of common processors.
     let buffer: Vec<u64> = (0..1u64 << 27).collect();
     let (euler, iiet) = ("explicit_euler", "iterative_implicit_euler");
     let models = [
@@ -117,7 +116,7 @@ fn table(device: &Device) {
         let of_models = models.each_ref().map(|(model, precision)| {
             DECODED as f64 / decode(model, *precision, DECODED, device).as_secs_f64()
         });
-        // The first round touches memory for the first time.
+        // The first round allocates memory.
         if round > 0 {
             bandwidths.push(bytes);
             rates
@@ -128,19 +127,19 @@ fn table(device: &Device) {
     }
     let bandwidth = median(bandwidths);
     let [euler, iiet, bf16, f16] = rates.map(median);
-    // Of the embedding a token reads one row; tied, all of it is the output projection.
+    // A token reads one row of the embedding; if tied, all of it is read as the output projection.
     let bytes = 4.0 * Cost::of(&models[0].0).parameters as f64;
     println!("threads                        {threads}");
     println!("memory bandwidth               {:.2} GB/s", bandwidth / 1e9);
     println!("weights of euler               {:.1} MB", bytes / 1e6);
-    println!("most tokens/s for euler        {:.1}", bandwidth / bytes);
+    println!("bound on euler's tokens/s      {:.1}", bandwidth / bytes);
     println!("euler                          {euler:.1} tokens/s");
     println!(
         "share of the bandwidth         {:.0} %",
         100.0 * euler * bytes / bandwidth
     );
     println!("IIET, r = 3                    {iiet:.1} tokens/s");
-    println!("IIET to a quarter of euler     {:.2}", iiet / (euler / 4.0));
+    println!("IIET / (euler / 4)             {:.2}", iiet / (euler / 4.0));
     for (name, rate) in [("bf16", bf16), ("f16", f16)] {
         let ratio = rate / euler;
         println!("euler in {name:<22}{rate:.1} tokens/s, {ratio:.2} of f32");
@@ -148,7 +147,7 @@ fn table(device: &Device) {
 }
 
 fn main() {
-    // As the binary does.
+    // The same setting as in the binary.
     iiet_train::keep_freed_memory();
     let device = Device::default();
     let mut criterion = Criterion::default().configure_from_args().sample_size(10);
@@ -164,7 +163,7 @@ fn main() {
     for (name, model) in &all {
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
             bencher.iter_custom(|n| {
-                // The context stays short: no more tokens at a time than in the table.
+                // Keeps the context short: no more tokens at a time than in the table.
                 let times = (0..n.div_ceil(DECODED as u64)).map(|i| {
                     let left = n - i * DECODED as u64;
                     decode(

@@ -1,6 +1,6 @@
 //! Every fused operation, forward and backward, against its composition of Burn operations, on flex.
 //!
-//! `cargo xtask bench kernels`, or one of them: `cargo xtask bench kernels -- 55m/swiglu`.
+//! `cargo xtask bench kernels`, or a single one: `cargo xtask bench kernels -- 55m/swiglu`.
 
 use std::hint::black_box;
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,7 @@ use iiet_kernels::{
     weighted_sum,
 };
 
-/// The sizes that matter to a kernel.
+/// The sizes that a kernel depends on.
 struct Sizes {
     name: &'static str,
     d_model: usize,
@@ -23,7 +23,7 @@ struct Sizes {
     seq: usize,
     batch: usize,
     vocab: usize,
-    /// States in the history.
+    /// Number of states in the history.
     states: usize,
 }
 
@@ -189,7 +189,7 @@ fn build_loss(s: &Sizes, device: &Device, fused: bool) -> Box<dyn Fn() -> Tensor
     })
 }
 
-/// A projection by the same weight four times, as a layer with three corrections takes.
+/// A projection by the same weight four times, as in a layer with three corrections.
 fn build_linear(s: &Sizes, device: &Device, fused: bool) -> Box<dyn Fn() -> Tensor<3>> {
     let x = random([s.batch, s.seq, s.d_model], device);
     let weight = random([s.d_model, s.d_model], device);
@@ -224,8 +224,7 @@ fn operations(criterion: &mut Criterion) {
                         b.iter(|| {
                             let y = run();
                             if device.is_autodiff() {
-                                // The product makes the incoming gradient a tensor of its own, as
-                                // it is in a model.
+                                // The product makes the incoming gradient a separate tensor, as in a model.
                                 drop(black_box((y * 0.5).backward()));
                             } else {
                                 black_box(y);

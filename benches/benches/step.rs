@@ -1,6 +1,6 @@
 //! A whole training step of every solver: forward, backward, clipping, update.
 //!
-//! `cargo xtask bench step`. The same steps beside PyTorch's: `cargo xtask bench peers`.
+//! `cargo xtask bench step`. To compare with PyTorch: `cargo xtask bench peers`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use iiet_benches::TrainingStep;
 use iiet_model::LanguageModel;
 use iiet_train::RunConfig;
 
-/// Presets with the batches that they are timed at.
+/// Presets with their batch sizes.
 const SIZES: [(&str, usize, usize); 2] = [("tiny", 8, 128), ("small", 8, 256)];
 const SOLVERS: [&str; 5] = [
     "explicit_euler",

@@ -1,4 +1,4 @@
-//! What the benchmarks share: one training step, as `iiet train` takes it, on made-up tokens.
+//! Shared by the benchmarks: one training step, as in `iiet train`, on synthetic tokens.
 
 pub mod ratios;
 
@@ -12,23 +12,23 @@ use iiet_train::{
 /// The learning rate of every step; small, so that the first losses stay comparable.
 const LR: f64 = 1e-4;
 
-/// The `i`th token of a text without a pattern; `peers/torch_step.py` makes the same.
+/// The `i`th token of a text without a pattern, the same as in `peers/torch_step.py`.
 pub fn token(i: u64, vocab: usize) -> i64 {
     (i.wrapping_mul(2_654_435_761) % (1 << 32) % vocab as u64) as i64
 }
 
-/// A training on one batch, again and again.
+/// Repeated training on one batch.
 pub struct TrainingStep {
     stepper: Stepper<'static>,
-    /// `None` only while a step is taken.
+    /// `None` only during a step.
     state: Option<TrainState>,
     batches: [Batch; 1],
 }
 
 impl TrainingStep {
-    /// A batch of `batch` windows of `seq` tokens for a model that has no gradients yet.
+    /// A batch of `batch` windows of `seq` tokens, for a model without gradients so far.
     pub fn new(model: LanguageModel, train: &TrainSection, batch: usize, seq: usize) -> Self {
-        // One a process or a handful: for as long as the process lives.
+        // Leaked: there are only a few per process.
         let devices: &'static Devices = Box::leak(Box::new(Devices::one(Device::default())));
         let vocab = model.sizes().vocab_size;
         let part = |from: usize| -> Vec<u32> {
@@ -45,7 +45,7 @@ impl TrainingStep {
             batch,
             seq,
         }];
-        // A constant rate.
+        // A constant learning rate.
         let train = TrainSection {
             lr: LR,
             warmup: 0,
@@ -63,8 +63,8 @@ impl TrainingStep {
         }
     }
 
-    /// Forward pass, backward pass, clipping and update, as [`iiet_train::train`] takes them; returns
-    /// the mean loss before the update, in nats per token.
+    /// Forward pass, backward pass, clipping and update, as in [`iiet_train::train`]; returns the mean loss
+    /// before the update, in nats per token.
     pub fn take(&mut self) -> f64 {
         let state = self.state.take().expect("invariant: put back below");
         let taken = self.stepper.step(state, self.batches.as_slice());

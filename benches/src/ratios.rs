@@ -1,4 +1,4 @@
-//! Ratios of the medians that criterion has just measured.
+//! Ratios of the medians that criterion has measured.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-/// Where criterion keeps its results: beside the binaries that measure.
+/// The directory of criterion's results, relative to the benchmark binaries.
 fn results() -> Option<PathBuf> {
     if let Some(home) = std::env::var_os("CRITERION_HOME") {
         return Some(home.into());
@@ -16,7 +16,7 @@ fn results() -> Option<PathBuf> {
     Some(binary.ancestors().nth(3)?.join("criterion"))
 }
 
-/// The median of a benchmark in nanoseconds, if it was measured since this process started.
+/// The median of a benchmark in nanoseconds, if it was measured since `since`.
 fn median(group: &Path, function: &str, since: SystemTime) -> Option<f64> {
     let path = group.join(function).join("new/estimates.json");
     if fs::metadata(&path).ok()?.modified().ok()? < since {
@@ -26,8 +26,8 @@ fn median(group: &Path, function: &str, since: SystemTime) -> Option<f64> {
     estimates["median"]["point_estimate"].as_f64()
 }
 
-/// For every group that was measured since `since` with both functions: their medians and how many
-/// times longer `slow` takes than `fast`.
+/// For every group with both functions measured since `since`: their medians and the ratio of
+/// `slow` to `fast`.
 pub fn print(slow: &str, fast: &str, since: SystemTime) {
     let Some(folder) = results() else {
         return;

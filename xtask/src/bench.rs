@@ -1,5 +1,5 @@
-//! `cargo xtask bench [kernels|step|decoding|peers|growth] [-- ARGS]`: the programs of `benches`, built in the
-//! profile and with the features of everything else, so that Burn is not compiled again.
+//! `cargo xtask bench [kernels|step|decoding|peers|growth] [-- ARGS]`: builds and runs the programs of
+//! `benches`, with the profile and features of the other binaries, so that Burn is not compiled again.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,10 +9,10 @@ use crate::Invocation;
 
 /// Benchmarks with criterion.
 const CRITERION: [&str; 3] = ["kernels", "step", "decoding"];
-/// Programs of their own, by the names of their binaries.
+/// Stand-alone programs, by the names of their binaries.
 const PROGRAMS: [(&str, &str); 2] = [("peers", "side_by_side"), ("growth", "growth")];
 
-/// Runs the one that is named, or those with criterion.
+/// Runs the named program, or the benchmarks with criterion.
 pub(crate) fn run(invocation: &Invocation, workspace: &Path) -> Result<ExitCode, String> {
     if invocation.backend != "flex" {
         return Err("bench measures the flex backend".into());

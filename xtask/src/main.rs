@@ -1,8 +1,8 @@
 //! `cargo xtask [--backend B] [--features F,..] COMMAND ARGS`: builds `iiet` with the backend's
 //! feature and runs `iiet COMMAND ARGS`.
 //!
-//! `iiet` is built in the same profile as the tests and with the features of the whole workspace,
-//! so that a checkout compiles Burn once for both.
+//! `iiet` is built with the same profile as the tests and with the features of the whole workspace, so that a
+//! checkout compiles Burn once for both.
 
 mod bench;
 #[cfg(unix)]
@@ -21,15 +21,15 @@ cargo xtask [--backend BACKEND] [--features FEATURE,..] COMMAND ARGS
 Builds iiet and runs `iiet COMMAND ARGS`; `cargo xtask help` lists the commands.
 
   --backend BACKEND       flex (default), ndarray, wgpu, vulkan or cuda, compiled in beside flex;
-                          `devices` lists what it finds, `conformance` checks that it computes right
+                          `devices` lists its devices, `conformance` checks their results
   --features FEATURE,..   further features of iiet, such as hub
 
-`cargo xtask bench [kernels|step|decoding|peers|growth]` measures speed, on flex.
+`cargo xtask bench [kernels|step|decoding|peers|growth]` runs benchmarks, on flex.
 `cargo xtask train` alone trains configs/tiny.toml on the sources of this workspace's
-dependencies: a few minutes on two CPU cores. `cargo xtask torture [--short]` kills, damages and
-starves training runs and compares them with an undisturbed one.";
+dependencies: a few minutes on two CPU cores. `cargo xtask torture [--short]` kills and damages
+training runs and compares them with an undisturbed one.";
 
-/// The command line, taken apart.
+/// The parsed command line.
 #[derive(Debug, PartialEq)]
 struct Invocation {
     backend: String,
@@ -86,7 +86,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             }
             Some(flag) if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
             _ => {
-                // The first word that is no option of ours, and all that follows, is for iiet.
+                // The first word that is not an option, and all that follows, is passed to iiet.
                 invocation.arguments = [argument].into_iter().chain(rest).collect();
                 break;
             }
@@ -102,7 +102,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
 fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
-        .ok_or("xtask lies in no workspace")?;
+        .ok_or("xtask is not in a workspace")?;
     if invocation.arguments[0] == "bench" {
         return bench::run(invocation, workspace);
     }
@@ -120,7 +120,7 @@ fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
     run(Command::new(binary).args(arguments))
 }
 
-/// Builds a binary of the workspace and says where it is.
+/// Builds a binary of the workspace and returns its path.
 fn build(invocation: &Invocation, workspace: &Path, binary: &str) -> Result<PathBuf, String> {
     let features: Vec<String> = [&invocation.backend]
         .into_iter()
@@ -131,10 +131,10 @@ fn build(invocation: &Invocation, workspace: &Path, binary: &str) -> Result<Path
     cargo
         .current_dir(workspace)
         .args(["build", "--bin", binary]);
-    // All members together, as the tests build them: the same features, so the same Burn. With another
+    // All members together, as in building the tests, which gives the same features of Burn. With another
     // backend flex stays compiled in, for `--device cpu`.
     cargo.args(["--workspace", "--features", &features.join(",")]);
-    // The binary's place depends on CARGO_TARGET_DIR and on configuration files: cargo knows it.
+    // The binary's path depends on CARGO_TARGET_DIR and on configuration files, so cargo reports it.
     let output = cargo
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(std::process::Stdio::inherit())
@@ -144,10 +144,10 @@ fn build(invocation: &Invocation, workspace: &Path, binary: &str) -> Result<Path
         return Err(format!("building {binary} failed"));
     }
     executable(&String::from_utf8_lossy(&output.stdout), binary)
-        .ok_or_else(|| format!("cargo did not say where it put {binary}"))
+        .ok_or_else(|| format!("cargo did not report the path of {binary}"))
 }
 
-/// The path in the message `{"reason":"compiler-artifact", .. "executable":"/path/to/iiet" ..}`.
+/// The path in cargo's message `{"reason":"compiler-artifact", .. "executable":"/path/to/iiet" ..}`.
 fn executable(messages: &str, binary: &str) -> Option<PathBuf> {
     let name = format!("\"name\":\"{binary}\"");
     let marker = "\"executable\":\"";
@@ -177,7 +177,7 @@ fn torment(_: &[OsString], _: &Path, _: &Path) -> Result<ExitCode, String> {
 #[cfg(unix)]
 fn run(command: &mut Command) -> Result<ExitCode, String> {
     use std::os::unix::process::CommandExt;
-    // iiet takes this process over, so that signals and the exit code are its own.
+    // iiet replaces this process, so that signals and the exit code are its own.
     Err(format!("cannot run iiet: {}", command.exec()))
 }
 
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn options_before_the_command_are_ours() {
+    fn options_before_the_command_are_parsed() {
         let invocation = parsed(&["--backend", "wgpu", "train", "--backend", "x"]).unwrap();
         assert_eq!(invocation.backend, "wgpu");
         assert_eq!(invocation.arguments, ["train", "--backend", "x"]);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_describe_the_mistake() {
         let error = parsed(&["--backend", "torch", "train"]).unwrap_err();
         assert_eq!(
             error,
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_binary_is_found_in_cargos_messages() {
+    fn the_path_is_parsed_from_cargos_messages() {
         let messages = concat!(
             r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"iiet_data"},"executable":null}"#,
             "\n",

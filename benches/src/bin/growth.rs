@@ -1,9 +1,9 @@
-//! How the time of a training step grows with the sequence and with the number of corrections.
+//! Growth of the time of a training step with the sequence length and with the number of corrections.
 //!
 //!     cargo xtask bench growth -- [--config small] [--tokens 2048] [--steps 5] [--out docs/growth.svg]
 //!
-//! Sequences are longer while the tokens of a batch stay as many; corrections are those of IIET. With
-//! each time stands its share of the model's FLOPs: where they grow alike, a quotient stays the same.
+//! Longer sequences keep the number of tokens per batch; corrections are those of IIET. The table also
+//! contains the model's FLOPs: if time grows in proportion, their quotient is constant.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,26 +23,26 @@ struct Arguments {
     /// A preset of configs/.
     #[arg(long, default_value = "small")]
     config: String,
-    /// Tokens of a batch, a multiple of the longest sequence.
+    /// Tokens per batch, a multiple of the longest sequence.
     #[arg(long, default_value_t = 2048)]
     tokens: usize,
-    /// Steps that count; the median is taken.
+    /// Number of timed steps, of which the median is taken.
     #[arg(long, default_value_t = 5)]
     steps: usize,
-    /// A picture of both.
+    /// An SVG of both curves.
     #[arg(long)]
     out: Option<PathBuf>,
 }
 
 /// One measurement.
 struct Point {
-    /// Tokens in a sequence, or corrections.
+    /// Sequence length, or number of corrections.
     at: usize,
-    /// Microseconds a token.
+    /// Microseconds per token.
     time: f64,
-    /// MFLOPs a token, forward and backward.
+    /// MFLOPs per token, forward and backward.
     flops: f64,
-    /// What share of them are attention's scores and mixing.
+    /// The share of attention's scores and weighted values.
     attention: f64,
 }
 
@@ -107,7 +107,7 @@ fn measure(arguments: &Arguments, seq: usize, r: usize, at: usize) -> anyhow::Re
 }
 
 fn print(name: &str, points: &[Point], peak: f64) {
-    println!("| {name} | us a token | MFLOPs a token | attention's share | share of peak |");
+    println!("| {name} | us per token | MFLOPs per token | attention's share | share of peak |");
     println!("| --- | --- | --- | --- | --- |");
     for point in points {
         println!(
@@ -131,13 +131,13 @@ fn draw(
     area.fill(&WHITE)?;
     let (left, right) = area.split_horizontally(480);
     for (part, points, label) in [
-        (left, by_sequence, "tokens in a sequence, r = 3"),
+        (left, by_sequence, "tokens per sequence, r = 3"),
         (right, by_corrections, "corrections r, 256 tokens"),
     ] {
         let end = points.iter().map(|p| p.at).max().unwrap_or(1) as f64;
         let top = points.iter().map(|p| p.time).fold(0.0, f64::max);
         let mut chart = ChartBuilder::on(&part)
-            .caption("Microseconds a token", ("sans-serif", 18))
+            .caption("Microseconds per token", ("sans-serif", 18))
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(50)
@@ -149,13 +149,13 @@ fn draw(
             .x_label_formatter(&|x| format!("{x:.0}"))
             .y_label_formatter(&|y| format!("{y:.0}"))
             .draw()?;
-        // What the first time would grow to if time were FLOPs.
+        // The first time scaled by the growth of FLOPs.
         let scale = points[0].time / points[0].flops;
         let flops = points.iter().map(|p| (p.at as f64, p.flops * scale));
         let grey = RGBColor(150, 150, 150);
         chart
             .draw_series(LineSeries::new(flops, grey.stroke_width(1)))?
-            .label("as the FLOPs grow")
+            .label("proportional to FLOPs")
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 20, y)], grey));
         let blue = RGBColor(40, 90, 160);
         let times = points.iter().map(|p| (p.at as f64, p.time));

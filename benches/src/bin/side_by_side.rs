@@ -1,11 +1,11 @@
-//! Times training steps of this project and of PyTorch side by side.
+//! Times training steps of this project and of PyTorch in alternation.
 //!
 //!     cargo xtask bench peers -- --python venv/bin/python [--size 55m=4x256]... [--steps 9] [--compile]
 //!
-//! For every size and solver both sides load the same weights and train on the same tokens, each in
-//! a process of its own with the same number of threads. They take their steps in turn, so that a
-//! machine that slows down slows both; printed are medians, their ratio, both losses and both peaks
-//! of resident memory. With `--set train.precision=bf16` PyTorch's side runs under its autocast.
+//! For every size and solver both sides load the same weights and train on the same tokens, each in a
+//! separate process with the same number of threads. They take steps in turn, so that variations in the
+//! machine's speed affect both. It prints medians, their ratio, both losses and both peaks of resident
+//! memory. With `--set train.precision=bf16` PyTorch's side runs under its autocast.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -21,15 +21,15 @@ use iiet_eval::report::Machine;
 use iiet_model::{Cost, LanguageModel, Precision, SaveOptions, load, save};
 use iiet_train::RunConfig;
 
-/// Steps of each side before the first that counts: compilation, caches, the optimiser's state.
+/// Warm-up steps of each side: compilation, caches, the optimiser's state.
 const WARM_UP: usize = 2;
 
 #[derive(Parser)]
 struct Arguments {
-    /// A Python with torch, numpy and safetensors; without it this project is timed alone.
+    /// A Python with torch, numpy and safetensors; without it only this project is timed.
     #[arg(long)]
     python: Option<PathBuf>,
-    /// A preset of configs/ and the sequences and tokens of a batch; repeatable.
+    /// A preset of configs/ with sequences and tokens per batch; repeatable.
     #[arg(long, default_values = ["55m=4x256", "small=8x256"])]
     size: Vec<String>,
     /// Solvers with their corrections; repeatable.
@@ -38,21 +38,21 @@ struct Arguments {
     /// Further keys of the configuration, such as model.solver.iterations=1; repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Steps that count.
+    /// Number of timed steps.
     #[arg(long, default_value_t = 9)]
     steps: usize,
     /// Threads of each side.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
-    /// Let PyTorch compile its forward and backward pass.
+    /// Compile PyTorch's forward and backward pass.
     #[arg(long)]
     compile: bool,
-    /// Take steps on this model when asked to: one side of a comparison.
+    /// Take steps of this model on request: one side of a comparison.
     #[arg(long, hide = true)]
     worker: Option<PathBuf>,
 }
 
-/// One of the sizes asked for.
+/// One of the given sizes.
 struct Size {
     name: String,
     batch: usize,
@@ -207,7 +207,7 @@ fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<(
     Ok(())
 }
 
-/// A process that takes a step for each line it is sent.
+/// A process that takes a step for each input line.
 struct Side {
     process: Child,
     to: ChildStdin,
@@ -216,11 +216,11 @@ struct Side {
     loss: f64,
 }
 
-/// What came of it.
+/// The result of a side.
 struct Timed {
-    /// Median of the steps that counted.
+    /// Median time of the timed steps.
     seconds: f64,
-    /// Of the last step, in nats per token.
+    /// The last step's loss, in nats per token.
     loss: f64,
     /// Peak resident memory.
     peak_kib: u64,
@@ -245,7 +245,7 @@ impl Side {
     }
 
     fn step(&mut self, counts: bool) -> anyhow::Result<()> {
-        // The other side's idle threads spin for a while after their last work.
+        // The other side's idle threads spin for a while after their work.
         sleep(Duration::from_millis(250));
         writeln!(self.to, "step").context("a side has ended")?;
         let line = self.read()?;
@@ -260,7 +260,7 @@ impl Side {
     fn read(&mut self) -> anyhow::Result<String> {
         let mut line = String::new();
         if self.from.read_line(&mut line)? == 0 {
-            bail!("a side ended before it answered");
+            bail!("a side ended without an answer");
         }
         Ok(line.trim_end().to_owned())
     }
@@ -289,12 +289,12 @@ impl Side {
 fn work(model: &Path, size: &Size, set: &[String]) -> anyhow::Result<()> {
     let (model, _) = load(model, &Device::default())?;
     let mut step = TrainingStep::new(model, &size.config(set)?.train, size.batch, size.seq);
-    // Unlike println, an error and not a panic where the other end has gone.
+    // Unlike println, this returns an error instead of a panic if the other end is closed.
     let mut out = std::io::stdout();
     for line in std::io::stdin().lines() {
         line?;
         let start = Instant::now();
-        // As the trainer does.
+        // The same setting as in the trainer.
         let loss = iiet_kernels::on_workers(|| step.take());
         writeln!(out, "{} {loss}", start.elapsed().as_secs_f64())?;
     }
@@ -302,7 +302,7 @@ fn work(model: &Path, size: &Size, set: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The most memory that this process had resident.
+/// Peak resident memory of this process.
 fn peak_kib() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("needs Linux")?;
     let line = status.lines().find(|line| line.starts_with("VmHWM"));

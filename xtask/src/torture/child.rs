@@ -1,4 +1,4 @@
-//! A process under watch: how it ended, how long it took and how much memory.
+//! A monitored process: exit status, time and memory.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -9,23 +9,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-/// Longer than this a process must not compute, nor wait, on input that is small.
+/// Limits on computing and waiting for small inputs.
 const LONGEST: Duration = Duration::from_secs(10);
-/// Other work on the machine is not the process's fault: waiting is told from being slow by then.
+/// Longer than the limit, because other load on the machine delays the process; computing time is
+/// limited separately.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a process may take however small its input is.
+/// Memory that a process may take for any input.
 const MEMORY: u64 = 300_000_000;
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug)]
 pub(super) struct Ended {
     status: ExitStatus,
     pub(super) errors: String,
-    /// Time of the processor, user and system.
+    /// Processor time, user and system.
     computed: Duration,
-    /// The largest resident set in bytes.
+    /// The maximum resident set size in bytes.
     peak: u64,
-    /// It was killed as its time was over.
+    /// Whether it was killed because its time was over.
     hung: bool,
 }
 
@@ -35,7 +36,7 @@ impl Ended {
         self.status.success()
     }
 
-    /// What must never happen, whatever the input of so many bytes was; in words.
+    /// A description of unacceptable behaviour for an input of so many bytes, if any.
     pub(super) fn fault(&self, input: u64) -> Option<String> {
         match self.computed > LONGEST {
             true => Some(self.hangs()),
@@ -45,10 +46,11 @@ impl Ended {
 
     fn hangs(&self) -> String {
         let seconds = self.computed.as_secs_f64();
-        format!("hangs: {seconds:.1} s of the processor")
+        format!("hangs: {seconds:.1} s of processor time")
     }
 
-    /// [`fault`](Self::fault) where the input is small, but stands for much work.
+    /// The same as [`fault`](Self::fault), without limits on time: for small inputs that represent
+    /// much work.
     pub(super) fn fault_but_for_time(&self, input: u64) -> Option<String> {
         let allowed = 4 * input + MEMORY;
         if self.hung {
@@ -81,9 +83,9 @@ impl Ended {
     }
 }
 
-/// Runs a command to its end, or kills it after a time.
+/// Runs a command to its end, or kills it after a time limit.
 ///
-/// Standard output is what the caller set it to; standard error is kept, in a file in `scratch`.
+/// Standard output is set by the caller; standard error goes to a file in `scratch`.
 pub(super) fn watch(
     command: &mut Command,
     scratch: &Path,
@@ -102,12 +104,12 @@ pub(super) fn watch(
     })
 }
 
-/// [`watch`] for a command whose standard error is elsewhere.
+/// The same as [`watch`], for a command whose standard error is redirected.
 pub(super) fn watch_unheard(command: &mut Command) -> anyhow::Result<Ended> {
     let (status, computed, peak, hung) = watch_silently(command, None)?;
     Ok(Ended {
         status,
-        errors: "standard error was elsewhere".into(),
+        errors: "standard error was redirected".into(),
         computed,
         peak,
         hung,
@@ -126,7 +128,7 @@ fn watch_silently(
     let (mut killed, mut hung) = (false, false);
     loop {
         let mut status = 0;
-        // SAFETY: both places are valid for writing; zero is a valid rusage.
+        // SAFETY: both addresses are valid for writing; zero is a valid rusage.
         let (found, usage) = unsafe {
             let mut usage: libc::rusage = std::mem::zeroed();
             let found = libc::wait4(id, &mut status, libc::WNOHANG, &mut usage);
@@ -169,7 +171,7 @@ pub(super) fn with_address_space(command: &Command, bytes: u64) -> Command {
     limited
 }
 
-/// A command as one would type it.
+/// A command as typed in a shell.
 pub(super) fn as_typed(command: &Command) -> String {
     let quoted = |word: &std::ffi::OsStr| {
         let word = word.to_string_lossy();

@@ -1,4 +1,4 @@
-//! Files cut short and bits flipped, in every kind of file that a run reads.
+//! Truncation and flipped bits in every kind of file that a run reads.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ impl fmt::Display for Corruptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "damaged files     {} places (cut short or a bit flipped) in {} files;",
+            "damaged files     {} places (truncated or a bit flipped) in {} files;",
             self.cases, self.files
         )?;
         for (outcome, count) in &self.by_outcome {
@@ -33,17 +33,18 @@ impl fmt::Display for Corruptions {
     }
 }
 
-/// A file and what its damage must lead to.
+/// A file and the required reaction to its damage.
 enum Target {
-    /// Of the newest checkpoint, by name: it is passed over, the one before is gone on from.
+    /// A file of the newest checkpoint, by name: it is passed over, and the run resumes from the
+    /// previous one.
     Checkpoint(String),
-    /// Of a prepared corpus: it is prepared again.
+    /// A file of a prepared corpus: it is prepared again.
     Corpus(PathBuf),
-    /// The run's own `config.toml`: it is a record, the checkpoint has its own.
+    /// The run's own `config.toml`: not used, because the checkpoint has a copy.
     Record,
-    /// The configuration given beside `--resume`: refused, or what it changes is said.
+    /// The configuration given with `--resume`: an error, or a report of what has changed.
     Given,
-    /// Of the exported model, by name: not loaded.
+    /// A file of the exported model, by name: an error.
     Model(String),
 }
 
@@ -66,7 +67,7 @@ enum Damage {
 }
 
 impl Damage {
-    /// The first byte, the last, and then anywhere; cut and flipped in turn.
+    /// The first byte, the last, and then random positions; truncation and flips in turn.
     fn choose(case: u64, length: usize, random: &mut Random) -> Self {
         let last = length.saturating_sub(1);
         let at = match case {
@@ -95,13 +96,13 @@ impl Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cut(at) => write!(f, "cut at byte {at}"),
+            Self::Cut(at) => write!(f, "truncated at byte {at}"),
             Self::Flip(at, bit) => write!(f, "bit {bit} of byte {at} flipped"),
         }
     }
 }
 
-/// Every target in turn, until there were enough cases.
+/// All targets in turn, until the number of cases is reached.
 pub(super) fn run(
     workload: &Workload,
     extent: &Extent,
@@ -145,7 +146,7 @@ fn targets(workload: &Workload) -> anyhow::Result<Vec<Target>> {
     Ok(targets)
 }
 
-/// One case; the word for how it ended well.
+/// Runs one case; returns a description of the successful outcome.
 fn damage(
     workload: &Workload,
     target: &Target,
@@ -168,13 +169,13 @@ fn damage(
     let what = format!("{}, {damage}", target.name());
     let damaged = damage.apply(&before);
     if damaged == before {
-        return Ok("empty files left as they were");
+        return Ok("empty files left unchanged");
     }
-    // The corpora are compared by the time of their sources, not by their own.
+    // Corpora are compared by their sources' modification times, not by their own.
     fs::write(&path, damaged).with_context(|| path.display().to_string())?;
     let judged = judge(workload, target, &run, &what);
     if let Target::Given | Target::Corpus(_) = target {
-        fs::create_dir_all(path.parent().context("a file in a folder")?)?;
+        fs::create_dir_all(path.parent().context("a file in a directory")?)?;
         fs::write(&path, before)?;
     }
     judged
@@ -207,24 +208,24 @@ fn judge(
     command.current_dir(workload.folder(""));
     let ended = workload.run(command).with_context(|| what.to_owned())?;
     let Ended { success, errors } = &ended;
-    let says = |words: &str| {
+    let contains = |words: &str| {
         ensure!(
             errors.contains(words),
-            "{what}: {words:?} not said:\n{errors}"
+            "{what}: {words:?} not in the output:\n{errors}"
         );
         Ok(())
     };
     match target {
         Target::Checkpoint(name) => {
             ensure!(*success, "{what}: not resumed:\n{errors}");
-            says("passed over")?;
+            contains("passed over")?;
             let passed = errors.lines().find(|line| line.starts_with("passed over"));
             ensure!(
                 passed.is_some_and(|line| line.contains(name.as_str())),
-                "{what}: {name} not named:\n{errors}"
+                "{what}: {name} not in the output:\n{errors}"
             );
             workload.compare(run, what)?;
-            Ok("passed over for the checkpoint before")
+            Ok("passed over for the previous checkpoint")
         }
         Target::Corpus(path) => {
             ensure!(*success, "{what}: not resumed:\n{errors}");
@@ -232,42 +233,42 @@ fn judge(
             let again =
                 errors.contains("preparing it again") || errors.contains("training it again");
             let is = |file: &str| path.file_name().is_some_and(|name| name == file);
-            // The hashes of sources are remembered to save time; without them they are read again.
+            // The cached hashes of sources only save time; without them the sources are read again.
             let (informative, remembered) = (is("manifest.json"), is(".contents.json"));
             ensure!(
                 again || informative || remembered,
-                "{what}: not noticed:\n{errors}"
+                "{what}: not detected:\n{errors}"
             );
             Ok(match again {
                 true => "prepared again",
-                false if remembered => "in what is only remembered",
-                false => "in words that nothing depends on",
+                false if remembered => "in the cache of hashes",
+                false => "in informative text",
             })
         }
         Target::Record => {
             ensure!(*success, "{what}: not resumed:\n{errors}");
             workload.compare(run, what)?;
-            Ok("in a record that a resume does not need")
+            Ok("in a record that a resume does not use")
         }
         Target::Given if *success => {
             let same = workload.compare(run, what).is_ok();
             ensure!(
                 same || errors.contains(" was "),
-                "{what}: not said:\n{errors}"
+                "{what}: not reported:\n{errors}"
             );
             Ok(match same {
-                true => "without a difference to the run",
-                false => "read as an allowed change, and said so",
+                true => "without effect on the run",
+                false => "reported as an allowed change",
             })
         }
         Target::Given => {
-            says("error: ")?;
-            Ok("refused with what is wrong")
+            contains("error: ")?;
+            Ok("rejected with the reason")
         }
         Target::Model(name) => {
             ensure!(!success, "{what}: loaded");
-            says(name)?;
-            Ok("not loaded, the file named")
+            contains(name)?;
+            Ok("rejected with the file's name")
         }
     }
 }

@@ -23,7 +23,7 @@ impl fmt::Display for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "full disk         {} sizes ({}): the old checkpoint byte for byte, the remedy said, resumed to the clean run's end with room\nread-only         the same ({}); {:.0} s",
+            "full disk         {} sizes ({}): the old checkpoint unchanged, the remedy reported, resumed to the clean run's end with free space\nread-only         the same ({}); {:.0} s",
             self.full, self.full_by, self.read_only_by, self.seconds
         )
     }
@@ -38,11 +38,11 @@ pub(super) fn run(workload: &Workload, extent: &Extent) -> anyhow::Result<Disk> 
         full: extent.disk_sizes,
         full_by: match mounted {
             true => "a tmpfs",
-            false => "no right to mount: RLIMIT_FSIZE by ulimit -f",
+            false => "no permission to mount: RLIMIT_FSIZE by ulimit -f",
         },
         read_only_by: match mounted {
             true => "a tmpfs mounted read-only",
-            false => "no right to mount: by permissions",
+            false => "no permission to mount: by file permissions",
         },
         seconds: 0.0,
     };
@@ -51,7 +51,7 @@ pub(super) fn run(workload: &Workload, extent: &Extent) -> anyhow::Result<Disk> 
     }
     let checkpoint = size(&workload.checkpoint(&workload.clean, 0))?;
     for at in 0..extent.disk_sizes {
-        // From no room at all to room for all but a little of the checkpoint.
+        // From no free space to slightly less than a checkpoint.
         let room = checkpoint * at / extent.disk_sizes;
         match mounted {
             true => full(workload, &mount, room)?,
@@ -63,7 +63,7 @@ pub(super) fn run(workload: &Workload, extent: &Extent) -> anyhow::Result<Disk> 
     Ok(done)
 }
 
-/// A disk with so much room beside a run that wants to write its last checkpoint.
+/// A disk with the given free space, for a run that is about to write its last checkpoint.
 fn full(workload: &Workload, mount: &Path, room: u64) -> anyhow::Result<()> {
     let what = format!("a disk with {room} bytes left");
     let source = workload.almost_complete("for-the-disk")?;
@@ -71,7 +71,7 @@ fn full(workload: &Workload, mount: &Path, room: u64) -> anyhow::Result<()> {
     let run = mount.join("run");
     copy(&source, &run)?;
     let used = blocks_used(mount)?;
-    // A page more for what is appended to metrics.jsonl and its like.
+    // A page more for appending to metrics.jsonl and similar files.
     mount_resized(mount, used + room + (16 << 10))?;
     let old = workload.checkpoint(&run, 1);
     let before = contents(&old)?;
@@ -79,12 +79,12 @@ fn full(workload: &Workload, mount: &Path, room: u64) -> anyhow::Result<()> {
     let errors = &ended.errors;
     ensure!(
         !ended.success,
-        "{what}: the run ended as if there were room"
+        "{what}: the run succeeded without free space"
     );
-    for words in ["No space left on device", "make room", "--resume"] {
+    for words in ["No space left on device", "free some space", "--resume"] {
         ensure!(
             errors.contains(words),
-            "{what}: {words:?} not said:\n{errors}"
+            "{what}: {words:?} not in the output:\n{errors}"
         );
     }
     ensure!(
@@ -98,7 +98,7 @@ fn full(workload: &Workload, mount: &Path, room: u64) -> anyhow::Result<()> {
     unmount(mount)
 }
 
-/// Without the right to mount: no file may grow beyond a limit.
+/// Without permission to mount: a limit on the size of files.
 fn limited(workload: &Workload, part: u64, parts: u64) -> anyhow::Result<()> {
     let run = workload.almost_complete("limited")?;
     let largest = fs::metadata(workload.checkpoint(&run, 1).join("optimizer.safetensors"))?.len();
@@ -108,7 +108,7 @@ fn limited(workload: &Workload, part: u64, parts: u64) -> anyhow::Result<()> {
     let before = contents(&old)?;
     let resume = workload.resume(&run);
     let mut limited = Command::new("sh");
-    // Ignored, the signal becomes an error of the write.
+    // If the signal is ignored, the write returns an error.
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
     limited
         .args(["-c", &script])
@@ -117,13 +117,13 @@ fn limited(workload: &Workload, part: u64, parts: u64) -> anyhow::Result<()> {
     let ended = workload.run(limited)?;
     ensure!(
         !ended.success,
-        "{what}: the run ended as if there were no limit"
+        "{what}: the run succeeded in spite of the limit"
     );
     for words in ["ulimit -f", "--resume"] {
         let errors = &ended.errors;
         ensure!(
             errors.contains(words),
-            "{what}: {words:?} not said:\n{errors}"
+            "{what}: {words:?} not in the output:\n{errors}"
         );
     }
     ensure!(
@@ -155,14 +155,11 @@ fn read_only(workload: &Workload, mount: &Path, mounted: bool) -> anyhow::Result
     let before = contents(&run)?;
     let ended = workload.run(workload.resume(&run))?;
     let errors = &ended.errors;
-    ensure!(
-        !ended.success,
-        "a read-only directory: the run ended as if it were not"
-    );
+    ensure!(!ended.success, "a read-only directory: the run succeeded");
     for words in ["the run directory must be writable", "--run"] {
         ensure!(
             errors.contains(words),
-            "read-only: {words:?} not said:\n{errors}"
+            "read-only: {words:?} not in the output:\n{errors}"
         );
     }
     ensure!(contents(&run)? == before, "a read-only directory changed");
@@ -183,7 +180,7 @@ fn read_only(workload: &Workload, mount: &Path, mounted: bool) -> anyhow::Result
     }
 }
 
-/// Takes the right to write from every folder and file, or gives it back.
+/// Removes write permission from every directory and file, or restores it.
 fn permit(path: &Path, write: bool) -> anyhow::Result<()> {
     let folder = path.is_dir();
     let mode = match (folder, write) {
@@ -212,7 +209,7 @@ fn size(folder: &Path) -> anyhow::Result<u64> {
     Ok(files.iter().map(|(_, bytes)| bytes.len() as u64).sum())
 }
 
-/// Bytes that the files of a tmpfs take, in whole pages.
+/// Bytes that the files occupy in a tmpfs, in whole pages.
 fn blocks_used(mount: &Path) -> anyhow::Result<u64> {
     let output = Command::new("df")
         .args(["--block-size=1", "--output=used"])
@@ -222,7 +219,7 @@ fn blocks_used(mount: &Path) -> anyhow::Result<u64> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let used = text.lines().nth(1).map(str::trim);
     used.and_then(|used| used.parse().ok())
-        .with_context(|| format!("df said {text:?}"))
+        .with_context(|| format!("df printed {text:?}"))
 }
 
 fn mount_sized(mount: &Path, bytes: u64) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! Small files that stand for much: memory is bounded by what a file is large, not by what it claims.
+//! Small files that declare or expand to large sizes: memory is bounded by the file's size.
 
 use std::fmt;
 use std::fs;
@@ -18,13 +18,13 @@ impl fmt::Display for Giants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "giants            {} files and requests that stand for much: at most 4 times the input and 300 MB; {:.0} s",
+            "giants            {} small inputs that demand large resources: at most 4 times the input and 300 MB; {:.0} s",
             self.cases, self.seconds
         )
     }
 }
 
-/// `megabytes` is what the compressed files hold.
+/// `megabytes` is the decompressed size of the files.
 pub(super) fn run(world: &World, megabytes: usize) -> anyhow::Result<Giants> {
     let started = Instant::now();
     let folder = world.path("giants");

@@ -1,5 +1,5 @@
-//! SIGKILL at any moment of every command that writes: what it wrote is whole or absent, and the same
-//! command again comes to what it comes to in peace.
+//! SIGKILL at any moment of every command that writes files: each file is complete or absent, and repeating
+//! the command gives the result of an uninterrupted run.
 
 use std::fmt;
 use std::fs;
@@ -25,20 +25,20 @@ impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "interrupted       {} kills of {} commands that write; every file whole or absent, and then the result of a run in peace; {:.0} s",
+            "interrupted       {} kills of {} commands that write files; every file complete or absent, and then the result of an uninterrupted run; {:.0} s",
             self.kills, self.commands, self.seconds
         )
     }
 }
 
 struct Work {
-    /// `{corpus}` stands for the prepared corpus. All write below `k`.
+    /// `{corpus}` is replaced by the prepared corpus. All commands write below `k`.
     arguments: &'static [&'static str],
-    /// The same work gone on with, if there is something of it.
+    /// The command that continues the work, if part of it exists.
     resume: Option<(&'static [&'static str], &'static str)>,
-    /// Files that must be the same in the end, byte for byte.
+    /// Files that must be bitwise identical in the end.
     same: &'static [&'static str],
-    /// JSON that must be whole whenever it is there, though times differ.
+    /// JSON files that must be complete if they exist, although times differ.
     whole: &'static [&'static str],
 }
 
@@ -153,7 +153,7 @@ pub(super) fn run(world: &World, kills: u64, random: &mut Random) -> anyhow::Res
         let mut left = each;
         while left > 0 {
             clear(world)?;
-            // Some are killed again and again on the way to the end.
+            // Some are killed repeatedly before they finish.
             for _ in 0..(1 + random.below(3)).min(left) {
                 let micros = duration.as_micros() as u64 * 11 / 10;
                 let after = Duration::from_micros(random.below(micros));
@@ -185,7 +185,7 @@ pub(super) fn run(world: &World, kills: u64, random: &mut Random) -> anyhow::Res
     })
 }
 
-/// The same command again, unless a kill came after the end of its work.
+/// Repeats the command, unless a kill came after the end of its work.
 fn finish(world: &World, work: &Work) -> anyhow::Result<()> {
     let converted = world.path("k/m/iiet-manifest.json").exists();
     let ended = watch(&mut next(world, work)?, &world.scratch, None)?;
@@ -224,7 +224,7 @@ fn clear(world: &World) -> anyhow::Result<()> {
     fs::create_dir_all(folder).context("cannot make a folder")
 }
 
-/// The files that end so, with their content, in the order of the names asked for.
+/// The files with these suffixes and their content, in the order of the suffixes.
 fn files(world: &World, names: &[&str]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let folder = world.path("k");
     let found = contents(&folder)?;
@@ -244,7 +244,7 @@ fn whole(world: &World, work: &Work) -> anyhow::Result<()> {
         let read = serde_json::from_slice::<Value>(&bytes);
         ensure!(
             read.is_ok(),
-            "{name} is half written by {:?}",
+            "{name} is incomplete after {:?}",
             work.arguments
         );
     }

@@ -25,19 +25,19 @@ impl fmt::Display for Kills {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "kills             {} with SIGKILL, {} of them during a save; {} runs came to the clean run's end, {} steps equal to the last bit, weights and moments too; {:.0} s",
+            "kills             {} with SIGKILL, {} of them during a save; {} runs ended like the clean run, {} steps bitwise identical, with weights and moments; {:.0} s",
             self.kills, self.during_a_save, self.runs, self.steps_compared, self.seconds
         )
     }
 }
 
-/// How long a process may take before something is wrong.
+/// The time limit of a process.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Microseconds: most saves of the model are over by then, so that kills fall into all parts of one.
+/// In microseconds. Most saves of the model take less, so that kills occur in all parts of a save.
 const LONGEST_SAVE: u64 = 8_000;
 
-/// Whole runs, killed again and again, until there were enough kills.
+/// Complete runs, killed repeatedly, until the number of kills is reached.
 pub(super) fn run(
     workload: &Workload,
     extent: &Extent,
@@ -58,7 +58,7 @@ pub(super) fn run(
         loop {
             let kill = (!enough(&done)).then(|| match 2 * done.during_a_save <= done.kills {
                 true => Moment::Save {
-                    // The first save of a process, or one of the next.
+                    // The first save of a process, or a later one.
                     saves: random.below(3),
                     then: Duration::from_micros(random.below(LONGEST_SAVE)),
                 },
@@ -81,11 +81,11 @@ pub(super) fn run(
     Ok(done)
 }
 
-/// When to kill.
+/// The moment of a kill.
 enum Moment {
-    /// So long after the start.
+    /// Time after the start.
     After(Duration),
-    /// So long after a save began, when so many were seen before.
+    /// Time after the start of a save, following a number of earlier saves.
     Save { saves: u64, then: Duration },
 }
 
@@ -94,7 +94,7 @@ enum End {
     Killed { during_a_save: bool },
 }
 
-/// Starts or resumes the run, and kills it when the moment has come.
+/// Starts or resumes the run, and kills it at the given moment.
 fn once(workload: &Workload, run: &Path, kill: Option<Moment>) -> anyhow::Result<End> {
     let mut command = match run.join("config.toml").exists() {
         true => workload.resume(run),
@@ -148,8 +148,8 @@ fn once(workload: &Workload, run: &Path, kill: Option<Moment>) -> anyhow::Result
     })
 }
 
-/// Whether a checkpoint is half written, by a process that started at `born`: an earlier one may
-/// have left its half behind.
+/// Whether a checkpoint is being written by a process that started at `born`; an earlier process may have
+/// left an incomplete one.
 fn saving(run: &Path, born: SystemTime) -> bool {
     let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten();
     entries.flatten().any(|entry| {

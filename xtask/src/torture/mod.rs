@@ -1,12 +1,12 @@
-//! `cargo xtask torture`: what docs/reliability.md promises, tried out on the real `iiet`.
+//! `cargo xtask torture`: tests the guarantees of docs/reliability.md with the real `iiet`.
 //!
-//! A small run (two sources, two stages, accumulation, several epochs) is trained once without
-//! disturbance. Then it is killed, damaged, starved of disk and fed with numbers that are none, and
-//! every time the same command that a user would give, `iiet train --resume`, must end with the
-//! losses and weights of the undisturbed run to the last bit, or with an error that says what to do.
+//! A small run (two sources, two stages, accumulation, several epochs) is trained once without disturbance.
+//! Then it is killed, its files are damaged, the disk is filled, and non-finite values are provoked. Each
+//! time the command that a user would type, `iiet train --resume`, must end with the losses and weights of
+//! the undisturbed run, bitwise, or with an error that names the remedy.
 //!
-//! Then all commands are attacked: with damaged and invented input, with pipes and devices, with kills,
-//! with another process on the same run, and with little memory.
+//! Then all commands are tested: with damaged and invented input, with pipes and devices, with kills, with
+//! another process on the same run, and with little memory.
 
 mod child;
 mod corruption;
@@ -33,43 +33,43 @@ use self::random::Random;
 use self::workload::Workload;
 use self::world::World;
 
-/// How much of everything.
+/// The extent of the tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Extent {
     steps: u64,
     kills: u64,
     corruptions: u64,
     disk_sizes: u64,
-    /// Damaged and invented inputs.
+    /// Number of damaged and invented inputs.
     inputs: u64,
-    /// MiB that small files stand for.
+    /// Decompressed size of small files, in MiB.
     giants: usize,
-    /// Kills of commands other than train.
+    /// Number of kills of commands other than train.
     interruptions: u64,
     pairs: u64,
     starved: u64,
     seed: u64,
-    /// This input alone.
+    /// Run only this input.
     case: Option<u64>,
-    /// This part, or this kind of inputs, alone.
+    /// Run only this part, or this kind of inputs.
     only: Option<String>,
 }
 
 const HELP: &str = "\
 cargo xtask torture [--short] [--seed N] [--inputs N] [--kills N] [--only PART] [--case N]
 
-Kills, damages and starves training runs of the real iiet, and compares with an undisturbed one. Then
-attacks every command with damaged input, pipes, kills and little memory.
+Kills and damages training runs of the real iiet and compares them with an undisturbed one. Then
+tests every command with damaged input, pipes, kills and little memory.
 
-  --short      the form of the checks before a change: less than a minute
-  --seed N     other moments and places [default: 1]
+  --short      a short form, run before every change: less than a minute
+  --seed N     RNG seed of the moments and positions [default: 1]
   --inputs N   damaged and invented inputs [default: 3000]
-  --kills N    of training, and as many of the other commands [default: 120]
-  --only PART  nothing but training, giants, streams, kills, together, inputs, or inputs of one kind,
+  --kills N    kills of training, and the same number of other commands [default: 120]
+  --only PART  run only training, giants, streams, kills, together, inputs, or inputs of one kind,
                such as tokenizer or arguments
-  --case N     nothing but the input N of the seed";
+  --case N     run only input N of the seed";
 
-/// Set for the process that runs inside a mount namespace of its own.
+/// Set for the process that runs in a separate mount namespace.
 const INSIDE: &str = "IIET_TORTURE_INSIDE";
 
 pub(crate) fn run(
@@ -85,15 +85,15 @@ pub(crate) fn run(
         return Ok(code);
     }
     let started = Instant::now();
-    let place = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let place = tempfile::tempdir().context("cannot create a temporary directory")?;
     let attacked = attack(workspace, iiet, place.path(), &extent);
     if attacked.is_err() {
-        // A case that fails is there to be looked at.
+        // The files of a failing case are kept for inspection.
         let _ = place.keep();
     }
     attacked?;
     println!(
-        "all as promised   {:.0} s, seed {}",
+        "all passed        {:.0} s, seed {}",
         started.elapsed().as_secs_f64(),
         extent.seed
     );
@@ -137,7 +137,7 @@ fn attack(workspace: &Path, iiet: &Path, place: &Path, extent: &Extent) -> anyho
     Ok(())
 }
 
-/// One run in peace, and what must not change what it comes to.
+/// An undisturbed run, and disturbed ones that must give the same result.
 fn training(
     workspace: &Path,
     iiet: &Path,
@@ -213,8 +213,8 @@ fn parse(arguments: &[OsString]) -> anyhow::Result<Option<Extent>> {
     Ok(Some(extent))
 }
 
-/// Runs the same command again where file systems can be mounted without anybody else seeing them;
-/// `None` if this is that place, or if the system allows none.
+/// Runs the same command again in a separate mount namespace; `None` if this process is in it already, or if
+/// the system does not allow one.
 fn enter_namespace(arguments: &[OsString]) -> anyhow::Result<Option<ExitCode>> {
     let unshare = |program: &Path| {
         let mut command = Command::new("unshare");

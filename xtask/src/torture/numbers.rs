@@ -1,7 +1,7 @@
-//! Losses and gradients that are no numbers, on logged and unlogged steps.
+//! Non-finite losses and gradients, on logged and unlogged steps.
 //!
-//! They are provoked as a user provokes them, by a learning rate far too high from a resume on;
-//! values set by hand within a step are tests of `crates/train`.
+//! They are caused as a user would cause them, by a learning rate far too high after a resume; the
+//! tests of `crates/train` set values within a step.
 
 use std::fmt;
 use std::time::Instant;
@@ -19,7 +19,7 @@ impl fmt::Display for Numbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "NaN and infinity  {} runs ended with an error before a checkpoint of them was written, and went on from the one before to the clean run's end; {:.0} s",
+            "NaN and infinity  {} runs ended with an error before writing a checkpoint of them, and resumed from the previous one to the clean run's end; {:.0} s",
             self.cases, self.seconds
         )
     }
@@ -28,7 +28,7 @@ impl fmt::Display for Numbers {
 pub(super) fn run(workload: &Workload) -> anyhow::Result<Numbers> {
     let started = Instant::now();
     let steps = format!("train.steps={}", workload.steps + 20);
-    // Rates that overflow at once, and in a few steps.
+    // Learning rates that overflow at once, and after a few steps.
     let rates = ["train.lr=1e30", "train.lr=1e12"];
     let mut cases = 0;
     for rate in rates {
@@ -64,11 +64,11 @@ pub(super) fn run(workload: &Workload) -> anyhow::Result<Numbers> {
             }
             let ended = workload.run(command)?;
             let errors = &ended.errors;
-            ensure!(!ended.success, "{rate} on {what}: the run went on");
+            ensure!(!ended.success, "{rate} on {what}: the run continued");
             let named = ["is NaN", "is inf", "not finite"];
             ensure!(
                 named.iter().any(|words| errors.contains(words)),
-                "{rate} on {what}: not said:\n{errors}"
+                "{rate} on {what}: not reported:\n{errors}"
             );
             ensure!(
                 contents(&run.join("checkpoints"))? == before,

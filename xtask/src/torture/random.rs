@@ -1,9 +1,9 @@
-//! Moments and places by seed.
+//! Reproducible random numbers.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Numbers that a seed repeats.
+/// A sequence of random numbers given by a seed.
 pub(super) struct Random(ChaCha8Rng);
 
 impl Random {
@@ -11,7 +11,7 @@ impl Random {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    /// A number below `n`, which is small against 2^64.
+    /// A number below `n`, which must be small compared with 2^64.
     pub(super) fn below(&mut self, n: u64) -> u64 {
         self.0.next_u64() % n.max(1)
     }

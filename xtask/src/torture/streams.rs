@@ -1,4 +1,4 @@
-//! Pipes that are closed, disks that are full, and what is no regular file, as input and as output.
+//! Closed pipes, full disks and files that are not regular, as input and as output.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -24,13 +24,13 @@ impl fmt::Display for Streams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "streams           {} times standard output or error closed or full, every result written; {} pipes, devices and dangling links refused as input and {} as output; {:.0} s",
+            "streams           {} times standard output or error closed or full, every result written; {} pipes, devices and dangling links rejected as input and {} as output; {:.0} s",
             self.outputs, self.inputs, self.places, self.seconds
         )
     }
 }
 
-/// Commands that print, and the files they write besides.
+/// Commands that print, and the files that they also write.
 const PRINTING: &[(&[&str], &[&str])] = &[
     (&["devices"], &[]),
     (&["info", "--model", "teacher/model"], &[]),
@@ -139,7 +139,7 @@ const PRINTING: &[(&[&str], &[&str])] = &[
     ),
 ];
 
-/// Commands that read a path, `{}`.
+/// Commands that read the path `{}`.
 const READING: &[&[&str]] = &[
     &["info", "--model", "{}"],
     &[
@@ -180,7 +180,7 @@ const READING: &[&[&str]] = &[
     &["train", "--config", "{}", "--run", "s/run"],
 ];
 
-/// Files of a model that may be a pipe instead.
+/// Files of a model that may be replaced by a pipe.
 const MODEL_FILES: &[&str] = &[
     "config.json",
     "model.safetensors",
@@ -190,7 +190,7 @@ const MODEL_FILES: &[&str] = &[
     "iiet-manifest.json",
 ];
 
-/// Commands that write a path, `{}`.
+/// Commands that write the path `{}`.
 const WRITING: &[&[&str]] = &[
     &[
         "logits",
@@ -257,7 +257,7 @@ fn command(world: &World, template: &[&str], path: &str) -> anyhow::Result<Comma
     Ok(command)
 }
 
-/// An empty folder `s`.
+/// An empty directory `s`.
 fn clear(world: &World) -> anyhow::Result<()> {
     let folder = world.path("s");
     if folder.exists() {
@@ -300,7 +300,7 @@ fn outputs(world: &World) -> anyhow::Result<u64> {
                 if let Some(fault) = ended.fault(0) {
                     anyhow::bail!("{case}: {fault}\n{}", ended.errors);
                 }
-                // On a full disk the command may say so, after its work.
+                // On a full disk the command may fail after its work.
                 let must = name == "error" || what == "closed";
                 ensure!(ended.success() || !must, "{case} fails: {}", ended.errors);
                 for file in *files {
@@ -320,7 +320,7 @@ fn make_pipe(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is no regular file is refused, at once and in words.
+/// Files that are not regular must be rejected at once, with a message.
 fn inputs(world: &World) -> anyhow::Result<u64> {
     let mut count = 0;
     let mut refuse = |mut command: Command, case: String| -> anyhow::Result<()> {
@@ -374,7 +374,7 @@ fn inputs(world: &World) -> anyhow::Result<u64> {
     Ok(count)
 }
 
-/// What is there and is no regular file is neither replaced nor written to.
+/// Existing files that are not regular must neither be replaced nor written to.
 fn places(world: &World) -> anyhow::Result<u64> {
     let mut count = 0;
     for template in WRITING {
@@ -388,7 +388,7 @@ fn places(world: &World) -> anyhow::Result<u64> {
             fault.is_none() && !ended.success(),
             "{}: {}\n{}",
             as_typed(&writing),
-            fault.unwrap_or("a pipe is accepted as a place".into()),
+            fault.unwrap_or("a pipe is accepted as output".into()),
             ended.errors
         );
         ensure!(
@@ -396,7 +396,7 @@ fn places(world: &World) -> anyhow::Result<u64> {
             "{}: replaces a pipe",
             as_typed(&writing)
         );
-        // A link laid where a partial file would be written is not followed.
+        // A link at the path of a partial file is not followed.
         let other = world.path("s/other");
         fs::write(&other, "mine")?;
         symlink(&other, world.path("s/.new.json.partial"))?;

@@ -22,7 +22,7 @@ impl fmt::Display for Together {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "two at once       {} pairs of processes on one run directory: one run, as in peace, and the other refused\nlittle memory     {} limits of the address space: a message and exit code 1, or the result; {:.0} s",
+            "two at once       {} pairs of processes on one run directory: one run with the same result, and the other rejected\nlittle memory     {} limits of the address space: a message and exit code 1, or the result; {:.0} s",
             self.pairs, self.starved, self.seconds
         )
     }
@@ -60,7 +60,10 @@ pub(super) fn run(
             "the second process on a run: {}",
             second.errors
         );
-        ensure!(weights("pair")? == expected, "two processes on one run mix");
+        ensure!(
+            weights("pair")? == expected,
+            "two processes on one run interfere"
+        );
         let lines = fs::read_to_string(run.join("metrics.jsonl"))?
             .lines()
             .count();
@@ -117,12 +120,12 @@ pub(super) fn run(
         fs::create_dir_all(&folder)?;
         let arguments = commands[(at % commands.len() as u64) as usize];
         let command = world.iiet(arguments);
-        // From barely enough for the program itself to enough for all.
+        // From barely enough for the program itself to enough for everything.
         let limit = (40 + random.below(400)) << 20;
         let mut limited = with_address_space(&command, limit);
         limited.current_dir(world.path("."));
         let ended = watch(&mut limited, &world.scratch, None)?;
-        // The system's loader and its shell have exit codes of their own.
+        // The system's loader and the shell have their own exit codes.
         let loader = ended
             .errors
             .contains("error while loading shared libraries");
@@ -138,7 +141,7 @@ pub(super) fn run(
             let partial = is_hidden(&path, &folder);
             let json = path.extension().is_some_and(|ending| ending == "json") && !partial;
             let read = serde_json::from_slice::<serde_json::Value>(&bytes);
-            ensure!(!json || read.is_ok(), "{}: half written", path.display());
+            ensure!(!json || read.is_ok(), "{}: incomplete", path.display());
         }
     }
     Ok(Together {

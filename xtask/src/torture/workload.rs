@@ -1,4 +1,4 @@
-//! The run that is tortured, and what it must come to.
+//! The training run under test, and the comparison with its undisturbed result.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use serde_json::Value;
 /// Steps between checkpoints.
 pub(super) const EVERY: u64 = 2;
 
-/// What a run left, as far as it must not depend on how the run came about.
+/// The result of a run, as far as it must not depend on interruptions.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// For each step: step, tokens, loss, norm, rate and validation losses as they are written.
+    /// For each step: step, tokens, loss, norm, learning rate and validation losses as text.
     lines: Vec<String>,
     weights: Vec<u8>,
     moments: Vec<u8>,
@@ -33,7 +33,7 @@ pub(super) struct Workload {
 }
 
 impl Workload {
-    /// Gathers a corpus, trains once without disturbance and keeps the result.
+    /// Prepares a corpus, trains once without disturbance and keeps the result.
     pub(super) fn prepare(
         workspace: &Path,
         iiet: &Path,
@@ -120,12 +120,12 @@ share = 0.5
         Ok(workload)
     }
 
-    /// A folder for something new.
+    /// A path for a new directory.
     pub(super) fn folder(&self, name: &str) -> PathBuf {
         self.place.join(name)
     }
 
-    /// The folder of prepared corpora.
+    /// The directory of prepared corpora.
     pub(super) fn cache(&self) -> PathBuf {
         self.place.join("cache")
     }
@@ -149,14 +149,14 @@ share = 0.5
         command
     }
 
-    /// The command that goes on with it: no configuration, as a user would.
+    /// The command that resumes it, without a configuration, as a user would.
     pub(super) fn resume(&self, run: &Path) -> Command {
         let mut command = self.iiet(["train", "--resume", "--run"]);
         command.arg(run);
         command
     }
 
-    /// Runs a command to its end. That it must not panic goes for all of them.
+    /// Runs a command to its end. No command may panic.
     pub(super) fn run(&self, mut command: Command) -> anyhow::Result<Ended> {
         let Output { status, stderr, .. } = command
             .stdout(Stdio::null())
@@ -175,7 +175,7 @@ share = 0.5
         })
     }
 
-    /// A copy of the clean run that stands before its last checkpoint.
+    /// A copy of the clean run before its last checkpoint.
     pub(super) fn almost_complete(&self, name: &str) -> anyhow::Result<PathBuf> {
         let run = self.complete(name)?;
         fs::remove_dir_all(self.checkpoint(&run, 0))?;
@@ -193,13 +193,13 @@ share = 0.5
         Ok(run)
     }
 
-    /// The last checkpoint but `back` of a run's `steps`.
+    /// The checkpoint `back` before the last of a run's `steps`.
     pub(super) fn checkpoint(&self, run: &Path, back: u64) -> PathBuf {
         let step = self.steps - back * EVERY;
         run.join("checkpoints").join(format!("step-{step}"))
     }
 
-    /// Fails unless a run came to what the clean one came to.
+    /// Fails unless a run has the clean run's result.
     pub(super) fn compare(&self, run: &Path, what: &str) -> anyhow::Result<()> {
         let found = self.outcome_of(run)?;
         for (line, expected) in found.lines.iter().zip(&self.outcome.lines) {
@@ -224,7 +224,7 @@ share = 0.5
     }
 }
 
-/// How a command ended.
+/// The result of a command.
 pub(super) struct Ended {
     pub(super) success: bool,
     pub(super) errors: String,
@@ -239,7 +239,7 @@ fn most_epochs(errors: &str) -> Option<f64> {
     numbers.reduce(f64::max)
 }
 
-/// A line of `metrics.jsonl` without what depends on the clock.
+/// A line of `metrics.jsonl` without the values that depend on time.
 fn timeless(line: &str) -> anyhow::Result<String> {
     let record: Value = serde_json::from_str(line).context("metrics.jsonl")?;
     let fields = [
@@ -257,7 +257,7 @@ fn timeless(line: &str) -> anyhow::Result<String> {
     Ok(fields.join(", "))
 }
 
-/// Copies the files with an ending, from a folder and those in it, side by side.
+/// Copies the files with an extension from a directory and its subdirectories into one directory.
 fn copy_files(from: &Path, to: &Path, ending: &str) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
@@ -272,7 +272,7 @@ fn copy_files(from: &Path, to: &Path, ending: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a directory recursively.
 pub(super) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
@@ -286,7 +286,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every file below a folder with its content.
+/// The content of every file in a directory.
 pub(super) fn contents(folder: &Path) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {

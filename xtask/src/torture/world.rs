@@ -1,5 +1,4 @@
-//! What the attack works on: one of each kind of file that `iiet` reads, and models and runs made of
-//! them.
+//! The files under test: one of each kind that `iiet` reads, and models and runs based on them.
 
 use std::fs;
 use std::io::Write;
@@ -11,14 +10,14 @@ use anyhow::{Context, ensure};
 use super::child::{Ended, watch};
 use super::workload::copy;
 
-/// A folder with
+/// A directory with
 ///
 /// - `text.txt`, `rows.jsonl`, `rows.jsonl.gz`, `rows.jsonl.zst`, `rows.csv`, `rows.json`,
 ///   `rows.parquet`: sources of text, `prompts.txt` and `prompts.jsonl`
 /// - `teacher.toml`, `student.toml`: configurations; `cache`: their prepared corpora
 /// - `teacher`: a run of 12 steps with three checkpoints, and its `model`, which has a manifest
-/// - `bare`: the same model as others publish it, without; `llama`: a LLaMA in two shards
-/// - `eval`: data of tasks
+/// - `bare`: the same model without a manifest, as from other tools; `llama`: a LLaMA in two shards
+/// - `eval`: data of evaluation tasks
 pub(super) struct World {
     iiet: PathBuf,
     folder: PathBuf,
@@ -95,7 +94,7 @@ impl World {
             let to = self.path("eval").join(task);
             copy(&eval.join("harness/data").join(task), &to)?;
         }
-        // The same kind of rows as tables; arc_challenge reads them.
+        // The same rows as tables, which arc_challenge reads.
         for (format, ending) in [("parquet", "parquet"), ("file.arrow", "arrow")] {
             let to = self.path(&format!("eval-{ending}")).join("arc_challenge");
             fs::create_dir_all(&to)?;
@@ -107,12 +106,12 @@ impl World {
         fs::remove_file(self.path("llama/expected.json")).context("an unused file")
     }
 
-    /// A file or folder of this world.
+    /// The path of a file or directory.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// `iiet` with arguments, in this world's folder, nothing on its standard input and output.
+    /// `iiet` with arguments, in this directory, without standard input and output.
     pub(super) fn iiet(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.iiet);
         command
@@ -124,7 +123,7 @@ impl World {
         command
     }
 
-    /// Runs a command that has every reason to succeed.
+    /// Runs a command that must succeed.
     pub(super) fn must(&self, command: &mut Command) -> anyhow::Result<Ended> {
         let ended = watch(command, &self.scratch, None)?;
         ensure!(
@@ -135,7 +134,7 @@ impl World {
         Ok(ended)
     }
 
-    /// The folder of the prepared corpus of `teacher.toml`.
+    /// The directory of the prepared corpus of `teacher.toml`.
     pub(super) fn corpus(&self) -> anyhow::Result<PathBuf> {
         let entries = fs::read_dir(self.path("cache"))?;
         let mut folders = entries.flatten().map(|entry| entry.path());
@@ -156,7 +155,7 @@ pub(super) fn zstd(bytes: &[u8]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(bytes, level)
 }
 
-/// The size of a file, or of all files below a folder.
+/// The size of a file, or of all files in a directory.
 pub(super) fn size(path: &Path) -> u64 {
     let Ok(found) = path.symlink_metadata() else {
         return 0;
@@ -168,7 +167,7 @@ pub(super) fn size(path: &Path) -> u64 {
     entries.map(|entry| size(&entry.path())).sum()
 }
 
-/// Whether a file below a folder is on its way, under a name that begins with a dot.
+/// Whether a directory contains unfinished files, whose names begin with a dot.
 pub(super) fn is_hidden(path: &Path, below: &Path) -> bool {
     let relative = path.strip_prefix(below).unwrap_or(path);
     let mut names = relative.iter().map(|name| name.to_string_lossy());

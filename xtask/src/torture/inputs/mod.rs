@@ -1,7 +1,7 @@
-//! Damaged and invented input of every kind: an error that says what is wrong, or a result; never a
-//! panic, an abort, a hang, or memory out of proportion.
+//! Damaged and invented input of every kind: the outcome must be an error that describes the problem, or a
+//! result; never a panic, an abort, a hang, or excessive memory.
 //!
-//! Case n follows from the seed and n alone, so a case that fails can be repeated by itself.
+//! Case n depends only on the seed and n, so a failing case can be repeated alone.
 
 mod mutate;
 mod targets;
@@ -22,12 +22,12 @@ use super::random::Random;
 use super::workload::{contents, copy};
 use super::world::{World, size};
 
-/// So many faults are enough to see what is wrong.
+/// The number of faults after which to stop.
 const FAULTS: usize = 20;
 
 pub(super) struct Inputs {
     cases: u64,
-    /// By kind of input: accepted, refused.
+    /// By kind of input: accepted, rejected.
     by_kind: BTreeMap<&'static str, (u64, u64)>,
     seconds: f64,
 }
@@ -36,7 +36,7 @@ impl fmt::Display for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "damaged input     {} cases, accepted and refused:",
+            "damaged input     {} cases, accepted and rejected:",
             self.cases
         )?;
         for (kind, (accepted, refused)) in &self.by_kind {
@@ -46,8 +46,8 @@ impl fmt::Display for Inputs {
     }
 }
 
-/// The cases `first..first + count`, or one kind of them, after each command was seen to accept what is
-/// not damaged.
+/// Runs the cases `first..first + count`, or one kind of them, after checking that each command accepts
+/// undamaged input.
 pub(super) fn run(
     world: &World,
     seed: u64,
@@ -104,7 +104,7 @@ pub(super) fn run(
     done.seconds = started.elapsed().as_secs_f64();
     if !faults.is_empty() {
         bail!(
-            "{} of {} damaged inputs were not handled; again with\n  cargo xtask torture --seed {seed} --case {}\n\
+            "{} of {} damaged inputs were not handled; repeat with\n  cargo xtask torture --seed {seed} --case {}\n\
              the files are kept in {}",
             faults.len(),
             done.cases,
@@ -118,11 +118,11 @@ pub(super) fn run(
 enum Found {
     Accepted,
     Refused,
-    /// What happened, and the command.
+    /// The outcome, and the command.
     Fault(String),
 }
 
-/// An empty folder for a case.
+/// An empty directory for a case.
 fn fresh(world: &World) -> anyhow::Result<PathBuf> {
     let case = world.scratch.join("case");
     if case.exists() {
@@ -132,7 +132,7 @@ fn fresh(world: &World) -> anyhow::Result<PathBuf> {
     Ok(case)
 }
 
-/// Every command of a target must accept it as it is, or the cases say nothing.
+/// Every command of a target must accept undamaged input, or the cases would prove nothing.
 fn undamaged(world: &World, target: &Target) -> anyhow::Result<()> {
     for template in target.commands {
         let case = fresh(world)?;
@@ -143,7 +143,7 @@ fn undamaged(world: &World, target: &Target) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A copy of what a target damages.
+/// A copy of a target's files.
 fn copied(target: &Target, case: &Path) -> anyhow::Result<PathBuf> {
     let copied = case.join(target.from.file_name().unwrap_or_default());
     match target.from.is_dir() {
@@ -170,7 +170,7 @@ fn damaged(world: &World, target: &Target, random: &mut Random) -> anyhow::Resul
     judge(world, command, size(&case), unnoticed, &path)
 }
 
-/// One of the files that a target damages.
+/// One of the files of a target.
 fn chosen(folder: &Path, target: &Target, random: &mut Random) -> anyhow::Result<PathBuf> {
     let mut files: Vec<PathBuf> = contents(folder)?
         .into_iter()
@@ -239,7 +239,7 @@ fn judge(
     })
 }
 
-/// The end of what a command said.
+/// The last lines of a command's output.
 fn tail(errors: &str) -> String {
     let lines: Vec<&str> = errors.lines().filter(|line| !line.is_empty()).collect();
     let cut = |line: &&str| line.chars().take(300).collect::<String>();

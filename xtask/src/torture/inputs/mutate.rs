@@ -1,10 +1,10 @@
-//! Damage to the bytes of a file: blind, and with some knowledge of text, numbers and JSON.
+//! Mutations of a file's bytes: random ones, and ones specific to text, numbers and JSON.
 
 use serde_json::{Map, Value};
 
 use crate::torture::random::Random;
 
-/// Numbers at which something ends: of a type, of a limit, of arithmetic.
+/// Boundary numbers of types, limits and arithmetic.
 pub(super) const NUMBERS: &[&str] = &[
     "0",
     "-1",
@@ -35,7 +35,7 @@ pub(super) const NUMBERS: &[&str] = &[
     "inf",
 ];
 
-/// Text that upsets those who do not expect it.
+/// Text with unusual characters and syntax.
 const WORDS: &[&str] = &[
     "",
     "\0",
@@ -60,7 +60,7 @@ const WORDS: &[&str] = &[
     "\u{202e}\u{1f469}\u{200d}\u{1f469}\u{200d}\u{1f467}",
 ];
 
-/// One to three damages of any kind.
+/// Applies one to three mutations of any kind.
 pub(super) fn mutate(bytes: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..1 + random.below(3) {
@@ -83,7 +83,7 @@ fn at(bytes: &[u8], random: &mut Random) -> usize {
     random.below(bytes.len() as u64 + 1) as usize
 }
 
-/// A range of at most so many bytes.
+/// A range of at most `most` bytes.
 fn range(bytes: &[u8], most: u64, random: &mut Random) -> std::ops::Range<usize> {
     let from = at(bytes, random);
     let to = (from + random.below(most) as usize).min(bytes.len());
@@ -146,7 +146,7 @@ fn word(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// A number in the text becomes another.
+/// Replaces a number in the text.
 fn number(bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
     let starts: Vec<usize> = (0..bytes.len())
@@ -163,10 +163,10 @@ fn number(bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     changed
 }
 
-/// A value in a JSON text becomes one of another kind, or is removed, or is doubled.
+/// Replaces a value in a JSON text by one of another type, removes it, or duplicates it.
 fn json(bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let text = String::from_utf8_lossy(&bytes);
-    // A line of JSON Lines, or the whole.
+    // A line of JSON Lines, or the whole file.
     let lines: Vec<&str> = text.lines().collect();
     let (before, target, after) = match serde_json::from_str::<Value>(&text) {
         Ok(value) => (String::new(), value, String::new()),

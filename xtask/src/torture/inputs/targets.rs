@@ -6,17 +6,17 @@ use super::mutate::{NUMBERS, pick};
 use crate::torture::random::Random;
 use crate::torture::world::World;
 
-/// Files that are damaged, and the commands that are given them.
+/// Files to damage, and the commands that read them.
 pub(super) struct Target {
-    /// For the report and `--only`.
+    /// The name for the report and `--only`.
     pub(super) name: &'static str,
-    /// A file or a folder, copied for each case.
+    /// A file or a directory, copied for each case.
     pub(super) from: PathBuf,
-    /// The files in the folder that are damaged, one in each case; by the ends of their names.
+    /// Suffixes of the names of the files in the directory that are damaged, one per case.
     pub(super) files: &'static [&'static str],
-    /// Arguments; `{}` stands for the copy, `{out}` for a new folder beside it.
+    /// Arguments; `{}` is replaced by the copy, `{out}` by a new directory beside it.
     pub(super) commands: &'static [&'static [&'static str]],
-    /// Whether a manifest covers the files: no changed byte may go unnoticed.
+    /// Whether a manifest covers the files, so that every changed byte must be detected.
     pub(super) covered: bool,
 }
 
@@ -84,7 +84,7 @@ const RESUME: &[&str] = &[
     "train.eval_tokens=256",
 ];
 
-/// `data prepare` of one source.
+/// `data prepare` with one source.
 macro_rules! prepare {
     ($($set:literal),*) => {
         &[&[
@@ -94,7 +94,7 @@ macro_rules! prepare {
     };
 }
 
-/// `eval` of one task.
+/// `eval` with one task.
 macro_rules! eval {
     ($tasks:literal) => {
         &[&[
@@ -115,7 +115,7 @@ macro_rules! eval {
     };
 }
 
-/// All of them.
+/// All targets.
 pub(super) fn all(world: &World) -> anyhow::Result<Vec<Target>> {
     let target = |name, from: &str, files, commands| Target {
         name,
@@ -291,7 +291,7 @@ const ARC: &[&[&str]] = &[&[
     "{out}/e.json",
 ]];
 
-/// A command with numbers that nobody expects; `{out}` as above.
+/// A command with extreme numbers; `{out}` as above.
 pub(super) fn arguments(random: &mut Random) -> Vec<String> {
     let number = pick(NUMBERS, random);
     let list = format!("{number},{},1", pick(NUMBERS, random));
