@@ -1,5 +1,5 @@
-//! The backends compiled into this binary and the device that `--device` chooses: the only place
-//! that names a backend.
+//! The backends compiled into this binary and the device selected by `--device`. Only this module names
+//! backends.
 
 mod found;
 mod several;
@@ -22,7 +22,7 @@ use crate::precision;
 )))]
 compile_error!("choose a backend: --features flex, ndarray, wgpu, vulkan or cuda");
 
-/// A backend; cargo features, `cargo xtask --backend` and `--device` call it by the same name.
+/// A backend; cargo features, `cargo xtask --backend` and `--device` use the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
     Cuda,
@@ -33,8 +33,8 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// The first of them compiled in is the default. Flex comes last: it is the default feature, and
-    /// whoever compiled in another backend meant that one.
+    /// The first backend that is compiled in is the default. Flex is last: it is the default feature, and
+    /// another backend was enabled deliberately.
     pub(crate) const ALL: [Self; 5] = [
         Self::Cuda,
         Self::Vulkan,
@@ -63,7 +63,7 @@ impl Backend {
         }
     }
 
-    /// Whether it computes in the machine's own memory, as one device without a number.
+    /// Whether it computes in host memory, as a single device without a number.
     fn on_host(self) -> bool {
         matches!(self, Self::NdArray | Self::Flex)
     }
@@ -72,22 +72,22 @@ impl Backend {
         Self::ALL.into_iter().filter(|b| b.is_compiled_in())
     }
 
-    /// The backend of the device `cpu`: flex wherever it is compiled in, for it is the faster one.
+    /// The backend of the device `cpu`: flex if it is compiled in, because it is faster.
     fn of_the_cpu() -> Option<Self> {
         let mut backends = [Self::Flex, Self::NdArray].into_iter();
         backends.find(|backend| backend.is_compiled_in())
     }
 
-    /// Why there is no device, and what helps.
+    /// The reason why there is no device, and the remedy.
     pub(crate) fn remedy(self) -> String {
         let remedy = match self {
             Self::Cuda => {
-                "no NVIDIA GPU with a driver was found; install the driver and see that `nvidia-smi` \
+                "no NVIDIA GPU with a driver was found; install the driver and check that `nvidia-smi` \
                  lists the GPU"
             }
             Self::Vulkan => {
                 "no Vulkan driver was found; install the GPU's (Debian: mesa-vulkan-drivers, which \
-                 has one for CPUs too) and see that `vulkaninfo --summary` lists it"
+                 has one for CPUs too) and check that `vulkaninfo --summary` lists it"
             }
             Self::Wgpu => {
                 "no Vulkan, Metal, DirectX 12 or OpenGL driver was found; install the GPU's (Debian: \
@@ -102,7 +102,7 @@ impl Backend {
     }
 }
 
-/// A device as the command line calls it.
+/// A device as named on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceName {
     Cpu,
@@ -116,7 +116,7 @@ impl FromStr for DeviceName {
         const ALLOWED: &str =
             "allowed: cpu, flex, ndarray, wgpu:0, vulkan:0, cuda:0, or another number";
         if text.contains(',') {
-            bail!("one device is needed here; train and distill alone take several");
+            bail!("this command takes one device; only train and distill take several");
         }
         if text == "cpu" {
             return Ok(Self::Cpu);
@@ -130,10 +130,10 @@ impl FromStr for DeviceName {
         };
         let number = match number {
             None => 0,
-            Some(_) if backend.on_host() => bail!("{name} is one device and takes no number"),
+            Some(_) if backend.on_host() => bail!("{name} has a single device and takes no number"),
             Some(number) => match number.parse() {
                 Ok(number) => number,
-                Err(_) => bail!("{number:?} is no device number; {ALLOWED}"),
+                Err(_) => bail!("{number:?} is not a device number; {ALLOWED}"),
             },
         };
         Ok(Self::Of(backend, number))
@@ -159,7 +159,7 @@ pub(crate) struct DeviceArgument {
     device: Option<DeviceName>,
 }
 
-/// The device to compute on, and whether its memory is the machine's own.
+/// The selected device, and whether its memory is host memory.
 #[derive(Debug)]
 pub(crate) struct Chosen {
     pub(crate) name: DeviceName,
@@ -168,17 +168,17 @@ pub(crate) struct Chosen {
 }
 
 impl DeviceArgument {
-    /// The device asked for, ready to compute.
+    /// The selected device, ready to compute.
     ///
     /// # Errors
     ///
-    /// A sentence with the remedy, if the backend is not compiled in or there is no such device.
+    /// A message with the remedy, if the backend is not compiled in or there is no such device.
     pub(crate) fn open(self) -> anyhow::Result<Chosen> {
         open(self.device.unwrap_or_else(default_device))
     }
 }
 
-/// The device for what only moves weights: the CPU's where there is one, so that no driver is needed.
+/// The device for commands that only copy weights: the CPU if available, so that no driver is needed.
 pub(crate) fn for_files() -> anyhow::Result<Chosen> {
     open(match Backend::of_the_cpu() {
         Some(_) => DeviceName::Cpu,
@@ -202,7 +202,7 @@ fn open(name: DeviceName) -> anyhow::Result<Chosen> {
         DeviceName::Cpu => match Backend::of_the_cpu() {
             Some(backend) => (backend, 0),
             None => bail!(
-                "--device cpu: this iiet was built with {} alone; `cargo xtask` builds one with flex",
+                "--device cpu: this iiet was built with {} only; `cargo xtask` builds one with flex",
                 compiled_in()
             ),
         },
@@ -220,7 +220,7 @@ fn open(name: DeviceName) -> anyhow::Result<Chosen> {
             bail!("--device {name}: {}", backend.remedy());
         }
         let last = DeviceName::Of(backend, devices.len() - 1);
-        bail!("--device {name}: there is none; the last is {last} (`iiet devices` lists them)");
+        bail!("--device {name}: no such device; the last is {last} (`iiet devices` lists them)");
     };
     if let Err(reason) = found::ready(device) {
         bail!("--device {name} cannot compute: {reason}");
@@ -232,8 +232,8 @@ fn open(name: DeviceName) -> anyhow::Result<Chosen> {
     })
 }
 
-/// A line about each device of a backend that is compiled in: its name, what it is, and the
-/// precisions it computes with.
+/// One line per device of a backend that is compiled in: its name, its description, and the precisions that
+/// it supports.
 pub(crate) fn described(backend: Backend) -> Vec<(DeviceName, String)> {
     let devices = found::devices(backend);
     let describe = |(number, device): (usize, &Device)| {
@@ -269,21 +269,21 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_refused() {
+    fn invalid_names_are_errors() {
         for (text, expected) in [
             ("", "allowed: cpu, flex"),
             ("gpu", "allowed: cpu, flex"),
             ("CUDA:0", "allowed: cpu, flex"),
             ("cpu:0", "allowed: cpu, flex"),
-            ("flex:0", "flex is one device and takes no number"),
-            ("cuda:", "\"\" is no device number"),
-            ("cuda:-1", "\"-1\" is no device number"),
-            ("wgpu:0:1", "\"0:1\" is no device number"),
+            ("flex:0", "flex has a single device and takes no number"),
+            ("cuda:", "\"\" is not a device number"),
+            ("cuda:-1", "\"-1\" is not a device number"),
+            ("wgpu:0:1", "\"0:1\" is not a device number"),
             (
                 "cuda:0,cuda:1",
-                "one device is needed here; train and distill",
+                "this command takes one device; only train and distill",
             ),
-            ("vulkan:99999999999999999999", "is no device number"),
+            ("vulkan:99999999999999999999", "is not a device number"),
         ] {
             let error = text.parse::<DeviceName>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

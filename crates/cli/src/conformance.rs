@@ -21,10 +21,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     line(["check", "of", "deviation", "allowed", "", "worst on"])?;
     let mut broken = Vec::new();
-    // Told as they come: a software renderer takes its time.
+    // Printed as they complete, because a software renderer takes long.
     for check in CHECKS {
         if is_closed() {
-            // Nobody reads the verdict, and there is nothing else to write.
+            // The reader of standard output is gone, and there is nothing else to write.
             return Ok(());
         }
         let findings = match check.run(&chosen.device) {
@@ -58,12 +58,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     outln!("{} conforms", chosen.name)
 }
 
-/// For each thing compared the case with the largest deviation, in the order of first appearance.
+/// For each comparison the case with the largest deviation, in the order of first appearance.
 fn worst_of_each_kind(findings: Vec<Finding>) -> Vec<Finding> {
     let mut worst: Vec<Finding> = Vec::new();
     for finding in findings {
         match worst.iter_mut().find(|other| other.what == finding.what) {
-            // What is not a number is worse than any number.
+            // NaN is worse than any number.
             Some(other) if finding.deviation.is_nan() || finding.deviation > other.deviation => {
                 *other = finding;
             }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_case_is_shown_and_what_is_no_number_above_all() {
+    fn the_worst_case_is_shown_with_nan_as_the_worst() {
         let finding = |case: &str, what, deviation| Finding {
             case: case.into(),
             what,

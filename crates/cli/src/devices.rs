@@ -5,7 +5,7 @@ use comfy_table::{Table, presets};
 use crate::backend::{self, Backend};
 use crate::print::out;
 
-/// Lists the backends compiled in with the devices found, and says how to get the others.
+/// Lists the backends compiled in with their devices, and how to get the others.
 pub(crate) fn run() -> anyhow::Result<()> {
     let (compiled_in, others): (Vec<Backend>, Vec<Backend>) = Backend::ALL
         .into_iter()

@@ -27,7 +27,7 @@ use crate::progress::{DataProgress, RunProgress, report_progress};
 use crate::signals;
 use crate::train::{git_revision, name_of, report, to_resume};
 
-/// In the run directory: what the schedule follows from.
+/// File in the run directory with the influences of the schedule.
 const INFLUENCE: &str = "influence.json";
 
 /// Windows at a time while influences are measured; the result does not depend on it.
@@ -54,8 +54,8 @@ pub(crate) struct Arguments {
     /// The corrections of each layer by hand, as in 3,1,0; or one number for all.
     #[arg(long, value_name = "R,..", conflicts_with = "resume")]
     schedule: Option<String>,
-    /// The configuration: the sections data, train and, if the loss is not to be the usual one, distill;
-    /// configs/distill.toml is one. A resumed run has its own.
+    /// The configuration: the sections data, train and, for other loss weights, distill; configs/distill.toml
+    /// is one. A resumed run has its own.
     #[arg(
         long,
         value_name = "FILE",
@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
     /// run that was written to last].
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Go on from the newest whole checkpoint of the run.
+    /// Resume from the newest complete checkpoint of the run.
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
@@ -89,7 +89,7 @@ struct Ready {
     objective: Box<dyn TrainingObjective>,
     run: ClaimedRun,
     influence: Option<Influence>,
-    /// Whether the schedule could be printed; that it could not must not cost the training.
+    /// Whether the schedule could be printed; a failure must not end the training.
     printed: anyhow::Result<()>,
 }
 
@@ -200,7 +200,7 @@ fn fresh(
     let teacher_config = load_config(teacher)?;
     let hash = model_hash(teacher)?;
     let mut config = load_student(file, &teacher_config, (teacher, &hash), &arguments.set)?;
-    // Found out before the work, not after it.
+    // Checked before the work, not after it.
     devices.refuse_uneven(&config.train)?;
     // Claimed before the measurement, which may take long.
     let run = ClaimedRun::new(arguments.run.as_deref(), &name)?;
@@ -218,7 +218,7 @@ fn fresh(
         .try_for_each(influence::say)
         .and_then(|()| {
             outln!(
-                "corrections kept {kept:?}: {:.2} evaluations a layer",
+                "corrections kept {kept:?}: {:.2} evaluations per layer",
                 evaluations as f64 / kept.len() as f64
             )
         });
@@ -232,7 +232,7 @@ fn fresh(
     })
 }
 
-/// Refuses a schedule that the teacher cannot have, before its influences are measured.
+/// Rejects a schedule that is invalid for the teacher, before its influences are measured.
 fn check_schedule(arguments: &Arguments, teacher: &ModelConfig) -> anyhow::Result<()> {
     let all = corrections(teacher)?;
     if let Some(tau) = arguments.threshold {
@@ -244,7 +244,7 @@ fn check_schedule(arguments: &Arguments, teacher: &ModelConfig) -> anyhow::Resul
     Ok(())
 }
 
-/// The schedule asked for, and the influences that it follows from.
+/// The schedule, and the influences that it is derived from.
 fn schedule(
     arguments: &Arguments,
     teacher: &LanguageModel,
@@ -287,7 +287,7 @@ fn schedule(
     }
 }
 
-/// The run to go on with, its configuration and its teacher.
+/// The run to resume, its configuration and its teacher.
 fn resumed(arguments: &Arguments, device: &Device) -> anyhow::Result<Ready> {
     let run = match &arguments.run {
         Some(run) => RunDirectory::existing(Some(run), "")?,
@@ -297,7 +297,7 @@ fn resumed(arguments: &Arguments, device: &Device) -> anyhow::Result<Ready> {
     let config = RunConfig::load(&path, &arguments.set)?;
     ensure!(
         DistillSection::of(&config)?.is_some(),
-        "{}: no student's run; go on with: train --run {} --resume",
+        "{}: not a run of a student; resume it with: train --run {} --resume",
         run.path().display(),
         run.path().display()
     );

@@ -26,21 +26,21 @@ pub(crate) struct Arguments {
     /// The text to continue; - reads standard input, without its last line end.
     #[arg(long, value_name = "TEXT", required_unless_present = "batch")]
     prompt: Option<String>,
-    /// A file of prompts, and results as JSONL: one a line, or in a .jsonl file a string or an
-    /// object with "prompt" a line; - reads lines from standard input.
+    /// A file of prompts, with results as JSONL: one prompt per line, or in a .jsonl file a string or an
+    /// object with "prompt" per line; - reads lines from standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     batch: Option<PathBuf>,
-    /// How many prompts of a batch are continued side by side.
+    /// How many prompts of a batch are continued at a time.
     #[arg(long, value_name = "N", default_value_t = 8, requires = "batch",
         value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
-    /// The most bytes of a prompt, or of its line in a .jsonl file.
+    /// Maximum bytes of a prompt, or of its line in a .jsonl file.
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     max_prompt_bytes: u64,
-    /// The most tokens to add.
+    /// Maximum number of tokens to add.
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
-    /// 0 takes the most likely token each time.
+    /// 0 always takes the most likely token.
     #[arg(
         long,
         value_name = "T",
@@ -48,10 +48,10 @@ pub(crate) struct Arguments {
         allow_negative_numbers = true
     )]
     temperature: f64,
-    /// Draw from the K most likely tokens; 0 for all.
+    /// Sample from the K most likely tokens; 0 for all.
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
-    /// Draw from the fewest tokens whose probabilities sum to P.
+    /// Sample from the smallest set of tokens whose probabilities sum to P.
     #[arg(
         long,
         value_name = "P",
@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
         allow_negative_numbers = true
     )]
     top_p: f64,
-    /// Draw from tokens at least P times as likely as the most likely one.
+    /// Sample from tokens at least P times as likely as the most likely one.
     #[arg(
         long,
         value_name = "P",
@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
         allow_negative_numbers = true
     )]
     min_p: f64,
-    /// Above 1, makes tokens that the text has already less likely.
+    /// Above 1, makes tokens that occur in the text less likely.
     #[arg(
         long,
         value_name = "X",
@@ -78,17 +78,17 @@ pub(crate) struct Arguments {
     /// End the text before this string; repeatable.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Of the draws; the same seed gives the same text.
+    /// RNG seed; the same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     corrections: CorrectionArguments,
     #[command(flatten)]
     precision: PrecisionArgument,
-    /// The type that keys and values are kept in [default: that of --precision]
+    /// The precision of the KV cache [default: that of --precision]
     #[arg(long, value_name = "TYPE", value_parser = precision::parser())]
     cache: Option<Precision>,
-    /// Go on when the context is full, without the oldest half of the text.
+    /// Continue when the context is full, without the oldest half of the text.
     #[arg(long)]
     sliding: bool,
     #[command(flatten)]
@@ -109,7 +109,7 @@ impl Arguments {
         Ok(sampling)
     }
 
-    /// The model, and how its texts are kept; `rows` of them side by side.
+    /// The model and the engine's options, for `rows` texts at a time.
     fn open(&self, rows: usize, chosen: &Chosen) -> anyhow::Result<(TextModel, EngineOptions)> {
         let precision = self.precision.on(chosen)?;
         let cache = self.cache.unwrap_or(precision);
@@ -153,8 +153,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     while !engine.is_idle() {
         for event in engine.step() {
             match event {
-                // The prompt appears once it is known that it can be continued, that is with the first
-                // token.
+                // The prompt is printed with the first token, when it is known that it can be continued.
                 TextEvent::Text { text, .. } => out!("{}{text}", std::mem::take(&mut prompt))?,
                 TextEvent::Ended { end, .. } => {
                     outln!("{prompt}")?;
@@ -166,14 +165,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         }
         if is_closed() {
-            // Nobody reads on.
+            // The reader of standard output is gone.
             break;
         }
     }
     Ok(())
 }
 
-/// A prompt that does not fit has a way out.
+/// Adds the remedy for a prompt that is too long.
 fn explain(error: TextError) -> anyhow::Error {
     match error {
         TextError::PromptTooLong { .. } => {
@@ -202,7 +201,7 @@ fn in_words(end: TextEnd) -> &'static str {
     match end {
         TextEnd::Token => "with the model's end of text",
         TextEnd::Length => "at --max-tokens",
-        TextEnd::Context => "where the context was full; --sliding goes on",
+        TextEnd::Context => "where the context was full; --sliding continues",
         TextEnd::Stop => "before a stop string",
     }
 }

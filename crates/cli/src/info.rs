@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     outln!("vocabulary                 {} tokens", config.vocab_size)?;
     outln!("parameters                 {}", cost.parameters)?;
     outln!(
-        "evaluations per token      {total} ({:.2} a layer)",
+        "evaluations per token      {total} ({:.2} per layer)",
         total as f64 / config.n_layers as f64
     )?;
     let flops = cost.forward_flops_per_token;
@@ -93,18 +93,18 @@ fn attention(config: &ModelConfig) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// Whether damage to the files would be noticed.
+/// Whether changes of the files would be detected.
 fn integrity(dir: &Path) -> anyhow::Result<String> {
     Ok(match Manifest::read(dir)? {
         Some(manifest) => format!(
             "{} files recorded with length and hash in {MANIFEST}, compared on loading",
             manifest.files().count()
         ),
-        None => format!("unverified: without {MANIFEST}, changed bytes are not noticed"),
+        None => format!("unverified: without {MANIFEST}, changed bytes are not detected"),
     })
 }
 
-/// The solver's options, a schedule with a number for each layer.
+/// The solver's options, with one number per layer for a schedule.
 fn options(config: &ModelConfig) -> anyhow::Result<Vec<(String, Value)>> {
     let mut solver = config.solver.clone();
     if let Some(schedule) = config.solver.iterations() {

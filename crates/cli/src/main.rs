@@ -58,7 +58,7 @@ enum Command {
     Score(score::Arguments),
     /// Continue a prompt, or many.
     Generate(generate::Arguments),
-    /// Give a model another solver, to go on training it.
+    /// Convert a model to another solver, for further training.
     Convert(convert::Arguments),
     /// Write the logits of given token ids to a safetensors file.
     Logits(logits::Arguments),
@@ -66,14 +66,14 @@ enum Command {
     Influence(influence::Arguments),
     /// Distil an iterated model into one with fewer corrections.
     Distill(distill::Arguments),
-    /// Prepare a corpus for training, or look into a prepared one.
+    /// Prepare a corpus for training, or inspect a prepared one.
     #[command(subcommand)]
     Data(data::Command),
     /// Print a model's parameters, evaluations, FLOPs and memory.
     Info(info::Arguments),
-    /// Check that a device computes what PyTorch computes.
+    /// Check that a device computes the same results as PyTorch.
     Conformance(conformance::Arguments),
-    /// List where to compute: the backends compiled in and the devices found.
+    /// List the available devices and backends.
     Devices,
     /// Print a script that completes commands and options in a shell.
     Completions {
@@ -100,8 +100,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts the threads that all commands compute with. Left to their first use, they would panic where
-/// the system has none to give.
+/// Starts the threads for all commands. If they were started at first use, they would panic if the system has
+/// none left.
 fn start_threads() -> anyhow::Result<()> {
     let started = rayon::ThreadPoolBuilder::new().build_global();
     started.context(
@@ -111,7 +111,7 @@ fn start_threads() -> anyhow::Result<()> {
 }
 
 impl Command {
-    /// What it does, for a message that memory is used up, and what to lower.
+    /// The description of the work and what to lower, for a message about exhausted memory.
     fn work(&self) -> (&'static str, &'static str) {
         match self {
             Self::Train(_) | Self::Distill(_) | Self::Sweep(_) => (
@@ -166,8 +166,8 @@ impl Command {
     }
 }
 
-/// The error and its causes on one line, each said once: the libraries' messages contain their
-/// causes already. No backtrace, whatever the environment says: these are mistakes of input.
+/// The error and its causes on one line, without repetition: the libraries' messages contain their causes
+/// already. Without a backtrace in every environment, because these are errors of input.
 fn message(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |message, cause| {
         let cause = cause.to_string();

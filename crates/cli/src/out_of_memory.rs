@@ -1,31 +1,30 @@
-//! What a user sees when the system refuses memory: a sentence and exit code 1.
+//! An error message and exit code 1 when the system refuses memory.
 //!
-//! Commands estimate what they need and refuse it in time. Where the system refuses nevertheless, as
-//! under `ulimit -v` or in a small container, the standard library aborts with a number of bytes; its
-//! hook for a message is not stable. So the allocator of this binary is the system's, and looks at what
-//! it returns.
+//! Commands estimate their memory and check it first. If the system still refuses memory, as under `ulimit
+//! -v` or in a small container, the standard library aborts with a number of bytes; its hook for a message is
+//! not stable. So this binary's allocator is the system's with a check of the result.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Cursor, Write};
 use std::sync::OnceLock;
 
-/// What the command does, and what a user can do about its memory.
+/// What the command does, and how a user can reduce its memory.
 static WORK: OnceLock<(&str, &str)> = OnceLock::new();
 
-/// Says for a later message what is being done, as in "training", and what to lower.
+/// Sets the description of the work for the message, as in "training", and what to lower.
 pub(crate) fn set_work(work: &'static str, remedy: &'static str) {
-    // There is one command in a process.
+    // A process runs one command.
     let _ = WORK.set((work, remedy));
 }
 
-/// The system's allocator, which ends the process with a message where it has no memory left.
+/// The system's allocator, which ends the process with a message if memory is exhausted.
 pub(crate) struct Reporting;
 
-// SAFETY: every call is passed on to the system's allocator as it is, and what that returns is
-// returned unless it is null.
+// SAFETY: every call is passed to the system's allocator unchanged, and its result is returned unless it is
+// null.
 unsafe impl GlobalAlloc for Reporting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps GlobalAlloc's contract, as in the other functions.
+        // SAFETY: the caller upholds GlobalAlloc's contract, as in the other functions.
         checked(unsafe { System.alloc(layout) }, layout.size())
     }
 
@@ -52,13 +51,13 @@ fn checked(memory: *mut u8, bytes: usize) -> *mut u8 {
     memory
 }
 
-/// Writes the message without taking memory, and ends the process without destructors, which could
-/// want some. What is being written to a file stays under its temporary name.
+/// Writes the message without allocating, and ends the process without destructors, which could allocate.
+/// Files that are being written keep their temporary names.
 #[cold]
 fn refused(bytes: usize) -> ! {
     let mut message = [0; 512];
     let length = message_into(&mut message, bytes);
-    // There is no place left to say that a message cannot be written.
+    // There is no way to report that a message cannot be written.
     let _ = std::io::stderr().write_all(&message[..length]);
     // SAFETY: it takes a number and does not return.
     unsafe { libc::_exit(1) }
@@ -67,7 +66,7 @@ fn refused(bytes: usize) -> ! {
 fn message_into(message: &mut [u8], bytes: usize) -> usize {
     let (work, remedy) = WORK.get().copied().unwrap_or(("starting", "give it more"));
     let mut text = Cursor::new(message);
-    // A message that is cut short is better than none.
+    // A truncated message is better than none.
     let _ = writeln!(
         text,
         "error: out of memory while {work}: the system refused {bytes} bytes (a limit such as \
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_message_says_what_was_done_and_what_to_lower() {
+    fn the_message_contains_the_work_and_the_remedy() {
         let mut message = [0; 512];
         let length = message_into(&mut message, 4096);
         let text = std::str::from_utf8(&message[..length]).unwrap();

@@ -1,4 +1,4 @@
-//! Where results are written: found out before the work, not after it.
+//! Output files, checked before the work and not after it.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Context;
 use iiet_files::check_replaceable;
 
-/// Makes the folder of an output file, and refuses a path that no file can take: a directory, a
-/// device, a pipe or a link is never replaced.
+/// Creates the directory of an output file, and rejects a path that cannot be a regular file: a
+/// directory, a device, a pipe or a link is never replaced.
 pub(crate) fn prepare(out: &Path) -> anyhow::Result<()> {
     let folder = out.parent().filter(|folder| *folder != Path::new(""));
     if let Some(folder) = folder {

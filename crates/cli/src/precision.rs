@@ -1,4 +1,4 @@
-//! `--precision` and other arguments that name a float type, checked against the device.
+//! `--precision` and other arguments for float types, checked against the device.
 
 use anyhow::ensure;
 use burn::tensor::Device;
@@ -7,28 +7,28 @@ use iiet_model::Precision;
 
 use crate::backend::Chosen;
 
-/// `--precision`, for the commands that ask a model.
+/// `--precision`, for the commands that run a model.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct PrecisionArgument {
-    /// The type of weights and activations; logits are f32 in any case.
+    /// Precision of weights and activations; logits are always f32.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parser())]
     precision: Precision,
 }
 
 impl PrecisionArgument {
-    /// The precision, if the device computes with it.
+    /// The precision, if the device supports it.
     pub(crate) fn on(self, chosen: &Chosen) -> anyhow::Result<Precision> {
         check("--precision", self.precision, chosen)
     }
 }
 
-/// Reads a precision and lists them all in the help.
+/// Parses a precision; the help lists all of them.
 pub(crate) fn parser() -> impl TypedValueParser<Value = Precision> {
     PossibleValuesParser::new(Precision::ALL.map(Precision::name))
         .try_map(|name| name.parse::<Precision>())
 }
 
-/// Refuses a precision that the device does not compute with.
+/// Rejects a precision that the device does not support.
 pub(crate) fn check(
     argument: &str,
     precision: Precision,
@@ -36,14 +36,14 @@ pub(crate) fn check(
 ) -> anyhow::Result<Precision> {
     ensure!(
         precision.works_on(&chosen.device),
-        "{argument} {precision}: {} does not compute with it; allowed there: {}",
+        "{argument} {precision}: not supported by {}; supported: {}",
         chosen.name,
         names_on(&chosen.device)
     );
     Ok(precision)
 }
 
-/// The precisions that a device computes with.
+/// The precisions that a device supports.
 pub(crate) fn names_on(device: &Device) -> String {
     Precision::names(|precision| precision.works_on(device))
 }

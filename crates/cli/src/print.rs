@@ -2,13 +2,13 @@
 //!
 //! `println!` panics when its stream cannot be written. Here
 //!
-//! - `outln!` and `out!` write to standard output. A reader that has closed the pipe has read what it
-//!   wanted: what follows is dropped, the command completes its work and exits with 0. Every other
-//!   failure, such as a full disk, is an error.
-//! - `errln!` writes to standard error, which is for notes. Those that cannot be written are dropped.
+//! - `outln!` and `out!` write to standard output. If the reader has closed the pipe, further output is
+//!   dropped, and the command completes its work and exits with 0. Every other failure, such as a full disk,
+//!   is an error.
+//! - `errln!` writes to standard error. Messages that cannot be written are dropped.
 //!
-//! Commands write their files before they print, and a command that does nothing but print asks
-//! [`is_closed`] whether to go on.
+//! Commands write their files before they print, and a command that only prints checks [`is_closed`] to end
+//! early.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 
-/// Set once the reader of standard output is gone.
+/// Set when the reader of standard output is gone.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Writes a line to standard output; `anyhow::Result<()>`.
@@ -33,7 +33,7 @@ macro_rules! out {
     };
 }
 
-/// Writes a line to standard error if it can be written.
+/// Writes a line to standard error if possible.
 macro_rules! errln {
     ($($text:tt)*) => {
         $crate::print::to_stderr(format_args!($($text)*))
@@ -47,7 +47,7 @@ pub(crate) fn is_closed() -> bool {
     CLOSED.load(Ordering::Relaxed)
 }
 
-/// What `out!` and `outln!` call.
+/// Used by `out!` and `outln!`.
 pub(crate) fn to_stdout(text: fmt::Arguments<'_>) -> anyhow::Result<()> {
     if is_closed() {
         return Ok(());
@@ -57,15 +57,15 @@ pub(crate) fn to_stdout(text: fmt::Arguments<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What `errln!` calls.
+/// Used by `errln!`.
 pub(crate) fn to_stderr(text: fmt::Arguments<'_>) {
-    // There is no place left to say that a message cannot be written.
+    // There is no way to report that a message cannot be written.
     let _ = write(&mut io::stderr().lock(), format_args!("{text}\n"));
 }
 
 /// Whether there still is a reader.
 fn write(to: &mut impl Write, text: fmt::Arguments<'_>) -> io::Result<bool> {
-    // One write for the whole text: half a table helps nobody.
+    // One write for the whole text, to avoid partial tables.
     match to
         .write_all(text.to_string().as_bytes())
         .and_then(|()| to.flush())
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_pipe_is_the_end_and_no_error() {
+    fn a_broken_pipe_is_not_an_error() {
         let mut bytes = Vec::new();
         assert!(write(&mut bytes, format_args!("{} {}\n", 1, 2)).unwrap());
         assert_eq!(bytes, b"1 2\n");

@@ -1,6 +1,6 @@
 //! Progress on standard error: bars on a terminal, plain lines elsewhere.
 //!
-//! Nothing here can fail: a note that cannot be written is dropped.
+//! Errors of printing are ignored: a message that cannot be written is dropped.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -29,7 +29,7 @@ pub(crate) struct DataProgress {
 
 impl DataProgress {
     fn with_bar(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
-        // A panic elsewhere leaves nothing here that could not be drawn.
+        // A panic in another thread leaves this state valid.
         act(&mut self
             .bar
             .lock()
@@ -125,10 +125,10 @@ pub(crate) struct RunProgress {
     run: Option<Run>,
 }
 
-/// What is known of it since it started.
+/// State since the start of the run.
 struct Run {
     directory: RunDirectory,
-    /// Steps taken before.
+    /// Number of steps completed before.
     first: u64,
     steps: u64,
     /// What the picture says of it.
@@ -177,7 +177,7 @@ impl RunProgress {
         }
     }
 
-    /// A step was logged.
+    /// Reports a logged step.
     fn logged(&self, records: &[Record]) {
         let (Some(run), Some(record)) = (&self.run, records.last()) else {
             return;
@@ -204,7 +204,7 @@ impl RunProgress {
             }
             _ => String::new(),
         };
-        // On a terminal the bar says the rest.
+        // On a terminal the bar shows the rest.
         if self.bar.is_some() && validation.is_empty() {
             return;
         }
@@ -234,7 +234,7 @@ impl RunProgress {
         ));
     }
 
-    /// Draws the curves. A picture is not worth ending a run for.
+    /// Draws the curves. A failure to draw does not end the run.
     fn draw(&self, records: &[Record]) {
         if let Some(run) = &self.run
             && let Err(error) = draw_curve(&run.directory.curve(), records, &run.label)
@@ -243,7 +243,7 @@ impl RunProgress {
         }
     }
 
-    /// A line of its own.
+    /// Prints a separate line.
     fn say(&self, line: fmt::Arguments<'_>) {
         match &self.bar {
             Some(bar) => bar.suspend(|| errln!("{line}")),
@@ -274,8 +274,8 @@ impl Observer for RunProgress {
                 }
             }
             Event::MetricsKeptAside { kept, reason } => self.say(format_args!(
-                "metrics.jsonl: {reason}; the file is kept as {}, and a new one goes on with what \
-                 could be read of it",
+                "metrics.jsonl: {reason}; the file was renamed to {}, and its valid records \
+                 are in the new one",
                 kept.display()
             )),
             Event::Started(started) => {
@@ -329,7 +329,7 @@ fn label(started: &Started<'_>) -> RunLabel {
     }
 }
 
-/// How often each source is seen.
+/// The number of epochs of each source.
 fn sources(sources: &[SourceUse]) -> String {
     let lines = sources.iter().map(|source| {
         let seen = match source.text {

@@ -1,29 +1,29 @@
-//! Signals that end a training with a checkpoint: Ctrl-C, and what Slurm, Kubernetes and a closed
-//! terminal send.
+//! Signals that end training with a checkpoint: Ctrl-C, and those sent by Slurm, Kubernetes and a closed
+//! terminal.
 //!
-//! The first one asks for a checkpoint after the current step, the second ends the process at once.
-//! While there is nothing to keep, before the first step and after the last, the first one does. An
-//! interrupted run exits with 128 + signal, as a process does that the signal ends.
+//! The first signal requests a checkpoint after the current step, the second ends the process at once. Before
+//! the first step and after the last, when there is nothing to save, the first one ends the process. An
+//! interrupted run exits with 128 + signal, like a process that is ended by the signal.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use anyhow::Context;
 use signal_hook::low_level;
 
-/// Whether a training is to end after the current step.
+/// Whether training is to end after the current step.
 static STOP: AtomicBool = AtomicBool::new(false);
-/// Whether there is a training that a checkpoint can be written of.
+/// Whether there is training state that can be saved.
 static TRAINING: AtomicBool = AtomicBool::new(false);
 /// The signal that set [`STOP`].
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
-/// Catches the signals from now on; the result is set by the first.
+/// Handles the signals from now on; the first signal sets the result.
 pub(crate) fn catch() -> anyhow::Result<&'static AtomicBool> {
     register().context("cannot catch signals")?;
     Ok(&STOP)
 }
 
-/// Says that from now on a checkpoint can be written, or no longer.
+/// Sets whether a checkpoint can be written.
 pub(crate) fn training(on: bool) {
     TRAINING.store(on, Ordering::SeqCst);
 }
@@ -34,12 +34,12 @@ pub(crate) fn exit_code() -> Option<u8> {
     (signal != 0).then(|| 128 + u8::try_from(signal).unwrap_or(0))
 }
 
-/// The run came to its end all the same: the signal came during the last step.
+/// The run completed anyway: the signal came during the last step.
 pub(crate) fn forget() {
     SIGNAL.store(0, Ordering::SeqCst);
 }
 
-/// Acts on a signal; true if it was the first and a checkpoint follows.
+/// Handles a signal; true if it was the first and a checkpoint follows.
 fn receive(signal: i32) -> bool {
     if !TRAINING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
         low_level::exit(128 + signal);
@@ -53,7 +53,7 @@ fn register() -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
     use signal_hook::iterator::Signals;
     let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1];
-    // nohup has the process ignore SIGHUP: it is to go on.
+    // nohup makes the process ignore SIGHUP, so it must continue.
     let mut signals = Signals::new(signals.iter().filter(|signal| !is_ignored(**signal)))?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
@@ -68,15 +68,15 @@ fn register() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether a signal was set to be ignored by whoever started this process. Only SIGHUP: shells also
-/// ignore SIGINT for what runs in the background, and there it is still a way to ask for a checkpoint.
+/// Whether the parent process set a signal to be ignored. Only for SIGHUP: shells also ignore SIGINT for
+/// background processes, where it is still a way to request a checkpoint.
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     if signal != signal_hook::consts::SIGHUP {
         return false;
     }
-    // SAFETY: sigaction without a new action only writes the present one to `present`, and zeros are
-    // a valid value of that plain struct.
+    // SAFETY: sigaction without a new action only writes the present one to `present`, and zeros are a valid
+    // value of that plain struct.
     unsafe {
         let mut present: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &raw mut present) == 0
@@ -88,8 +88,8 @@ fn is_ignored(signal: i32) -> bool {
 fn register() -> std::io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM] {
-        // SAFETY: the action only touches atomics and may end the process, which is allowed in a
-        // signal handler.
+        // SAFETY: the action only accesses atomics and may end the process, which is allowed in a signal
+        // handler.
         unsafe {
             low_level::register(signal, move || {
                 receive(signal);

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// run that was written to last].
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Go on from the newest whole checkpoint of the run.
+    /// Resume from the newest complete checkpoint of the run.
     #[arg(long)]
     resume: bool,
     /// Stop after this step with a checkpoint, to go on later; the learning rate's schedule remains that
@@ -91,7 +91,7 @@ impl Observer for StopAfter<'_> {
     }
 }
 
-/// What a run is called after its configuration.
+/// The run's name, after its configuration file.
 pub(crate) fn name_of(config: &Path) -> String {
     let stem = config.file_stem();
     stem.map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned())
@@ -113,7 +113,7 @@ pub(crate) fn git_revision() -> Option<String> {
     })
 }
 
-/// The configuration to go on with, and the run.
+/// The configuration and the run to resume.
 pub(crate) fn to_resume(run: &RunDirectory) -> (PathBuf, Option<PathBuf>) {
     let (path, otherwise) = run.config_to_resume();
     let own = run.config();
@@ -126,12 +126,12 @@ pub(crate) fn to_resume(run: &RunDirectory) -> (PathBuf, Option<PathBuf>) {
     (path, Some(run.path().to_owned()))
 }
 
-/// Prints how a run ended. What is told is in files already.
+/// Prints how a run ended. All results are in files already.
 pub(crate) fn report(summary: &Summary) -> anyhow::Result<()> {
     let Summary { run, baselines, .. } = summary;
     let Some(validation) = &summary.validation else {
         return outln!(
-            "stopped after step {} of {}, with the checkpoint {}; go on with: --run {} --resume",
+            "stopped after step {} of {}, with the checkpoint {}; resume with: --run {} --resume",
             summary.step,
             summary.steps,
             summary.checkpoint.display(),

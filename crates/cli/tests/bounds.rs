@@ -1,5 +1,5 @@
-//! Requests that no machine has the memory for: refused before any of it is taken, with what is needed
-//! and what to lower.
+//! Requests that exceed the memory of any machine: rejected before any memory is taken, with the required
+//! size and what to lower.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn iiet(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What a command that must fail says.
+/// The error message of a command that must fail.
 fn refusal(arguments: &[&str]) -> String {
     let output = iiet(arguments);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -41,7 +41,7 @@ fn model(changes: &[(&str, serde_json::Value)]) -> TempDir {
 }
 
 #[test]
-fn caches_beyond_the_memory_are_refused() {
+fn caches_exceeding_memory_are_errors() {
     let dir = model(&[
         ("max_position_embeddings", (1 << 20).into()),
         ("solver", "implicit_euler".into()),
@@ -97,7 +97,7 @@ fn caches_beyond_the_memory_are_refused() {
 }
 
 #[test]
-fn corrections_without_bound_are_refused_on_conversion() {
+fn too_many_corrections_are_errors_on_conversion() {
     let dir = model(&[]);
     let out = dir.path().join("out");
     for iterations in ["4097", "99999999", "9223372036854775807"] {
@@ -119,7 +119,7 @@ fn corrections_without_bound_are_refused_on_conversion() {
 }
 
 #[test]
-fn info_says_whether_the_bytes_are_verified() {
+fn info_reports_whether_files_are_verified() {
     let dir = model(&[]);
     let model = dir.path().display().to_string();
     let of = |dir: &str| String::from_utf8(iiet(&["info", "--model", dir]).stdout).unwrap();
@@ -141,7 +141,7 @@ fn info_says_whether_the_bytes_are_verified() {
 }
 
 #[test]
-fn info_of_numbers_at_their_bounds_is_not_an_overflow() {
+fn info_of_maximum_sizes_does_not_overflow() {
     let dir = model(&[
         ("num_hidden_layers", 16384.into()),
         ("max_position_embeddings", (1 << 20).into()),
@@ -160,7 +160,7 @@ fn info_of_numbers_at_their_bounds_is_not_an_overflow() {
 }
 
 #[test]
-fn a_conversion_covers_the_tokenizer_and_replaces_nothing() {
+fn a_conversion_includes_the_tokenizer_and_replaces_nothing() {
     let dir = model(&[]);
     let model = dir.path().display().to_string();
     let out = dir.path().join("converted");
@@ -176,14 +176,14 @@ fn a_conversion_covers_the_tokenizer_and_replaces_nothing() {
         "--out",
         &out_text,
     ];
-    // What a killed conversion left.
+    // Left by a killed conversion.
     let left = dir.path().join(".converted.partial");
     fs::create_dir(&left).unwrap();
     fs::write(left.join("config.json"), "{").unwrap();
     assert!(iiet(&arguments).status.success());
     assert!(!left.exists());
     assert!(refusal(&arguments).contains("is not empty; allowed"));
-    // One flipped bit in the tokenizer is noticed.
+    // A flipped bit in the tokenizer is detected.
     let tokenizer = out.join("tokenizer.json");
     let mut bytes = fs::read(&tokenizer).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -193,7 +193,7 @@ fn a_conversion_covers_the_tokenizer_and_replaces_nothing() {
 }
 
 #[test]
-fn a_manifest_that_is_a_link_to_nothing_is_an_error() {
+fn a_manifest_that_is_a_dangling_link_is_an_error() {
     #[cfg(unix)]
     {
         let dir = model(&[]);

@@ -1,4 +1,4 @@
-//! The binary as its users meet it.
+//! The commands as users run them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ fn read_f32(path: &Path, name: &str) -> Vec<f32> {
 }
 
 #[test]
-fn logits_are_those_of_the_reference() {
+fn logits_equal_the_reference() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("logits.safetensors");
     for case in ["iiet-r3-gqa-untied", "euler-gqa-untied"] {
@@ -76,7 +76,7 @@ fn logits_are_those_of_the_reference() {
 }
 
 #[test]
-fn info_counts() {
+fn info_prints_the_expected_counts() {
     let output = iiet(&[
         "info",
         "--model",
@@ -88,7 +88,7 @@ fn info_counts() {
     for expected in [
         "solver                     iterative_implicit_euler",
         "iterations                 [3, 1, 0]",
-        "evaluations per token      7 (2.33 a layer)",
+        "evaluations per token      7 (2.33 per layer)",
         // Keys and values of 32 floats of 4 bytes, seven times.
         "keys and values per token  1792 bytes in f32",
         // 101 x 32 embedding, three layers of 4 x 32 x 32 + 3 x 32 x 56 + 2 x 32, a norm of 32,
@@ -182,7 +182,7 @@ fn an_evaluation_writes_what_it_prints() {
 }
 
 #[test]
-fn a_task_that_cannot_be_evaluated_costs_no_other() {
+fn a_failing_task_does_not_affect_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let (model, data) = (evaluation("models/plain"), evaluation("harness/data"));
     // An answer longer than the model's context of 32 tokens.
@@ -301,7 +301,7 @@ fn a_report_has_what_it_prints() {
 }
 
 #[test]
-fn mistakes_end_with_a_sentence_not_a_panic() {
+fn errors_are_one_line_and_no_panic() {
     let folder = tempfile::tempdir().unwrap();
     let model = golden("rk4").display().to_string();
     let llama = evaluation("models/bos");

@@ -35,7 +35,7 @@ fn the_cpu_has_three_names() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_one_sentence() {
+fn a_missing_device_is_an_error_on_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("logits.safetensors");
     for (device, expected) in [
@@ -56,11 +56,11 @@ fn a_device_that_is_not_there_is_one_sentence() {
             "gpu",
             "error: invalid value 'gpu' for '--device <DEVICE>': allowed: cpu, flex",
         ),
-        ("flex:1", "flex is one device and takes no number"),
+        ("flex:1", "flex has a single device and takes no number"),
         (
             "cuda:0,cuda:1",
-            "error: invalid value 'cuda:0,cuda:1' for '--device <DEVICE>': one device is needed here; \
-             train and distill alone take several",
+            "error: invalid value 'cuda:0,cuda:1' for '--device <DEVICE>': this command takes one device; \
+             only train and distill take several",
         ),
     ] {
         let output = logits(&["--device", device], &out);
@@ -73,7 +73,7 @@ fn a_device_that_is_not_there_is_one_sentence() {
 }
 
 #[test]
-fn several_devices_that_cannot_train_together_are_one_sentence() {
+fn several_devices_that_cannot_train_together_are_an_error_on_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     fs::write(

@@ -83,12 +83,12 @@ impl Place {
 }
 
 #[test]
-fn a_student_is_an_ordinary_model_and_run() {
+fn a_student_is_a_regular_model_and_run() {
     let place = Place::new();
-    let said = place.distil("student", &["--evaluations", "2"]);
+    let message = place.distil("student", &["--evaluations", "2"]);
     assert!(
-        said.contains("correction 1") && said.contains("2.00 evaluations a layer"),
-        "{said}"
+        message.contains("correction 1") && message.contains("2.00 evaluations per layer"),
+        "{message}"
     );
 
     // Six evaluations, three of them guesses.
@@ -124,14 +124,14 @@ fn a_student_is_an_ordinary_model_and_run() {
     assert_eq!(models[1]["iterations"], config["iterations"]);
     assert_eq!(models[0]["quality"]["tasks"][0]["task"], "text");
     assert!(
-        said.contains("Cost and speed") && said.contains("66.7 %"),
-        "{said}"
+        message.contains("Cost and speed") && message.contains("66.7 %"),
+        "{message}"
     );
     assert!(place.path("student/report.svg").is_file());
 
     let info = place.good(&["info", "--model", "student/model"]);
     assert!(
-        info.contains("evaluations per token      6 (2.00 a layer)"),
+        info.contains("evaluations per token      6 (2.00 per layer)"),
         "{info}"
     );
     place.good(&[
@@ -155,7 +155,7 @@ fn a_student_is_an_ordinary_model_and_run() {
 }
 
 #[test]
-fn a_threshold_of_zero_keeps_the_teacher_and_of_two_none_of_its_corrections() {
+fn threshold_zero_keeps_all_corrections_and_two_keeps_none() {
     let place = Place::new();
     place.distil("all", &["--threshold", "0", "--set", "train.steps=4"]);
     let records = place.records("all");
@@ -202,7 +202,7 @@ fn a_threshold_of_zero_keeps_the_teacher_and_of_two_none_of_its_corrections() {
 }
 
 #[test]
-fn a_resumed_student_is_the_same_to_the_last_bit() {
+fn a_resumed_student_is_bitwise_identical() {
     let place = Place::new();
     let loss = |run: &str| -> Vec<Value> {
         let records = place.records(run);
@@ -243,7 +243,7 @@ fn a_resumed_student_is_the_same_to_the_last_bit() {
 }
 
 #[test]
-fn mistakes_are_named_before_anything_is_written() {
+fn errors_are_reported_before_anything_is_written() {
     let place = Place::new();
     let text = fs::read_to_string(place.path("student.toml")).unwrap();
     let with_model = format!("[model]\nd_model = 8\n{text}");
@@ -369,7 +369,7 @@ fn mistakes_are_named_before_anything_is_written() {
     }
     // A run of another kind, and one that is there.
     let error = place.bad(&["distill", "--run", "teacher", "--resume"]);
-    assert!(error.contains("no student's run"), "{error}");
+    assert!(error.contains("not a run of a student"), "{error}");
     let error = place.bad(&[
         "distill",
         "--teacher",

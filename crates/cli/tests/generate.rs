@@ -1,4 +1,4 @@
-//! `iiet generate` and `iiet convert`, against what transformers made of the same directories
+//! `iiet generate` and `iiet convert`, against the results of transformers on the same directories
 //! (`llama/make.py`).
 
 use std::fs;
@@ -59,7 +59,7 @@ fn expected(name: &str) -> Value {
     serde_json::from_slice(&fs::read(llama(name).join("expected.json")).unwrap()).unwrap()
 }
 
-/// A copy to damage.
+/// A copy of a directory, to be damaged.
 fn copy(name: &str, to: &Path) -> String {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(llama(name)).unwrap() {
@@ -76,7 +76,7 @@ fn replace(file: &Path, from: &str, to: &str) {
 }
 
 #[test]
-fn greedy_text_is_that_of_transformers() {
+fn greedy_text_equals_transformers() {
     let folder = tempfile::tempdir().unwrap();
     for name in BOTH {
         let model = shown(&llama(name));
@@ -129,7 +129,7 @@ fn greedy_text_is_that_of_transformers() {
 }
 
 #[test]
-fn logits_are_those_of_transformers() {
+fn logits_equal_transformers() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("logits.safetensors");
     for name in BOTH {
@@ -202,7 +202,7 @@ fn a_prompt_comes_from_standard_input() {
 }
 
 #[test]
-fn a_seed_is_a_text() {
+fn the_seed_determines_the_text() {
     let model = shown(&llama("sentence-piece"));
     let draw = |seed| {
         let more = [
@@ -222,7 +222,7 @@ fn a_seed_is_a_text() {
 }
 
 #[test]
-fn texts_stop_and_slide() {
+fn stop_texts_and_sliding_contexts_work() {
     let model = shown(&llama("sentence-piece"));
     let whole = generate(&model, "a line\nanother line", &["--max-tokens", "40"]);
     let stop = &whole["a line\nanother line".len() + 4..][..3];
@@ -255,7 +255,7 @@ fn texts_stop_and_slide() {
 }
 
 #[test]
-fn a_llama_becomes_an_ode_model() {
+fn a_llama_can_be_converted_to_an_ode_model() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (shown(&llama("byte-level")), folder.path().join("logits"));
     let logits_of = |model: &str| {
@@ -417,7 +417,7 @@ fn convert_to_transformers_keeps_the_solver_and_names_what_transformers_needs() 
 }
 
 #[test]
-fn directories_that_cannot_be_used_are_refused_by_name() {
+fn unusable_directories_are_errors_naming_the_problem() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = |name: &str, damage: &dyn Fn(&Path)| {
         let path = folder.path().join(name);
@@ -498,7 +498,7 @@ fn directories_that_cannot_be_used_are_refused_by_name() {
 }
 
 #[test]
-fn numbers_that_make_no_sense_are_refused() {
+fn invalid_numbers_are_errors() {
     let model = shown(&llama("sentence-piece"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("prompts.jsonl");
@@ -530,7 +530,7 @@ fn numbers_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn negative_numbers_are_values_and_refused_as_such() {
+fn negative_numbers_are_parsed_as_values_and_rejected() {
     let model = shown(&llama("sentence-piece"));
     for (option, expected) in [
         ("--min-p", "min_p is -1; allowed: 0 to 1"),
@@ -544,7 +544,7 @@ fn negative_numbers_are_values_and_refused_as_such() {
 }
 
 #[test]
-fn prompts_have_a_limit_and_come_from_standard_input_too() {
+fn prompts_are_limited_and_read_from_standard_input() {
     let model = shown(&llama("byte-level"));
     let start = ["generate", "--model", &model, "--max-tokens", "3"];
     let fed = |more: &[&str], input: &str| {
@@ -586,6 +586,9 @@ fn prompts_have_a_limit_and_come_from_standard_input_too() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(error.contains(expected), "{error}");
-        assert!(error.contains("--max-prompt-bytes allows more"), "{error}");
+        assert!(
+            error.contains("--max-prompt-bytes sets the limit"),
+            "{error}"
+        );
     }
 }

@@ -42,7 +42,7 @@ fn logits(precision: &str) -> Vec<f32> {
 }
 
 #[test]
-fn logits_in_half_precision_are_near_those_in_f32_and_not_the_same() {
+fn logits_in_half_precision_are_close_to_f32_but_not_equal() {
     let wide = logits("f32");
     let largest = wide.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
     for (precision, tolerance) in [("bf16", 2e-2), ("f16", 4e-3)] {
@@ -57,7 +57,7 @@ fn logits_in_half_precision_are_near_those_in_f32_and_not_the_same() {
 }
 
 #[test]
-fn another_name_is_refused_with_those_that_are() {
+fn an_unknown_name_is_an_error_listing_the_known_ones() {
     for command in ["logits", "generate", "eval"] {
         let output = iiet(&[command, "--precision", "fp16"]);
         let message = String::from_utf8_lossy(&output.stderr);

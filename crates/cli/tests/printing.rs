@@ -1,4 +1,4 @@
-//! Standard output that is closed or full: no command panics, and none loses its results.
+//! Closed or full standard output: commands neither panic nor lose results.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -10,7 +10,7 @@ fn model() -> String {
     path.display().to_string()
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn closed() -> Stdio {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -139,7 +139,7 @@ fn named(folder: &Path, name: &str) -> PathBuf {
     }
 }
 
-/// The longest command: it is expected to end with its first line.
+/// The longest command, which must end at its first line.
 fn conformance() -> (Vec<String>, Vec<&'static str>) {
     (vec!["conformance".to_owned()], vec![])
 }
@@ -174,7 +174,7 @@ fn check(stdout: fn() -> Stdio, stderr: fn() -> Stdio, stops_early: bool, expect
 }
 
 #[test]
-fn a_closed_pipe_ends_quietly_with_all_results_written() {
+fn a_closed_pipe_is_not_an_error_and_results_are_written() {
     check(closed, Stdio::piped, true, None);
 }
 
@@ -187,7 +187,7 @@ fn a_full_disk_is_an_error_after_the_results_are_written() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn notes_that_cannot_be_written_end_nothing() {
+fn unwritable_standard_error_is_ignored() {
     check(Stdio::piped, full, false, None);
     check(Stdio::piped, closed, false, None);
 }

@@ -1,4 +1,4 @@
-//! Training as its user meets it: signals, streams that cannot be written, directories that are taken.
+//! Training as a user runs it: signals, unwritable streams, occupied directories.
 #![cfg(unix)]
 
 use std::fs::{self, OpenOptions};
@@ -7,7 +7,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-/// A folder with a text and a configuration.
+/// A directory with a text and a configuration.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -39,8 +39,8 @@ impl Place {
             }
             Ok(())
         };
-        // SAFETY: the closure takes no memory and no locks. Under nohup or in the background of a
-        // shell the tests themselves ignore signals, which the process would inherit.
+        // SAFETY: the closure takes no memory and no locks. Under nohup or in the background of a shell the
+        // tests themselves ignore signals, which the process would inherit.
         unsafe { command.pre_exec(default) };
         command
     }
@@ -57,7 +57,7 @@ impl Place {
         records.map(|record| record["loss"].to_string()).collect()
     }
 
-    /// A run of many steps, after its first.
+    /// A run of many steps, after its first step.
     fn running(&self, run: &str) -> Child {
         let mut child = self
             .train(&["--run", run, "--set", "train.steps=1000000"])
@@ -85,19 +85,19 @@ fn send(signal: &str, child: &Child) {
 }
 
 #[test]
-fn a_signal_leaves_a_checkpoint_and_its_number_in_the_exit_code() {
+fn a_signal_writes_a_checkpoint_and_sets_the_exit_code() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129), ("-USR1", 138)] {
         let place = Place::new();
         let child = place.running("run");
         send(signal, &child);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{signal}");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let message = String::from_utf8_lossy(&output.stdout).into_owned();
         let steps = place.losses("run").len();
         let expected = format!(
             "stopped after step {steps} of 1000000, with the checkpoint run/checkpoints/step-{steps}"
         );
-        assert!(said.contains(&expected), "{said}");
+        assert!(message.contains(&expected), "{message}");
         assert!(
             place
                 .path(&format!("run/checkpoints/step-{steps}/state.json"))
@@ -110,7 +110,7 @@ fn a_signal_leaves_a_checkpoint_and_its_number_in_the_exit_code() {
 fn a_second_signal_ends_at_once() {
     let place = Place::new();
     let child = place.running("run");
-    // A stopped process receives both when it goes on, before it can end a step.
+    // A stopped process receives both when it continues, before it can complete a step.
     for signal in ["-STOP", "-TERM", "-INT", "-CONT"] {
         send(signal, &child);
     }
@@ -122,7 +122,7 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn notes_that_cannot_be_written_end_no_training() {
+fn unwritable_standard_error_does_not_end_training() {
     let place = Place::new();
     assert!(place.run(&["--run", "whole"]).status.success());
     let whole = place.losses("whole");
@@ -148,15 +148,15 @@ fn a_run_draws_its_curves() {
 }
 
 #[test]
-fn a_directory_that_is_taken_is_refused_and_left_alone() {
+fn an_occupied_directory_is_an_error_and_unchanged() {
     let place = Place::new();
     assert!(place.run(&["--run", "run"]).status.success());
     let model = fs::read(place.path("run/model/model.safetensors")).unwrap();
     fs::remove_file(place.path("run/config.toml")).unwrap();
     let output = place.run(&["--run", "run", "--set", "train.seed=1"]);
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("there is a run already"), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("there is a run already"), "{message}");
     assert_eq!(
         fs::read(place.path("run/model/model.safetensors")).unwrap(),
         model
@@ -165,13 +165,13 @@ fn a_directory_that_is_taken_is_refused_and_left_alone() {
     fs::create_dir(place.path("thesis")).unwrap();
     fs::write(place.path("thesis/chapter.tex"), "text").unwrap();
     let output = place.run(&["--run", "thesis"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("holds chapter.tex"), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("contains chapter.tex"), "{message}");
     assert_eq!(fs::read_dir(place.path("thesis")).unwrap().count(), 1);
 }
 
 #[test]
-fn a_link_in_the_place_of_a_log_is_not_followed() {
+fn a_link_in_place_of_a_log_is_not_followed() {
     let place = Place::new();
     assert!(place.run(&["--run", "run"]).status.success());
     let samples = place.path("run/samples.txt");
@@ -187,10 +187,10 @@ fn a_link_in_the_place_of_a_log_is_not_followed() {
         "train.sample_every=1",
     ];
     let output = place.run(&more);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        said.contains("is a symbolic link; allowed: a regular file"),
-        "{said}"
+        message.contains("is a symbolic link; allowed: a regular file"),
+        "{message}"
     );
     assert_eq!(fs::read(place.path("mine")).unwrap(), b"mine");
 }

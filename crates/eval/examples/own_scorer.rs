@@ -1,4 +1,4 @@
-//! Evaluates a model of one's own: byte bigrams counted in the first half of a text, on the second.
+//! Evaluates a custom model: byte bigrams counted in the first half of a text, on the second half.
 //!
 //!     cargo run --workspace --example own_scorer -- FILE.txt
 

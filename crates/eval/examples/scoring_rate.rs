@@ -1,8 +1,8 @@
-//! How much longer scoring takes than the model's forward passes alone.
+//! Compares the time of scoring with that of the model's forward passes alone.
 //!
 //!     cargo run --workspace --example scoring_rate --features iiet-eval/model -- MODEL TASK LIMIT [DATA]
 //!
-//! Scores a task's items, then passes the same batches through `LanguageModel::forward`, in turns.
+//! Scores a task's items, and passes the same batches through `LanguageModel::forward`, alternately.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -17,7 +17,7 @@ use iiet_eval::{
 use iiet_model::token_ids;
 use iiet_text::TextTokenizer;
 
-/// Turns of which the fastest counts.
+/// Number of rounds, of which the fastest is reported.
 const TURNS: usize = 3;
 
 /// Notes the batches that pass through a model.
@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 padded[..row.len()].copy_from_slice(row);
             }
             let logits = model.forward(token_ids(&ids, [rows.len(), seq], &device));
-            // Waits for devices that compute on their own.
+            // Waits for devices that compute asynchronously.
             logits.slice([0..1, 0..1, 0..1]).into_data();
         }
         forward = forward.min(started.elapsed().as_secs_f64());

@@ -106,7 +106,7 @@ fn of_metric(task: &'static str, a: &Metric, b: &Metric) -> Result<Comparison, E
 }
 
 impl Comparison {
-    /// Whether the second model is better, worse, or neither can be said.
+    /// Whether the second model is better, worse, or the data do not decide.
     pub fn verdict(&self) -> Verdict {
         let Difference {
             value,

@@ -104,14 +104,14 @@ pub struct LeftOut {
     pub reason: Unscorable,
 }
 
-/// What a model made of a task.
+/// The result of a task for a model.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
     /// Items that the metrics leave out.
     pub left_out: Vec<LeftOut>,
     /// The answers to the other items, in their order.
     pub answers: Vec<Answers>,
-    /// What they come to.
+    /// The metrics over these answers.
     pub metrics: Vec<Metric>,
     /// [`Prepared::hash`] of the items.
     pub items_hash: String,
@@ -344,7 +344,7 @@ impl Prepared {
                 Item::Targets { request, .. } => targets.push(request.clone()),
             }
         }
-        // A task's items are of one form, so at most one of these asks anything.
+        // The items of a task are of one kind, so at most one of these has requests.
         let mut rolling = match texts.is_empty() {
             true => Vec::new(),
             false => scorer.log_likelihood_rolling(&texts, progress)?,
@@ -413,7 +413,7 @@ impl Prepared {
     /// The same without the items that another model cannot answer.
     ///
     /// # Errors
-    /// [`EvalError::Unscorable`] if nothing is left.
+    /// [`EvalError::Unscorable`] if no item is left.
     #[cfg(feature = "model")]
     pub(crate) fn without(
         &self,

@@ -9,7 +9,7 @@
 //! use iiet_eval::{Continuation, EvalError, Generation, Progress, RollingScore, Scored, Scorer};
 //! use iiet_eval::{Settings, Unscorable, prepare, task};
 //!
-//! /// Thinks every byte equally likely.
+//! /// Assigns equal probability to every byte.
 //! struct Uniform;
 //!
 //! impl Scorer for Uniform {

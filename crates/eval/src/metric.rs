@@ -22,12 +22,12 @@ use crate::python_random::PythonRandom;
 /// Bootstrap samples, and how many of them share a generator.
 const BOOTSTRAP: (u32, usize) = (100, 1000);
 
-/// A metric's name, as results call it, what it came to, and its values by item.
+/// A metric's name in results, its value, and its values by item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     /// Its name in results.
     pub name: Cow<'static, str>,
-    /// What the items' values come to.
+    /// The aggregate of the items' values.
     pub value: f64,
     /// Its standard error, where there is one.
     pub standard_error: Option<f64>,
@@ -242,8 +242,7 @@ fn bootstrap(values: &[f64]) -> f64 {
     deviation(&perplexities)
 }
 
-/// The index of the greatest value, the first of equals; as in NumPy the first that is no number,
-/// if there is one.
+/// The index of the largest value, the first among equals; as in NumPy the first NaN, if there is one.
 pub(crate) fn argmax(values: impl IntoIterator<Item = f64>) -> usize {
     let mut best = (0, f64::NEG_INFINITY);
     for (at, value) in values.into_iter().enumerate() {

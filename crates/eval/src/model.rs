@@ -1,4 +1,4 @@
-//! `iiet-model`'s language models as [`TokenModel`]s: the one place where this crate meets one.
+//! [`TokenModel`] for `iiet-model`'s language models.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,9 +13,9 @@ use iiet_text::{Engine, EngineOptions, Event, Request, Sampler, Sampling};
 use crate::error::EvalError;
 use crate::token_scorer::{BATCH_TOKENS, Prompt, Row, TokenModel, TokenScore};
 
-/// At most so many logits exist at once, 64 MiB of them.
+/// The maximum number of logits that exist at once, 64 MiB.
 const LOGITS: usize = 1 << 24;
-/// Texts that are generated side by side.
+/// Number of texts that are generated in one batch.
 const ROWS: usize = 8;
 
 /// A language model on its device.
@@ -47,11 +47,11 @@ impl ModelScorer {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The memory that scoring with such a model takes.
+    /// The memory for scoring with such a model.
     ///
     /// # Errors
     ///
-    /// Those of [`ModelConfig::validate`].
+    /// The errors of [`ModelConfig::validate`].
     pub fn memory(
         work: String,
         precision: Precision,
@@ -88,7 +88,8 @@ impl ModelScorer {
         let ids = token_ids(&ids, [tokens.len(), 1], &self.device);
         let chosen = logits.clone().gather(1, ids);
         let best = logits.clone().argmax(1);
-        // log softmax of the chosen alone: x - m - log sum exp(x - m), m the greatest logit.
+        // The log softmax of the selected tokens only: x - m - log sum exp(x - m), m the largest
+        // logit.
         let greatest = logits.clone().gather(1, best.clone());
         let sum = (logits - greatest.clone()).exp().sum_dim(1);
         let chosen = chosen - greatest - sum.log();
@@ -130,7 +131,7 @@ impl TokenModel for ModelScorer {
             );
             tokens.extend_from_slice(row.wanted);
         }
-        // What is left of a position does not see the padding on its right.
+        // Attention is causal, so padding on the right has no effect on earlier positions.
         let ids = token_ids(&ids, [batch, seq], &self.device);
         let mut pass = self.model.pass(&ids);
         let hidden = self.model.hidden_in(ids, &mut pass);

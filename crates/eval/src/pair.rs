@@ -1,4 +1,4 @@
-//! A context and its continuation in tokens, divided as the harness divides them.
+//! A context and its continuation in tokens, split as in the harness.
 
 use iiet_text::TextTokenizer;
 
@@ -8,20 +8,21 @@ use crate::python_text::rstrip;
 /// A context and a continuation in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedPair {
-    /// What is given.
+    /// The context.
     pub context: Vec<u32>,
-    /// What is scored.
+    /// The tokens to score.
     pub continuation: Vec<u32>,
 }
 
 impl EncodedPair {
-    /// The tokens of a context and of a continuation, as `TemplateLM.loglikelihood` divides them:
-    /// white space at the context's end belongs to the continuation; both are encoded together and
-    /// the continuation is what follows as many tokens as the context alone has. An empty context
-    /// is the prefix token, or the continuation's own first token if that is the prefix already.
+    /// The tokens of a context and of a continuation, split as in `TemplateLM.loglikelihood`: white
+    /// space at the context's end belongs to the continuation; both are encoded together, and the
+    /// continuation starts after as many tokens as the context alone has. An empty context is
+    /// replaced by the prefix token, or by the continuation's first token if that is the prefix
+    /// already.
     ///
     /// # Errors
-    /// [`EvalError::Text`] if a part of the text has no token.
+    /// [`EvalError::Text`] if a part of the text cannot be encoded.
     pub fn new(
         tokenizer: &TextTokenizer,
         context: &str,

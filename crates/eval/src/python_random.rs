@@ -1,9 +1,9 @@
-//! CPython's `random.Random`, as far as the harness draws from it.
+//! CPython's `random.Random`, as far as the harness uses it.
 //!
 //! The harness chooses few-shot examples with `Random(1234).sample` and bootstrap samples with
-//! `Random(i).choices`, so equal prompts and equal standard errors need the same draws: MT19937
-//! (Matsumoto and Nishimura, 1998) seeded by array, and CPython's ways from 32 random bits to a
-//! number (`Lib/random.py`, `Modules/_randommodule.c`).
+//! `Random(i).choices`, so equal prompts and standard errors require equal draws: MT19937
+//! (Matsumoto and Nishimura, 1998) seeded by array, and CPython's methods for converting 32 random
+//! bits to numbers (`Lib/random.py`, `Modules/_randommodule.c`).
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use rand_mt::Mt;
 pub struct PythonRandom(Mt);
 
 impl PythonRandom {
-    /// Seeds as CPython seeds from an integer: by an array of its 32-bit digits.
+    /// Seeds like CPython from an integer: with an array of its 32-bit digits.
     pub fn new(seed: u32) -> Self {
         Self(Mt::new_with_key([seed]))
     }
@@ -41,12 +41,12 @@ impl PythonRandom {
         }
     }
 
-    /// The indices that `sample(range(n), k)` gives; `None` where CPython raises, for `k > n`.
+    /// The indices of `sample(range(n), k)`; `None` where CPython raises an error, for `k > n`.
     pub fn sample(&mut self, n: usize, k: usize) -> Option<Vec<usize>> {
         if k > n {
             return None;
         }
-        // The size of a set of k against that of a list of n decides which method is used.
+        // The method depends on the memory of a set of k compared with that of a list of n.
         let mut set_size = 21;
         if k > 5 {
             let mut power = 1;
@@ -90,7 +90,7 @@ mod tests {
     // The expected values are CPython 3.11's, printed by the expressions in the comments.
 
     #[test]
-    fn random_is_cpythons() {
+    fn random_equals_cpythons() {
         let mut random = PythonRandom::new(1234); // [r.random() for _ in range(3)]
         let drawn = [random.random(), random.random(), random.random()];
         assert_eq!(drawn, RANDOM_1234);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_cpythons() {
+    fn samples_equal_cpythons() {
         for (seed, n, k, expected) in SAMPLES {
             // random.Random(seed).sample(range(n), k)
             let drawn = PythonRandom::new(*seed).sample(*n, *k).unwrap();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn choices_are_cpythons() {
+    fn choices_equal_cpythons() {
         let mut random = PythonRandom::new(7); // random.Random(7).choices(range(1000), k=6)
         let drawn: Vec<usize> = (0..6).map(|_| random.choice(1000)).collect();
         assert_eq!(drawn, CHOICES_7);

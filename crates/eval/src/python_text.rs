@@ -1,5 +1,5 @@
-//! Python's string methods, where they differ from Rust's: prompts and word counts of the harness
-//! are made with them.
+//! Python's string methods where they differ from Rust's; the harness uses them for prompts and
+//! word counts.
 
 /// `str.isspace` of one character: Unicode's white space and the four information separators.
 pub fn is_space(c: char) -> bool {
@@ -21,7 +21,8 @@ pub fn rstrip(text: &str) -> &str {
     text.trim_end_matches(is_space)
 }
 
-/// `len(re.split(r"\s+", text))`: one more than the runs of white space, also for those at an end.
+/// `len(re.split(r"\s+", text))`: one more than the number of runs of white space, including those
+/// at the ends.
 pub fn count_words(text: &str) -> u64 {
     let mut words = 1;
     let mut within = false;
@@ -38,8 +39,8 @@ pub fn capitalize(text: &str) -> String {
     let Some(first) = text.chars().next() else {
         return String::new();
     };
-    // Whether a sigma is final depends on what stands before it, so the first character is lowered
-    // with the others and taken off again.
+    // Whether a sigma is final depends on what precedes it, so the first character is converted to
+    // lower case with the others and then removed.
     let lowered = text.to_lowercase();
     let first_lowered = first.to_lowercase().map(char::len_utf8).sum();
     let mut capitalized = title_case(first);
@@ -47,14 +48,14 @@ pub fn capitalize(text: &str) -> String {
     capitalized
 }
 
-/// Title case is upper case but for digraphs and ligatures, of which only the first letter is
-/// large, and for letters that are large in running text alone.
+/// Title case equals upper case except for digraphs and ligatures, of which only the first letter
+/// is capitalised, and for Georgian, which has capitals only in all-capital text.
 fn title_case(c: char) -> String {
     let code = c as u32;
     let special = match code {
         0x1c4..=0x1cc => (code - 0x1c4) / 3 * 3 + 0x1c5, // Dž Lj Nj
         0x1f1..=0x1f3 => 0x1f2,                          // Dz
-        0x10d0..=0x10ff => code,                         // Georgian has no capitals at a beginning
+        0x10d0..=0x10ff => code,                         // Georgian has no initial capitals
         0x1f80..=0x1faf => code | 8,                     // Greek with iota below
         0x1fb3 | 0x1fc3 | 0x1ff3 => code + 9,
         0x1fbc | 0x1fcc | 0x1ffc => code,
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_is_pythons() {
+    fn white_space_equals_pythons() {
         // [hex(c) for c in range(0x110000) if chr(c).isspace()]
         let expected = [
             0x9, 0xa, 0xb, 0xc, 0xd, 0x1c, 0x1d, 0x1e, 0x1f, 0x20, 0x85, 0xa0, 0x1680, 0x2000,
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_those_of_split() {
+    fn word_counts_equal_pythons_split() {
         for (text, expected) in [
             ("", 1),
             ("a b", 2),
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn capitals_are_pythons() {
+    fn capitalisation_equals_pythons() {
         for (text, expected) in [
             ("", ""),
             ("he Is A Man. HE RUNS", "He is a man. he runs"),

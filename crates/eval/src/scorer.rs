@@ -72,15 +72,15 @@ pub struct Generation {
     pub max_tokens: usize,
 }
 
-/// Hears of tokens as they are done: of how many there are, then of each batch.
+/// Receives the number of tokens that are processed: first the total, then that of each batch.
 pub trait Progress {
-    /// So many tokens are to be passed through the model.
+    /// The total number of tokens that pass through the model.
     fn start(&self, tokens: u64);
-    /// So many more are done.
+    /// The number of tokens that have been processed since the last call.
     fn advance(&self, tokens: u64);
 }
 
-/// Nobody listens.
+/// Ignores progress.
 impl Progress for () {
     fn start(&self, _: u64) {}
     fn advance(&self, _: u64) {}

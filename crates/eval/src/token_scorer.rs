@@ -1,8 +1,8 @@
 //! From a model of tokens to a [`Scorer`] of text: encoding, grouping, sorting, batching.
 //!
-//! Requests with the same input tokens, such as one-token answers to one question, are one row of a
-//! batch. Rows are sorted by length so that batches carry little padding, the longest first so that
-//! a lack of memory shows at once. What a row gets does not depend on its neighbours.
+//! Requests with the same input tokens, such as one-token answers to one question, share one row of a batch.
+//! Rows are sorted by length so that batches contain little padding, the longest first so that insufficient
+//! memory is detected at once. A row's result does not depend on the others.
 
 use std::collections::HashMap;
 

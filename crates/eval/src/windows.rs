@@ -1,20 +1,20 @@
-//! A long text as windows that fit the model.
+//! Splits a long text into windows that fit the model.
 //!
-//! Every token is predicted once. The first window begins with a prefix token and predicts as many
-//! tokens as fit; each later one ends where it must and reaches back as far as fits, so that even
-//! its first prediction sees one token at least (`get_rolling_token_windows` with one token of
+//! Every token is predicted once. The first window starts with a prefix token and predicts as many tokens as
+//! fit; each later window predicts the next ones and includes as much earlier context as fits, so that even
+//! its first prediction has at least one token of context (`get_rolling_token_windows` with one token of
 //! context, `make_disjoint_window`, in `lm_eval.utils`).
 
-/// A window: the model is given `inputs` and its last `predicted` outputs are scored.
+/// A window: the model receives `inputs`, and its last `predicted.len()` outputs are scored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// At most as many tokens as the model's context.
+    /// The input tokens, at most the model's context length.
     pub inputs: Vec<u32>,
-    /// The tokens that the last outputs are to predict.
+    /// The targets of the last outputs.
     pub predicted: Vec<u32>,
 }
 
-/// The windows of a text, none of an empty one.
+/// The windows of a text; none for an empty text.
 ///
 /// # Panics
 /// If `max_length` is 0.
@@ -23,7 +23,7 @@ pub fn rolling(
     prefix: u32,
     max_length: usize,
 ) -> impl Iterator<Item = Window> + '_ {
-    assert!(max_length > 0, "a model without context");
+    assert!(max_length > 0, "max_length must be at least 1");
     let first = tokens.len().min(max_length);
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -53,7 +53,7 @@ mod tests {
     /// `[x for x in map(make_disjoint_window, get_rolling_token_windows(range(1, 1 + n), 0, m, 1))]`
     /// of the harness, its context and continuation joined and the last token taken off.
     #[test]
-    fn windows_are_the_harness_ones() {
+    fn windows_equal_the_harness() {
         type Expected = (&'static [u32], &'static [u32]);
         let cases: &[(u32, usize, &[Expected])] = &[
             (0, 4, &[]),

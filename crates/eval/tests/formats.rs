@@ -1,4 +1,4 @@
-//! The same rows from every format; pyarrow wrote the files (`formats/make.py`).
+//! The same rows from every format; the files were written by pyarrow (`formats/make.py`).
 
 use std::path::{Path, PathBuf};
 
@@ -45,8 +45,8 @@ fn damaged_files_are_errors() {
     }
 }
 
-/// The `parquet` and `arrow-ipc` crates panic on some of these, or take the memory that a damaged
-/// length names and end the process; here they are errors or rows.
+/// The `parquet` and `arrow-ipc` crates panic on some of these files, or allocate the memory that a damaged
+/// length declares and abort the process; here they are errors or rows.
 #[test]
 fn a_flipped_bit_does_not_end_the_process() {
     let folder = tempfile::tempdir().unwrap();
@@ -74,7 +74,7 @@ fn a_flipped_bit_does_not_end_the_process() {
 }
 
 #[test]
-fn absurd_lengths_are_named() {
+fn invalid_lengths_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.arrow");
     let bytes = std::fs::read(file("rows.file.arrow")).unwrap();
@@ -82,7 +82,7 @@ fn absurd_lengths_are_named() {
         std::fs::write(&path, damaged).unwrap();
         read(&path).unwrap_err().to_string()
     };
-    // Eight bytes before a frame of LZ4 stands what it decompresses to.
+    // The eight bytes before an LZ4 frame are its decompressed size.
     let frame = bytes
         .windows(4)
         .position(|four| four == [4, 0x22, 0x4d, 0x18]);
@@ -92,13 +92,13 @@ fn absurd_lengths_are_named() {
     let found = error(&damaged);
     let expected = "decompresses to 1152921504606846976; allowed: ";
     assert!(found.contains(expected), "{found}");
-    // The footer's length stands before the last six bytes.
+    // The footer's length is stored before the last six bytes.
     let mut damaged = bytes.clone();
     let at = bytes.len() - 10;
     damaged[at..at + 4].copy_from_slice(&i32::MAX.to_le_bytes());
     let found = error(&damaged);
     assert!(found.contains("a footer of 2147483647 bytes"), "{found}");
-    // A stream's message longer than the stream.
+    // A stream's message that is longer than the stream.
     let stream = std::fs::read(file("rows.stream.arrow")).unwrap();
     let mut damaged = stream.clone();
     damaged[4..8].copy_from_slice(&1_000_000i32.to_le_bytes());
@@ -110,7 +110,7 @@ fn absurd_lengths_are_named() {
 }
 
 #[test]
-fn rows_out_of_proportion_to_their_file_are_refused() {
+fn rows_out_of_proportion_to_their_file_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -123,15 +123,24 @@ fn rows_out_of_proportion_to_their_file_are_refused() {
         ("long.jsonl", long.clone()),
         ("long.json", format!("[{long}]")),
     ] {
-        let said = refused(name, &text);
-        assert!(said.contains("row 1: more than 16777216 bytes"), "{said}");
+        let message = refused(name, &text);
+        assert!(
+            message.contains("row 1: more than 16777216 bytes"),
+            "{message}"
+        );
     }
     let numbers = format!("{{\"a\":[{}1]}}", "1,".repeat(4 << 20));
-    let said = refused("numbers.jsonl", &[numbers.as_str(); 3].join("\n"));
-    assert!(said.contains("the file's rows take more than"), "{said}");
-    let said = refused(
+    let message = refused("numbers.jsonl", &[numbers.as_str(); 3].join("\n"));
+    assert!(
+        message.contains("the file's rows take more than"),
+        "{message}"
+    );
+    let message = refused(
         "numbers.json",
         &format!("[{}]", [numbers.as_str(); 3].join(",")),
     );
-    assert!(said.contains("the file's rows take more than"), "{said}");
+    assert!(
+        message.contains("the file's rows take more than"),
+        "{message}"
+    );
 }

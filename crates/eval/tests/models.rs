@@ -1,6 +1,5 @@
-//! Tokens, log-likelihoods and generated text of three LLaMAs made with `transformers`, whose
-//! tokenizers differ in what they do about BOS, against the harness's own `HFLM`
-//! (`models/expected.py`).
+//! Tokens, log-likelihoods and generated text of three LLaMAs created with `transformers`, whose
+//! tokenizers handle BOS differently, against the harness's own `HFLM` (`models/expected.py`).
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use iiet_eval::{Continuation, EncodedPair, Generation, ModelScorer, Scored, Scor
 use iiet_text::{TextError, TextTokenizer};
 use serde::Deserialize;
 
-/// Context and continuation, the tokens of both, and what the harness answers.
+/// Context and continuation, the tokens of both, and the harness's answer.
 type Pair = (String, String, Vec<u32>, Vec<u32>, f64, bool);
 
 #[derive(Deserialize)]
@@ -32,7 +31,7 @@ fn expected(model: &str) -> Expected {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Where every request has an answer.
+/// Settings with which every request has an answer.
 fn scored(scorer: &TokenScorer<ModelScorer>, requests: &[Continuation]) -> Vec<Scored> {
     let scored = scorer.log_likelihood(requests, &()).unwrap().into_iter();
     scored.map(Result::unwrap).collect()
@@ -56,7 +55,7 @@ fn requests(expected: &Expected) -> Vec<Continuation> {
 }
 
 #[test]
-fn tokens_are_those_of_transformers() {
+fn tokens_equal_those_of_transformers() {
     for model in MODELS {
         let scorer = scorer(model);
         let expected = expected(model);
@@ -77,7 +76,7 @@ fn tokens_are_those_of_transformers() {
 }
 
 #[test]
-fn log_likelihoods_are_the_harness_ones() {
+fn log_likelihoods_equal_the_harness() {
     for model in MODELS {
         let scorer = scorer(model);
         let expected = expected(model);
@@ -104,7 +103,7 @@ fn log_likelihoods_are_the_harness_ones() {
 }
 
 #[test]
-fn generated_text_is_the_harness_one() {
+fn generated_text_equals_the_harness() {
     for model in MODELS {
         let expected = expected(model);
         let requests: Vec<Generation> = expected
@@ -124,7 +123,7 @@ fn generated_text_is_the_harness_one() {
 }
 
 #[test]
-fn the_most_likely_tokens_are_greedy() {
+fn is_greedy_is_true_for_the_most_likely_tokens() {
     for model in MODELS {
         let scorer = scorer(model);
         let generation = Generation {
@@ -132,7 +131,7 @@ fn the_most_likely_tokens_are_greedy() {
             until: Vec::new(),
             max_tokens: 1,
         };
-        // A token may be part of a character only; those prompts say nothing here.
+        // A token may be only a part of a character; such prompts are skipped.
         let text = scorer.generate_until(&[generation], &()).unwrap().remove(0);
         if text.contains('\u{fffd}') || text.trim().is_empty() {
             continue;
@@ -172,7 +171,7 @@ fn answers_do_not_depend_on_the_batch() {
 }
 
 #[test]
-fn what_cannot_be_scored_is_said() {
+fn unscorable_requests_are_errors() {
     let scorer = scorer("plain");
     let error = |context: &str, continuation: &str| {
         let request = Continuation {
@@ -194,7 +193,7 @@ fn what_cannot_be_scored_is_said() {
 }
 
 #[test]
-fn a_request_without_an_answer_takes_none_from_the_others() {
+fn an_unscorable_request_does_not_affect_the_others() {
     let scorer = scorer("plain");
     let request = |continuation: &str| Continuation {
         context: "Question: Which".into(),
@@ -217,7 +216,7 @@ fn a_request_without_an_answer_takes_none_from_the_others() {
 }
 
 #[test]
-fn a_tokenizer_of_another_model_is_refused() {
+fn a_tokenizer_of_another_model_is_an_error() {
     let error = TextTokenizer::open(&folder("llama"), 300).err().unwrap();
     assert!(
         matches!(
@@ -232,7 +231,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     let empty = tempfile::tempdir().unwrap();
     let error = TextTokenizer::open(empty.path(), 300).err().unwrap();
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
-    // Neither BOS nor EOS: nothing a text could begin after.
+    // Neither BOS nor EOS: no token can precede a text.
     let source = folder("plain");
     std::fs::copy(
         source.join("tokenizer.json"),
@@ -255,7 +254,7 @@ fn a_tokenizer_of_another_model_is_refused() {
 
 /// The `tokenizers` crate panics on such a file.
 #[test]
-fn a_tokenizer_with_a_broken_character_map_is_an_error() {
+fn a_tokenizer_with_an_invalid_character_map_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(folder("plain").join("tokenizer.json")).unwrap();
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -265,7 +264,7 @@ fn a_tokenizer_with_a_broken_character_map_is_an_error() {
     let error = TextTokenizer::open(directory.path(), 300).err().unwrap();
     let error = error.to_string();
     assert!(
-        error.contains("tokenizer.json") && error.contains("precompiled_charsmap is shorter"),
+        error.contains("tokenizer.json") && error.contains("precompiled_charsmap is too short"),
         "{error}"
     );
 }

@@ -1,9 +1,9 @@
-//! Two-step Adams-Bashforth: an explicit method of order 2 at one evaluation a layer.
+//! Two-step Adams-Bashforth: an explicit method of order 2 with one evaluation per layer.
 //!
 //! `y_n = y_{n-1} + h (3/2 F_n(y_{n-1}) - 1/2 F_{n-1}(y_{n-2}))`
 //!
-//! What it remembers is one slope. The first step has none and is taken by another method: explicit
-//! Euler, whose single error of order h^2 leaves the order at 2, or Heun's at one evaluation more.
+//! Its memory is one slope. The first step has none and uses another method: explicit Euler, whose
+//! single error of order h^2 keeps the order at 2, or Heun's method with one more evaluation.
 //!
 //! Hairer, Norsett and Wanner, *Solving Ordinary Differential Equations I*, section III.1.
 
@@ -15,7 +15,7 @@ use crate::{Layer, Options, Solver, State, Trajectory, VectorField};
 #[cfg(feature = "burn")]
 use crate::{NetworkSolver, Parameter, Parameters};
 
-/// How the first step is taken.
+/// The method of the first step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -39,18 +39,18 @@ impl Options for AdamsBashforthOptions {
     const NAMES: &'static [&'static str] = &["adams_bashforth"];
 }
 
-/// One evaluation a step, order 2.
+/// One evaluation per step, order 2.
 #[derive(Debug)]
 #[cfg_attr(feature = "burn", derive(Module))]
 #[cfg_attr(not(feature = "burn"), derive(Clone))]
 pub struct AdamsBashforth {
-    /// How the first step is taken.
+    /// The method of the first step.
     #[cfg_attr(feature = "burn", module(skip))]
     pub first_step: FirstStep,
 }
 
 impl<S: State> Solver<S> for AdamsBashforth {
-    /// The slope of the step before.
+    /// The slope of the previous step.
     type Memory = Option<S>;
 
     fn memory(&self) -> Option<S> {

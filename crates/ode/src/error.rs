@@ -1,4 +1,4 @@
-//! Options that no solver accepts.
+//! Errors of solver options.
 
 use crate::IterationSchedule;
 
@@ -6,17 +6,17 @@ use crate::IterationSchedule;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OdeError {
-    /// An option with a value that the solver cannot use.
+    /// An option with an invalid value.
     #[error("{key} is {found}; allowed: {allowed}")]
     Option {
         /// The option's name.
         key: &'static str,
         /// Its value.
         found: String,
-        /// The values there are.
+        /// The allowed values.
         allowed: String,
     },
-    /// A schedule that would take a layer's evaluations, and a cache for each, without bound.
+    /// A schedule with too many corrections, each of which costs an evaluation and a cache.
     #[error(
         "iterations is {found} in a layer; allowed: 0 to {}",
         IterationSchedule::MAX_CORRECTIONS
@@ -33,12 +33,12 @@ pub enum OdeError {
         /// Layers in the model.
         layers: usize,
     },
-    /// A name that no solver has.
+    /// An unknown solver name.
     #[error("there is no solver {found:?}; allowed: {allowed}")]
     Name {
-        /// The name asked for.
+        /// The given name.
         found: String,
-        /// The names there are.
+        /// The known names.
         allowed: String,
     },
 }

@@ -17,7 +17,7 @@ impl Options for ExplicitEulerOptions {
     const NAMES: &'static [&'static str] = &["explicit_euler"];
 }
 
-/// One evaluation a step, order 1.
+/// One evaluation per step, order 1.
 #[derive(Debug)]
 #[cfg_attr(feature = "burn", derive(Module))]
 #[cfg_attr(not(feature = "burn"), derive(Clone))]

@@ -4,9 +4,9 @@ use crate::{FixedPoint, State};
 
 /// The vector field `F` of `dy/dt = F(y)`, within one layer.
 ///
-/// Each call is one evaluation. The receiver is mutable because an evaluation may have a place of
-/// its own: a decoder keeps one key/value cache for every (layer, evaluation) pair, and the field
-/// counts its calls to know which one it is in.
+/// Each call is one evaluation. The receiver is mutable because an evaluation may have separate
+/// state: a decoder has one KV cache for every (layer, evaluation) pair, and the field counts its
+/// calls to select it.
 ///
 /// Any `FnMut(S) -> S` is a field.
 pub trait VectorField<S: State> {

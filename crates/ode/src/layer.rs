@@ -1,10 +1,10 @@
-//! Which layer: one type for what the equations call n.
+//! The index of a layer, n in the equations.
 
 use std::fmt::{self, Display, Formatter};
 
 /// A layer of a network, n = 1..N.
 ///
-/// The equations count from 1, lists from 0; this type is the only place that knows both.
+/// The equations count from 1, lists from 0; only this type converts between the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Layer {
     index: usize,
@@ -14,7 +14,7 @@ impl Layer {
     /// Layer 1.
     pub const FIRST: Self = Self { index: 0 };
 
-    /// The layer at a place of a list of layers.
+    /// The layer at an index of a list of layers.
     pub const fn at(index: usize) -> Self {
         Self { index }
     }
@@ -29,7 +29,7 @@ impl Layer {
         self.index + 1
     }
 
-    /// The place in a list of layers, counted from 0.
+    /// The index in a list of layers, counted from 0.
     pub const fn index(self) -> usize {
         self.index
     }

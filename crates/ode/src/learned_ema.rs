@@ -12,9 +12,9 @@ use crate::{EmaStages, Parameter, Parameters, Role};
 /// A learned alpha, shared by all layers, and a LayerNorm for each stage.
 #[derive(Module, Debug)]
 pub struct LearnedEma {
-    /// `alpha`, `[1]`, starting at 0.5.
+    /// `alpha`, `[1]`, initially 0.5.
     pub alpha: Param<Tensor<1>>,
-    /// `LN_j`, one for each stage.
+    /// `LN_j`, one per stage.
     pub rk_norm: Vec<LayerNorm>,
 }
 
@@ -53,7 +53,7 @@ impl LearnedEma {
     }
 }
 
-/// The names are those of the published checkpoints.
+/// The names are those of published checkpoints.
 impl Parameters for LearnedEma {
     fn parameter(path: &[&str]) -> Option<Parameter> {
         let name = match path {

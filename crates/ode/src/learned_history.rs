@@ -23,7 +23,7 @@ use iiet_kernels::{layer_norm, weighted_sum};
 use crate::parameter::norm_parameter;
 use crate::{HistoryStart, Layer, Multistep, Parameter, Parameters, Role};
 
-/// What every LayerNorm here adds to the variance, as in the published checkpoints.
+/// Epsilon of every LayerNorm in this module, as in published checkpoints.
 const NORM_EPS: f64 = 1e-5;
 
 /// Learned weights over the states of the layers so far, and a LayerNorm for each layer's guess
@@ -32,13 +32,13 @@ const NORM_EPS: f64 = 1e-5;
 /// Only the lower triangle of `w` and `wc` is read; both start at row means unless told otherwise.
 #[derive(Module, Debug)]
 pub struct LearnedHistory {
-    /// `w`, `[layers + 1, layers + 1]`: what a correction is evaluated at.
+    /// `w`, `[layers + 1, layers + 1]`: the weights of the state at which a correction is evaluated.
     pub w: Param<Tensor<2>>,
-    /// `wc`, `[layers + 1, layers + 1]`: what the layer returns.
+    /// `wc`, `[layers + 1, layers + 1]`: the weights of the layer's output.
     pub wc: Param<Tensor<2>>,
-    /// `LN_n^pred`, one for each layer.
+    /// `LN_n^pred`, one per layer.
     pub guess_norms: Vec<LayerNorm>,
-    /// `LN_n^corr`, one for each layer.
+    /// `LN_n^corr`, one per layer.
     pub correction_norms: Vec<LayerNorm>,
     /// `LN_0`, if the first state is normalised like the others.
     pub first_norm: Option<LayerNorm>,
@@ -117,8 +117,8 @@ impl Parameters for LearnedHistory {
 
 /// The rows of a start up to the diagonal, and zero beyond it.
 ///
-/// Like the matrices of a model it takes memory when it is first used: the size grows with the square
-/// of the number of layers, which a configuration may claim without having the weights.
+/// Like the matrices of a model, it is allocated when it is first used: its size is quadratic in the number
+/// of layers, which a configuration may declare without having the weights.
 fn first_weights(start: HistoryStart, size: usize, device: &Device) -> Param<Tensor<2>> {
     let values = move |device: &Device, require_grad: bool| {
         let mut values = vec![0.0f32; size * size];
@@ -180,17 +180,17 @@ impl<const D: usize> Multistep<Tensor<D>> for LearnedHistory {
     }
 }
 
-/// The entries `k` of row n, in one dimension.
+/// The entries `k` of row n, as one dimension.
 fn row(w: &Param<Tensor<2>>, n: usize, k: Range<usize>) -> Tensor<1> {
     let length = k.len();
     w.val().slice([n..n + 1, k]).reshape([length])
 }
 
-/// What `norm` computes, in one fused operation.
+/// Computes `norm` as one fused operation.
 pub(crate) fn normalise<const D: usize>(norm: &LayerNorm, s: Tensor<D>) -> Tensor<D> {
     let beta = norm
         .beta
         .as_ref()
-        .expect("invariant: the norms here are made with a shift");
+        .expect("invariant: these norms have a shift");
     layer_norm(s, norm.gamma.val(), beta.val(), NORM_EPS)
 }

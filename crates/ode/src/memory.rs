@@ -1,10 +1,10 @@
-//! What a solver carries from step to step.
+//! The state that a solver carries from step to step.
 
 /// The memory of a solver: some number of states, none for a one-step method.
 ///
-/// A network replaces these states where it differentiates layer by layer, so a memory must be
-/// able to show them. [`map`](Self::map) takes them in an order that depends on their number
-/// alone, and a step adds new ones behind those that were there or replaces the last.
+/// A network replaces these states to differentiate layer by layer, so a memory must expose them.
+/// The order of [`map`](Self::map) depends only on their number, and a step appends new states or
+/// replaces the last.
 pub trait Memory<S>: Clone {
     /// The same memory with every state replaced.
     fn map(self, f: &mut dyn FnMut(S) -> S) -> Self;
@@ -23,12 +23,12 @@ pub trait Memory<S>: Clone {
     }
 }
 
-/// One-step methods remember nothing.
+/// One-step methods have no memory.
 impl<S> Memory<S> for () {
     fn map(self, _: &mut dyn FnMut(S) -> S) -> Self {}
 }
 
-/// A state that is there from the second step on.
+/// A state that exists from the second step on.
 impl<S: Clone> Memory<S> for Option<S> {
     fn map(self, f: &mut dyn FnMut(S) -> S) -> Self {
         Option::map(self, f)

@@ -1,4 +1,4 @@
-//! Solvers that a network is built with: they may own parameters for each layer.
+//! Solvers as parts of a network, which may have parameters for each layer.
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
@@ -7,19 +7,19 @@ use crate::{Options, Parameters, Solver};
 
 /// A solver for hidden states `[batch, seq, d_model]`, as a module.
 ///
-/// Implementable outside this workspace: a language model takes any such solver.
+/// It can be implemented outside this workspace: a language model accepts any such solver.
 pub trait NetworkSolver:
     Solver<Tensor<3>> + Module + ModuleDisplay + Parameters + Sync + 'static
 {
-    /// What it is built from.
+    /// The options that it is built from.
     type Options: Options;
 
-    /// The solver with fresh parameters for `depth` layers of width `d_model`. The options are
-    /// valid for that depth.
+    /// The solver with newly initialised parameters for `depth` layers of width `d_model`. The
+    /// options are valid for that depth.
     fn init(options: &Self::Options, depth: usize, d_model: usize, device: &Device) -> Self;
 
-    /// What it computes with: the options that [`init`](Self::init) was given, unless they were
-    /// changed since.
+    /// Its current options: those that [`init`](Self::init) received, unless they were changed
+    /// since.
     fn options(&self) -> Self::Options;
 
     /// Takes over from other options what can be changed without other parameters: a schedule, and

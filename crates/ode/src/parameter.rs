@@ -1,25 +1,25 @@
-//! What a module declares of its parameters: how checkpoints call them, and what they are.
+//! Declarations of a module's parameters: their names in checkpoints, and their roles.
 
-/// How a parameter is treated by those who do something to all of them.
+/// How a parameter is treated by operations on all parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Role {
-    /// What a fresh model starts with.
+    /// Its initial value.
     pub start: Start,
-    /// Whether weight decay pulls on it.
+    /// Whether weight decay applies to it.
     pub decays: bool,
-    /// Whether it is rounded in a half-precision model. What scales everything stays f32.
+    /// Whether it is rounded in a half-precision model. Parameters that scale everything stay f32.
     pub halves: bool,
     /// Whether checkpoints store the transpose: `[out, in]` of a projection `[in, out]`.
     pub transposed: bool,
 }
 
-/// What a parameter is before training.
+/// The value of a parameter before training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// Normal with the model's `initializer_range` as standard deviation.
+    /// Normally distributed, with the model's `initializer_range` as standard deviation.
     Normal,
-    /// What the module was built with.
+    /// The value that the module was built with.
     AsBuilt,
 }
 
@@ -47,17 +47,17 @@ impl Role {
     };
 }
 
-/// A parameter as its module declares it.
+/// A parameter as declared by its module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name in checkpoints, below that of the module.
     pub name: String,
-    /// What it is.
+    /// Its role.
     pub role: Role,
 }
 
 impl Parameter {
-    /// A parameter of that name.
+    /// A parameter with the given name.
     pub fn new(name: impl Into<String>, role: Role) -> Self {
         let name = name.into();
         Self { name, role }
@@ -66,15 +66,14 @@ impl Parameter {
 
 /// A module that declares its parameters.
 ///
-/// Nothing is guessed: a model with a parameter that is not declared is refused.
+/// Roles are never guessed: a model with an undeclared parameter is rejected.
 pub trait Parameters {
-    /// The parameter at the end of a path of field names, such as `["mlp", "up_proj", "weight"]`,
-    /// or `None` if it is not declared. Places in a list are numbers, the variants of an enum are
-    /// steps of the path.
+    /// The parameter at a path of field names, such as `["mlp", "up_proj", "weight"]`, or `None` if
+    /// it is not declared. List indices are numbers, and the variants of an enum are path segments.
     fn parameter(path: &[&str]) -> Option<Parameter>;
 }
 
-/// `LayerNorm` and `RmsNorm` call scale and shift otherwise than checkpoints do.
+/// `LayerNorm` and `RmsNorm` have other names for scale and shift than checkpoints.
 pub fn norm_parameter(field: &str) -> Option<&'static str> {
     match field {
         "gamma" => Some("weight"),

@@ -18,8 +18,8 @@ use crate::{NetworkSolver, Parameter, Parameters};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RungeKuttaOptions {
-    /// The order of the method, 2 or 4. (The name is that of the published configurations, which
-    /// share it with the predictor.)
+    /// The order of the method, 2 or 4. (The name is that of published configurations, which share
+    /// it with the predictor.)
     pub predictor_order: usize,
 }
 
@@ -44,7 +44,7 @@ pub struct Tableau {
     pub order: usize,
     /// Row i holds `a_ij` for `j < i`; the first row is empty.
     pub a: &'static [&'static [f64]],
-    /// `b_i`, one for each stage.
+    /// `b_i`, one per stage.
     pub b: &'static [f64],
 }
 
@@ -64,7 +64,7 @@ impl Tableau {
     };
 }
 
-/// One evaluation for each stage of the tableau.
+/// One evaluation per stage of the tableau.
 #[derive(Debug)]
 #[cfg_attr(feature = "burn", derive(Module))]
 #[cfg_attr(not(feature = "burn"), derive(Clone))]

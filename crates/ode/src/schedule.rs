@@ -1,4 +1,4 @@
-//! How many corrections each layer takes.
+//! The number of corrections of each layer.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,8 +6,8 @@ use crate::{Layer, OdeError};
 
 /// The number of fixed-point corrections `r_n` of layers n = 1..N.
 ///
-/// Written as `3` or as `[3, 1, 0]`. Uniform in a model that is trained from scratch; one number a
-/// layer in a distilled one.
+/// Written as `3` or as `[3, 1, 0]`. Uniform in a model that is trained from scratch; one number per layer in
+/// a distilled one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     untagged,
@@ -28,16 +28,15 @@ impl Default for IterationSchedule {
 }
 
 impl IterationSchedule {
-    /// The most corrections that a layer may take. Fixed-point iteration has converged to machine
-    /// precision long before, or never will; each correction costs an evaluation of the block and
-    /// a cache of its own.
+    /// The maximum number of corrections of a layer. Fixed-point iteration converges to machine precision
+    /// much earlier, or not at all; each correction costs an evaluation of the block and a separate cache.
     pub const MAX_CORRECTIONS: usize = 4096;
 
     /// `r_n` of a layer.
     ///
     /// # Panics
     ///
-    /// If the schedule has fewer layers; [`check`](Self::check) rules that out.
+    /// If the schedule has fewer layers, which [`check`](Self::check) rejects.
     pub fn at(&self, layer: Layer) -> usize {
         match self {
             Self::Uniform(r) => *r,
@@ -50,12 +49,12 @@ impl IterationSchedule {
         Layer::all(depth).map(|layer| self.at(layer)).collect()
     }
 
-    /// Whether the schedule fits a network of so many layers.
+    /// Checks that the schedule matches a network of `depth` layers.
     ///
     /// # Errors
     ///
-    /// [`OdeError::ScheduleLength`] if it lists another number of layers, and
-    /// [`OdeError::Corrections`] if a layer takes more than [`MAX_CORRECTIONS`](Self::MAX_CORRECTIONS).
+    /// [`OdeError::ScheduleLength`] if it lists another number of layers, and [`OdeError::Corrections`] if a
+    /// layer has more than [`MAX_CORRECTIONS`](Self::MAX_CORRECTIONS).
     pub fn check(&self, layers: usize) -> Result<(), OdeError> {
         let corrections = match self {
             Self::Uniform(r) => std::slice::from_ref(r),
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_must_name_every_layer() {
+    fn a_list_must_have_one_number_per_layer() {
         let list = IterationSchedule::PerLayer(vec![3, 1]);
         let error = list.check(3).unwrap_err();
         assert_eq!(
@@ -102,7 +101,7 @@ mod tests {
         assert!(IterationSchedule::Uniform(7).check(3).is_ok());
     }
     #[test]
-    fn more_than_4096_corrections_are_refused() {
+    fn more_than_4096_corrections_are_an_error() {
         let schedules = [
             ("4096", None),
             ("4097", Some("4097")),

@@ -1,20 +1,20 @@
-//! The seam: one step of any method.
+//! The interface of all methods: one step.
 
 use crate::{Layer, Memory, State, VectorField};
 
-/// Where an integration stands: all that one step hands to the next.
+/// The state of an integration between two steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trajectory<S, M = ()> {
     /// The current state, `y_{n-1}`.
     pub y: S,
     /// The layer whose step comes next, n.
     pub layer: Layer,
-    /// What the method remembers of the steps so far.
+    /// The method's memory of earlier steps.
     pub memory: M,
 }
 
 impl<S, M> Trajectory<S, M> {
-    /// Before the first step, at `y_0`.
+    /// The trajectory before the first step, at `y_0`.
     pub fn start(y: S, memory: M) -> Self {
         let layer = Layer::FIRST;
         Self { y, layer, memory }
@@ -32,7 +32,7 @@ impl<S, M> Trajectory<S, M> {
 
 /// A method that advances `dy/dt = F(y)` by one step.
 pub trait Solver<S: State> {
-    /// What a step leaves to later steps; `()` for a one-step method.
+    /// The memory that a step leaves for later steps; `()` for a one-step method.
     type Memory: Memory<S>;
 
     /// The memory before the first step.
@@ -49,7 +49,7 @@ pub trait Solver<S: State> {
     /// [`step`](Self::step), which shows on its way what it would give if it stopped early:
     /// `yhat^(i)`, the output after i corrections, for i = 0, .., r. The last is the result.
     ///
-    /// A method that takes no corrections, or always the same number, shows its result alone.
+    /// A method with no corrections, or a fixed number, passes only its result.
     fn step_watched(
         &self,
         field: &mut impl VectorField<S>,
@@ -62,7 +62,7 @@ pub trait Solver<S: State> {
         next
     }
 
-    /// How often the step of a layer evaluates the field.
+    /// The number of evaluations of the field in a layer's step.
     fn evaluations(&self, layer: Layer) -> usize;
 
     /// How many of these evaluations a backward pass has in memory at a time.
@@ -70,7 +70,7 @@ pub trait Solver<S: State> {
         self.evaluations(layer)
     }
 
-    /// The classical order of convergence, or `None` where coefficients are learned.
+    /// The classical order of convergence, or `None` if coefficients are learned.
     fn order(&self) -> Option<usize>;
 
     /// The start of an integration.

@@ -16,7 +16,7 @@ fn from_toml(text: &str) -> Result<SolverConfig, String> {
 }
 
 #[test]
-fn a_name_means_the_defaults_and_a_table_sets_options() {
+fn a_name_selects_the_defaults_and_a_table_sets_options() {
     for name in SolverConfig::NAMES {
         let config = from_toml(&format!("solver = \"{name}\"")).unwrap();
         assert_eq!(config, SolverConfig::named(name).unwrap());
@@ -32,7 +32,7 @@ fn a_name_means_the_defaults_and_a_table_sets_options() {
 }
 
 #[test]
-fn adams_bashforth_chooses_its_first_step() {
+fn adams_bashforth_first_step_is_an_option() {
     let device = Device::default();
     for (text, evaluations) in [
         ("'adams_bashforth'", [1, 1]),
@@ -48,7 +48,7 @@ fn adams_bashforth_chooses_its_first_step() {
 }
 
 #[test]
-fn unknown_names_and_keys_are_refused_with_those_there_are() {
+fn unknown_names_and_keys_are_errors_listing_the_known_ones() {
     for (text, expected) in [
         (
             "solver = \"leapfrog\"",
@@ -83,7 +83,7 @@ fn unknown_names_and_keys_are_refused_with_those_there_are() {
 }
 
 #[test]
-fn options_that_do_not_fit_are_refused() {
+fn invalid_options_are_errors() {
     for (text, expected) in [
         (
             "{ name = \"runge_kutta\", predictor_order = 3 }",
@@ -112,7 +112,7 @@ fn options_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn every_named_solver_counts_its_evaluations_and_knows_its_options() {
+fn every_named_solver_has_its_stated_evaluations_and_options() {
     let device = Device::default();
     for name in SolverConfig::NAMES {
         let config = SolverConfig::named(name).unwrap();

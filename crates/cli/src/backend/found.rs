@@ -1,7 +1,7 @@
-//! The devices that Burn finds on this machine, brought up without a panic.
+//! The devices of this machine, initialised without a panic.
 //!
-//! Burn's devices are lazy: what is missing, an adapter, a driver, CUDA's run-time compiler, is noticed
-//! by the first operation, which panics. So a device is looked for first, and computes once here.
+//! Burn's devices are lazy: a missing adapter, driver or CUDA run-time compiler is detected by the first
+//! operation, which panics. So devices are listed first, and each runs one computation here.
 
 use std::fmt::Display;
 use std::panic::{self, AssertUnwindSafe};
@@ -13,7 +13,7 @@ use super::Backend;
 /// The devices of a backend in the order of their numbers: GPUs first, then software renderers.
 #[cfg_attr(
     feature = "ndarray",
-    allow(deprecated, reason = "Burn means to drop ndarray, but still has it")
+    allow(deprecated, reason = "Burn deprecates ndarray, but still includes it")
 )]
 pub(super) fn devices(backend: Backend) -> Vec<Device> {
     match backend {
@@ -32,7 +32,7 @@ pub(super) fn devices(backend: Backend) -> Vec<Device> {
     }
 }
 
-/// Brings the device up and runs an operation on it; or says why that cannot be done.
+/// Initialises the device and runs an operation on it; the error describes why it failed.
 pub(super) fn ready(device: &Device) -> Result<(), String> {
     #[cfg(feature = "vulkan")]
     adapters::refuse_spirv_in_software(device)?;
@@ -48,7 +48,7 @@ pub(super) fn ready(device: &Device) -> Result<(), String> {
     }
 }
 
-/// Adds up a one from each device; or says why that cannot be done. Each must be [`ready`].
+/// Sums a one from each device; the error describes why it failed. Each must be [`ready`].
 #[cfg(feature = "cuda")]
 pub(super) fn add_up(devices: &[Device]) -> Result<(), String> {
     use iiet_train::{AllReduce, Collective};
@@ -62,13 +62,13 @@ pub(super) fn add_up(devices: &[Device]) -> Result<(), String> {
     let expected = devices.len() as f32;
     match sums.iter().flatten().all(|sum| *sum == expected) {
         true => Ok(()),
-        false => Err(format!("a one from each is {sums:?} in all")),
+        false => Err(format!("the sum of a one from each is {sums:?}")),
     }
 }
 
-/// What a computation results in, or the sentence of its error or panic.
+/// The result of a computation, or the message of its error or panic.
 fn quietly<T, E: Display>(compute: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    // The reason goes into our sentence and not, as a panic's, on standard error before it.
+    // The message is part of the error, and not printed by the panic hook before it.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let result = panic::catch_unwind(AssertUnwindSafe(compute));
@@ -84,7 +84,7 @@ fn quietly<T, E: Display>(compute: impl FnOnce() -> Result<T, E>) -> Result<T, S
     }
 }
 
-/// What the device is; it must be [`ready`].
+/// A description of the device, which must be [`ready`].
 pub(super) fn description(device: &Device) -> String {
     #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "cuda"))]
     if let Some(identity) = device.identity() {
@@ -101,7 +101,7 @@ pub(super) fn description(device: &Device) -> String {
     )
 }
 
-/// What wgpu calls an adapter: a GPU, or software that stands in for one.
+/// wgpu's description of an adapter: a GPU, or a software renderer.
 #[cfg(any(feature = "wgpu", feature = "vulkan"))]
 mod adapters {
     use burn::backend::{CubeDevice, DispatchDevice, WgpuDevice, WgpuDeviceKind};
@@ -119,14 +119,14 @@ mod adapters {
         devices
     }
 
-    /// Burn hands SPIR-V to every Vulkan driver once the feature `vulkan` is compiled in, and its
-    /// matrix products crash Mesa's software renderer (docs/backends.md).
+    /// With the feature `vulkan`, Burn passes SPIR-V to every Vulkan driver, and its matrix products crash
+    /// Mesa's software renderer (docs/backends.md).
     #[cfg(feature = "vulkan")]
     pub(super) fn refuse_spirv_in_software(device: &Device) -> Result<(), String> {
         match adapter(device) {
             Some(adapter) if adapter.kind == WgpuDeviceKind::Cpu => Err(
-                "it is a software renderer, and Burn 0.22.1 writes SPIR-V that those crash on \
-                 (docs/backends.md); iiet built with wgpu but without vulkan computes on it"
+                "it is a software renderer, which crashes on the SPIR-V of Burn 0.22.1 \
+                 (docs/backends.md); an iiet built with wgpu but without vulkan supports it"
                     .to_owned(),
             ),
             _ => Ok(()),
@@ -142,7 +142,7 @@ mod adapters {
             WgpuDeviceKind::IntegratedGpu(n) => DeviceKind::IntegratedGpu(n),
             WgpuDeviceKind::VirtualGpu(n) => DeviceKind::VirtualGpu(n),
             WgpuDeviceKind::Cpu => DeviceKind::Cpu,
-            // Burn has no name to bring these up by; the first operation does it.
+            // Burn has no function for initialising these; the first operation does it.
             _ => return Ok(()),
         };
         Device::wgpu_options()

@@ -1,4 +1,4 @@
-//! Prompts from files and from standard input, none longer than a limit.
+//! Prompts from files and from standard input, with a limit on their length.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -7,26 +7,26 @@ use anyhow::{Context, anyhow, bail, ensure};
 use iiet_files::open_regular;
 use serde_json::Value;
 
-/// The whole of standard input, without its last line end.
+/// All of standard input, without its last newline.
 pub(super) fn standard_input(most: u64) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    // One more for the line end, and one to see that there is more.
+    // One more byte for the newline, and one to detect longer input.
     io::stdin()
         .take(most.saturating_add(2))
         .read_to_end(&mut bytes)
         .context("reading the prompt from standard input")?;
-    let mut text = String::from_utf8(bytes).context("the prompt on standard input is no UTF-8")?;
+    let mut text = String::from_utf8(bytes).context("the prompt on standard input is not UTF-8")?;
     if text.ends_with('\n') {
         text.pop();
     }
     ensure!(
         text.len() as u64 <= most,
-        "the prompt on standard input has more than {most} bytes; --max-prompt-bytes allows more"
+        "the prompt on standard input has more than {most} bytes; --max-prompt-bytes sets the limit"
     );
     Ok(text)
 }
 
-/// The prompts of a file with the numbers of their lines; blank lines are none.
+/// The prompts of a file with their line numbers; blank lines are skipped.
 pub(super) fn read(file: &Path, most: u64) -> anyhow::Result<Vec<(usize, String)>> {
     let place = || file.display().to_string();
     let prompts = match file == Path::new("-") {
@@ -67,7 +67,7 @@ fn prompt(mut line: Vec<u8>, json: bool, most: u64) -> anyhow::Result<Option<Str
     }
     ensure!(
         line.len() as u64 <= most,
-        "more than {most} bytes; --max-prompt-bytes allows more"
+        "more than {most} bytes; --max-prompt-bytes sets the limit"
     );
     let line = String::from_utf8(line)?;
     if line.trim().is_empty() {
@@ -119,13 +119,13 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_device_is_refused_and_not_read_for_ever() {
+    fn a_device_is_an_error_and_not_read_forever() {
         let error = format!("{:#}", read(Path::new("/dev/zero"), MOST).unwrap_err());
         assert_eq!(error, "/dev/zero: is a device; allowed: a regular file");
     }
 
     #[test]
-    fn a_line_longer_than_the_limit_is_refused_with_its_number() {
+    fn a_line_longer_than_the_limit_is_an_error_with_its_number() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("prompts.txt");
         for ending in ["", "\n", "\r\n"] {

@@ -1,25 +1,25 @@
-//! The lengths in an Arrow IPC file, before memory is taken for them.
+//! Checks of the lengths in an Arrow IPC file, before memory is allocated for them.
 //!
-//! `arrow-ipc` takes what a footer and a compressed buffer declare on trust, and where there is not so
-//! much memory the process ends. So a file is walked through first: every part that a length names must
-//! lie in the file, and what buffers say that they decompress to must be in proportion to the file.
+//! `arrow-ipc` allocates the sizes that a footer and compressed buffers declare without checks, and aborts
+//! the process if there is not enough memory. So the file is checked first: every part that a length refers
+//! to must be within the file, and the decompressed size of buffers must be in proportion to the file.
 //!
-//! A message is a length, metadata that tells the length of its body, and the body. The stream form is
-//! messages one after the other; the file form has a footer with the place of each
+//! A message is a length, metadata that contains the length of its body, and the body. The stream format is a
+//! sequence of messages; the file format has a footer with the position of each
 //! (<https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc>).
 
 use arrow_ipc::reader::read_footer_length;
 use arrow_ipc::{Message, MessageHeader, RecordBatch, root_as_footer, root_as_message};
 
-/// How the file form begins; the stream form begins otherwise.
+/// The first bytes of the file format; the stream format starts differently.
 pub(super) const FILE: &[u8] = b"ARROW1";
-/// What stands before a message's length, since version 0.15 of the format.
+/// The marker before a message's length, since version 0.15 of the format.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
-/// Whether every length in a file can be true, and compressed buffers become at most so many bytes.
+/// Checks that every length in a file is valid, and that compressed buffers expand to at most the given size.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// A description of the problem.
 pub(super) fn check(bytes: &[u8], most: u64) -> Result<(), String> {
     let mut left = most;
     match bytes.starts_with(FILE) {
@@ -32,8 +32,12 @@ fn check_file(bytes: &[u8], left: &mut u64) -> Result<(), String> {
     let (before, tail) = bytes.split_last_chunk().ok_or("it has no footer")?;
     let length = read_footer_length(*tail).map_err(|error| error.to_string())?;
     let footer = before.len().checked_sub(length).map(|from| &before[from..]);
-    let footer =
-        footer.ok_or_else(|| format!("a footer of {length} bytes, {} are there", before.len()))?;
+    let footer = footer.ok_or_else(|| {
+        format!(
+            "a footer of {length} bytes, but the file has only {}",
+            before.len()
+        )
+    })?;
     let footer = root_as_footer(footer).map_err(|error| format!("its footer: {error}"))?;
     let dictionaries = footer.dictionaries().into_iter().flatten();
     let batches = footer.recordBatches().into_iter().flatten();
@@ -42,7 +46,7 @@ fn check_file(bytes: &[u8], left: &mut u64) -> Result<(), String> {
         let start = block.offset().saturating_add(metadata);
         let body = part(bytes, start, block.bodyLength())?;
         let metadata = part(bytes, block.offset(), metadata)?;
-        // The length once more, after the continuation mark or without one.
+        // The repeated length, after the continuation marker or without one.
         let metadata = metadata.strip_prefix(&CONTINUATION).unwrap_or(metadata);
         check_message(message(metadata.get(4..).unwrap_or_default())?, body, left)?;
     }
@@ -92,11 +96,11 @@ fn check_buffers(batch: RecordBatch<'_>, body: &[u8], left: &mut u64) -> Result<
         let length = buffer
             .first_chunk()
             .ok_or("a compressed buffer without its length")?;
-        // -1 says that it is not compressed; other negative numbers are refused in reading.
+        // -1 means uncompressed; other negative numbers are rejected when the file is read.
         let Ok(length) = u64::try_from(i64::from_le_bytes(*length)) else {
             continue;
         };
-        // Reading will ask for as much, and cannot be told no.
+        // Reading allocates this size and cannot recover from a failure.
         *left = left.checked_sub(length).ok_or_else(|| {
             format!(
                 "a buffer of {} bytes that decompresses to {length}; allowed: {left} more, or 4 times the file's size and 256 MiB in all",
@@ -107,7 +111,7 @@ fn check_buffers(batch: RecordBatch<'_>, body: &[u8], left: &mut u64) -> Result<
     Ok(())
 }
 
-/// A part of a file by what its lengths say.
+/// A part of a file, given by its declared range.
 fn part(bytes: &[u8], start: i64, length: i64) -> Result<&[u8], String> {
     let range = || {
         let start = usize::try_from(start).ok()?;
@@ -116,7 +120,7 @@ fn part(bytes: &[u8], start: i64, length: i64) -> Result<&[u8], String> {
     };
     range().ok_or_else(|| {
         format!(
-            "a part of {length} bytes from byte {start}, {} are there",
+            "a part of {length} bytes from byte {start}, but the file has only {}",
             bytes.len()
         )
     })

@@ -1,7 +1,7 @@
-//! A part of a data set from the Hugging Face hub.
+//! A part of a data set from the Hugging Face Hub.
 //!
-//! The hub keeps every data set converted to Parquet, as `<subset>/<split>/0000.parquet` of the
-//! revision `refs/convert/parquet`. Fetched files stay in the hub's own cache (`HF_HOME`).
+//! The Hub provides every data set converted to Parquet, as `<subset>/<split>/0000.parquet` of the
+//! revision `refs/convert/parquet`. Downloaded files are kept in the Hub's own cache (`HF_HOME`).
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use hf_hub::{Repo, RepoType};
 
 use super::{HubData, Split};
 
-/// The Parquet files of a part, fetched unless they are in the cache.
+/// The Parquet files of a part, downloaded unless they are in the cache.
 ///
 /// # Errors
-/// What went wrong, in words.
+/// A description of the problem.
 pub(super) fn fetch(data: &HubData, split: Split) -> Result<Vec<PathBuf>, String> {
     let api = ApiBuilder::from_env()
         .build()

@@ -1,10 +1,10 @@
-//! Rows out of JSON Lines, JSON, Parquet and Arrow IPC.
+//! Reads rows of JSON Lines, JSON, Parquet and Arrow IPC.
 //!
-//! Parquet and Arrow go by way of `arrow-json`, so that whatever type a column has on disk
-//! (dictionaries, large strings, lists of structs), a row is the object that JSON Lines would hold.
+//! Parquet and Arrow are converted by `arrow-json`, so that for every column type on disk
+//! (dictionaries, large strings, lists of structs) a row is the same object as in JSON Lines.
 //!
-//! All rows of a file are held in memory. What they take there is counted, and a file whose rows
-//! take out of proportion to its size is refused before they do.
+//! All rows of a file are held in memory. Their memory is counted, and a file whose rows need
+//! memory out of proportion to its size is rejected early.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
@@ -293,7 +293,7 @@ fn write(batch: &RecordBatch, lines: &mut Lines<'_>) -> Result<(), String> {
     written.map_err(|error| error.to_string())
 }
 
-/// Takes JSON Lines as they are written, a row at a time.
+/// Parses JSON Lines while they are written to it, one row at a time.
 struct Lines<'a> {
     rows: &'a mut Rows,
     /// The row that is not complete yet.

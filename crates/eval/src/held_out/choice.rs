@@ -1,9 +1,9 @@
-//! The lines that follow a passage, among three runs of lines from other files: HellaSwag's idea.
+//! Continuations of a passage, the correct one among three from other files, as in HellaSwag.
 //!
-//! The right lines stand at each of the four places, and are the shortest, second, third and longest
-//! of the four, equally often and independently. All four have the same indentation, come from
-//! files of one kind, and differ in length by a quarter at most. So neither place nor length nor the
-//! look of the first line gives them away.
+//! The correct lines are at each of the four positions, and are the shortest, second, third and longest of
+//! the four, with equal frequency and independently. All four have the same indentation, come from files with
+//! the same extension, and differ in length by at most a quarter. So neither position nor length nor the
+//! appearance of the first line reveals the answer.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,24 +14,24 @@ use super::{ITEMS, line_starts, row};
 use crate::error::EvalError;
 use crate::python_random::PythonRandom;
 
-/// Bytes of the passage.
+/// Length of the passage in bytes.
 const CONTEXT: std::ops::RangeInclusive<usize> = 384..=768;
-/// Bytes of the lines that follow.
+/// Length of the continuations in bytes.
 const ENDING: std::ops::RangeInclusive<usize> = 80..=240;
-/// Lines are taken from a file this many lines apart.
+/// Distance in lines between the segments taken from a file.
 const STRIDE: usize = 7;
 
-/// Lines, and the passage before them.
+/// A segment of lines, and the passage before it.
 struct Segment<'a> {
     file: &'a HeldOutFile,
     context: &'a str,
     ending: &'a str,
 }
 
-/// What all four choices of an item share: the file's ending and the indentation.
+/// Properties that the four choices of an item share: the file's extension and the indentation.
 type Look<'a> = (&'a str, &'a str);
 
-/// Items drawn from all of the held-out text.
+/// Items drawn evenly from all of the held-out text.
 ///
 /// # Errors
 /// None; the signature is that of [`Generate`](super::Generate).
@@ -62,7 +62,7 @@ pub fn choice(files: &[HeldOutFile]) -> Result<Vec<Map<String, Value>>, EvalErro
         };
         used.insert(right);
         used.extend(&others);
-        // The others are in order of length no more.
+        // From here on, the others are not in order of length.
         let shuffled = random.sample(3, 3).unwrap_or_default();
         others = shuffled.into_iter().map(|at| others[at]).collect();
         others.insert(place, right);
@@ -77,8 +77,8 @@ pub fn choice(files: &[HeldOutFile]) -> Result<Vec<Map<String, Value>>, EvalErro
     Ok(rows)
 }
 
-/// Three segments to be told from the right one, so many of them shorter than it; from other files,
-/// no two of one.
+/// Three segments from different other files as wrong choices, `shorter` of them shorter than the correct
+/// one.
 fn others(
     segments: &[Segment<'_>],
     pool: &[usize],
@@ -97,7 +97,7 @@ fn others(
     let mut places = HashSet::from([segments[right].file.place.as_str()]);
     for (from, to, wanted) in ranges {
         let before = found.len();
-        // A few tries each: where there are few, another item is sooner found.
+        // A few attempts each: if there are few candidates, another item is found faster.
         for _ in 0..16 {
             if found.len() - before == wanted || from == to {
                 break;
@@ -134,7 +134,7 @@ fn of_file(file: &HeldOutFile) -> Vec<Segment<'_>> {
         };
         let ending = &text[start..end];
         let whole = ending.trim_end();
-        // Code points and bytes are to agree on which is longer.
+        // Both code points and bytes must order the lengths in the same way.
         let plain = ending.is_ascii() && !ending.contains('\r');
         let lines = whole.lines().count() >= 2 && !ending.starts_with('\n');
         if plain

@@ -1,9 +1,9 @@
-//! Passages up to an identifier that occurred before, LAMBADA's idea for source text.
+//! Passages up to an identifier that occurred before, as in LAMBADA, for source text.
 //!
 //! The candidates for an answer are the eight distinct identifiers that occurred last. An item's
-//! answer has a place among them by recency and one by length; both places are spread evenly and
-//! independently over the items. So who always names the third last identifier, or the longest, is
-//! right once in eight.
+//! answer has a rank among them by recency and one by length; both ranks are distributed evenly and
+//! independently over the items. So a strategy that always names the third last identifier, or the
+//! longest, is correct once in eight.
 
 use std::collections::HashMap;
 
@@ -15,22 +15,22 @@ use super::{ITEMS, line_starts, row};
 use crate::error::EvalError;
 use crate::python_random::PythonRandom;
 
-/// Identifiers among which a guess chooses.
+/// Number of identifiers among which a guess chooses.
 pub(super) const CANDIDATES: usize = 8;
 
-/// Items with the same place by recency and by length.
+/// Number of items with the same ranks by recency and by length.
 const OF_A_KIND: usize = ITEMS / (CANDIDATES * CANDIDATES);
 
 /// Bytes of context, from the beginning of a line.
 const CONTEXT: std::ops::RangeInclusive<usize> = 512..=768;
 
-/// The least distance in bytes between two answers in a file.
+/// The minimum distance in bytes between two answers in a file.
 const APART: usize = 768;
 
-/// Shorter identifiers are seldom names of something.
+/// Shorter identifiers are rarely meaningful names.
 const LETTERS: usize = 4;
 
-/// Words of Rust and of comments that name nothing of the passage.
+/// Words of Rust and of comments that do not refer to the passage.
 const COMMON: &[&str] = &[
     "abstract", "also", "async", "await", "become", "been", "break", "const", "continue", "crate",
     "does", "dyn", "else", "enum", "extern", "false", "final", "from", "have", "impl", "into",
@@ -40,7 +40,7 @@ const COMMON: &[&str] = &[
     "what", "when", "where", "which", "while", "will", "with", "would", "yield", "your",
 ];
 
-/// An identifier's place in a text.
+/// The range of an identifier in a text.
 #[derive(Clone, Copy)]
 struct Word<'a> {
     at: usize,
@@ -50,7 +50,8 @@ struct Word<'a> {
 /// A possible item.
 struct Possible<'a> {
     file: &'a HeldOutFile,
-    /// Where its context begins, where the space before the answer is, where the answer ends.
+    /// The start of its context, the position of the space before the answer, and the end of the
+    /// answer.
     from: usize,
     space: usize,
     end: usize,
@@ -58,7 +59,7 @@ struct Possible<'a> {
     length: usize,
 }
 
-/// Items with as many of each kind, drawn from all of the held-out text.
+/// Items with equal numbers of each kind, drawn evenly from all of the held-out text.
 ///
 /// # Errors
 /// None; the signature is that of [`Generate`](super::Generate).
@@ -103,7 +104,7 @@ fn of_file(file: &HeldOutFile) -> Vec<Possible<'_>> {
         let Some(space) = answer.at.checked_sub(1) else {
             continue;
         };
-        // The continuation is a space and a word for every tokenizer, as it is in LAMBADA.
+        // The continuation is a space and a word for every tokenizer, as in LAMBADA.
         let clean = text.as_bytes()[space] == b' '
             && space > 0
             && !text.as_bytes()[space - 1].is_ascii_whitespace();
@@ -139,7 +140,7 @@ fn of_file(file: &HeldOutFile) -> Vec<Possible<'_>> {
     possible
 }
 
-/// The identifiers of a text, but for short and common words.
+/// The identifiers of a text except short and common words.
 fn words(text: &str) -> Vec<Word<'_>> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut words = Vec::new();
@@ -149,7 +150,7 @@ fn words(text: &str) -> Vec<Word<'_>> {
         rest = end.map_or(text.len(), |end| start + end);
         let word = &text[start..rest];
         let letters = word.len() >= LETTERS && !word.starts_with(|c: char| c.is_ascii_digit());
-        // A letter of another script goes on with the word.
+        // A letter of another script continues the word.
         let whole = !text[rest..].starts_with(char::is_alphanumeric)
             && !text[..start].ends_with(char::is_alphanumeric);
         if letters && whole && !COMMON.contains(&word) {
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_are_whole_and_name_something() {
+    fn identifiers_are_whole_and_exclude_common_words() {
         let text = "let naïve_x = self.word_1 + 1234 - other::Thing; été with word";
         let found: Vec<&str> = words(text).iter().map(|word| word.text).collect();
         assert_eq!(found, ["word_1", "other", "Thing", "word"]);

@@ -7,10 +7,11 @@ use super::{ITEMS, line_starts, row};
 use crate::error::EvalError;
 use crate::python_random::PythonRandom;
 
-/// Bytes of a passage; one that a long line brings above the upper bound is left out.
+/// Length of a passage in bytes; one that exceeds the upper bound because of a long line is left
+/// out.
 const BYTES: std::ops::RangeInclusive<usize> = 900..=1200;
 
-/// Passages drawn from all of the held-out text without overlap.
+/// Passages drawn evenly from all of the held-out text without overlap.
 ///
 /// # Errors
 /// None; the signature is that of [`Generate`](super::Generate).

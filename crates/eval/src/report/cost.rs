@@ -1,28 +1,28 @@
-//! What a model costs by its sizes and its solver, and what share that is of the reference.
+//! The cost of a model by its sizes and its solver, and relative to the reference.
 
 use iiet_model::Cost;
 use serde::Serialize;
 
-/// Costs of one token, known without running the model.
+/// Costs per token, computed without running the model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TokenCost {
-    /// A tied embedding counted once.
+    /// Number of parameters; a tied embedding counts once.
     pub parameters: u64,
-    /// Evaluations of blocks for one token, all layers together.
+    /// Evaluations of blocks per token, summed over layers.
     pub evaluations: usize,
     /// Evaluations of each layer's block.
     pub evaluations_by_layer: Vec<usize>,
-    /// Their mean.
+    /// The mean over layers.
     pub evaluations_per_layer: f64,
-    /// Of a forward pass at the model's full context ([`Cost::forward_flops_per_token`]).
+    /// FLOPs of a forward pass at the model's full context ([`Cost::forward_flops_per_token`]).
     pub forward_flops: f64,
-    /// Bytes of keys and values, in f32, that decoding keeps for each token.
+    /// Bytes of f32 KV cache per token.
     pub cache_bytes: u64,
-    /// The same of the reference is 1.
+    /// Relative to the reference.
     pub share_of_parameters: f64,
-    /// The same of the reference is 1.
+    /// Relative to the reference.
     pub share_of_evaluations: f64,
-    /// The same of the reference is 1.
+    /// Relative to the reference.
     pub share_of_flops: f64,
 }
 

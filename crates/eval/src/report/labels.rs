@@ -1,8 +1,8 @@
-//! What models are called: the shortest ends of their paths that tell them apart.
+//! Names of models: the shortest suffixes of their paths that are unique.
 
 use std::path::{Component, Path, PathBuf};
 
-/// The folder of a run that holds its model, and says nothing.
+/// The name of a run's model directory, which does not distinguish runs.
 const MODEL: &str = "model";
 
 /// A name for each model directory, all different.
@@ -38,7 +38,7 @@ pub(super) fn labels(models: &[PathBuf]) -> Vec<String> {
 }
 
 fn parts(model: &Path) -> Vec<String> {
-    // What cannot be found is reported elsewhere.
+    // A path that does not exist is reported elsewhere.
     let path = model.canonicalize().unwrap_or_else(|_| model.to_owned());
     let parts = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shortest_ends_that_differ() {
+    fn names_are_the_shortest_unique_suffixes() {
         for (paths, expected) in [
             (vec!["runs/a/model", "runs/b/model"], vec!["a", "b"]),
             (

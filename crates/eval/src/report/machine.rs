@@ -1,9 +1,9 @@
-//! Where a report was made.
+//! The machine of a report.
 
 use serde::Serialize;
 use sysinfo::{CpuRefreshKind, RefreshKind, System};
 
-/// The machine that figures of speed are of.
+/// The machine on which speeds were measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Machine {
     /// The processor's name, if the system tells it.

@@ -1,9 +1,9 @@
-//! Tokens per second of all models, measured in turns.
+//! Tokens per second of all models, measured alternately.
 //!
-//! A machine's speed drifts, and others use it too. So the models take turns, a prompt and its
-//! continuation each, in order and in the opposite order, and a model is compared with the reference
-//! round by round. Medians leave out the rounds that were disturbed. A turn is as many texts as last a
-//! tenth of a second on the fastest model.
+//! A machine's speed drifts, and other processes use it too. So the models take turns, with a prompt and its
+//! continuation each, in forward and in reverse order, and a model is compared with the reference round by
+//! round. Medians exclude rounds that were disturbed. A turn has as many texts as take a tenth of a second on
+//! the fastest model.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use serde::Serialize;
 
 use crate::error::EvalError;
 
-/// Rounds that count; one before them warms up.
+/// Number of timed rounds, after one for warm-up.
 const ROUNDS: usize = 7;
-/// What a turn should last, and the most texts that this may take.
+/// Target duration of a turn, and the maximum number of texts in it.
 const TURN: (Duration, u32) = (Duration::from_millis(100), 64);
-/// The most tokens of the prompt, and decoded after it.
+/// The maximum number of tokens of the prompt, and decoded after it.
 const MOST: (usize, usize) = (512, 64);
 
-/// What is measured: one text, read and continued greedily, keys and values in f32.
+/// The workload: one text, prefilled and continued greedily, with an f32 KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Workload {
-    /// Texts at a time.
+    /// Texts per batch.
     pub batch: usize,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens decoded after the prompt, one pass each.
     pub decoded_tokens: usize,
-    /// Rounds that count.
+    /// Number of timed rounds.
     pub rounds: usize,
 }
 
@@ -40,11 +40,11 @@ pub struct Workload {
 pub struct Speed {
     /// Tokens per second after the prompt.
     pub decoding: f64,
-    /// Tokens of the prompt per second.
+    /// Prompt tokens per second.
     pub prefill: f64,
     /// The median over the rounds of this model's tokens per second over the reference's.
     pub decoding_ratio: f64,
-    /// The same for reading the prompt.
+    /// The same for prefill.
     pub prefill_ratio: f64,
     /// Each round.
     pub rounds: Vec<Round>,
@@ -55,14 +55,14 @@ pub struct Speed {
 pub struct Round {
     /// Tokens per second after the prompt.
     pub decoding: f64,
-    /// Tokens of the prompt per second.
+    /// Prompt tokens per second.
     pub prefill: f64,
 }
 
 impl Workload {
-    /// What fits the smallest of the contexts: three quarters of it prompt, a quarter decoded.
+    /// A workload that fits the smallest of the contexts: three quarters prompt, a quarter decoded.
     ///
-    /// `None` if that leaves nothing of either.
+    /// `None` if the prompt or the continuation would be empty.
     pub(super) fn within(context: usize) -> Option<Self> {
         let decoded_tokens = (context / 4).clamp(1, MOST.1);
         let prompt_tokens = context.saturating_sub(decoded_tokens).min(MOST.0);
@@ -77,7 +77,7 @@ impl Workload {
     /// Measures the models, the first of which is the reference.
     ///
     /// # Errors
-    /// Those of the model.
+    /// The errors of the model.
     pub(super) fn measure(
         &self,
         models: &[&LanguageModel],
@@ -111,13 +111,13 @@ impl Workload {
         Ok(speeds.collect())
     }
 
-    /// Reads and continues a text; which tokens it has makes no difference to the time.
+    /// Prefills and continues a text; the time does not depend on the token ids.
     fn text(&self, model: &LanguageModel, device: &Device) -> Result<iiet_text::Speed, EvalError> {
         let vocab_size = model.sizes().vocab_size;
         let token = |i: usize| (i * 7919 % vocab_size) as u32;
         let request = Request {
             prompt: (0..self.prompt_tokens).map(token).collect(),
-            // The first comes of reading the prompt.
+            // The first token is decoded from the prefill's logits.
             max_tokens: self.decoded_tokens + 1,
             end: Vec::new(),
             sliding: false,
@@ -158,7 +158,7 @@ impl Speed {
     }
 }
 
-/// The middle of an odd number of values.
+/// The median of an odd number of values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
