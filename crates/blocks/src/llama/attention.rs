@@ -125,7 +125,7 @@ impl Attention {
     /// If the context is of whole texts.
     pub fn remember(&self, x: Tensor<3>, context: &LlamaContext, cache: &mut KeyValueCache) {
         let LlamaContext::New { rows, limit, .. } = context else {
-            panic!("a cache belongs to new tokens, and to no others");
+            panic!("a cache requires a context of new tokens, and vice versa");
         };
         let [k, v] = self.keys_and_values(x, context);
         cache.store(k, v, rows, *limit);
