@@ -134,6 +134,40 @@ const WORKS: &[Work] = &[
         same: &["d/model/model.safetensors", "d/model/config.json"],
         whole: &[],
     },
+    Work {
+        arguments: &[
+            "sweep",
+            "--config",
+            "teacher.toml",
+            "--budget",
+            "6",
+            "--grid",
+            "train.lr=1e-2,2e-2",
+            "--out",
+            "k/s",
+        ],
+        resume: None,
+        same: &[
+            "lr=0.01_seed=0/model/model.safetensors",
+            "lr=0.02_seed=0/model/model.safetensors",
+        ],
+        whole: &[],
+    },
+    Work {
+        arguments: &[
+            "score",
+            "--hypotheses",
+            "text.txt",
+            "--references",
+            "text.txt",
+            "--segments",
+            "--out",
+            "k/score.json",
+        ],
+        resume: None,
+        same: &["score.json"],
+        whole: &["score.json"],
+    },
 ];
 
 pub(super) fn run(world: &World, kills: u64, random: &mut Random) -> anyhow::Result<Interrupted> {

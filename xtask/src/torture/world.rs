@@ -17,6 +17,7 @@ use super::workload::copy;
 /// - `teacher.toml`, `student.toml`: configurations; `cache`: their prepared corpora
 /// - `teacher`: a run of 12 steps with three checkpoints, and its `model`, which has a manifest
 /// - `bare`: the same model without a manifest, as from other tools; `llama`: a LLaMA in two shards
+/// - `sweep`: a sweep of two trials
 /// - `eval`: data of evaluation tasks
 pub(super) struct World {
     iiet: PathBuf,
@@ -55,6 +56,9 @@ impl World {
         let mut train = world.iiet(&["train", "--config"]);
         train.arg(config).arg("--run").arg(&run);
         world.must(&mut train)?;
+        let mut sweep = world.iiet(&["sweep", "--config", "teacher.toml", "--budget", "4"]);
+        sweep.args(["--grid", "train.lr=1e-2,2e-2", "--out", "sweep"]);
+        world.must(&mut sweep)?;
         copy(&run.join("model"), &world.path("bare"))?;
         fs::remove_file(world.path("bare").join("iiet-manifest.json"))?;
         Ok(world)

@@ -274,10 +274,46 @@ pub(super) fn all(world: &World) -> anyhow::Result<Vec<Target>> {
             &["wikitext/test.jsonl"],
             eval!("wikitext"),
         ),
+        target(
+            "score",
+            "prompts.txt",
+            &[""],
+            &[&[
+                "score",
+                "--hypotheses",
+                "{}",
+                "--references",
+                "prompts.txt",
+                "--confidence",
+                "--samples",
+                "20",
+            ]],
+        ),
+        target("sweep", "sweep", &["sweep.jsonl"], &[TABLE]),
         target("eval parquet", "eval-parquet", &[".parquet"], ARC),
         target("eval arrow", "eval-arrow", &[".arrow"], ARC),
     ])
 }
+
+const TABLE: &[&str] = &[
+    "sweep",
+    "--table",
+    "{}/sweep.jsonl",
+    "--picture",
+    "{out}/p.svg",
+];
+
+/// Generated tasks; `N` is replaced by a number.
+const TASKS: [&str; 8] = [
+    "{ task = 'group', group = 'S3', length = N }",
+    "{ task = 'hops', hops = N, length = 14, alphabet = 4 }",
+    "{ task = 'hops', hops = 1, length = N, alphabet = 4 }",
+    "{ task = 'hops', hops = 1, length = 14, alphabet = N }",
+    "{ task = 'addition', terms = N, digits = 1 }",
+    "{ task = 'addition', terms = 2, digits = N }",
+    "{ task = 'pointers', hops = N, nodes = 4 }",
+    "{ task = 'pointers', hops = 1, nodes = N }",
+];
 
 const ARC: &[&[&str]] = &[&[
     "eval",
@@ -307,6 +343,11 @@ pub(super) fn arguments(random: &mut Random) -> Vec<String> {
         "model.n_kv_heads",
         "model.seq_len",
         "model.solver.iterations",
+        "model.solver.tolerance",
+        "model.solver.backprop",
+        "model.solver.anderson",
+        "model.solver.gate",
+        "model.residual_multiplier",
         "model.initializer_range",
         "model.rope_theta",
         "data.vocab_size",
@@ -331,11 +372,16 @@ pub(super) fn arguments(random: &mut Random) -> Vec<String> {
         "train.beta1",
         "train.beta2",
         "train.eps",
+        "train.iterated_lr",
+        "model.solver.tolerance",
+        "model.solver.backprop",
+        "model.solver.anderson",
+        "model.solver.gate",
         "model.initializer_range",
         "model.rope_theta",
     ];
     let model = "teacher/model";
-    let words: Vec<String> = match random.below(8) {
+    let words: Vec<String> = match random.below(10) {
         0 => {
             let options = [
                 "--max-tokens",
@@ -345,6 +391,8 @@ pub(super) fn arguments(random: &mut Random) -> Vec<String> {
                 "--temperature",
                 "--repetition-penalty",
                 "--seed",
+                "--iterations",
+                "--tolerance",
             ];
             let option = pick(&options, random);
             words(&[
@@ -372,7 +420,8 @@ pub(super) fn arguments(random: &mut Random) -> Vec<String> {
             "implicit_euler",
             "--out",
             "{out}/m",
-            &format!("--iterations={either}"),
+            "--set",
+            &format!("iterations={either}"),
         ]),
         3 => {
             let option = pick(&["--batch", "--tokens"], random);
@@ -415,6 +464,29 @@ pub(super) fn arguments(random: &mut Random) -> Vec<String> {
             ])
         }
         6 => {
+            let source = pick(&TASKS, random).replace('N', number);
+            let set = format!("data.source={source}");
+            let mut words = words(&SHORT[..3]);
+            words[2] = "teacher.toml".to_owned();
+            words.extend(SHORT[3..].iter().map(|word| (*word).to_owned()));
+            words.extend(["--set".to_owned(), set]);
+            words
+        }
+        7 => {
+            let grid = format!("train.lr={either}");
+            words(&[
+                "sweep",
+                "--config",
+                "teacher.toml",
+                "--budget=1",
+                "--out",
+                "{out}/sweep",
+                "--grid",
+                &grid,
+                &format!("--jobs={number}"),
+            ])
+        }
+        8 => {
             let set = format!("{}={number}", pick(&config_keys, random));
             words(&["data", "inspect", "--config", "teacher.toml", "--set", &set])
         }
