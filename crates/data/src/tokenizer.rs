@@ -332,6 +332,17 @@ mod tests {
     }
 
     #[test]
+    fn a_word_beyond_the_limit_is_an_error_that_names_it() {
+        let tokenizer = trained();
+        let longest = "a".repeat(1 << 20);
+        assert!(tokenizer.encode(&longest).is_ok());
+        let error = tokenizer.encode(&format!("x = {longest}b")).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("1048578 bytes, \" aaaa"), "{error}");
+        assert!(error.contains("at most 1048576"), "{error}");
+    }
+
+    #[test]
     fn special_tokens_are_not_recognised_in_text() {
         let tokenizer = trained();
         assert!(!tokenizer.encode("a<|endoftext|>b").unwrap().contains(&0));

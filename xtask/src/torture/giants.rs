@@ -42,6 +42,7 @@ pub(super) fn run(world: &World, megabytes: usize) -> anyhow::Result<Giants> {
         .map(|i| format!("{i} and {i} make {}, say {i} of {}.\n", 2 * i, i % 97))
         .collect();
     fs::write(folder.join("ordinary.txt"), text)?;
+    fs::write(folder.join("word.txt"), "a".repeat(megabytes << 18))?;
     for (name, layers, iterations) in [("layers", "16384", "1"), ("corrections", "3", "4096")] {
         let bare = fs::read_to_string(world.path("bare/config.json"))?;
         let mut config: serde_json::Value = serde_json::from_str(&bare)?;
@@ -73,6 +74,12 @@ pub(super) fn run(world: &World, megabytes: usize) -> anyhow::Result<Giants> {
             .map(|word| (*word).to_owned())
             .collect::<Vec<_>>()
     };
+    let eval = |model: &str, file: &str| {
+        let data = format!("giants/{file}");
+        words(&[
+            "eval", "--model", model, "--tasks", "text", "--data", &data, "--limit", "1",
+        ])
+    };
     let commands = [
         ("line.jsonl.gz", prepare("line.jsonl.gz")),
         ("line.jsonl.zst", prepare("line.jsonl.zst")),
@@ -90,20 +97,10 @@ pub(super) fn run(world: &World, megabytes: usize) -> anyhow::Result<Giants> {
                 "giants/prompts.txt",
             ]),
         ),
-        (
-            "ordinary.txt",
-            words(&[
-                "eval",
-                "--model",
-                "teacher/model",
-                "--tasks",
-                "text",
-                "--data",
-                "giants/ordinary.txt",
-                "--limit",
-                "1",
-            ]),
-        ),
+        ("word.txt", prepare("word.txt")),
+        ("word.txt", eval("teacher/model", "word.txt")),
+        ("ordinary.txt", eval("teacher/model", "ordinary.txt")),
+        ("ordinary.txt", eval("sentence-piece", "ordinary.txt")),
         ("layers", words(&["info", "--model", "giants/layers"])),
         (
             "layers",

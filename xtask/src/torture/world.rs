@@ -17,6 +17,7 @@ use super::workload::copy;
 /// - `teacher.toml`, `student.toml`: configurations; `cache`: their prepared corpora
 /// - `teacher`: a run of 12 steps with three checkpoints, and its `model`, which has a manifest
 /// - `bare`: the same model without a manifest, as from other tools; `llama`: a LLaMA in two shards
+///   and `sentence-piece`: one with the other kind of tokenizer
 /// - `sweep`: a sweep of two trials
 /// - `eval`: data of evaluation tasks
 pub(super) struct World {
@@ -107,7 +108,9 @@ impl World {
         }
         let llama = workspace.join("crates/cli/tests/llama/byte-level");
         copy(&llama, &self.path("llama"))?;
-        fs::remove_file(self.path("llama/expected.json")).context("an unused file")
+        fs::remove_file(self.path("llama/expected.json")).context("an unused file")?;
+        let sentence_piece = workspace.join("crates/cli/tests/llama/sentence-piece");
+        copy(&sentence_piece, &self.path("sentence-piece"))
     }
 
     /// The path of a file or directory.
