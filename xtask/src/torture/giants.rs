@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::fs;
+use std::io::{self, BufWriter, Read, Write};
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use super::child::{as_typed, watch};
 use super::world::{World, gzip, size, zstd};
@@ -24,25 +25,63 @@ impl fmt::Display for Giants {
     }
 }
 
+/// A text repeated up to a number of bytes. It is never in memory as a whole: the kernel counts the memory of this
+/// process, at the moment that it starts a command, as the command's.
+struct Repeated {
+    text: &'static [u8],
+    at: usize,
+    left: usize,
+}
+
+impl Repeated {
+    fn new(text: &'static [u8], bytes: usize) -> Self {
+        let left = bytes / text.len() * text.len();
+        Self { text, at: 0, left }
+    }
+}
+
+impl Read for Repeated {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = buffer.len().min(self.left);
+        for byte in &mut buffer[..read] {
+            *byte = self.text[self.at];
+            self.at = (self.at + 1) % self.text.len();
+        }
+        self.left -= read;
+        Ok(read)
+    }
+}
+
 /// `megabytes` is the decompressed size of the files.
 pub(super) fn run(world: &World, megabytes: usize) -> anyhow::Result<Giants> {
     let started = Instant::now();
     let folder = world.path("giants");
     fs::create_dir_all(&folder)?;
-    let line = format!("{{\"text\": \"{}\"}}\n", "a".repeat(megabytes << 20));
-    fs::write(folder.join("line.jsonl.gz"), gzip(line.as_bytes())?)?;
-    fs::write(folder.join("line.jsonl.zst"), zstd(line.as_bytes()))?;
-    drop(line);
-    let lines = "{\"text\": \"a b c\"}\n".repeat(megabytes << 13);
-    fs::write(folder.join("lines.jsonl.gz"), gzip(lines.as_bytes())?)?;
-    drop(lines);
-    fs::write(folder.join("prompts.txt"), "a ".repeat(megabytes << 18))?;
-    fs::write(folder.join("deep.json"), "[".repeat(megabytes << 16))?;
-    let text: String = (0..megabytes * 200)
-        .map(|i| format!("{i} and {i} make {}, say {i} of {}.\n", 2 * i, i % 97))
-        .collect();
-    fs::write(folder.join("ordinary.txt"), text)?;
-    fs::write(folder.join("word.txt"), "a".repeat(megabytes << 18))?;
+    let bytes = megabytes << 20;
+    let line = || {
+        let text = io::repeat(b'a').take(bytes as u64);
+        b"{\"text\": \"".chain(text).chain(&b"\"}\n"[..])
+    };
+    fs::write(folder.join("line.jsonl.gz"), gzip(line())?)?;
+    fs::write(folder.join("line.jsonl.zst"), zstd(line()))?;
+    let lines = Repeated::new(b"{\"text\": \"a b c\"}\n", bytes);
+    fs::write(folder.join("lines.jsonl.gz"), gzip(lines)?)?;
+    let write = |name: &str, mut content: Repeated| {
+        io::copy(&mut content, &mut fs::File::create(folder.join(name))?)
+    };
+    write("prompts.txt", Repeated::new(b"a ", bytes / 2))?;
+    write("deep.json", Repeated::new(b"[", bytes / 16))?;
+    write("word.txt", Repeated::new(b"a", bytes / 4))?;
+    let mut ordinary = BufWriter::new(fs::File::create(folder.join("ordinary.txt"))?);
+    for i in 0..megabytes * 200 {
+        writeln!(
+            ordinary,
+            "{i} and {i} make {}, say {i} of {}.",
+            2 * i,
+            i % 97
+        )?;
+    }
+    drop(ordinary.into_inner().context("cannot write a text")?);
     for (name, layers, iterations) in [("layers", "16384", "1"), ("corrections", "3", "4096")] {
         let bare = fs::read_to_string(world.path("bare/config.json"))?;
         let mut config: serde_json::Value = serde_json::from_str(&bare)?;

@@ -1,7 +1,7 @@
 //! The files under test: one of each kind that `iiet` reads, and models and runs based on them.
 
 use std::fs;
-use std::io::Write;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -151,15 +151,15 @@ impl World {
     }
 }
 
-pub(super) fn gzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub(super) fn gzip(mut source: impl Read) -> anyhow::Result<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(bytes)?;
+    std::io::copy(&mut source, &mut encoder)?;
     Ok(encoder.finish()?)
 }
 
-pub(super) fn zstd(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn zstd(source: impl Read) -> Vec<u8> {
     let level = ruzstd::encoding::CompressionLevel::Fastest;
-    ruzstd::encoding::compress_to_vec(bytes, level)
+    ruzstd::encoding::compress_to_vec(source, level)
 }
 
 /// The size of a file, or of all files in a directory.
