@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::{CacheRow, Precision};
-use iiet_ode::Parameters;
+use iiet_ode::{Layer, Parameters};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -42,6 +42,19 @@ pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
         tokens: Tokens,
         device: &Device,
     ) -> Self::Context;
+
+    /// What the evaluations of this layer share beside what all layers share, computed once before the
+    /// first of them; `None` if there is nothing, or the context has it already. The block sees it in the
+    /// place of the context of the pass.
+    fn at_layer(&self, context: &Self::Context, layer: Layer) -> Option<Self::Context> {
+        let _ = (context, layer);
+        None
+    }
+
+    /// The context without autodiff: no gradient flows to what it was computed from.
+    fn constant(context: &Self::Context) -> Self::Context {
+        context.clone()
+    }
 
     /// `G(y)`.
     ///
@@ -160,6 +173,14 @@ pub trait BlockCache: Clone + Debug + Send + Sync + 'static {
 pub enum Tokens {
     /// Texts from their beginning, at positions `0..seq`.
     Whole {
+        /// Columns of the batch.
+        seq: usize,
+    },
+    /// Texts whose tokens see each other, later ones too, as those of a source; shorter ones are padded at
+    /// their end.
+    Source {
+        /// The number of tokens of each row, from 1 to `seq`.
+        lengths: Vec<usize>,
         /// Columns of the batch.
         seq: usize,
     },

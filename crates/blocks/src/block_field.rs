@@ -78,7 +78,12 @@ impl<'a, B: Block> BlockField<'a, B> {
             return map(block, y, self.evaluation());
         }
         let known = self.terms.len();
-        let value = map(&block.valid(), y.inner(), self.evaluation());
+        let context = B::constant(self.context);
+        let evaluation = Evaluation {
+            context: &context,
+            ..self.evaluation()
+        };
+        let value = map(&block.valid(), y.inner(), evaluation);
         for term in &mut self.terms[known..] {
             *term = term.clone().inner().autodiff();
         }
@@ -125,7 +130,7 @@ impl<B: Block> VectorField<Tensor<3>> for BlockField<'_, B> {
         if !value.is_autodiff() {
             return value;
         }
-        let (block, context, z) = (self.block.valid(), self.context.clone(), z.inner());
+        let (block, context, z) = (self.block.valid(), B::constant(self.context), z.inner());
         with_pullback(value, move |v: Tensor<3>| {
             let mut map = Adjoint {
                 block: &block,

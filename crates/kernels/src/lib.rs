@@ -5,7 +5,7 @@
 //!
 //! | operation | formula | kept for the backward pass |
 //! |---|---|---|
-//! | [`causal_attention`] | `softmax(scale q k^T + mask) v` | inputs, output, one number per row |
+//! | [`attention`], [`causal_attention`] | `softmax(scale q k^T + mask) v`; causal, padded or crossed | inputs, output, one number per row |
 //! | [`linear_cross_entropy`] | `sum_t c_t (-log softmax(h_t W)[target_t])` | the gradients themselves |
 //! | [`linear_distillation`] | the same mixed with `T^2 KL(teacher, student)` | the gradients themselves |
 //! | [`rms_norm`], [`layer_norm`] | `x / rms(x) gamma`; `(x - mean) / sd gamma + beta` | inputs |
@@ -40,7 +40,7 @@ mod record;
 mod route;
 
 pub use ops::adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
-pub use ops::attention::causal_attention;
+pub use ops::attention::{Visibility, attention, causal_attention};
 pub use ops::backward_from::backward_from;
 pub use ops::cached_attention::{CacheRow, cached_attention};
 pub use ops::cross_entropy::linear_cross_entropy;

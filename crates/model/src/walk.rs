@@ -106,7 +106,9 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
             let block = &self.model.layers[layer.index()];
             let caches = pass.caches.as_deref_mut();
             let caches = caches.map(|caches| caches[layer.index()].as_mut_slice());
-            let mut field = BlockField::new(block, &pass.context, caches, &mut pass.terms)
+            let of_layer = block.at_layer(&pass.context, layer);
+            let context = of_layer.as_ref().unwrap_or(&pass.context);
+            let mut field = BlockField::new(block, context, caches, &mut pass.terms)
                 .counting(&mut pass.corrections);
             at = match observer.watches_corrections() {
                 true => solver.step_watched(&mut field, at, 1.0, &mut |output| {

@@ -1,15 +1,17 @@
-//! Causal attention with grouped queries.
+//! Attention with grouped queries: of the tokens of a text to each other, and of a text to another.
 //!
 //! `softmax(q k^T / sqrt(head_dim) + mask) v` for each head, where `n_heads / n_kv_heads`
 //! consecutive query heads share one key/value head (Ainslie et al., *GQA*, arXiv 2305.13245).
-//! `n_kv_heads = n_heads` is multi-head attention. The projections may have biases (Qwen2, arXiv
+//! `n_kv_heads = n_heads` is multi-head attention. Who sees whom is the context's: earlier tokens alone, or
+//! all. In cross-attention, queries come from one text and keys and values from another, without rotary
+//! positions. The projections may have biases (Qwen2, arXiv
 //! 2407.10671), and the heads of queries and keys a norm before they are rotated (Qwen3, arXiv 2505.09388,
 //! section 2), with one gain for all heads of a layer.
 
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::{causal_attention, linear};
+use iiet_kernels::{Visibility, attention, linear};
 
 use super::context::{merge_heads, split_heads};
 use super::{AttentionBias, KeyValueCache, LlamaConfig, LlamaContext, normalise};
@@ -81,8 +83,8 @@ impl Attention {
         }
     }
 
-    /// Every token attends to itself and to earlier tokens, with a cache also to those cached, and is added
-    /// to the cache.
+    /// Every token attends to the tokens that the context shows it: itself and earlier ones, with a cache also
+    /// those cached, or all of a source. With a cache it is added to the cache.
     ///
     /// # Shapes
     ///
@@ -105,13 +107,51 @@ impl Attention {
 
         let scale = 1.0 / (head_dim as f64).sqrt();
         let mixed = match (cache, context) {
-            (None, LlamaContext::Whole { .. }) => causal_attention(q, k, v, scale),
+            (None, LlamaContext::Whole { visible, .. }) => attention(q, k, v, visible, scale),
             (Some(cache), LlamaContext::New { rows, limit, .. }) => {
                 cache.attend(q, k, v, rows, *limit, scale)
             }
             _ => panic!("a cache requires a context of new tokens, and vice versa"),
         };
         project(&self.o_proj, merge_heads(mixed))
+    }
+
+    /// Every token attends to another text, whose keys and values are [`of_memory`](Self::of_memory).
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_model]`
+    /// - keys and values: `[batch, n_kv_heads, memory, head_dim]` each
+    /// - output: `[batch, seq, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the visibility is causal, or not of this batch.
+    pub fn crossed(
+        &self,
+        x: Tensor<3>,
+        [keys, values]: [Tensor<4>; 2],
+        visible: &Visibility,
+    ) -> Tensor<3> {
+        let q = of_heads(&self.q_norm, project(&self.q_proj, x), self.n_heads);
+        let q = split_heads(q, self.n_heads);
+        let scale = 1.0 / (q.dims()[3] as f64).sqrt();
+        let mixed = attention(q, keys, values, visible, scale);
+        project(&self.o_proj, merge_heads(mixed))
+    }
+
+    /// The keys and values of another text, for [`crossed`](Self::crossed).
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, memory, d_model]`
+    /// - output: `[batch, n_kv_heads, memory, head_dim]` each
+    pub fn of_memory(&self, memory: Tensor<3>) -> [Tensor<4>; 2] {
+        let heads = self.n_kv_heads;
+        let k = project(&self.k_proj, memory.clone());
+        let k = of_heads(&self.k_norm, k, heads);
+        let v = project(&self.v_proj, memory);
+        [k, v].map(|x| split_heads(x, heads))
     }
 
     /// Caches what [`forward`](Self::forward) would, and attends to nothing.

@@ -1,7 +1,7 @@
 //! The positions of the tokens of a pass, and what they may attend to.
 
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::CacheRow;
+use iiet_kernels::{CacheRow, Visibility};
 
 use super::{Frequencies, Positions};
 use crate::Tokens;
@@ -13,6 +13,8 @@ pub enum LlamaContext {
     Whole {
         /// The rotation of each column.
         positions: Positions,
+        /// Which tokens a token sees.
+        visible: Visibility,
     },
     /// New tokens of texts whose earlier keys and values are cached.
     New {
@@ -31,6 +33,11 @@ impl LlamaContext {
         match tokens {
             Tokens::Whole { seq } => Self::Whole {
                 positions: Positions::at(frequencies, 0..seq, device),
+                visible: Visibility::Causal,
+            },
+            Tokens::Source { lengths, seq } => Self::Whole {
+                positions: Positions::at(frequencies, 0..seq, device),
+                visible: Visibility::keys(lengths),
             },
             Tokens::New { rows, seq, limit } => {
                 let at = rows.iter().flat_map(|row| {
@@ -54,7 +61,7 @@ impl LlamaContext {
     /// - output: `[batch, heads, seq, head_dim]`
     pub(super) fn rotate(&self, x: Tensor<3>, heads: usize) -> Tensor<4> {
         match self {
-            Self::Whole { positions } => positions.rotate(split_heads(x, heads)),
+            Self::Whole { positions, .. } => positions.rotate(split_heads(x, heads)),
             Self::New { positions, .. } => {
                 let [batch, seq, width] = x.dims();
                 let head_dim = width / heads;

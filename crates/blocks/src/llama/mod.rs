@@ -18,6 +18,7 @@
 mod attention;
 mod config;
 mod context;
+mod crossed;
 mod key_value_cache;
 mod others;
 mod rope;
@@ -32,6 +33,7 @@ use iiet_ode::{Parameter, Parameters, Role, norm_parameter};
 pub use self::attention::Attention;
 pub use self::config::{AttentionBias, LlamaConfig};
 pub use self::context::LlamaContext;
+pub use self::crossed::{CrossedBlock, CrossedConfig, CrossedContext, Memory};
 pub use self::key_value_cache::KeyValueCache;
 pub use self::rope::{Frequencies, Llama3Scaling, Positions};
 pub use self::swiglu::SwiGlu;
@@ -42,7 +44,7 @@ use crate::{Block, Evaluation, Tokens};
 pub struct LlamaBlock {
     /// The norm before attention.
     pub input_layernorm: RmsNorm,
-    /// Causal attention.
+    /// Attention of the tokens to each other.
     pub self_attn: Attention,
     /// The norm before the feed-forward layer.
     pub post_attention_layernorm: RmsNorm,
@@ -54,11 +56,18 @@ pub struct LlamaBlock {
 }
 
 impl LlamaBlock {
-    fn attend(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
+    /// `c Attention(RMSNorm(y))`
+    fn attend(
+        &self,
+        y: Tensor<3>,
+        context: &LlamaContext,
+        cache: Option<&mut KeyValueCache>,
+    ) -> Tensor<3> {
         let x = normalise(&self.input_layernorm, y);
-        self.branch(self.self_attn.forward(x, at.context, at.cache))
+        self.branch(self.self_attn.forward(x, context, cache))
     }
 
+    /// `c SwiGLU(RMSNorm(u))`
     fn feed_forward(&self, u: Tensor<3>) -> Tensor<3> {
         let x = normalise(&self.post_attention_layernorm, u);
         self.branch(self.mlp.forward(x))
@@ -107,12 +116,12 @@ impl Block for LlamaBlock {
     }
 
     fn forward(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
-        let u = y.clone() + self.attend(y, at);
+        let u = y.clone() + self.attend(y, at.context, at.cache);
         u.clone() + self.feed_forward(u)
     }
 
     fn slope(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
-        let attended = self.attend(y.clone(), at);
+        let attended = self.attend(y.clone(), at.context, at.cache);
         let fed = self.feed_forward(y + attended.clone());
         attended + fed
     }

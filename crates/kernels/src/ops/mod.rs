@@ -42,7 +42,7 @@ mod tests {
     use burn::backend::{Dispatch, DispatchTensor};
     use burn::tensor::{Device, Distribution, Int, Tensor, Tolerance};
 
-    use super::attention::CausalAttention;
+    use super::attention::{Attention, Mix, Visibility};
     use super::cross_entropy::LinearCrossEntropy;
     use super::layer_norm::LayerNorm;
     use super::rms_norm::RmsNorm;
@@ -116,11 +116,17 @@ mod tests {
         );
         let heads = |n| Tensor::<4>::random([2, n, 5, 6], normal, &device);
         let (k, v) = (heads(2).into_dispatch(), heads(2).into_dispatch());
-        assert_same(
-            heads(4),
-            |x| Dispatch::causal_attention(x, k.clone(), v.clone(), 0.4).0,
-            |x| attention::forward::<Dispatch>(x, k.clone(), v.clone(), 0.4).0,
-        );
+        for visible in [Visibility::Causal, Visibility::keys([3, 5])] {
+            let mix = Mix {
+                visible,
+                scale: 0.4,
+            };
+            assert_same(
+                heads(4),
+                |x| Dispatch::attend(x, k.clone(), v.clone(), &mix).0,
+                |x| attention::forward::<Dispatch>(x, k.clone(), v.clone(), &mix).0,
+            );
+        }
         let table = || Tensor::<2>::random([5, 3], normal, &device).into_dispatch();
         let (cos, sin) = (table(), table());
         assert_same(

@@ -3,8 +3,8 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use iiet_kernels::{
-    CacheRow, cached_attention, causal_attention, layer_norm, linear, linear_cross_entropy,
-    rms_norm, rotate, swiglu, weighted_sum,
+    CacheRow, Visibility, attention, cached_attention, causal_attention, layer_norm, linear,
+    linear_cross_entropy, rms_norm, rotate, swiglu, weighted_sum,
 };
 
 use crate::check::{flat, gradients, random};
@@ -22,7 +22,10 @@ fn chain(x: &[Tensor<1>]) -> Tensor<1> {
     let heads = normed.reshape([batch, seq, heads, d]).swap_dims(1, 2);
     let [cos, sin] = tables;
     let q = rotate(heads.clone(), cos, sin);
-    let attended = causal_attention(q, heads.clone().narrow(1, 0, 2), heads.narrow(1, 2, 2), 0.2);
+    let (k, v) = (heads.clone().narrow(1, 0, 2), heads.narrow(1, 2, 2));
+    let causal = causal_attention(q, k.clone(), v.clone(), 0.2);
+    let (k, v) = (k.narrow(2, 0, 40), v.narrow(2, 0, 40));
+    let attended = attention(causal, k, v, &Visibility::keys([40, 33]), 0.2);
     let attended = attended.swap_dims(1, 2).reshape([batch, seq, width]);
     let gated = swiglu(attended.clone(), y.clone());
     let mixed = weighted_sum(vec![y, attended, gated], x[5].clone());

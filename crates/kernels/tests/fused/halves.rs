@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 use iiet_kernels::{
-    DistillationMix, causal_attention, in_f32, layer_norm, linear, linear_cross_entropy,
-    linear_distillation, rms_norm, rotate, swiglu, weighted_sum,
+    DistillationMix, Visibility, attention, causal_attention, in_f32, layer_norm, linear,
+    linear_cross_entropy, linear_distillation, rms_norm, rotate, swiglu, weighted_sum,
 };
 
 /// An operation's inputs in one dtype, and its results.
@@ -206,6 +206,17 @@ fn attention_agrees_with_f32() {
         }
     };
     check(operation, &[]);
+    let crossed = |run: &mut Run| {
+        let q = run.half([2, 4, 20, 8]);
+        let (k, v) = (run.half([2, 2, 150, 8]), run.half([2, 2, 150, 8]));
+        let visible = Visibility::keys([150, 70]);
+        let y = attention(q.clone(), k.clone(), v.clone(), &visible, 0.3);
+        let gradients = run.backward(y);
+        for x in [&q, &k, &v] {
+            run.keep_gradient(x, &gradients);
+        }
+    };
+    check(crossed, &[]);
 }
 
 fn tokens(run: &Run, n: usize) -> (Tensor<1, Int>, Tensor<1>) {

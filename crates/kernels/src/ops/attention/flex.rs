@@ -1,7 +1,7 @@
 //! Attention by tiles of queries and keys (arXiv 2307.08691, algorithms 1 and 2).
 //!
 //! A tile of scores is one matrix product, small enough for the L2 cache; tiles above the diagonal
-//! are never computed. In the forward pass, a task of a thread is a block of queries of one head.
+//! and tiles of padding are never computed. In the forward pass, a task of a thread is a block of queries of one head.
 //! In the backward pass it is a key/value head with all its query heads, so that the gradients to
 //! keys and values are summed by one thread in a fixed order.
 
@@ -9,7 +9,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::CausalAttention;
+use super::{Attention, Mix};
 use crate::flex::Primitive;
 use crate::flex::buffer::{all_f32, dense, tensor, values, zeros};
 use crate::flex::exp::exp;
@@ -17,40 +17,35 @@ use crate::flex::gemm::{Then, Threads, View, ViewMut, gemm};
 use crate::flex::halves::{as_f32, rounded};
 use crate::flex::simd::{larger, map_sum, reduce, sum2, vectorised};
 
-impl CausalAttention for Flex {
-    fn causal_attention(
-        q: Primitive,
-        k: Primitive,
-        v: Primitive,
-        scale: f64,
-    ) -> (Primitive, Primitive) {
+impl Attention for Flex {
+    fn attend(q: Primitive, k: Primitive, v: Primitive, mix: &Mix) -> (Primitive, Primitive) {
         match as_f32([q, k, v]) {
             Ok((operands, dtype)) => {
-                let (y, lse) = forward(operands, scale as f32);
+                let (y, lse) = forward(operands, mix);
                 (rounded(y, dtype), lse)
             }
-            Err([q, k, v]) => super::forward::<Self>(q, k, v, scale),
+            Err([q, k, v]) => super::forward::<Self>(q, k, v, mix),
         }
     }
 
-    fn causal_attention_backward(
+    fn attend_backward(
         q: Primitive,
         k: Primitive,
         v: Primitive,
         out: Primitive,
         lse: Primitive,
         dy: Primitive,
-        scale: f64,
+        mix: &Mix,
     ) -> (Primitive, Primitive, Primitive) {
         if !all_f32(&[&lse]) {
-            return super::backward::<Self>(q, k, v, out, lse, dy, scale);
+            return super::backward::<Self>(q, k, v, out, lse, dy, mix);
         }
         match as_f32([q, k, v, out, dy]) {
             Ok((operands, dtype)) => {
-                let (dq, dk, dv) = backward(operands, lse, scale as f32);
+                let (dq, dk, dv) = backward(operands, lse, mix);
                 (rounded(dq, dtype), rounded(dk, dtype), rounded(dv, dtype))
             }
-            Err([q, k, v, out, dy]) => super::backward::<Self>(q, k, v, out, lse, dy, scale),
+            Err([q, k, v, out, dy]) => super::backward::<Self>(q, k, v, out, lse, dy, mix),
         }
     }
 }
@@ -171,12 +166,8 @@ vectorised! {
     }
 }
 
-/// How many of at most `keys` keys from `first_key` on are visible to the query.
-fn visible(query: usize, first_key: usize, keys: usize) -> usize {
-    (query + 1).saturating_sub(first_key).min(keys)
-}
-
-fn forward([q, k, v]: [Primitive; 3], scale_by: f32) -> (Primitive, Primitive) {
+fn forward([q, k, v]: [Primitive; 3], mix: &Mix) -> (Primitive, Primitive) {
+    let (visible, scale_by) = (&mix.visible, mix.scale as f32);
     let shape: [usize; 4] = q.shape().dims();
     let [batch, heads, seq, head_dim] = shape;
     let group = heads / k.shape()[1];
@@ -200,15 +191,16 @@ fn forward([q, k, v]: [Primitive; 3], scale_by: f32) -> (Primitive, Primitive) {
             let queries = q.view(b, head, first, first + n);
             let mixed = &mut mixed[..n * head_dim];
             let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0.0; QUERIES]);
-            for from in (0..first + n).step_by(KEYS) {
-                let to = (from + KEYS).min(first + n);
+            let end = visible.end(b, first + n - 1);
+            for from in (0..end).step_by(KEYS) {
+                let to = (from + KEYS).min(end);
                 let keys = to - from;
                 let tile = &mut tile[..n * keys];
                 let scores = ViewMut::rows(tile, n, keys);
                 let k = k.view(b, head / group, from, to).transposed();
                 gemm(scores, Then::Replace, scale_by, queries, k, Threads::Caller);
                 for (r, scores) in tile.chunks_exact_mut(keys).enumerate() {
-                    let seen = visible(first + r, from, keys);
+                    let seen = visible.within(first + r, from, keys);
                     let fade = weigh(scores, seen, &mut max[r], &mut sum[r]);
                     if from > 0 {
                         scale(&mut mixed[r * head_dim..(r + 1) * head_dim], fade);
@@ -244,26 +236,28 @@ struct Scratch {
 fn backward(
     [q, k, v, out, dy]: [Primitive; 5],
     lse: Primitive,
-    scale_by: f32,
+    mix: &Mix,
 ) -> (Primitive, Primitive, Primitive) {
+    let (visible, scale_by) = (&mix.visible, mix.scale as f32);
     let shape: [usize; 4] = q.shape().dims();
     let kv_shape: [usize; 4] = k.shape().dims();
-    let ([batch, heads, seq, head_dim], kv_heads) = (shape, kv_shape[1]);
+    let [batch, heads, seq, head_dim] = shape;
+    let [_, kv_heads, kv_seq, _] = kv_shape;
     let group = heads / kv_heads;
     let [q, k, v, out, dy] = [q, k, v, out, dy].map(Heads::new);
     let lse = dense(lse);
     let lse = values(&lse);
 
     let mut dq = zeros(batch * heads * seq * head_dim);
-    let mut dk = zeros(batch * kv_heads * seq * head_dim);
-    let mut dv = zeros(batch * kv_heads * seq * head_dim);
+    let mut dk = zeros(batch * kv_heads * kv_seq * head_dim);
+    let mut dv = zeros(batch * kv_heads * kv_seq * head_dim);
     let mut dq_rows = rows_by_head(&mut dq, shape);
     let scratch = || Scratch {
         p: vec![0.0; QUERIES * KEYS],
         ds: vec![0.0; QUERIES * KEYS],
         dq: vec![0.0; QUERIES * head_dim],
-        dk: vec![0.0; seq * head_dim],
-        dv: vec![0.0; seq * head_dim],
+        dk: vec![0.0; kv_seq * head_dim],
+        dv: vec![0.0; kv_seq * head_dim],
     };
     dq_rows
         .par_chunks_mut(group)
@@ -287,8 +281,9 @@ fn backward(
                 let lse = &lse[(b * heads + head) * seq + first..][..n];
                 let queries = q.view(b, head, first, first + n);
                 let dy = dy.view(b, head, first, first + n);
-                for from in (0..first + n).step_by(KEYS) {
-                    let to = (from + KEYS).min(first + n);
+                let end = visible.end(b, first + n - 1);
+                for from in (0..end).step_by(KEYS) {
+                    let to = (from + KEYS).min(end);
                     let keys = to - from;
                     let k = k.view(b, kv_head, from, to);
                     let v = v.view(b, kv_head, from, to).transposed();
@@ -306,7 +301,7 @@ fn backward(
                     gemm(ViewMut::rows(ds, n, keys), Then::Replace, 1.0, dy, v, one);
                     let rows = p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys));
                     for (r, (p, ds)) in rows.enumerate() {
-                        let seen = visible(first + r, from, keys);
+                        let seen = visible.within(first + r, from, keys);
                         differentiate(p, ds, seen, lse[r], delta[r]);
                     }
                     let (p, ds) = (View::rows(p, n, keys), View::rows(ds, n, keys));

@@ -1,4 +1,5 @@
-//! Causal attention with grouped queries, `softmax(scale q k^T + mask) v`.
+//! Attention with grouped queries, `softmax(scale q k^T + mask) v`: causal, over padded keys, and crossed,
+//! where queries and keys come from different texts. [`Visibility`] is the mask.
 //!
 //! Forward and backward passes are those of Dao, *FlashAttention-2* (arXiv 2307.08691), algorithms
 //! 1 and 2: only the inputs, the output and each row's `lse = log sum_j exp(s_j)` are kept. The
@@ -13,80 +14,119 @@
 
 #[cfg(feature = "flex")]
 pub(super) mod flex;
+mod visibility;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
-use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata, get_device_settings};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{Shape, Tensor};
 
+pub use self::visibility::Visibility;
+pub(super) use self::visibility::future;
 use crate::precision::{rounded, widened};
 use crate::record::ComputeBound;
 use crate::route::{composed, operation, routed};
 
-/// Attention of every token to itself and to earlier tokens: `softmax(scale q k^T + mask) v`.
+/// Attention of every token to itself and to earlier tokens: [`attention`] where
+/// [`Visibility::Causal`] says who sees whom.
 ///
 /// # Shapes
 ///
 /// - q and output: `[batch, n_heads, seq, head_dim]`
-/// - k and v: `[batch, n_kv_heads, seq, head_dim]`; `n_heads / n_kv_heads` consecutive query heads
+/// - k and v: `[batch, n_kv_heads, seq, head_dim]`
+///
+/// # Panics
+///
+/// The same as for [`attention`].
+pub fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f64) -> Tensor<4> {
+    attention(q, k, v, &Visibility::Causal, scale)
+}
+
+/// `softmax(scale q k^T + mask) v`, where a query attends to the keys that are visible to it.
+///
+/// # Shapes
+///
+/// - q and output: `[batch, n_heads, queries, head_dim]`
+/// - k and v: `[batch, n_kv_heads, keys, head_dim]`; `n_heads / n_kv_heads` consecutive query heads
 ///   share a key/value head
 ///
-/// Any memory layout is accepted. On flex the output is a view of `[batch, seq, n_heads,
+/// Any memory layout is accepted. On flex the output is a view of `[batch, queries, n_heads,
 /// head_dim]`, so that merging the heads is free.
 ///
 /// # Panics
 ///
-/// If the shapes do not match, or an axis is empty.
-pub fn causal_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scale: f64) -> Tensor<4> {
-    let [batch, n_heads, seq, head_dim] = q.dims();
-    let n_kv_heads = k.dims()[1];
+/// If the shapes or the visibility do not match, an axis is empty, or a row has no visible key.
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    visible: &Visibility,
+    scale: f64,
+) -> Tensor<4> {
+    let [batch, n_heads, queries, head_dim] = q.dims();
+    let [_, n_kv_heads, keys, _] = k.dims();
+    let mismatch = visible.mismatch(batch, queries, keys);
     assert!(
-        seq > 0
+        queries > 0
+            && keys > 0
             && head_dim > 0
-            && k.dims() == [batch, n_kv_heads, seq, head_dim]
+            && k.dims() == [batch, n_kv_heads, keys, head_dim]
             && v.dims() == k.dims()
             && n_kv_heads > 0
-            && n_heads.is_multiple_of(n_kv_heads),
-        "causal_attention: q {:?}, k {:?} and v {:?} do not match",
+            && n_heads.is_multiple_of(n_kv_heads)
+            && mismatch.is_none(),
+        "attention: q {:?}, k {:?} and v {:?} do not match{}",
         q.dims(),
         k.dims(),
-        v.dims()
+        v.dims(),
+        mismatch.map_or_else(String::new, |reason| format!(": {reason}"))
     );
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    let (y, _) = routed!(CausalAttention::causal_attention(q, k, v, scale), else forward);
+    let mix = Mix {
+        visible: visible.clone(),
+        scale,
+    };
+    let (y, _) = routed!(Attention::attend(q, k, v, &mix), else forward);
     Tensor::from_dispatch(y)
+}
+
+/// The constants of the operation.
+#[derive(Debug, Clone)]
+pub struct Mix {
+    pub(super) visible: Visibility,
+    pub(super) scale: f64,
 }
 
 operation! {
     /// Attention over a backend's own tensors.
-    pub trait CausalAttention: Backend {
+    pub trait Attention: Backend {
         /// The mixed values, and the logarithm of each row's softmax denominator
-        /// `[batch, n_heads, seq]`.
-        fn causal_attention(
+        /// `[batch, n_heads, queries]`.
+        fn attend(
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
             v: FloatTensor<Self>,
-            scale: f64,
+            mix: &Mix,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            forward::<Self>(q, k, v, scale)
+            forward::<Self>(q, k, v, mix)
         }
 
         /// Gradients to `q`, `k` and `v`.
-        fn causal_attention_backward(
+        fn attend_backward(
             q: FloatTensor<Self>,
             k: FloatTensor<Self>,
             v: FloatTensor<Self>,
             out: FloatTensor<Self>,
             lse: FloatTensor<Self>,
             dy: FloatTensor<Self>,
-            scale: f64,
+            mix: &Mix,
         ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-            backward::<Self>(q, k, v, out, lse, dy, scale)
+            backward::<Self>(q, k, v, out, lse, dy, mix)
         }
     }
 }
 
-composed!(CausalAttention: NdArray, Cube);
+composed!(Attention: NdArray, Cube);
 
 /// Merges the query heads of a group into the rows of one product with their shared keys, so that
 /// keys and values are never repeated: `[batch, n_kv_heads, group * seq, columns]`.
@@ -96,12 +136,12 @@ pub(super) fn grouped<B: Backend>(x: FloatTensor<B>, n_kv_heads: usize) -> Float
     B::float_reshape(x, Shape::from(vec![batch, n_kv_heads, rows, columns]))
 }
 
-/// Scores by query head, `[batch, n_heads, queries, keys]`, with -inf where the key comes after the
-/// query; never in half precision. The first query has index `first` among the keys.
+/// Scores by query head, `[batch, n_heads, queries, keys]`, with -inf where the key is hidden from the
+/// query; never in half precision. The mask broadcasts to the scores.
 pub(super) fn scores<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
-    first: usize,
+    hidden: Option<BoolTensor<B>>,
     scale: f64,
 ) -> FloatTensor<B> {
     let [batch, n_heads, queries, _] = q.shape().dims();
@@ -110,33 +150,31 @@ pub(super) fn scores<B: Backend>(
     let s = widened::<B>(B::float_matmul(q, B::float_swap_dims(k, 2, 3)));
     let s = B::float_reshape(s, Shape::from(vec![batch, n_heads, queries, keys]));
     let s = B::float_mul_scalar(s, scale.into());
-    let hidden = B::bool_expand(future::<B>(&s, first), s.shape());
-    B::float_mask_fill(s, hidden, f64::NEG_INFINITY.into())
+    match hidden {
+        Some(hidden) => {
+            let hidden = B::bool_expand(hidden, s.shape());
+            B::float_mask_fill(s, hidden, f64::NEG_INFINITY.into())
+        }
+        None => s,
+    }
 }
 
-/// True where the key comes after the query, `[1, 1, queries, keys]`.
-fn future<B: Backend>(scores: &FloatTensor<B>, first: usize) -> BoolTensor<B> {
-    let [_, _, queries, keys] = scores.shape().dims();
-    let device = scores.device();
-    let settings = get_device_settings::<B>(&device);
-    let positions = |from: usize, n: usize, shape| {
-        let positions = B::int_arange(from as i64..(from + n) as i64, &device, settings.int_dtype);
-        B::int_reshape(positions, Shape::from(shape))
-    };
-    let queries = positions(first, queries, vec![1, 1, queries, 1]);
-    let keys = positions(0, keys, vec![1, 1, 1, keys]);
-    B::int_lower_elem(B::int_sub(queries, keys), 0.into(), settings.bool_dtype)
+/// The scores of a pass over whole texts.
+fn visible_scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, mix: &Mix) -> FloatTensor<B> {
+    let (queries, keys) = (q.shape()[2], k.shape()[2]);
+    let hidden = mix.visible.hidden::<B>(queries, keys, &q.device());
+    scores::<B>(q, k, hidden, mix.scale)
 }
 
 pub(super) fn forward<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
-    scale: f64,
+    mix: &Mix,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let shape = q.shape();
-    let [batch, n_heads, seq, _] = shape.dims();
-    let s = scores::<B>(q, k, 0, scale);
+    let [batch, n_heads, queries, _] = shape.dims();
+    let s = visible_scores::<B>(q, k, mix);
     let max = B::float_max_dim(B::float_detach(s.clone()), 3);
     let p = B::float_exp(B::float_sub(s, max.clone()));
     let sum = B::float_sum_dim(p.clone(), 3);
@@ -145,7 +183,7 @@ pub(super) fn forward<B: Backend>(
     let lse = B::float_add(B::float_log(sum), max);
     (
         B::float_reshape(y, shape),
-        B::float_reshape(lse, Shape::from(vec![batch, n_heads, seq])),
+        B::float_reshape(lse, Shape::from(vec![batch, n_heads, queries])),
     )
 }
 
@@ -156,14 +194,14 @@ pub(super) fn backward<B: Backend>(
     out: FloatTensor<B>,
     lse: FloatTensor<B>,
     dy: FloatTensor<B>,
-    scale: f64,
+    mix: &Mix,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let (shape, dtype) = (q.shape(), q.dtype());
-    let [batch, n_heads, seq, _] = shape.dims();
+    let [batch, n_heads, queries, _] = shape.dims();
     let n_kv_heads = k.shape()[1];
-    let lse = B::float_reshape(lse, Shape::from(vec![batch, n_heads, seq, 1]));
+    let lse = B::float_reshape(lse, Shape::from(vec![batch, n_heads, queries, 1]));
     let p = B::float_exp(B::float_sub(
-        scores::<B>(q.clone(), k.clone(), 0, scale),
+        visible_scores::<B>(q.clone(), k.clone(), mix),
         lse,
     ));
     let along = B::float_mul(widened::<B>(dy.clone()), widened::<B>(out));
@@ -172,7 +210,7 @@ pub(super) fn backward<B: Backend>(
     let dp = widened::<B>(B::float_matmul(dy.clone(), B::float_swap_dims(v, 2, 3)));
     let dp = B::float_reshape(dp, p.shape());
     let ds = B::float_mul(p.clone(), B::float_sub(dp, delta));
-    let ds = rounded::<B>(B::float_mul_scalar(ds, scale.into()), dtype);
+    let ds = rounded::<B>(B::float_mul_scalar(ds, mix.scale.into()), dtype);
     let (ds, p) = (grouped::<B>(ds, n_kv_heads), rounded::<B>(p, dtype));
     let dv = B::float_matmul(B::float_swap_dims(grouped::<B>(p, n_kv_heads), 2, 3), dy);
     let dq = B::float_reshape(B::float_matmul(ds.clone(), k), shape);
@@ -180,47 +218,42 @@ pub(super) fn backward<B: Backend>(
     (dq, dk, dv)
 }
 
-impl<B: CausalAttention, C: CheckpointStrategy> CausalAttention for Autodiff<B, C> {
+impl<B: Attention, C: CheckpointStrategy> Attention for Autodiff<B, C> {
     /// The second output, the rows' `lse`, is not differentiable and is not tracked.
-    fn causal_attention(
+    fn attend(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        scale: f64,
+        mix: &Mix,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (y, lse) = Attention { scale }.record::<C>([q, k, v]);
+        let (y, lse) = mix.clone().record::<C>([q, k, v]);
         (y, Self::from_inner(lse))
     }
 }
 
-#[derive(Debug)]
-struct Attention {
-    scale: f64,
-}
-
-impl<B: CausalAttention> ComputeBound<B, 3, 3> for Attention {
-    /// The output, its rows' `lse` and the scale.
-    type Memory = (FloatTensor<B>, FloatTensor<B>, f64);
+impl<B: Attention> ComputeBound<B, 3, 3> for Mix {
+    /// The output, its rows' `lse` and the constants.
+    type Memory = (FloatTensor<B>, FloatTensor<B>, Self);
     type Aside = FloatTensor<B>;
 
     fn forward(self, [q, k, v]: [FloatTensor<B>; 3]) -> (FloatTensor<B>, Self::Aside) {
-        B::causal_attention(q, k, v, self.scale)
+        B::attend(q, k, v, &self)
     }
 
     fn forward_with_memory(
         self,
         [q, k, v]: [FloatTensor<B>; 3],
     ) -> (FloatTensor<B>, Self::Aside, Self::Memory) {
-        let (y, lse) = B::causal_attention(q, k, v, self.scale);
-        let memory = (y.clone(), lse.clone(), self.scale);
+        let (y, lse) = B::attend(q, k, v, &self);
+        let memory = (y.clone(), lse.clone(), self);
         (y, lse, memory)
     }
 
     fn backward(
-        (out, lse, scale): Self::Memory,
+        (out, lse, mix): Self::Memory,
         [q, k, v]: [FloatTensor<B>; 3],
         dy: FloatTensor<B>,
     ) -> [FloatTensor<B>; 3] {
-        B::causal_attention_backward(q, k, v, out, lse, dy, scale).into()
+        B::attend_backward(q, k, v, out, lse, dy, &mix).into()
     }
 }

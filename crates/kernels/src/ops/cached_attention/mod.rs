@@ -11,7 +11,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice, Tensor};
 
-use super::attention::{grouped, scores};
+use super::attention::{future, grouped, scores};
 use super::rows::leading;
 use crate::precision::rounded;
 use crate::route::{composed, operation, routed};
@@ -173,7 +173,8 @@ fn attend<B: Backend>(
     scale: f64,
 ) -> FloatTensor<B> {
     let (shape, dtype, n_kv_heads) = (q.shape(), q.dtype(), keys.shape()[1]);
-    let weights = B::softmax(scores::<B>(q, keys, row.cached, scale), 3);
+    let hidden = future::<B>(row.cached, shape[2], keys.shape()[2], &q.device());
+    let weights = B::softmax(scores::<B>(q, keys, Some(hidden), scale), 3);
     let weights = grouped::<B>(rounded::<B>(weights, dtype), n_kv_heads);
     B::float_reshape(B::float_matmul(weights, values), shape)
 }
