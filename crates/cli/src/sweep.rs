@@ -60,7 +60,8 @@ pub(crate) struct Arguments {
     /// validation_bits_per_byte or validation_loss, the first that was measured].
     #[arg(long, value_name = "FIELD")]
     metric: Option<String>,
-    /// The key across in the picture [default: the one with the most different numbers].
+    /// The key across in the picture, or evaluations_per_token, where a line joins models that differ in depth and
+    /// number of corrections alone [default: the key with the most different numbers].
     #[arg(long, value_name = "KEY")]
     x: Option<String>,
     /// With --table: the picture to draw, as SVG.

@@ -9,7 +9,7 @@ use std::path::Path;
 use iiet_sweep::{SweepError, Table, TrialResult};
 use plotters::prelude::*;
 
-use self::lines::Lines;
+use self::lines::{EVALUATIONS, Lines};
 use crate::theme::PAPER;
 use crate::{Drawn, PlotError, save};
 
@@ -19,8 +19,9 @@ const RESULTS: u32 = 400;
 /// The panels of learning curves.
 const CURVES: u32 = 340;
 
-/// Draws a sweep: `table` is of `results`, and `x` a key of the table. The key with the most
-/// different numbers is taken unless one is given.
+/// Draws a sweep: `table` is of `results`, and `x` a key of the table, or `evaluations_per_token`: then a line
+/// joins models that differ in depth and number of corrections alone. The key with the most different numbers is
+/// taken unless one is given.
 ///
 /// # Errors
 ///
@@ -58,6 +59,8 @@ fn render(svg: &mut String, results: &[TrialResult], table: &Table, lines: &Line
 pub(crate) fn no_such_key(key: &str, table: &Table) -> SweepError {
     SweepError::Key {
         key: key.to_owned(),
-        allowed: table.keys.clone(),
+        allowed: (table.keys.iter().cloned())
+            .chain([EVALUATIONS.to_owned()])
+            .collect(),
     }
 }

@@ -37,7 +37,7 @@ pub struct Words {
 
 #[derive(Debug)]
 enum Rule {
-    Pattern(Pattern),
+    Pattern(Box<Pattern>),
     Reach(Reach),
 }
 
@@ -63,7 +63,7 @@ impl Words {
         if json["model"]["type"] != "BPE" || !no_added {
             return None;
         }
-        let pattern = Pattern::of(&json).map(Rule::Pattern);
+        let pattern = Pattern::of(&json).map(|pattern| Rule::Pattern(Box::new(pattern)));
         Some(Self {
             rule: pattern.or_else(|| Reach::of(&json).map(Rule::Reach))?,
             identity: NEXT.fetch_add(1, Ordering::Relaxed),

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use super::no_such_key;
 
+/// What can be across beside the keys: the cost of a model, as a field of `sweep.jsonl`.
+pub(super) const EVALUATIONS: &str = "evaluations_per_token";
+
 /// The rows of a table as lines.
 #[derive(Debug, PartialEq)]
 pub(super) struct Lines {
@@ -26,44 +29,52 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn of(table: &Table, x: Option<&str>) -> Result<Self, SweepError> {
         let across = match x {
+            Some(EVALUATIONS) => Across::Evaluations,
             Some(x) => {
                 let found = table.keys.iter().position(|key| key == x);
-                Some(found.ok_or_else(|| no_such_key(x, table))?)
+                Across::Key(found.ok_or_else(|| no_such_key(x, table))?)
             }
-            None => most_numbers(table),
+            None => most_numbers(table).map_or(Across::Nothing, Across::Key),
         };
         let short = short_names(&table.keys);
-        let of_others = |values: &[Value]| -> String {
-            let others = values
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| Some(*at) != across);
-            let named =
-                others.map(|(at, value)| format!("{} {}", short[&table.keys[at]], shown(value)));
-            named.collect::<Vec<_>>().join(", ")
-        };
-        let of_rows: Vec<String> = table
+        let others: Vec<Vec<(&String, Value)>> = table
             .rows
             .iter()
-            .map(|row| of_others(&row.values))
+            .map(|row| {
+                let values = row.values.iter().zip(&table.keys).enumerate();
+                let others = values.filter_map(|(at, (value, key))| {
+                    let other = across.other(at, key, value)?;
+                    Some((&short[key], other))
+                });
+                others.collect()
+            })
             .collect();
-        let others = |row: &usize| -> Vec<&Value> {
-            let values = table.rows[*row].values.iter().enumerate();
-            let others = values.filter(|(at, _)| Some(*at) != across);
-            others.map(|(_, value)| value).collect()
-        };
+        let of_rows: Vec<String> = others
+            .iter()
+            .map(|others| {
+                let named = others
+                    .iter()
+                    .map(|(key, value)| format!("{key} {}", shown(value)));
+                named.collect::<Vec<_>>().join(", ")
+            })
+            .collect();
         let mut order: Vec<usize> = (0..table.rows.len()).collect();
         order.sort_by(|a, b| {
-            let (a, b) = (others(a), others(b));
-            let mut each = a.into_iter().zip(b).map(|(a, b)| by_value(a, b));
-            each.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+            let mut each = others[*a].iter().zip(&others[*b]);
+            let order =
+                each.find_map(|((_, a), (_, b))| Some(by_value(a, b)).filter(|o| o.is_ne()));
+            order.unwrap_or(Ordering::Equal)
         });
         let mut names: Vec<String> = order.iter().map(|row| of_rows[*row].clone()).collect();
         names.dedup();
         let values: Vec<Value> = table
             .rows
             .iter()
-            .map(|row| across.map_or(Value::Null, |at| row.values[at].clone()))
+            .map(|row| match across {
+                Across::Key(at) => row.values[at].clone(),
+                Across::Evaluations => row.evaluations_per_token.into(),
+                Across::Nothing => Value::Null,
+            })
             .collect();
         let (ticks, scale) = places(&values);
         let place = |value: &Value| {
@@ -90,12 +101,50 @@ impl Lines {
             }
         }
         Ok(Self {
-            caption: across.map_or_else(String::new, |at| format!("{}{scale}", table.keys[at])),
+            caption: match across {
+                Across::Key(at) => format!("{}{scale}", table.keys[at]),
+                Across::Evaluations => format!("evaluations of a block per token{scale}"),
+                Across::Nothing => String::new(),
+            },
             ticks,
             names,
             rows,
             colors,
         })
+    }
+}
+
+/// What is across.
+#[derive(Clone, Copy)]
+enum Across {
+    /// A key, by its place in the table.
+    Key(usize),
+    Evaluations,
+    Nothing,
+}
+
+impl Across {
+    /// The value of a key for the name of a line, unless the key is what is across or follows from it.
+    fn other(self, at: usize, key: &str, value: &Value) -> Option<Value> {
+        match (self, key) {
+            (Self::Key(across), _) if across == at => None,
+            (Self::Evaluations, "model.n_layers" | "model.solver.iterations") => None,
+            (Self::Evaluations, "model.solver") => Some(without_iterations(value)),
+            _ => Some(value.clone()),
+        }
+    }
+}
+
+/// A solver but for its number of corrections; by its name alone, if it has no other options.
+fn without_iterations(solver: &Value) -> Value {
+    let Value::Object(options) = solver else {
+        return solver.clone();
+    };
+    let mut options = options.clone();
+    options.remove("iterations");
+    match options.get("name") {
+        Some(name) if options.len() == 1 => name.clone(),
+        _ => Value::Object(options),
     }
 }
 
@@ -163,6 +212,43 @@ mod tests {
 
     fn values(text: &str) -> Vec<Value> {
         serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn lines_against_evaluations_join_depths_and_corrections() {
+        let row = |layers: u64, solver: Value, evaluations_per_token| iiet_sweep::Row {
+            values: vec![layers.into(), solver],
+            evaluations_per_token,
+            trials: Vec::new(),
+            counted: 0,
+            finished: true,
+            failed: 0,
+            last: None,
+            best: None,
+            step: 0,
+            seconds: 0.0,
+        };
+        let iterated =
+            |iterations: u64| serde_json::json!({"name": "iterated", "iterations": iterations});
+        let table = Table {
+            metric: "loss".into(),
+            keys: vec!["model.n_layers".into(), "model.solver".into()],
+            rows: vec![
+                row(2, "plain".into(), 2),
+                row(1, iterated(3), 4),
+                row(1, iterated(0), 1),
+                row(4, "plain".into(), 4),
+            ],
+        };
+        let lines = Lines::of(&table, Some(EVALUATIONS)).unwrap();
+        assert_eq!(lines.names, ["solver iterated", "solver plain"]);
+        let of_rows: Vec<usize> = lines.rows.iter().map(|(line, _)| *line).collect();
+        assert_eq!(of_rows, [1, 0, 0, 1]);
+        let ticks: Vec<&str> = lines.ticks.iter().map(|(_, tick)| &tick[..]).collect();
+        assert_eq!(ticks, ["1", "2", "4"]);
+        // A key by itself keeps each number of corrections apart.
+        let by_layers = Lines::of(&table, Some("model.n_layers")).unwrap();
+        assert_eq!(by_layers.names.len(), 3);
     }
 
     #[test]

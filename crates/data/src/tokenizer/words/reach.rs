@@ -62,7 +62,7 @@ impl Reach {
     }
 
     /// The parts of a text as they are in the vocabulary, in order.
-    pub(super) fn words<'t>(&self, text: &'t str) -> impl Iterator<Item = String> {
+    pub(super) fn words(&self, text: &str) -> impl Iterator<Item = String> {
         let first = (!text.is_empty()).then_some(SPACE);
         let written = text.chars().map(|c| if c == ' ' { SPACE } else { c });
         let mut rest = first.into_iter().chain(written).peekable();
