@@ -1,10 +1,15 @@
 //! `iiet info`
 
+mod sequence;
+
 use std::path::{Path, PathBuf};
 
 use iiet_files::{MANIFEST, Manifest};
-use iiet_model::{AttentionBias, Cost, LanguageModel, ModelConfig, TrainingMemory, load_config};
-use iiet_ode::{IterationSchedule, Options};
+use iiet_model::{
+    AttentionBias, Cost, LanguageModel, LlamaConfig, ModelKind, TrainingMemory, load_config,
+    model_kind,
+};
+use iiet_ode::{IterationSchedule, Options, SolverConfig};
 use toml::{Table, Value};
 
 use crate::backend;
@@ -19,13 +24,16 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let dir = &arguments.model;
+    if model_kind(dir)? == ModelKind::EncoderDecoder {
+        return sequence::run(dir);
+    }
     let config = load_config(dir)?;
     let model: LanguageModel = LanguageModel::empty(&config, &backend::for_files()?.device)?;
     let cost = Cost::of(&model);
     let block = &config.block;
     let total = cost.total_evaluations();
     outln!("solver                     {}", config.solver.name())?;
-    for (key, value) in options(&config)? {
+    for (key, value) in options(&config.solver, config.n_layers)? {
         outln!("{key:<26} {value}")?;
     }
     outln!(
@@ -36,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         block.n_heads,
         block.n_kv_heads
     )?;
-    if let Some(attention) = attention(&config) {
+    if let Some(attention) = attention(&config.block) {
         outln!("attention                  {attention}")?;
     }
     outln!("context                    {} tokens", config.seq_len)?;
@@ -73,8 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// What attention has beside LLaMA's, if anything.
-fn attention(config: &ModelConfig) -> Option<String> {
-    let block = &config.block;
+fn attention(block: &LlamaConfig) -> Option<String> {
     let width = block
         .head_dim
         .map(|width| format!("heads of width {width}"));
@@ -105,10 +112,10 @@ fn integrity(dir: &Path) -> anyhow::Result<String> {
 }
 
 /// The solver's options, with one number per layer for a schedule.
-fn options(config: &ModelConfig) -> anyhow::Result<Vec<(String, Value)>> {
-    let mut solver = config.solver.clone();
-    if let Some(schedule) = config.solver.iterations() {
-        let per_layer = IterationSchedule::PerLayer(schedule.per_layer(config.n_layers));
+fn options(of: &SolverConfig, n_layers: usize) -> anyhow::Result<Vec<(String, Value)>> {
+    let mut solver = of.clone();
+    if let Some(schedule) = of.iterations() {
+        let per_layer = IterationSchedule::PerLayer(schedule.per_layer(n_layers));
         solver = solver.with_iterations(per_layer);
     }
     let table = Table::try_from(solver)?;

@@ -31,30 +31,54 @@ pub(crate) struct Expected {
     pub(crate) gradients: BTreeMap<String, Vec<f32>>,
 }
 
+/// PyTorch's results of an encoder-decoder.
+pub(crate) struct Pairs {
+    pub(crate) source: Vec<Vec<u32>>,
+    /// Tokens of each source that are no padding.
+    pub(crate) lengths: Vec<usize>,
+    pub(crate) target: Vec<Vec<u32>>,
+    /// Tokens of each target that are no padding.
+    pub(crate) target_lengths: Vec<usize>,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) loss: f32,
+    pub(crate) gradients: BTreeMap<String, Vec<f32>>,
+}
+
 macro_rules! kept {
-    ($($name:literal),+ $(,)?) => {
+    ($($folder:literal / $name:literal),+ $(,)?) => {
         [$(Case {
             name: String::from($name),
-            config: kept!(@ $name, "config.json"),
-            weights: kept!(@ $name, "model.safetensors"),
-            results: kept!(@ $name, "case.safetensors"),
+            config: kept!(@ $folder, $name, "config.json"),
+            weights: kept!(@ $folder, $name, "model.safetensors"),
+            results: kept!(@ $folder, $name, "case.safetensors"),
         }),+]
     };
-    (@ $name:literal, $file:literal) => {
-        Cow::Borrowed(include_bytes!(concat!("../golden/models/", $name, "/", $file)))
+    (@ $folder:literal, $name:literal, $file:literal) => {
+        Cow::Borrowed(include_bytes!(concat!("../golden/", $folder, "/", $name, "/", $file)))
     };
 }
 
 impl Case {
-    /// The embedded cases: each solver but Adams-Bashforth at least once.
+    /// The embedded language models: each solver but Adams-Bashforth at least once.
     pub fn all() -> [Self; 6] {
         kept![
-            "euler-gqa-untied",
-            "rk4",
-            "pcformer-rk4",
-            "implicit-euler-2-0-1-gqa",
-            "iiet-r3-gqa-untied",
-            "e-iiet-3-1-0",
+            "models" / "euler-gqa-untied",
+            "models" / "rk4",
+            "models" / "pcformer-rk4",
+            "models" / "implicit-euler-2-0-1-gqa",
+            "models" / "iiet-r3-gqa-untied",
+            "models" / "e-iiet-3-1-0",
+        ]
+    }
+
+    /// The embedded encoder-decoders, named by the solvers of encoder and decoder.
+    pub fn encoder_decoders() -> [Self; 5] {
+        kept![
+            "encoder-decoders" / "euler-euler",
+            "encoder-decoders" / "iiet-iiet",
+            "encoder-decoders" / "rk2-iiet-schedule",
+            "encoder-decoders" / "implicit-pcformer2",
+            "encoder-decoders" / "pcformer4-euler-gqa",
         ]
     }
 
@@ -113,35 +137,71 @@ impl Case {
 
     pub(crate) fn expected(&self) -> Result<Expected, ConformanceError> {
         let file = self.parse(&self.results)?;
-        let array = |name: &str| {
-            let view = file.tensor(name);
-            view.map_err(|error| self.refuse(format!("{name}: {error}")))
+        Ok(Expected {
+            ids: self.integers(&file, "input_ids")?,
+            logits: self.array(&file, "logits")?,
+            loss: self.loss(&file)?,
+            gradients: gradients(&file),
+        })
+    }
+
+    pub(crate) fn expected_pairs(&self) -> Result<Pairs, ConformanceError> {
+        let file = self.parse(&self.results)?;
+        let lengths = |name: &str| {
+            let mask = self.integers(&file, name)?;
+            let length = |row: &Vec<u32>| row.iter().filter(|one| **one == 1).count();
+            let padded = |row: &Vec<u32>| row[..length(row)].iter().all(|one| *one == 1);
+            match mask.iter().all(|row| length(row) > 0 && padded(row)) {
+                true => Ok(mask.iter().map(length).collect()),
+                false => Err(self.refuse(format!("{name}: padding is not at the end alone"))),
+            }
         };
-        let ids = array("input_ids")?;
-        let &[_, seq] = ids.shape() else {
-            return Err(self.refuse(format!("input_ids have the shape {:?}", ids.shape())));
+        Ok(Pairs {
+            source: self.integers(&file, "source_ids")?,
+            lengths: lengths("source_mask")?,
+            target: self.integers(&file, "target_ids")?,
+            target_lengths: lengths("target_mask")?,
+            logits: self.array(&file, "logits")?,
+            loss: self.loss(&file)?,
+            gradients: gradients(&file),
+        })
+    }
+
+    /// A matrix of small integers, stored in 64 bits.
+    fn integers(
+        &self,
+        file: &SafeTensors<'_>,
+        name: &str,
+    ) -> Result<Vec<Vec<u32>>, ConformanceError> {
+        let view = file.tensor(name);
+        let view = view.map_err(|error| self.refuse(format!("{name}: {error}")))?;
+        let &[_, columns] = view.shape() else {
+            return Err(self.refuse(format!("{name} have the shape {:?}", view.shape())));
         };
-        let tokens: Vec<u32> = ids
+        let entries: Vec<u32> = view
             .data()
             .as_chunks::<8>()
             .0
             .iter()
             .map(|bytes| u32::try_from(i64::from_le_bytes(*bytes)))
             .collect::<Result<_, _>>()
-            .map_err(|error| self.refuse(format!("input_ids: {error}")))?;
-        let loss = floats(array("loss")?.data());
-        let gradients = file.iter().filter_map(|(name, view)| {
-            let name = name.strip_prefix("grad.")?;
-            Some((name.to_owned(), floats(view.data())))
-        });
-        Ok(Expected {
-            ids: tokens.chunks(seq.max(1)).map(<[u32]>::to_vec).collect(),
-            logits: floats(array("logits")?.data()),
-            loss: *loss
-                .first()
-                .ok_or_else(|| self.refuse("loss is empty".to_owned()))?,
-            gradients: gradients.collect(),
-        })
+            .map_err(|error| self.refuse(format!("{name}: {error}")))?;
+        let rows = entries.chunks(columns.max(1));
+        Ok(rows.map(<[u32]>::to_vec).collect())
+    }
+
+    fn array(&self, file: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, ConformanceError> {
+        let view = file.tensor(name);
+        let view = view.map_err(|error| self.refuse(format!("{name}: {error}")))?;
+        Ok(floats(view.data()))
+    }
+
+    fn loss(&self, file: &SafeTensors<'_>) -> Result<f32, ConformanceError> {
+        let loss = self.array(file, "loss")?;
+        let first = loss.first();
+        first
+            .copied()
+            .ok_or_else(|| self.refuse("loss is empty".to_owned()))
     }
 
     fn parse<'a>(&self, bytes: &'a [u8]) -> Result<SafeTensors<'a>, ConformanceError> {
@@ -154,6 +214,14 @@ impl Case {
             reason,
         }
     }
+}
+
+fn gradients(file: &SafeTensors<'_>) -> BTreeMap<String, Vec<f32>> {
+    let gradients = file.iter().filter_map(|(name, view)| {
+        let name = name.strip_prefix("grad.")?;
+        Some((name.to_owned(), floats(view.data())))
+    });
+    gradients.collect()
 }
 
 /// Ids `[batch, seq]` as a tensor on a device.

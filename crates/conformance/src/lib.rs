@@ -18,6 +18,7 @@
 
 mod decoding;
 mod distillation;
+mod encoder_decoder;
 mod error;
 mod finding;
 mod golden;
@@ -30,6 +31,7 @@ mod training;
 use std::panic::{self, AssertUnwindSafe};
 
 use burn::tensor::Device;
+use iiet_model::{ModelKind, model_kind};
 
 pub use error::ConformanceError;
 pub use finding::Finding;
@@ -45,10 +47,14 @@ pub struct Check {
 }
 
 /// All checks, the fastest first.
-pub const CHECKS: [Check; 7] = [
+pub const CHECKS: [Check; 8] = [
     Check {
         name: "parity with PyTorch",
-        run: |device| over_cases(device, parity::check),
+        run: |device| over_cases(Case::all(), device, parity::check),
+    },
+    Check {
+        name: "encoder-decoders",
+        run: |device| over_cases(Case::encoder_decoders(), device, encoder_decoder::check),
     },
     Check {
         name: "distillation",
@@ -56,19 +62,19 @@ pub const CHECKS: [Check; 7] = [
     },
     Check {
         name: "cached decoding",
-        run: |device| over_cases(device, decoding::check),
+        run: |device| over_cases(Case::all(), device, decoding::check),
     },
     Check {
         name: "half precision",
-        run: |device| over_cases(device, half_precision::check),
+        run: |device| over_cases(Case::all(), device, half_precision::check),
     },
     Check {
         name: "optimiser steps",
-        run: |device| over_cases(device, optimizer::check),
+        run: |device| over_cases(Case::all(), device, optimizer::check),
     },
     Check {
         name: "save and load",
-        run: |device| over_cases(device, storage::check),
+        run: |device| over_cases(Case::all(), device, storage::check),
     },
     Check {
         name: "training tiny",
@@ -90,11 +96,12 @@ impl Check {
 }
 
 fn over_cases(
+    cases: impl IntoIterator<Item = Case>,
     device: &Device,
     check: fn(&Case, &Device) -> Result<Vec<Finding>, ConformanceError>,
 ) -> Result<Vec<Finding>, ConformanceError> {
     let mut findings = Vec::new();
-    for case in Case::all() {
+    for case in cases {
         findings.extend(check(&case, device)?);
     }
     Ok(findings)
@@ -107,7 +114,10 @@ impl Case {
     ///
     /// [`ConformanceError`] if the case cannot be read or has other parameter names.
     pub fn compare(&self, device: &Device) -> Result<Vec<Finding>, ConformanceError> {
-        parity::check(self, device)
+        match model_kind(self.directory()?.path())? {
+            ModelKind::EncoderDecoder => encoder_decoder::parity(self, device),
+            _ => parity::check(self, device),
+        }
     }
 }
 

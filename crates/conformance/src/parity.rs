@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 use iiet_model::{CrossEntropy, LanguageModel, ParameterVisitor, Role, visit_parameters};
+use iiet_ode::Parameters;
 
 use crate::finding::{difference, largest, values};
 use crate::golden::{Expected, on_device};
@@ -129,7 +130,7 @@ pub(crate) struct CollectGradients {
 }
 
 impl CollectGradients {
-    pub(crate) fn add(&mut self, model: &LanguageModel, part: Gradients) {
+    pub(crate) fn add<M: Module + Parameters>(&mut self, model: &M, part: Gradients) {
         self.part = Some(part);
         visit_parameters(model, self);
     }

@@ -16,6 +16,7 @@ fn check(case: &Case) {
 #[test]
 fn golden_cases_agree() {
     Case::all().iter().for_each(check);
+    Case::encoder_decoders().iter().for_each(check);
 }
 
 /// Further cases in a directory given by the environment; skipped if the variable is not set.
@@ -41,7 +42,15 @@ fn cases_in_the_given_directory_agree() {
 /// Checks that the comparison can fail: a weight scaled by 1.5 is detected.
 #[test]
 fn a_changed_weight_is_detected() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/models/rk4");
+    for case in ["models/rk4", "encoder-decoders/rk2-iiet-schedule"] {
+        a_changed_weight_is_detected_in(case);
+    }
+}
+
+fn a_changed_weight_is_detected_in(case: &str) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(case);
     let folder = tempfile::tempdir().unwrap();
     for name in ["config.json", "case.safetensors"] {
         std::fs::copy(golden.join(name), folder.path().join(name)).unwrap();

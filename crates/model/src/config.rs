@@ -6,12 +6,15 @@
 mod json;
 #[cfg(test)]
 mod tests;
-mod token_ids;
+pub(crate) mod token_ids;
 
 use iiet_blocks::{BlockConfig, LlamaConfig};
 use iiet_ode::{Options, SolverConfig};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::json::{
+    block_from_json, ends_from_json, is_encoder_decoder, solver_from_json, solver_to_json,
+};
 use crate::ModelError;
 
 /// The configuration of a model, which determines its function up to the weights.

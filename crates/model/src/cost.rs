@@ -1,9 +1,9 @@
 //! The costs of a model: parameters, evaluations, FLOPs, memory.
 
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use iiet_blocks::{Block, BlockConfig, BlockCost};
-use iiet_ode::{Layer, NetworkSolver, Role};
+use iiet_ode::{Layer, NetworkSolver, Parameters, Role};
 
 use crate::LanguageModel;
 use crate::names::{ParameterVisitor, visit_parameters};
@@ -25,8 +25,6 @@ pub struct Cost {
 impl Cost {
     /// The costs of a model, initialised or empty.
     pub fn of<B: Block, S: NetworkSolver>(model: &LanguageModel<B, S>) -> Self {
-        let mut count = Count::default();
-        visit_parameters(model, &mut count);
         let sizes = model.sizes();
         let BlockCost {
             flops_per_token,
@@ -40,7 +38,7 @@ impl Cost {
         let total = sum(&evaluations);
         let head = (sizes.vocab_size * sizes.d_model) as f64;
         Self {
-            parameters: count.parameters,
+            parameters: count_parameters(model),
             forward_flops_per_token: total as f64 * flops_per_token + 2.0 * head,
             cache_bytes_per_token: (total as u64).saturating_mul(cache_bytes_per_token),
             evaluations,
@@ -63,6 +61,13 @@ fn recorded<B: Block, S: NetworkSolver>(model: &LanguageModel<B, S>) -> Vec<usiz
     Layer::all(model.sizes().n_layers)
         .map(|layer| solver.recorded_evaluations(layer))
         .collect()
+}
+
+/// The number of a model's parameters.
+pub(crate) fn count_parameters<M: Module + Parameters>(model: &M) -> u64 {
+    let mut count = Count::default();
+    visit_parameters(model, &mut count);
+    count.parameters
 }
 
 #[derive(Default)]

@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor};
-use iiet_blocks::{Block, BlockCache, CacheRow, LlamaBlock, Precision, Tokens, normalise};
+use iiet_blocks::{Block, BlockCache, CacheRow, LlamaBlock, Precision, Tokens};
 use iiet_kernels::on_workers;
 use iiet_ode::{Layer, NetworkSolver};
 
@@ -54,6 +54,57 @@ impl<B: Block> Cache<B> {
     pub fn capacity(&self) -> usize {
         let first = self.layers.first().and_then(|layer| layer.first());
         first.map_or(0, B::Cache::capacity)
+    }
+
+    /// For texts that are empty yet, in a model that evaluates its layers so many times each.
+    pub(crate) fn empty(evaluations: &[usize], batch: usize, stored: Precision) -> Self {
+        let evaluations = evaluations.iter();
+        Self {
+            layers: evaluations
+                .map(|n| vec![B::Cache::new(stored); *n])
+                .collect(),
+            lengths: vec![0; batch],
+            stored,
+            corrections: CorrectionCount::default(),
+        }
+    }
+
+    /// Where new tokens stand, given their columns in ids of such a shape.
+    pub(crate) fn rows(&self, tokens: &[Range<usize>], [batch, _]: [usize; 2]) -> Vec<CacheRow> {
+        assert!(
+            tokens.len() == batch && self.lengths.len() == batch,
+            "extend: {batch} rows of ids, {} of ranges, {} in the cache",
+            tokens.len(),
+            self.lengths.len()
+        );
+        let rows = tokens.iter().zip(&self.lengths);
+        rows.map(|(tokens, cached)| CacheRow {
+            from: tokens.start,
+            count: tokens.len(),
+            cached: *cached,
+        })
+        .collect()
+    }
+
+    /// A pass over new tokens, which are then in the cache.
+    pub(crate) fn pass<T>(
+        &mut self,
+        tokens: &[Range<usize>],
+        context: B::Context,
+        through: impl FnOnce(&mut Pass<'_, B>) -> T,
+    ) -> T {
+        let depth = self.layers.len();
+        let mut pass = Pass {
+            caches: Some(self.layers.as_mut_slice()),
+            ..Pass::over(context)
+        };
+        let passed = through(&mut pass);
+        let count = CorrectionCount::of(&pass.corrections, tokens, depth);
+        self.corrections += count;
+        for (length, tokens) in self.lengths.iter_mut().zip(tokens) {
+            *length += tokens.len();
+        }
+        passed
     }
 
     /// Keeps these rows of the batch, in this order.
@@ -108,16 +159,11 @@ impl<B: Block> Cache<B> {
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// An empty cache for a batch of texts.
     pub fn cache(&self, batch: usize, stored: Precision) -> Cache<B> {
-        let of_layer = |layer| {
-            let evaluations = self.model.solver.evaluations(layer);
-            vec![B::Cache::new(stored); evaluations]
-        };
-        Cache {
-            layers: Layer::all(self.sizes().n_layers).map(of_layer).collect(),
-            lengths: vec![0; batch],
-            stored,
-            corrections: CorrectionCount::default(),
-        }
+        let layers = Layer::all(self.sizes().n_layers);
+        let evaluations: Vec<usize> = layers
+            .map(|layer| self.model.solver.evaluations(layer))
+            .collect();
+        Cache::empty(&evaluations, batch, stored)
     }
 
     /// The normalised hidden states of new tokens, which are added to the cache.
@@ -140,35 +186,11 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         tokens: &[Range<usize>],
         cache: &mut Cache<B>,
     ) -> Tensor<3> {
-        let [batch, seq] = ids.dims();
-        assert!(
-            tokens.len() == batch && cache.lengths.len() == batch,
-            "extend: {batch} rows of ids, {} of ranges, {} in the cache",
-            tokens.len(),
-            cache.lengths.len()
-        );
-        let rows: Vec<CacheRow> = tokens
-            .iter()
-            .zip(&cache.lengths)
-            .map(|(tokens, cached)| CacheRow {
-                from: tokens.start,
-                count: tokens.len(),
-                cached: *cached,
-            })
-            .collect();
-        let lengths = rows.iter().map(CacheRow::total).collect();
+        let [_, seq] = ids.dims();
+        let rows = cache.rows(tokens, ids.dims());
         let limit = self.sizes().seq_len;
-        let mut pass = Pass {
-            context: self.context(Tokens::New { rows, seq, limit }, &ids.device()),
-            caches: Some(cache.layers.as_mut_slice()),
-            terms: Vec::new(),
-            corrections: Vec::new(),
-        };
-        let at = self.walk(self.start(ids), self.sizes().n_layers, &mut pass, &mut ());
-        let count = CorrectionCount::of(&pass.corrections, tokens, self.sizes().n_layers);
-        cache.corrections += count;
-        cache.lengths = lengths;
-        normalise(&self.model.norm, at.y)
+        let context = self.context(Tokens::New { rows, seq, limit }, &ids.device());
+        cache.pass(tokens, context, |pass| self.hidden_in(ids, pass))
     }
 
     /// The logits of one more token for each row.
@@ -245,4 +267,13 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         let logits = self.logits(Tensor::cat(last, 0));
         logits.reshape([texts.len(), self.sizes().vocab_size])
     }
+}
+
+/// The states of the last token of each row, `[batch, 1, d_model]`; each has one.
+pub(crate) fn last_of_each(hidden: &Tensor<3>, columns: &[Range<usize>]) -> Tensor<3> {
+    let rows = columns.iter().enumerate().map(|(b, columns)| {
+        let row = hidden.clone().narrow(0, b, 1);
+        row.narrow(1, columns.end - 1, 1)
+    });
+    Tensor::cat(rows.collect(), 0)
 }

@@ -66,6 +66,33 @@ pub enum ModelError {
         /// What is allowed.
         allowed: String,
     },
+    /// A sequence-to-sequence model where a language model is needed.
+    #[error(
+        "{}: is_encoder_decoder is true: this is a sequence-to-sequence model, and a language model is \
+         needed here",
+        path.display()
+    )]
+    EncoderDecoder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A language model where a sequence-to-sequence model is needed.
+    #[error(
+        "{}: a language model, without is_encoder_decoder; a sequence-to-sequence model is needed here",
+        path.display()
+    )]
+    NotEncoderDecoder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An error in the keys of one side of an encoder-decoder.
+    #[error("{side}: {source}")]
+    Side {
+        /// `encoder` or `decoder`.
+        side: &'static str,
+        /// The error.
+        source: Box<ModelError>,
+    },
     /// A file that cannot be opened, read or written.
     #[error("{}: {source}", path.display())]
     Io {

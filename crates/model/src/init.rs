@@ -5,10 +5,10 @@
 //! values. A matrix depends only on the RNG seed and its own name, not on the backend, the order of creation
 //! or other parameters.
 
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Shape, Tensor, TensorData};
 use iiet_blocks::Block;
-use iiet_ode::{NetworkSolver, Role, Start};
+use iiet_ode::{NetworkSolver, Parameters, Role, Start};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
@@ -24,18 +24,26 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// The errors of [`ModelConfig::validate`](crate::ModelConfig::validate).
     pub fn init(config: &ConfigOf<B, S>, seed: u64, device: &Device) -> Result<Self, ModelError> {
         let model = Self::empty(config, device)?;
-        let normal = Normal::new(0.0, config.initializer_range as f32)
-            .expect("invariant: validate() accepts only deviations that are finite in f32");
-        let device = device.clone();
-        Ok(map_parameters(
-            model,
-            &mut Fill {
-                seed,
-                normal,
-                device,
-            },
-        ))
+        Ok(initialised(model, config.initializer_range, seed, device))
     }
+}
+
+/// An empty model with initial weights.
+pub(crate) fn initialised<M: Module + Parameters>(
+    model: M,
+    range: f64,
+    seed: u64,
+    device: &Device,
+) -> M {
+    let normal = Normal::new(0.0, range as f32)
+        .expect("invariant: validate() accepts only deviations that are finite in f32");
+    let device = device.clone();
+    let mut fill = Fill {
+        seed,
+        normal,
+        device,
+    };
+    map_parameters(model, &mut fill)
 }
 
 struct Fill {

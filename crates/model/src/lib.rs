@@ -1,9 +1,10 @@
-//! ODE transformer language models: blocks x solver.
+//! ODE transformer models: blocks x solver.
 //!
 //! [`LanguageModel`] embeds tokens, integrates `dy/dt = F(y)` with one solver step per layer, and
 //! projects the normalised result to logits. [`ModelConfig`] defines the sizes and the solver.
 //! [`load`] reads a model directory in Hugging Face layout and [`save`] writes one; a plain LLaMA
-//! checkpoint is a model with the explicit Euler solver.
+//! checkpoint is a model with the explicit Euler solver. [`EncoderDecoder`] is a sequence-to-sequence model of
+//! the same blocks and solvers, in directories of the same kind.
 //!
 //! ```no_run
 //! # // Needs a backend, which an application chooses by a feature of `burn`.
@@ -23,6 +24,7 @@ mod copy;
 mod corrections;
 mod cost;
 mod decoder;
+mod encoder_decoder;
 mod error;
 #[cfg(feature = "hub")]
 mod hub;
@@ -32,17 +34,22 @@ mod memory;
 mod names;
 mod objective;
 mod precision;
+mod stack;
 mod token_ids;
 mod walk;
 
 pub use checkpoint::{
-    SaveOptions, load, load_as, load_config, load_in, model_directory, model_hash,
-    parse_safetensors, save, write_safetensors,
+    ModelKind, SaveOptions, SavedModel, load, load_as, load_config, load_in, model_directory,
+    model_hash, model_kind, parse_safetensors, save, write_safetensors,
 };
 pub use config::ModelConfig;
 pub use corrections::CorrectionCount;
 pub use cost::{Cost, TrainingMemory};
 pub use decoder::Cache;
+pub use encoder_decoder::{
+    EncoderDecoder, EncoderDecoderConfig, EncoderDecoderCost, SequenceInference, Source,
+    SourceCache, StackConfig, padded,
+};
 pub use error::{ModelError, TensorFault};
 #[cfg(feature = "hub")]
 pub use hub::{fetch_model, is_hub_name};
@@ -52,6 +59,7 @@ pub use language_model::{Backbone, ConfigOf, LanguageModel};
 pub use memory::{Inference, MemoryEstimate, available_memory};
 pub use names::{ParameterMapper, ParameterVisitor, map_parameters, visit_parameters};
 pub use objective::{CrossEntropy, Objective};
+pub use stack::Stack;
 pub use token_ids::token_ids;
 pub use walk::{At, Observer, Pass};
 

@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_blocks::Block;
-use iiet_ode::{NetworkSolver, Parameter, Parameters, Role, norm_parameter};
+use iiet_ode::{NetworkSolver, Parameter, Parameters, Role};
 
+use crate::stack::Stack;
 use crate::{LanguageModel, ModelError};
 
 /// An operation on each parameter in turn.
@@ -30,24 +31,19 @@ pub trait ParameterMapper {
     ) -> Param<Tensor<D>>;
 }
 
-/// Visits every parameter of the model.
-pub fn visit_parameters<B: Block, S: NetworkSolver>(
-    model: &LanguageModel<B, S>,
-    visitor: &mut impl ParameterVisitor,
-) {
+/// Visits every parameter of a model: a [`LanguageModel`] or an
+/// [`EncoderDecoder`](crate::EncoderDecoder).
+pub fn visit_parameters<M: Module + Parameters>(model: &M, visitor: &mut impl ParameterVisitor) {
     model.visit(&mut Named {
-        path: Path::of::<B, S>(),
+        path: Path::of::<M>(),
         inner: visitor,
     });
 }
 
-/// Replaces every parameter of the model.
-pub fn map_parameters<B: Block, S: NetworkSolver>(
-    model: LanguageModel<B, S>,
-    mapper: &mut impl ParameterMapper,
-) -> LanguageModel<B, S> {
+/// Replaces every parameter of a model.
+pub fn map_parameters<M: Module + Parameters>(model: M, mapper: &mut impl ParameterMapper) -> M {
     model.map(&mut Named {
-        path: Path::of::<B, S>(),
+        path: Path::of::<M>(),
         inner: mapper,
     })
 }
@@ -63,36 +59,27 @@ pub(crate) fn with_value<const D: usize>(
     parameter.transform_for_load(Tensor::from_data(data, (device, dtype)), id)
 }
 
-/// The declaration of the parameter at a path, in a model with these blocks and this solver.
-fn declared<B: Parameters, S: Parameters>(path: &[&str]) -> Option<Parameter> {
-    match path {
-        ["model", "embed_tokens", "weight"] => {
-            Some(Parameter::new("model.embed_tokens.weight", Role::EMBEDDING))
+/// `model.embed_tokens.weight`, what a [`Stack`] declares below `model`, `lm_head.weight`.
+impl<B: Block, S: NetworkSolver> Parameters for LanguageModel<B, S> {
+    fn parameter(path: &[&str]) -> Option<Parameter> {
+        match path {
+            ["model", "embed_tokens", "weight"] => {
+                Some(Parameter::new("model.embed_tokens.weight", Role::EMBEDDING))
+            }
+            ["model", path @ ..] => {
+                let Parameter { name, role } = Stack::<B, S>::parameter(path)?;
+                Some(Parameter::new(format!("model.{name}"), role))
+            }
+            ["lm_head", "weight"] => Some(Parameter::new("lm_head.weight", Role::PROJECTION)),
+            _ => None,
         }
-        ["model", "layers", n, path @ ..] => {
-            let Parameter { name, role } = B::parameter(path)?;
-            Some(Parameter::new(format!("model.layers.{n}.{name}"), role))
-        }
-        // The solver does not add a path segment: `model.history`, `model.alpha`.
-        ["model", "solver", path @ ..] => {
-            let Parameter { name, role } = S::parameter(path)?;
-            Some(Parameter::new(format!("model.{name}"), role))
-        }
-        ["model", "norm", field] => {
-            let name = format!("model.norm.{}", norm_parameter(field)?);
-            Some(Parameter::new(name, Role::COEFFICIENT))
-        }
-        ["lm_head", "weight"] => Some(Parameter::new("lm_head.weight", Role::PROJECTION)),
-        _ => None,
     }
 }
 
 /// Rejects a model with an undeclared parameter, or two with the same name.
-pub(crate) fn check_declarations<B: Block, S: NetworkSolver>(
-    model: &LanguageModel<B, S>,
-) -> Result<(), ModelError> {
+pub(crate) fn check_declarations<M: Module + Parameters>(model: &M) -> Result<(), ModelError> {
     let mut check = Check {
-        path: Path::of::<B, S>(),
+        path: Path::of::<M>(),
         names: BTreeSet::new(),
         fault: None,
     };
@@ -110,10 +97,10 @@ struct Path {
 }
 
 impl Path {
-    fn of<B: Parameters, S: Parameters>() -> Self {
+    fn of<M: Parameters>() -> Self {
         Self {
             steps: Vec::new(),
-            declared: declared::<B, S>,
+            declared: M::parameter,
         }
     }
 

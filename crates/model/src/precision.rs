@@ -9,13 +9,21 @@ use iiet_blocks::Block;
 use iiet_ode::{NetworkSolver, Role};
 
 use crate::names::{ParameterMapper, map_parameters};
-use crate::{LanguageModel, Precision};
+use crate::{EncoderDecoder, LanguageModel, Precision};
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// The model with its matrices in the given precision.
     ///
     /// A trainable parameter stays trainable: gradients are taken with respect to the rounded
     /// values and are f32, to be applied to the unrounded ones.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        map_parameters(self, &mut Round { precision })
+    }
+}
+
+impl EncoderDecoder {
+    /// The model with its matrices in the given precision, as
+    /// [`LanguageModel::in_precision`] does it.
     pub fn in_precision(self, precision: Precision) -> Self {
         map_parameters(self, &mut Round { precision })
     }

@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor};
 use iiet_blocks::{Block, BlockField, Tokens};
 use iiet_ode::{Layer, NetworkSolver, Solver, Trajectory};
 
-use crate::LanguageModel;
+use crate::{Backbone, LanguageModel};
 
 /// The state of a traversal.
 pub type At<S> = Trajectory<Tensor<3>, <S as Solver<Tensor<3>>>::Memory>;
@@ -23,6 +23,18 @@ pub struct Pass<'a, B: Block> {
     /// row after the other. Empty where corrections do not stop by a tolerance: then the solver's
     /// schedule says it.
     pub corrections: Vec<u32>,
+}
+
+impl<B: Block> Pass<'_, B> {
+    /// A pass over whole texts.
+    pub fn over(context: B::Context) -> Self {
+        Self {
+            context,
+            caches: None,
+            terms: Vec::new(),
+            corrections: Vec::new(),
+        }
+    }
 }
 
 /// An observer of the traversal.
@@ -70,12 +82,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     pub fn pass<'a>(&self, ids: &Tensor<2, Int>) -> Pass<'a, B> {
         let [_, seq] = ids.dims();
         let device = ids.device();
-        Pass {
-            context: self.context(Tokens::Whole { seq }, &device),
-            caches: None,
-            terms: Vec::new(),
-            corrections: Vec::new(),
-        }
+        Pass::over(self.context(Tokens::Whole { seq }, &device))
     }
 
     /// The state before the first layer, at `y_0`.
@@ -94,30 +101,50 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// If fewer layers follow `at`.
     pub fn walk(
         &self,
-        mut at: At<S>,
+        at: At<S>,
         layers: usize,
         pass: &mut Pass<'_, B>,
         observer: &mut impl Observer<S::Memory>,
     ) -> At<S> {
-        let solver = &self.model.solver;
-        for _ in 0..layers {
-            observer.before(&at);
-            let layer = at.layer;
-            let block = &self.model.layers[layer.index()];
-            let caches = pass.caches.as_deref_mut();
-            let caches = caches.map(|caches| caches[layer.index()].as_mut_slice());
-            let of_layer = block.at_layer(&pass.context, layer);
-            let context = of_layer.as_ref().unwrap_or(&pass.context);
-            let mut field = BlockField::new(block, context, caches, &mut pass.terms)
-                .counting(&mut pass.corrections);
-            at = match observer.watches_corrections() {
-                true => solver.step_watched(&mut field, at, 1.0, &mut |output| {
-                    observer.correction(layer, output);
-                }),
-                false => solver.step(&mut field, at, 1.0),
-            };
-            observer.after(layer, &at.y);
-        }
-        at
+        let Backbone {
+            layers: blocks,
+            solver,
+            ..
+        } = &self.model;
+        advance(blocks, solver, at, layers, pass, observer)
     }
+}
+
+/// Advances through the next `steps` of these layers with one step of size 1 each.
+///
+/// # Panics
+///
+/// If fewer layers follow `at`.
+pub(crate) fn advance<B: Block, S: NetworkSolver>(
+    layers: &[B],
+    solver: &S,
+    mut at: At<S>,
+    steps: usize,
+    pass: &mut Pass<'_, B>,
+    observer: &mut impl Observer<S::Memory>,
+) -> At<S> {
+    for _ in 0..steps {
+        observer.before(&at);
+        let layer = at.layer;
+        let block = &layers[layer.index()];
+        let caches = pass.caches.as_deref_mut();
+        let caches = caches.map(|caches| caches[layer.index()].as_mut_slice());
+        let of_layer = block.at_layer(&pass.context, layer);
+        let context = of_layer.as_ref().unwrap_or(&pass.context);
+        let mut field = BlockField::new(block, context, caches, &mut pass.terms)
+            .counting(&mut pass.corrections);
+        at = match observer.watches_corrections() {
+            true => solver.step_watched(&mut field, at, 1.0, &mut |output| {
+                observer.correction(layer, output);
+            }),
+            false => solver.step(&mut field, at, 1.0),
+        };
+        observer.after(layer, &at.y);
+    }
+    at
 }

@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use iiet_blocks::BlockConfig;
 use iiet_files::{Manifest, open_regular, read_regular};
-use iiet_ode::Options;
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde::Deserialize;
 
-use super::{CONFIG, GENERATION_CONFIG, INDEX, WEIGHTS};
-use crate::{ModelConfig, ModelError};
+use super::{CONFIG, GENERATION_CONFIG, INDEX, ModelKind, SavedModel, WEIGHTS};
+use crate::ModelError;
+use crate::config::is_encoder_decoder;
 
 /// A model directory and its expected content.
 pub(super) struct Directory<'a> {
@@ -37,15 +36,21 @@ impl<'a> Directory<'a> {
         })
     }
 
-    pub(super) fn config<B: BlockConfig, S: Options>(
-        &self,
-    ) -> Result<ModelConfig<B, S>, ModelError> {
-        let config = ModelConfig::from_json(&self.text(CONFIG)?, &self.path.join(CONFIG))?;
+    pub(super) fn config<M: SavedModel>(&self) -> Result<M::Config, ModelError> {
+        let config = M::config_from_json(&self.text(CONFIG)?, &self.path.join(CONFIG))?;
         let path = self.path.join(GENERATION_CONFIG);
         match path.exists() || path.is_symlink() {
-            true => config.with_generation_json(&self.text(GENERATION_CONFIG)?, &path),
+            true => M::with_generation_json(config, &self.text(GENERATION_CONFIG)?, &path),
             false => Ok(config),
         }
+    }
+
+    pub(super) fn kind(&self) -> Result<ModelKind, ModelError> {
+        let encoder_decoder = is_encoder_decoder(&self.text(CONFIG)?, &self.path.join(CONFIG))?;
+        Ok(match encoder_decoder {
+            true => ModelKind::EncoderDecoder,
+            false => ModelKind::LanguageModel,
+        })
     }
 
     /// A file's text, verified against the manifest.

@@ -7,12 +7,14 @@ mod find;
 mod finite;
 mod header;
 mod read;
+mod saved_model;
 mod transformers;
 mod write;
 
 pub use find::model_directory;
 pub use header::parse_safetensors;
 pub use read::{load, load_as, load_config, load_in};
+pub use saved_model::{ModelKind, SavedModel, model_kind};
 pub use write::{SaveOptions, save, write_safetensors};
 
 use std::path::Path;

@@ -13,12 +13,15 @@ use safetensors::tensor::TensorView;
 
 use super::directory::Directory;
 use super::finite::first_misfit;
-use super::parse_safetensors;
+use super::{SavedModel, parse_safetensors};
 use crate::names::{
     ParameterMapper, ParameterVisitor, map_parameters, visit_parameters, with_value,
 };
 use crate::precision::precision_of;
-use crate::{ConfigOf, LanguageModel, ModelConfig, ModelError, Precision, Role, TensorFault};
+use crate::{
+    ConfigOf, EncoderDecoder, EncoderDecoderConfig, LanguageModel, ModelConfig, ModelError,
+    Precision, Role, TensorFault,
+};
 
 /// Reads a model directory, in f32 for every dtype on disk.
 ///
@@ -79,20 +82,48 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     }
 }
 
-/// A model and its configuration.
-type Loaded<B, S> = (LanguageModel<B, S>, ConfigOf<B, S>);
+impl EncoderDecoder {
+    /// Reads the directory of a sequence-to-sequence model as [`load`](crate::load) reads a language model's.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`load`](crate::load); [`ModelError::NotEncoderDecoder`] for a language model.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        Self::load_in(Precision::F32, dir, device)
+    }
 
-fn read<B: Block, S: NetworkSolver>(
+    /// The same with the matrices in a given precision.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`load_in`](crate::load_in).
+    pub fn load_in(precision: Precision, dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        let (model, _) = read(precision, dir, None, device)?;
+        Ok(model)
+    }
+
+    /// Reads the configuration of a directory as [`load_config`](crate::load_config) does.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`load_config`](crate::load_config); [`ModelError::NotEncoderDecoder`] for a
+    /// language model.
+    pub fn load_config(dir: &Path) -> Result<EncoderDecoderConfig, ModelError> {
+        Directory::open(dir)?.config::<Self>()
+    }
+}
+
+fn read<M: SavedModel>(
     precision: Precision,
     dir: &Path,
-    wanted: Option<&ConfigOf<B, S>>,
+    wanted: Option<&M::Config>,
     device: &Device,
-) -> Result<Loaded<B, S>, ModelError> {
+) -> Result<(M, M::Config), ModelError> {
     if !precision.works_on(device) {
         return Err(ModelError::Precision { precision });
     }
     let mut dir = Directory::open(dir)?;
-    let config: ConfigOf<B, S> = dir.config()?;
+    let config = dir.config::<M>()?;
     let files = dir.weights()?;
     dir.verify_other_files(&files)?;
     let path = dir.path.to_owned();
@@ -103,26 +134,26 @@ fn read<B: Block, S: NetworkSolver>(
     }
     let shards = files.iter().map(|(file, _)| file.as_str()).zip(&parsed);
     let weights = dir.tensors(shards)?;
-    if config.n_layers > weights.len() {
+    if M::layers(&config) > weights.len() {
         // Even a layer without allocated weights takes some memory; a configuration alone must not exhaust
         // it.
-        let (layers, tensors) = (config.n_layers, weights.len());
+        let (layers, tensors) = (M::layers(&config), weights.len());
         return Err(ModelError::Layers {
             path,
             layers,
             tensors,
         });
     }
-    let mut model: LanguageModel<B, S> = LanguageModel::empty(&config, device)?;
+    let mut model = M::empty(&config, device)?;
     let mut check = Check::new(&weights, precision, Extent::All);
     visit_parameters(&model, &mut check);
-    let stored = check.finish(&config, &path)?;
+    let stored = check.finish(M::tied(&config), &path)?;
     check_finite(&path, &weights, &stored)?;
     if let Some(wanted) = wanted {
-        model = LanguageModel::empty(wanted, device)?;
+        model = M::empty(wanted, device)?;
         let mut check = Check::new(&weights, precision, Extent::AllButCoefficients);
         visit_parameters(&model, &mut check);
-        check.finish(wanted, &path)?;
+        check.finish(M::tied(wanted), &path)?;
     }
     let mut fill = Fill {
         weights,
@@ -141,7 +172,7 @@ fn read<B: Block, S: NetworkSolver>(
 /// [`ModelError`] if it is missing, malformed, unsupported, invalid, or differs from its record in the
 /// manifest.
 pub fn load_config(dir: &Path) -> Result<ModelConfig, ModelError> {
-    Directory::open(dir)?.config()
+    Directory::open(dir)?.config::<LanguageModel>()
 }
 
 /// Rejects tensors with elements that are non-finite in the precision they are to be read in.
@@ -205,20 +236,20 @@ impl<'a, 'data> Check<'a, 'data> {
         }
     }
 
-    /// The precision that each tensor is to be read in.
-    fn finish<B, S>(
+    /// The precision that each tensor is to be read in. `tied` are copies that the file may have, with the
+    /// names of what they must equal.
+    fn finish(
         mut self,
-        config: &ModelConfig<B, S>,
+        tied: &[(&'a str, &'a str)],
         path: &Path,
     ) -> Result<Vec<(String, Precision)>, ModelError> {
-        // Some tools store a tied projection although it equals the embedding.
-        let (head, embedding) = ("lm_head.weight", "model.embed_tokens.weight");
-        if config.tie_embeddings
-            && let (Some(head), Some(embedding)) =
-                (self.weights.get(head), self.weights.get(embedding))
-            && head.data() == embedding.data()
-        {
-            self.unused.remove("lm_head.weight");
+        for (copy, original) in tied {
+            if let (Some(found), Some(original)) =
+                (self.weights.get(copy), self.weights.get(original))
+                && found.data() == original.data()
+            {
+                self.unused.remove(copy);
+            }
         }
         if self.extent == Extent::All {
             let surplus = self.unused.iter().map(|name| TensorFault::Surplus {

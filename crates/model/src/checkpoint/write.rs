@@ -12,18 +12,16 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::Tensor;
 use half::{bf16, f16};
-use iiet_blocks::Block;
 use iiet_files::{FileRecord, Manifest, write_file};
-use iiet_ode::NetworkSolver;
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, View};
 use serde::Serialize;
 
 use super::finite::limit;
 use super::read::{stored_shape, transposed};
-use super::{CONFIG, INDEX, WEIGHTS, transformers};
+use super::{CONFIG, INDEX, SavedModel, WEIGHTS};
 use crate::names::{ParameterVisitor, visit_parameters};
-use crate::{LanguageModel, ModelError, Precision, Role};
+use crate::{ModelError, Precision, Role};
 
 /// Options for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +52,8 @@ impl Default for SaveOptions {
 ///
 /// [`ModelError::NotFinite`] if a weight is non-finite, or would be in the dtype on disk; [`ModelError::Io`]
 /// or [`ModelError::Safetensors`] with the file that could not be written.
-pub fn save<B: Block, S: NetworkSolver>(
-    model: &LanguageModel<B, S>,
+pub fn save<M: SavedModel>(
+    model: &M,
     dir: &Path,
     options: &SaveOptions,
 ) -> Result<Manifest, ModelError> {
@@ -87,7 +85,7 @@ pub fn save<B: Block, S: NetworkSolver>(
             remove_if_present(&dir.join(WEIGHTS))?;
         }
     }
-    let config = transformers::write(&model.config(), dir, &mut manifest)?;
+    let config = model.write_config(dir, &mut manifest)?;
     manifest.add(CONFIG, write_text(&dir.join(CONFIG), &config)?);
     manifest.write(dir)?;
     Ok(manifest)

@@ -23,6 +23,21 @@ struct Kind {
     solver: Option<String>,
     #[serde(default)]
     quantization_config: Option<Value>,
+    #[serde(default)]
+    is_encoder_decoder: Option<bool>,
+}
+
+/// Whether the text of a `config.json` describes an encoder-decoder, whatever its kind.
+///
+/// # Errors
+///
+/// [`ModelError::Json`] with line and column.
+pub(crate) fn is_encoder_decoder(text: &str, path: &Path) -> Result<bool, ModelError> {
+    let kind: Kind = serde_json::from_str(text).map_err(|source| ModelError::Json {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(kind.is_encoder_decoder == Some(true))
 }
 
 const LLAMA: &str = "llama";
@@ -69,24 +84,15 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
             source,
         };
         let kind: Kind = serde_json::from_str(text).map_err(refuse)?;
+        if kind.is_encoder_decoder == Some(true) {
+            let path = path.to_owned();
+            return Err(ModelError::EncoderDecoder { path });
+        }
         kind.refuse_others(path, B::NAME, B::MODEL_TYPES)?;
         let sizes: ModelConfig<(), ()> = serde_json::from_str(text).map_err(refuse)?;
-        let block = B::read(text).map_err(|error| match error {
-            BlockError::Json(source) => refuse(source),
-            BlockError::Unsupported {
-                key,
-                found,
-                allowed,
-            } => ModelError::Unsupported {
-                path: path.to_owned(),
-                key,
-                found,
-                allowed,
-            },
-            other => other.into(),
-        })?;
+        let block = block_from_json(text, path)?;
         let keys: Map<String, Value> = serde_json::from_str(text).map_err(refuse)?;
-        let solver = solver(kind.solver.as_deref(), &keys, path)?;
+        let solver = solver_from_json(kind.solver.as_deref(), &keys, path)?;
         let config = sizes.with(block, solver);
         config.validate()?;
         Ok(config)
@@ -99,20 +105,11 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
     ///
     /// The same as for [`from_json`](Self::from_json).
     pub fn with_generation_json(self, text: &str, path: &Path) -> Result<Self, ModelError> {
-        #[derive(Deserialize)]
-        struct Generation {
-            #[serde(rename = "eos_token_id", default, with = "super::token_ids")]
-            eos_token_ids: Vec<u32>,
-        }
-        let generation: Generation =
-            serde_json::from_str(text).map_err(|source| ModelError::Json {
-                path: path.to_owned(),
-                source,
-            })?;
-        let config = match generation.eos_token_ids.is_empty() {
+        let ends = ends_from_json(text, path)?;
+        let config = match ends.is_empty() {
             true => self,
             false => Self {
-                eos_token_ids: generation.eos_token_ids,
+                eos_token_ids: ends,
                 ..self
             },
         };
@@ -122,16 +119,7 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
 
     /// The text of `config.json`, with its keys in alphabetical order.
     pub fn to_json(&self) -> String {
-        let table = |value: Result<Value, serde_json::Error>| match value {
-            Ok(Value::Object(table)) => table,
-            _ => panic!("configurations serialise as tables"),
-        };
-        let mut solver = self.solver.clone();
-        if let Some(iterations) = self.solver.iterations() {
-            let per_layer = IterationSchedule::PerLayer(iterations.per_layer(self.n_layers));
-            solver = solver.with_iterations(per_layer);
-        }
-        let name = solver.name();
+        let name = self.solver.name();
         let known = self.block.transformers();
         let (model_type, architecture) = known
             .filter(|_| name == "explicit_euler")
@@ -139,11 +127,9 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
         let mut keys: BTreeMap<String, Value> = BTreeMap::new();
         keys.extend(table(serde_json::to_value(self.clone().with((), ()))));
         keys.extend(self.block.write());
-        keys.extend(table(serde_json::to_value(&solver)));
-        keys.remove("name");
+        keys.extend(solver_to_json(&self.solver, self.n_layers));
         keys.insert("architectures".into(), vec![architecture].into());
         keys.insert("model_type".into(), model_type.into());
-        keys.insert("solver".into(), name.into());
         if B::NAME != LLAMA {
             keys.insert("block".into(), B::NAME.into());
         }
@@ -151,8 +137,63 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
     }
 }
 
+/// The `eos_token_id` in the text of a `generation_config.json`; none if it is not there.
+pub(crate) fn ends_from_json(text: &str, path: &Path) -> Result<Vec<u32>, ModelError> {
+    #[derive(Deserialize)]
+    struct Generation {
+        #[serde(rename = "eos_token_id", default, with = "super::token_ids")]
+        eos_token_ids: Vec<u32>,
+    }
+    let generation: Generation = serde_json::from_str(text).map_err(|source| ModelError::Json {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(generation.eos_token_ids)
+}
+
+fn table(value: Result<Value, serde_json::Error>) -> Map<String, Value> {
+    match value {
+        Ok(Value::Object(table)) => table,
+        _ => panic!("configurations serialise as tables"),
+    }
+}
+
+/// The block's part of the text.
+pub(crate) fn block_from_json<B: BlockConfig>(text: &str, path: &Path) -> Result<B, ModelError> {
+    B::read(text).map_err(|error| match error {
+        BlockError::Json(source) => ModelError::Json {
+            path: path.to_owned(),
+            source,
+        },
+        BlockError::Unsupported {
+            key,
+            found,
+            allowed,
+        } => ModelError::Unsupported {
+            path: path.to_owned(),
+            key,
+            found,
+            allowed,
+        },
+        other => other.into(),
+    })
+}
+
+/// The keys of a solver over `n_layers` layers, for which a schedule has one number each.
+pub(crate) fn solver_to_json<S: Options>(solver: &S, n_layers: usize) -> Map<String, Value> {
+    let mut solver = solver.clone();
+    if let Some(iterations) = solver.iterations() {
+        let per_layer = IterationSchedule::PerLayer(iterations.per_layer(n_layers));
+        solver = solver.with_iterations(per_layer);
+    }
+    let mut keys = table(serde_json::to_value(&solver));
+    keys.remove("name");
+    keys.insert("solver".into(), solver.name().into());
+    keys
+}
+
 /// The named solver, with those of its options that are in the file.
-fn solver<S: Options>(
+pub(crate) fn solver_from_json<S: Options>(
     name: Option<&str>,
     keys: &Map<String, Value>,
     path: &Path,
@@ -161,9 +202,7 @@ fn solver<S: Options>(
         Some(name) => S::named(name)?,
         None => S::default(),
     };
-    let Ok(Value::Object(mut table)) = serde_json::to_value(&solver) else {
-        panic!("options serialise as a table");
-    };
+    let mut table = table(serde_json::to_value(&solver));
     let written = table.keys().filter(|key| *key != "name").cloned();
     let omitted = solver.omitted().iter().map(|key| (*key).to_owned());
     let options: Vec<String> = written.chain(omitted).collect();

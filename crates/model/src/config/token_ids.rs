@@ -12,7 +12,7 @@ enum TokenIds {
     Several(Vec<u32>),
 }
 
-pub(super) fn serialize<S: Serializer>(ids: &[u32], serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(ids: &[u32], serializer: S) -> Result<S::Ok, S::Error> {
     match ids {
         [] => None,
         [only] => Some(TokenIds::One(*only)),
@@ -21,7 +21,7 @@ pub(super) fn serialize<S: Serializer>(ids: &[u32], serializer: S) -> Result<S::
     .serialize(serializer)
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<u32>, D::Error> {
     Ok(match Option::deserialize(deserializer)? {
