@@ -73,7 +73,7 @@ pub(super) fn run(world: &World, megabytes: usize) -> anyhow::Result<Giants> {
     write("deep.json", Repeated::new(b"[", bytes / 16))?;
     write("word.txt", Repeated::new(b"a", bytes / 4))?;
     let mut ordinary = BufWriter::new(fs::File::create(folder.join("ordinary.txt"))?);
-    for i in 0..megabytes * 200 {
+    for i in 0..megabytes * 100 {
         writeln!(
             ordinary,
             "{i} and {i} make {}, say {i} of {}.",
