@@ -1,13 +1,16 @@
 //! Encoder-decoders against PyTorch: logits, the label-smoothed loss, every gradient, decoding with caches,
 //! files.
 
+use std::path::Path;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use iiet_model::{EncoderDecoder, Precision, SaveOptions, Source, parse_safetensors, save};
+use iiet_model::{EncoderDecoder, Precision, Source};
 
 use crate::finding::{difference, largest, values};
 use crate::golden::{Pairs, on_device};
 use crate::parity::{CollectGradients, compare};
+use crate::storage::saved_and_loaded;
 use crate::{Case, ConformanceError, Finding};
 
 pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, ConformanceError> {
@@ -115,41 +118,12 @@ fn cached(
     Ok(largest(deviations))
 }
 
-/// A model that was saved and loaded: the bytes of its weights, and its logits.
 fn files(case: &Case, device: &Device) -> Result<Vec<Finding>, ConformanceError> {
-    let io = |path: &std::path::Path| {
-        let path = path.to_owned();
-        |source| ConformanceError::Io { path, source }
-    };
     let expected = case.expected_pairs()?;
-    let model = EncoderDecoder::load(case.directory()?.path(), device)?;
-    let folder = tempfile::tempdir().map_err(io(&std::env::temp_dir()))?;
-    save(&model, folder.path(), &SaveOptions::default())?;
-    let path = folder.path().join("model.safetensors");
-    let bytes = std::fs::read(&path).map_err(io(&path))?;
-    let written = parse_safetensors(&path, &bytes)?;
-    let stored = case.stored()?;
-    let differ = stored.iter().filter(|(name, bytes)| {
-        let tensor = written.tensor(name);
-        tensor.map_or(true, |tensor| tensor.data() != bytes.as_slice())
-    });
-    let differ = differ.count() + written.len().abs_diff(stored.len());
-    let again = EncoderDecoder::load(folder.path(), device)?;
     let logits = |model: &EncoderDecoder| {
         let ids = on_device(&expected.target, device);
         values("logits", model.forward(&source(&expected, device), ids))
     };
-    let finding = |what, deviation| Finding {
-        case: case.name.clone(),
-        what,
-        deviation,
-        tolerance: 0.0,
-    };
-    Ok(vec![
-        finding("tensors that differ", differ as f64),
-        finding(
-            "logits before and after",
-            difference(&logits(&again)?, &logits(&model)?),
-        ),
-    ])
+    let load = |folder: &Path| Ok(EncoderDecoder::load(folder, device)?);
+    saved_and_loaded(case, &load(case.directory()?.path())?, load, logits)
 }

@@ -4,21 +4,35 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use iiet_model::{SaveOptions, load, parse_safetensors, save};
+use iiet_model::{LanguageModel, SaveOptions, SavedModel, load, parse_safetensors, save};
 
 use crate::finding::{difference, values};
 use crate::golden::on_device;
 use crate::{Case, ConformanceError, Finding};
 
 pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, ConformanceError> {
+    let ids = case.expected()?.ids;
+    let logits = |model: &LanguageModel| {
+        let logits = model.forward(on_device(&ids, device));
+        values("logits", logits)
+    };
+    let again = |folder: &Path| Ok(load(folder, device)?.0);
+    saved_and_loaded(case, &case.model(device)?, again, logits)
+}
+
+/// Saves a model and loads it by `again`: the bytes of its weights, and its logits.
+pub(crate) fn saved_and_loaded<M: SavedModel>(
+    case: &Case,
+    model: &M,
+    again: impl Fn(&Path) -> Result<M, ConformanceError>,
+    logits: impl Fn(&M) -> Result<Vec<f32>, ConformanceError>,
+) -> Result<Vec<Finding>, ConformanceError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         |source| ConformanceError::Io { path, source }
     };
-    let ids = case.expected()?.ids;
-    let model = case.model(device)?;
     let folder = tempfile::tempdir().map_err(io(&std::env::temp_dir()))?;
-    save(&model, folder.path(), &SaveOptions::default())?;
+    save(model, folder.path(), &SaveOptions::default())?;
 
     let path = folder.path().join("model.safetensors");
     let bytes = std::fs::read(&path).map_err(io(&path))?;
@@ -30,9 +44,8 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
     });
     let differ = differ.count() + written.len().abs_diff(stored.len());
 
-    let (again, _) = load(folder.path(), device)?;
-    let before = values("logits", model.forward(on_device(&ids, device)))?;
-    let after = values("logits", again.forward(on_device(&ids, device)))?;
+    let again = again(folder.path())?;
+    let deviation = difference(&logits(&again)?, &logits(model)?);
     let finding = |what, deviation| Finding {
         case: case.name.clone(),
         what,
@@ -41,6 +54,6 @@ pub(crate) fn check(case: &Case, device: &Device) -> Result<Vec<Finding>, Confor
     };
     Ok(vec![
         finding("tensors that differ", differ as f64),
-        finding("logits before and after", difference(&after, &before)),
+        finding("logits before and after", deviation),
     ])
 }
