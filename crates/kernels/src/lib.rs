@@ -39,6 +39,8 @@ mod precision;
 mod record;
 mod route;
 
+#[cfg(feature = "flex")]
+pub use flex::products::{Products, UnknownProducts};
 pub use ops::adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
 pub use ops::attention::{Visibility, attention, causal_attention};
 pub use ops::backward_from::backward_from;

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use burn::backend::TensorMetadata;
-use burn::tensor::{DType, Shape, TensorData};
+use burn::tensor::{DType, Element, Shape, TensorData};
 use rayon::prelude::*;
 
 use super::Primitive;
@@ -53,8 +53,8 @@ pub(crate) fn values_mut(x: &mut Primitive) -> &mut [f32] {
         .expect("invariant: the buffer is not shared")
 }
 
-pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> Primitive {
-    Primitive::from_data(TensorData::new::<f32, _>(values, shape))
+pub(crate) fn tensor<T: Element>(values: Vec<T>, shape: Shape) -> Primitive {
+    Primitive::from_data(TensorData::new::<T, _>(values, shape))
 }
 
 /// The number of elements of a block of whole rows of length `row`.
@@ -98,7 +98,7 @@ pub(crate) fn filled<T: Copy + Default + Send>(
 }
 
 /// `len` zeros.
-pub(crate) fn zeros(len: usize) -> Vec<f32> {
+pub(crate) fn zeros<T: Copy + Default + Send>(len: usize) -> Vec<T> {
     filled(len, BLOCK, |_, _| {})
 }
 
@@ -133,7 +133,7 @@ mod tests {
             });
             assert!(values.into_iter().eq((0..len).map(|i| i as f32)));
         }
-        assert_eq!(zeros(3 * BLOCK + 1), vec![0.0; 3 * BLOCK + 1]);
+        assert_eq!(zeros::<f32>(3 * BLOCK + 1), vec![0.0; 3 * BLOCK + 1]);
     }
 
     #[test]

@@ -1,26 +1,61 @@
 //! Matrix products on strided views of slices. Views are checked once, so that the kernels stay safe.
 //!
-//! The gemm crate computes them, except for large products on processors with AVX-512 ([`avx512`]), of bf16
-//! too where the processor supports it.
+//! The gemm crate computes them, except on processors with AVX-512: there large products of f32, and products
+//! of bf16, are computed by [`avx512`] and [`amx`]. [`Products`] says by which.
 
-use burn::tensor::bf16;
+use burn::tensor::{Element, bf16};
 
 use super::Primitive;
-use super::halves::{Floats, in_bf16};
+use super::buffer::{block_of_rows, for_blocks, nth_block};
+use super::halves::{Floats, in_bf16, round_to_bf16, widen_bf16};
+use super::products::Products;
 
 #[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod packed;
+
+#[cfg(target_arch = "x86_64")]
+use {avx512::Factor, packed::Out};
 
 /// Entry types that can be multiplied.
-pub(crate) trait Entry: Factor {
+pub(crate) trait Entry: Element + Copy + Default + Send + Sync + 'static {
     /// The memory of a tensor of this type, from its first entry on.
     fn memory(x: &Primitive) -> &[Self];
 
     /// Calls `f` with the same values in f32.
     fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R;
 
-    /// Calls `f` with the values rounded to this type.
-    fn rounded<R>(x: &[f32], f: impl FnOnce(&[Self]) -> R) -> R;
+    /// The values in f32: themselves, or written to the buffer.
+    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
+
+    /// The values rounded to this type: themselves, or written to the buffer.
+    fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self];
+
+    /// Writes the values, rounded to this type, to as many entries.
+    fn write(x: &[f32], to: &mut [Self]);
+
+    /// `a b` rounded to this type, in row-major order.
+    fn product(a: View<Self>, b: View<Self>) -> Vec<Self>;
+
+    /// Computes the product if there is a kernel that multiplies this type without widening it to f32.
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`gemm_to`]. The shapes must match, and none is 0.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn try_halves(
+        _out: Out,
+        _then: Then,
+        _scale: f32,
+        _a: View<Self>,
+        _b: View<Self>,
+        _threads: Threads,
+    ) -> bool {
+        false
+    }
 }
 
 impl Entry for f32 {
@@ -32,8 +67,20 @@ impl Entry for f32 {
         f(x)
     }
 
-    fn rounded<R>(x: &[f32], f: impl FnOnce(&[Self]) -> R) -> R {
-        f(x)
+    fn read<'a>(x: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
+        x
+    }
+
+    fn rounded<'a>(x: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
+        x
+    }
+
+    fn write(x: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(x);
+    }
+
+    fn product(a: View, b: View) -> Vec<f32> {
+        product(1.0, a, b)
     }
 }
 
@@ -46,18 +93,71 @@ impl Entry for bf16 {
         f(&Floats::Bf16(x).wide())
     }
 
-    fn rounded<R>(x: &[f32], f: impl FnOnce(&[Self]) -> R) -> R {
-        f(&in_bf16(x))
+    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+        widen_bf16(x, buffer);
+        buffer
+    }
+
+    fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {
+        buffer.resize(x.len(), Self::ZERO);
+        let block = block_of_rows(1);
+        for_blocks(buffer, block, |i, part| round_to_bf16(nth_block(x, i, block), part));
+        buffer
+    }
+
+    fn write(x: &[f32], to: &mut [Self]) {
+        round_to_bf16(x, to);
+    }
+
+    fn product(a: View<Self>, b: View<Self>) -> Vec<Self> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let ([rows, k], [_, columns]) = (a.shape, b.shape);
+            let once = k <= 2 * amx::DEPTH;
+            if once && Products::in_use() == Products::Amx && amx::pays(a, b) {
+                assert_eq!(k, b.shape[0], "product of {:?} and {:?}", a.shape, b.shape);
+                let mut out = Vec::with_capacity(rows * columns);
+                let to = Out {
+                    data: out.as_mut_ptr(),
+                    row: columns,
+                };
+                // SAFETY: these products are in use only where they are available, and need at least one term
+                // to pay. The capacity holds the entries; all are written before the length is set.
+                unsafe {
+                    amx::product(to, Then::Replace, 1.0, a, b, Threads::All);
+                    out.set_len(rows * columns);
+                }
+                return out;
+            }
+        }
+        in_bf16(&product(1.0, a, b))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn try_halves(
+        out: Out,
+        then: Then,
+        scale: f32,
+        a: View<Self>,
+        b: View<Self>,
+        threads: Threads,
+    ) -> bool {
+        // SAFETY: these products are in use only on processors that have the instructions; the caller
+        // guarantees the rest.
+        unsafe {
+            match Products::in_use() {
+                Products::Amx if amx::pays(a, b) => {
+                    amx::product(out, then, scale, a, b, threads);
+                }
+                Products::Avx512Bf16 if bf16::pays(a, b) => {
+                    avx512::product(out, then, scale, a, b, threads);
+                }
+                _ => return false,
+            }
+        }
+        true
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-use avx512::Factor;
-/// On other architectures there are no further requirements.
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) trait Factor: Copy + Sync + 'static {}
-#[cfg(not(target_arch = "x86_64"))]
-impl<T: Copy + Sync + 'static> Factor for T {}
 
 /// A matrix to read: entry (i, j) is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
@@ -251,26 +351,46 @@ unsafe fn gemm_to<T: Entry>(
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    {
-        // If the result is stored by columns, compute its transpose, which is a product too.
-        let (a, b, row) = match strides[1] {
-            1 => (a, b, strides[0]),
-            _ => (b.transposed(), a.transposed(), strides[1]),
-        };
-        let one = strides.contains(&1) && row >= b.shape[1];
-        if one && T::are_served(a, b) {
-            // SAFETY: the processor's features were checked; the caller guarantees the rest.
-            unsafe { avx512::product(avx512::Out { data: out, row }, then, scale, a, b, threads) };
+    if let Some((out, a, b)) = by_rows(out, strides, a, b) {
+        // SAFETY: guaranteed by the caller.
+        if unsafe { T::try_halves(out, then, scale, a, b, threads) } {
             return;
         }
     }
     T::with_f32(a.data, |a_data| {
         T::with_f32(b.data, |b_data| {
             let (a, b) = (a.with_data(a_data), b.with_data(b_data));
+            #[cfg(target_arch = "x86_64")]
+            if let Some((out, a, b)) = by_rows(out, strides, a, b)
+                && Products::in_use() >= Products::Avx512
+                && f32::pays(a, b)
+            {
+                // SAFETY: these products are in use only on processors that have the instructions; the caller
+                // guarantees the rest.
+                unsafe { avx512::product(out, then, scale, a, b, threads) };
+                return;
+            }
             // SAFETY: guaranteed by the caller.
             unsafe { gemm_crate(out, strides, then, scale, a, b, threads) };
         });
     });
+}
+
+/// The product as one whose destination has contiguous rows, if there are any terms: a result that is stored by
+/// columns is the transpose of another product.
+#[cfg(target_arch = "x86_64")]
+fn by_rows<'a, T>(
+    out: *mut f32,
+    strides: [usize; 2],
+    a: View<'a, T>,
+    b: View<'a, T>,
+) -> Option<(Out, View<'a, T>, View<'a, T>)> {
+    let (a, b, row) = match strides[1] {
+        1 => (a, b, strides[0]),
+        _ => (b.transposed(), a.transposed(), strides[1]),
+    };
+    let contiguous = strides.contains(&1) && row >= b.shape[1] && a.shape[1] > 0;
+    contiguous.then_some((Out { data: out, row }, a, b))
 }
 
 /// The gemm crate's product. The shapes must match.
@@ -358,15 +478,22 @@ mod tests {
         assert_eq!(out, [4.0, 9.0, 10.0, 9.0, 5.0, 9.0, 11.0, 9.0]);
     }
 
+    /// Selects all products that the processor has in turn, in one test, because the selection is global.
+    /// (Whatever other tests compute meanwhile, they compare within tolerances.)
     #[test]
     fn large_products_equal_sums_in_f64() {
-        check::<f32>(|x| x, f64::from);
-        check::<bf16>(bf16::from_f32, f64::from);
+        let in_use = Products::in_use();
+        for products in Products::available() {
+            products.select();
+            check::<f32>(products, |x| x, f64::from);
+            check::<bf16>(products, bf16::from_f32, f64::from);
+        }
+        in_use.select();
     }
 
     /// Every code path of a product against sums in f64. Results are bitwise identical for every number of
     /// threads.
-    fn check<T: Entry>(of: fn(f32) -> T, to: fn(T) -> f64) {
+    fn check<T: Entry>(products: Products, of: fn(f32) -> T, to: fn(T) -> f64) {
         let value = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 1999) as f32 * 1e-3 - 1.0;
         for (m, n, k) in [
             (13, 31, 15),
@@ -406,7 +533,7 @@ mod tests {
                     let same = first.get_or_insert_with(|| out.clone());
                     assert!(
                         *same == out,
-                        "{m} x {k} x {n}, case {case}, {threads} threads"
+                        "{products}: {m} x {k} x {n}, case {case}, {threads} threads"
                     );
                     // Some entries of each tile.
                     let [row, column] = strides(out_flip, m, n);
@@ -417,7 +544,7 @@ mod tests {
                         let apart = (f64::from(out[place]) - before - of_entry(i, j)).abs();
                         assert!(
                             apart < 2e-6 * k as f64,
-                            "{m} x {k} x {n}, case {case}, entry ({i}, {j}): differs by {apart}"
+                            "{products}: {m} x {k} x {n}, case {case}, entry ({i}, {j}): differs by {apart}"
                         );
                     }
                 }

@@ -4,7 +4,7 @@
 //! bandwidth.
 
 use burn::backend::TensorMetadata;
-use burn::tensor::{DType, TensorData, bf16, f16};
+use burn::tensor::{DType, bf16, f16};
 use half::slice::HalfFloatSliceExt;
 
 use super::Primitive;
@@ -33,6 +33,15 @@ impl<'a> Floats<'a> {
         })
     }
 
+    /// The values of a dense tensor.
+    ///
+    /// # Panics
+    ///
+    /// If it is neither f32 nor half precision, or not dense.
+    pub(crate) fn of_dense(x: &'a Primitive) -> Self {
+        Self::of(x).expect("invariant: dense, of at most 32 bits")
+    }
+
     pub(crate) fn len(self) -> usize {
         match self {
             Self::F32(x) => x.len(),
@@ -49,7 +58,10 @@ impl<'a> Floats<'a> {
     }
 
     /// The elements from index `at` on, in f32. Their number is the length of `scratch`.
-    pub(crate) fn read<'s>(&'s self, at: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+    pub(crate) fn read<'s>(self, at: usize, scratch: &'s mut [f32]) -> &'s [f32]
+    where
+        'a: 's,
+    {
         let range = at..at + scratch.len();
         match self {
             Self::F32(x) => &x[range],
@@ -106,12 +118,10 @@ pub(crate) fn rounded(x: Primitive, dtype: DType) -> Primitive {
     match dtype {
         DType::F32 => x,
         DType::BF16 => in_memory_order(x, |x| {
-            Primitive::from_data(TensorData::new::<bf16, _>(in_bf16(values(&x)), x.shape()))
+            tensor(in_bf16(values(&x)), x.shape())
         }),
         DType::F16 => in_memory_order(x, |x| {
-            let round = |from: &[f32], to: &mut [f16]| to.convert_from_f32_slice(from);
-            let values = each_rounded(values(&x), round);
-            Primitive::from_data(TensorData::new::<f16, _>(values, x.shape()))
+            tensor(each_rounded(values(&x), round_to_f16), x.shape())
         }),
         _ => unreachable!("invariant: f32 or half precision"),
     }
@@ -141,6 +151,11 @@ fn each_rounded<T: Copy + Default + Send>(
     filled(from.len(), BLOCK, |i, part| {
         round(nth_block(from, i, BLOCK), part);
     })
+}
+
+/// The values rounded to f16.
+pub(crate) fn round_to_f16(from: &[f32], to: &mut [f16]) {
+    to.convert_from_f32_slice(from);
 }
 
 /// The values rounded to bf16.
@@ -179,15 +194,6 @@ pub(crate) fn as_f32<const N: usize>(
     } else {
         Err(operands)
     }
-}
-
-/// Runs a kernel with one result on its operands in f32 (see [`as_f32`]).
-pub(crate) fn in_f32<const N: usize>(
-    operands: [Primitive; N],
-    kernel: impl FnOnce([Primitive; N]) -> Primitive,
-) -> Result<Primitive, [Primitive; N]> {
-    let (operands, dtype) = as_f32(operands)?;
-    Ok(rounded(kernel(operands), dtype))
 }
 
 /// Whether all tensors are bf16.

@@ -8,11 +8,13 @@
 //! All work is split into blocks whose size depends on the shapes alone, and sums over blocks are taken in
 //! the blocks' order, so results do not depend on the number of threads.
 
+pub(crate) mod blocks;
 pub(crate) mod buffer;
 pub(crate) mod exp;
 pub(crate) mod few_rows;
 pub(crate) mod gemm;
 pub(crate) mod halves;
+pub(crate) mod products;
 pub(crate) mod simd;
 
 use burn::backend::Flex;

@@ -1,9 +1,9 @@
 //! Vectorised loops, with the instruction set selected at run time.
 //!
-//! The target is generic x86-64, whose vectors hold four floats. [`vectorised`] compiles a loop nest a second
-//! time for AVX2, whose vectors hold eight, and selects at run time. The loops use no intrinsics: they
+//! The target is generic x86-64, whose vectors hold four floats. [`vectorised`] compiles a loop nest again for
+//! AVX2, whose vectors hold eight, and for AVX-512, and selects at run time. The loops use no intrinsics: they
 //! iterate over slices, split into fixed-width chunks where a reduction needs independent sums. Multiply-adds
-//! are not fused, so both compilations give bitwise identical results.
+//! are not fused, so all compilations give bitwise identical results.
 
 /// Defines a function that runs with the widest vectors that the processor has.
 ///
@@ -20,9 +20,17 @@ macro_rules! vectorised {
 
             #[cfg(target_arch = "x86_64")]
             {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn widest($($argument: $type),*) $(-> $output)? {
+                    body($($argument),*)
+                }
                 #[target_feature(enable = "avx2")]
                 fn wide($($argument: $type),*) $(-> $output)? {
                     body($($argument),*)
+                }
+                if $crate::flex::simd::has_avx512() {
+                    // SAFETY: the processor has the features that `widest` is compiled for.
+                    return unsafe { widest($($argument),*) };
                 }
                 if is_x86_feature_detected!("avx2") {
                     // SAFETY: the processor has the feature that `wide` is compiled for.
@@ -34,6 +42,16 @@ macro_rules! vectorised {
     )*};
 }
 pub(crate) use vectorised;
+
+/// Whether the processor has the parts of AVX-512 that the compiler needs for loops over any type.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
 
 /// Independent partial results of a reduction: four AVX2 registers, enough to hide the latency of
 /// an addition.

@@ -10,133 +10,70 @@
 //! in the same order: over at most 512 products at a time, with fused multiply-add, in the order of k. Where
 //! the gemm crate splits k in the same way, results are bitwise identical.
 //!
-//! One instruction (VDPBF16PS) multiplies pairs of bf16, entries that are consecutive in k, twice as many as
-//! of f32. So everything here counts in *words* of 32 bits: an f32 or such a pair. If k is the contiguous
-//! axis, the pairs are already in memory; otherwise they are packed during the copy, those of a as well.
+//! One instruction (VDPBF16PS) multiplies pairs of bf16, so lengths along k are in words ([`packed`](super::packed)).
 
 use std::arch::x86_64::*;
-use std::cell::Cell;
-use std::mem::{MaybeUninit, transmute};
+use std::mem::transmute;
 use std::ops::Range;
 
 use burn::tensor::bf16;
-use rayon::prelude::*;
 
+use super::packed::{
+    Buffer, COLUMNS, COPY_OF_A, COPY_OF_B, Out, Panels, Word, Words, each, even_part, reserve,
+};
 use super::{Then, Threads, View};
 
 /// Rows of a tile. With two registers per row, 28 of 32 registers hold sums.
 const ROWS: usize = 14;
-/// Columns of a tile: two registers.
-const COLUMNS: usize = 32;
 /// The maximum number of words that are multiplied before the sum is written to memory, as in the gemm crate.
 const DEPTH: usize = 512;
-/// The maximum number of columns of b that are copied at a time: 4 MiB with the depth above, for the
-/// last-level cache.
-const COPIED_COLUMNS: usize = 2048;
+/// The maximum number of columns of b that are copied at a time: 1 MiB with the depth above, for the L2 cache.
+const COPIED_COLUMNS: usize = 512;
 /// The maximum number of tiles of rows that a thread computes at a time.
 const GROUP: usize = 6;
 /// Prefetch distance, in products, for the entries of a transposed a.
 const AHEAD: usize = 24;
-/// Rows of b that a thread copies at a time.
-const COPIED_ROWS: usize = 16;
+/// The same for the rows of a panel.
+const PANEL_AHEAD: usize = 16;
 
 /// Products with fewer multiplications run on one thread.
 const WORTH_A_THREAD: usize = 1 << 20;
 
 /// Entry types that are multiplied.
-pub(crate) trait Factor: Copy + Sync + 'static {
-    /// Entries per word, consecutive in k.
-    const IN_A_WORD: usize;
+pub(super) trait Factor: Word {
     /// The kernels for tiles of 1 to [`ROWS`] rows.
     const TILES: [Tile; ROWS];
 
-    /// Whether [`product`] supports these operands and is faster than the alternative.
-    fn are_served(a: View<Self>, b: View<Self>) -> bool;
-
-    /// A word of one row: its first entries, padded with zeros.
-    fn word(row: &[Self]) -> f32;
-
-    /// 16 words, one for each of 16 adjacent rows: their entries at one index of k, and at the next.
-    ///
-    /// # Safety
-    ///
-    /// The processor must have AVX-512; 16 entries must be readable at each pointer, and 16 words writable.
-    unsafe fn words(entries: *const Self, next: *const Self, to: *mut f32);
+    /// Whether [`product`] is faster than the alternative, on a processor that has the instructions.
+    fn pays(a: View<Self>, b: View<Self>) -> bool;
 }
 
 impl Factor for f32 {
-    const IN_A_WORD: usize = 1;
     const TILES: [Tile; ROWS] = tiles!(f32_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
     /// The copy of b must pay off: the gemm crate does not copy b if its rows are contiguous.
-    fn are_served(a: View, b: View) -> bool {
+    fn pays(a: View, b: View) -> bool {
         let ([m, k], [_, n]) = (a.shape, b.shape);
         let rows = if b.strides[1] == 1 { 256 } else { 64 };
-        m >= rows && n >= COLUMNS && k >= 16 && is_x86_feature_detected!("avx512f")
-    }
-
-    fn word(row: &[Self]) -> f32 {
-        row[0]
-    }
-
-    unsafe fn words(entries: *const Self, _: *const Self, to: *mut f32) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { std::ptr::copy_nonoverlapping(entries, to, 16) };
+        m >= rows && n >= COLUMNS && k >= 16
     }
 }
 
 impl Factor for bf16 {
-    const IN_A_WORD: usize = 2;
     const TILES: [Tile; ROWS] = tiles!(bf16_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
     /// The alternative converts both operands to f32 first.
-    fn are_served(a: View<Self>, b: View<Self>) -> bool {
+    fn pays(a: View<Self>, b: View<Self>) -> bool {
         let ([m, k], [_, n]) = (a.shape, b.shape);
-        m >= ROWS
-            && n >= COLUMNS
-            && k >= 16
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bf16")
-    }
-
-    fn word(row: &[Self]) -> f32 {
-        let bits = |i: usize| row.get(i).map_or(0, |x| u32::from(x.to_bits()));
-        f32::from_bits(bits(0) | bits(1) << 16)
-    }
-
-    unsafe fn words(entries: *const Self, next: *const Self, to: *mut f32) {
-        #[target_feature(enable = "avx512f")]
-        unsafe fn words(entries: *const bf16, next: *const bf16, to: *mut f32) {
-            // SAFETY: guaranteed by the caller.
-            unsafe {
-                let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(entries.cast()));
-                let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(next.cast()));
-                let words = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
-                _mm512_storeu_si512(to.cast(), words);
-            }
-        }
-        // SAFETY: guaranteed by the caller.
-        unsafe { words(entries, next, to) };
+        m >= ROWS && n >= COLUMNS && k >= 16
     }
 }
-
-/// The result's first entry, with the stride of its rows.
-#[derive(Clone, Copy)]
-pub(crate) struct Out {
-    pub(crate) data: *mut f32,
-    pub(crate) row: usize,
-}
-
-// SAFETY: each thread writes different entries (see `product`).
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
 
 /// `out = scale a b`, or `out += scale a b`.
 ///
 /// # Safety
 ///
-/// [`Factor::are_served`] must have returned true. The rows of a matrix of a's height and b's width at `out`
+/// The processor must have AVX-512F and, for bf16, AVX512-BF16; k must not be 0. The rows of a matrix of a's height and b's width at `out`
 /// must be writable, and with [`Then::Add`] readable; they must not overlap each other, nor a or b.
 pub(super) unsafe fn product<E: Factor>(
     out: Out,
@@ -164,9 +101,10 @@ pub(super) unsafe fn product<E: Factor>(
             let copy = Panels {
                 data: panels,
                 depth: p..(p + depth).min(words),
+                rows: (p + depth).min(words) - p,
                 columns: c..(c + columns).min(n),
             };
-            copy.fill(b, threads);
+            each(copy.parts(b), threads, |part| copy.fill(b, part));
             let then = if p > 0 { Then::Add } else { then };
             each(m.div_ceil(group), threads, |i| {
                 let rows = i * group..((i + 1) * group).min(m);
@@ -179,11 +117,6 @@ pub(super) unsafe fn product<E: Factor>(
     COPY_OF_B.set(buffer);
 }
 
-/// The length of the parts when `length` is split evenly into as few parts as possible of at most `most`.
-fn even_part(length: usize, most: usize) -> usize {
-    length.div_ceil(length.div_ceil(most))
-}
-
 /// The number of tiles of rows that a thread computes at a time: small enough that all threads finish
 /// together.
 fn group_of(m: usize, threads: Threads) -> usize {
@@ -192,234 +125,6 @@ fn group_of(m: usize, threads: Threads) -> usize {
         Threads::All => rayon::current_num_threads(),
     };
     (m.div_ceil(ROWS) / (16 * threads)).clamp(1, GROUP)
-}
-
-fn each(n: usize, threads: Threads, f: impl Fn(usize) + Send + Sync) {
-    match threads {
-        Threads::Caller => (0..n).for_each(f),
-        Threads::All => (0..n).into_par_iter().for_each(f),
-    }
-}
-
-/// A cache line, so that loads of whole registers never cross a cache line boundary.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-type Buffer = Vec<MaybeUninit<Line>>;
-
-thread_local! {
-    // Taken while in use: rayon may run another product on a thread that waits.
-    static COPY_OF_B: Cell<Buffer> = const { Cell::new(Vec::new()) };
-    static COPY_OF_A: Cell<Buffer> = const { Cell::new(Vec::new()) };
-}
-
-/// Reserves capacity for `values` values in the buffer, and returns its memory.
-fn reserve(buffer: &mut Buffer, values: usize) -> Out {
-    let lines = values.div_ceil(size_of::<Line>() / size_of::<f32>());
-    if buffer.capacity() < lines {
-        *buffer = Vec::with_capacity(lines);
-    }
-    let data = buffer.as_mut_ptr().cast();
-    Out { data, row: 1 }
-}
-
-impl Out {
-    fn at(self, entry: usize) -> *mut f32 {
-        self.data.wrapping_add(entry)
-    }
-}
-
-/// Rows of words in memory: the first word, and the strides from row to row and from word to word.
-#[derive(Clone, Copy)]
-struct Words {
-    data: *const f32,
-    strides: [usize; 2],
-}
-
-impl Words {
-    fn at(self, row: usize, word: usize) -> *const f32 {
-        let [r, w] = self.strides;
-        self.data.wrapping_add(row * r + word * w)
-    }
-}
-
-/// A matrix with rows along k.
-impl<E: Factor> View<'_, E> {
-    fn at(&self, row: usize, entry: usize) -> *const E {
-        let [r, e] = self.strides;
-        self.data.as_ptr().wrapping_add(row * r + entry * e)
-    }
-
-    /// The view in words, if its words are contiguous and aligned to pairs in memory.
-    fn in_words(&self) -> Option<Words> {
-        let ([_, k], [row, entry]) = (self.shape, self.strides);
-        let whole = |n: usize| n.is_multiple_of(E::IN_A_WORD);
-        let there = E::IN_A_WORD == 1 || entry == 1 && whole(row) && whole(k);
-        there.then(|| Words {
-            data: self.data.as_ptr().cast(),
-            strides: [row / E::IN_A_WORD, entry],
-        })
-    }
-
-    /// A word, packed from its entries.
-    fn word(&self, row: usize, word: usize) -> f32 {
-        let first = word * E::IN_A_WORD;
-        let last = (first + E::IN_A_WORD).min(self.shape[1]) - 1;
-        // SAFETY: the entries are inside the view, as its constructor checked.
-        let entries = [first, last].map(|k| unsafe { *self.at(row, k) });
-        E::word(&entries[..=last - first])
-    }
-
-    /// A word of each of 16 consecutive rows, starting at `row`; zeros for rows past the last.
-    ///
-    /// # Safety
-    ///
-    /// The processor must have AVX-512; 16 words must be writable.
-    unsafe fn pack(&self, row: usize, word: usize, to: *mut f32) {
-        let [rows, k] = self.shape;
-        let first = word * E::IN_A_WORD;
-        if self.strides[0] == 1 && row + 16 <= rows {
-            let next = match first + 1 < k {
-                true => self.at(row, first + 1),
-                false => ZEROS.0.as_ptr().cast(),
-            };
-            // SAFETY: 16 adjacent entries, and as many zeros; the caller guarantees the rest.
-            unsafe { E::words(self.at(row, first), next, to) };
-        } else {
-            for i in 0..16 {
-                let word = match row + i < rows {
-                    true => self.word(row + i, word),
-                    false => 0.0,
-                };
-                // SAFETY: guaranteed by the caller.
-                unsafe { *to.add(i) = word };
-            }
-        }
-    }
-}
-
-static ZEROS: Line = Line([0.0; 16]);
-
-/// A part of b as consecutive panels of [`COLUMNS`] columns. A panel holds one word of all its columns after
-/// the other; the last panel is padded with zeros.
-struct Panels {
-    data: Out,
-    /// In words.
-    depth: Range<usize>,
-    columns: Range<usize>,
-}
-
-impl Panels {
-    fn count(&self) -> usize {
-        self.columns.len().div_ceil(COLUMNS)
-    }
-
-    /// The number of columns of a panel that are not padding.
-    fn width(&self, panel: usize) -> usize {
-        COLUMNS.min(self.columns.len() - panel * COLUMNS)
-    }
-
-    /// The address of a row of a panel.
-    fn at(&self, panel: usize, row: usize) -> *mut f32 {
-        self.data.at((panel * self.depth.len() + row) * COLUMNS)
-    }
-
-    /// Copies from b, given with its columns as rows.
-    fn fill<E: Factor>(&self, b: View<E>, threads: Threads) {
-        match b.in_words() {
-            Some(words) if words.strides[1] == 1 => each(self.count(), threads, |panel| {
-                self.turn(b, panel);
-            }),
-            _ => each(self.depth.len().div_ceil(COPIED_ROWS), threads, |i| {
-                let rows = i * COPIED_ROWS..((i + 1) * COPIED_ROWS).min(self.depth.len());
-                for row in rows {
-                    for panel in 0..self.count() {
-                        self.copy_row(b, panel, row);
-                    }
-                }
-            }),
-        }
-    }
-
-    /// A panel from columns that are contiguous in memory.
-    fn turn<E: Factor>(&self, b: View<E>, panel: usize) {
-        let words = b.in_words().expect("invariant: checked by fill");
-        let mut row = 0;
-        if self.width(panel) == COLUMNS {
-            while row + 16 <= self.depth.len() {
-                for half in [0, 16] {
-                    let column = self.columns.start + panel * COLUMNS + half;
-                    let from = words.at(column, self.depth.start + row);
-                    let to = self.at(panel, row).wrapping_add(half);
-                    // SAFETY: `product` guarantees the processor. This reads 16 adjacent words of each of 16
-                    // columns of b, and writes half of 16 rows of the panel, which start on cache lines.
-                    unsafe { transpose(from, words.strides[0], to) };
-                }
-                row += 16;
-            }
-        }
-        for row in row..self.depth.len() {
-            self.copy_row(b, panel, row);
-        }
-    }
-
-    /// One row of a panel.
-    fn copy_row<E: Factor>(&self, b: View<E>, panel: usize, row: usize) {
-        for half in [0, 16] {
-            let column = self.columns.start + panel * COLUMNS + half;
-            let to = self.at(panel, row).wrapping_add(half);
-            // SAFETY: `product` guarantees the processor; this writes half a row of the panel.
-            unsafe { b.pack(column, self.depth.start + row, to) };
-        }
-    }
-}
-
-/// Transposes 16 runs of 16 values, `stride` apart, into the columns of 16 half rows of a panel.
-#[target_feature(enable = "avx512f")]
-unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
-    // SAFETY: the caller guarantees that the runs are readable and the half rows writable.
-    let rows: [__m512; 16] =
-        std::array::from_fn(|i| unsafe { _mm512_loadu_ps(from.add(i * stride)) });
-    // Pairs of rows, then groups of four: entry l of quad[4 i + j] holds, in its l-th quarter, column 4 l + j
-    // of rows 4 i to 4 i + 3.
-    let mut pair = rows;
-    for i in 0..8 {
-        let (x, y) = (rows[2 * i], rows[2 * i + 1]);
-        pair[2 * i] = _mm512_unpacklo_ps(x, y);
-        pair[2 * i + 1] = _mm512_unpackhi_ps(x, y);
-    }
-    let mut quad = pair;
-    for i in 0..4 {
-        for h in 0..2 {
-            let x = _mm512_castps_pd(pair[4 * i + h]);
-            let y = _mm512_castps_pd(pair[4 * i + h + 2]);
-            quad[4 * i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
-            quad[4 * i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
-        }
-    }
-    for j in 0..4 {
-        let [x, y, z, w] = [0, 4, 8, 12].map(|i| quad[i + j]);
-        // Quarters 0 and 2 of each, then 1 and 3.
-        let (even, even_below) = (
-            _mm512_shuffle_f32x4::<0x88>(x, y),
-            _mm512_shuffle_f32x4::<0x88>(z, w),
-        );
-        let (odd, odd_below) = (
-            _mm512_shuffle_f32x4::<0xdd>(x, y),
-            _mm512_shuffle_f32x4::<0xdd>(z, w),
-        );
-        let columns = [
-            _mm512_shuffle_f32x4::<0x88>(even, even_below),
-            _mm512_shuffle_f32x4::<0x88>(odd, odd_below),
-            _mm512_shuffle_f32x4::<0xdd>(even, even_below),
-            _mm512_shuffle_f32x4::<0xdd>(odd, odd_below),
-        ];
-        for (l, column) in columns.into_iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { _mm512_store_ps(to.add((4 * l + j) * COLUMNS), column) };
-        }
-    }
 }
 
 /// Computes some rows of the result: their tiles with all panels.
@@ -520,7 +225,7 @@ fn pack<E: Factor>(
 
 /// Arguments: the tile's destination, how it is combined with it, the factor; a's first word and its strides;
 /// the panel and its width; the depth.
-pub(in super::super) type Tile =
+pub(super) type Tile =
     unsafe fn(Out, Then, f32, (*const f32, [usize; 2]), (*const f32, usize), usize);
 
 macro_rules! tiles {
@@ -566,6 +271,9 @@ macro_rules! tile {
                     rows[0].wrapping_add(entry.wrapping_add(AHEAD.wrapping_mul(strides[1])));
                 _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                 _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
+                let ahead = b.wrapping_add(PANEL_AHEAD * COLUMNS);
+                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(16).cast());
                 // SAFETY: a row of the panel, aligned to a cache line, and an entry of each row of a.
                 unsafe {
                     let columns = [_mm512_load_ps(b), _mm512_load_ps(b.wrapping_add(16))];

@@ -260,6 +260,7 @@ fn with_gradients<T: Entry>(
     let mut loss = 0.0;
     let mut d_hidden = vec![0.0; tokens * d_model];
     let mut d_projection = Vec::new();
+    let mut rounded_logits = Vec::new();
     inputs.for_chunks(|first, hidden, logits| {
         let losses = inputs.losses(first, logits, |z, target, weight| {
             let picked = z[target];
@@ -268,9 +269,8 @@ fn with_gradients<T: Entry>(
             weight * (lse - picked)
         });
         loss += total(&losses);
-        T::rounded(logits, |dz| {
-            inputs.add_gradients(first, hidden, dz, &mut d_hidden, &mut d_projection);
-        });
+        let dz = T::rounded(logits, &mut rounded_logits);
+        inputs.add_gradients(first, hidden, dz, &mut d_hidden, &mut d_projection);
     });
     let d_projection = inputs.projection_tensor(d_projection);
     let d_hidden = tensor(d_hidden, Shape::from(vec![tokens, d_model]));

@@ -2,20 +2,20 @@
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
-use rayon::prelude::*;
 
 use super::LayerNorm;
 use crate::flex::Primitive;
-use crate::flex::buffer::{
-    block_of_rows, dense, filled, nth_block, owned, sum_of_rows, tensor, values, values_mut,
-};
-use crate::flex::halves::{as_f32, in_f32, rounded};
+use crate::flex::blocks::{Output, compute, read};
+use crate::flex::buffer::{dense, sum_of_rows, tensor, values};
+use crate::flex::halves::{Floats, at_most_f32, widened};
 use crate::flex::simd::{reduce, sum2, sum3, vectorised};
 
 impl LayerNorm for Flex {
     fn layer_norm(x: Primitive, gamma: Primitive, beta: Primitive, eps: f64) -> Primitive {
-        in_f32([x, gamma, beta], |operands| forward(operands, eps as f32))
-            .unwrap_or_else(|[x, gamma, beta]| super::forward::<Self>(x, gamma, beta, eps))
+        match at_most_f32([&x, &gamma, &beta]) {
+            true => forward(x, widened(gamma), widened(beta), eps as f32),
+            false => super::forward::<Self>(x, gamma, beta, eps),
+        }
     }
 
     fn layer_norm_backward(
@@ -24,12 +24,9 @@ impl LayerNorm for Flex {
         dy: Primitive,
         eps: f64,
     ) -> (Primitive, Primitive, Primitive) {
-        match as_f32([x, gamma, dy]) {
-            Ok((operands, dtype)) => {
-                let (dx, d_gamma, d_beta) = backward(operands, eps as f32);
-                (rounded(dx, dtype), d_gamma, d_beta)
-            }
-            Err([x, gamma, dy]) => super::backward::<Self>(x, gamma, dy, eps),
+        match at_most_f32([&x, &gamma, &dy]) {
+            true => backward(x, widened(gamma), dy, eps as f32),
+            false => super::backward::<Self>(x, gamma, dy, eps),
         }
     }
 }
@@ -55,48 +52,62 @@ vectorised! {
         }
     }
 
-    /// Replaces `dy` by the gradient to `x`; `sums` are the gradients to gamma and beta.
-    fn backward_block(x: &[f32], gamma: &[f32], eps: f32, dy: &mut [f32], sums: &mut [f32]) {
+    /// Writes `dx` and adds to `sums`, the gradients to gamma and beta.
+    fn backward_block(
+        x: &[f32],
+        gamma: &[f32],
+        eps: f32,
+        dy: &[f32],
+        dx: &mut [f32],
+        sums: &mut [f32],
+    ) {
         let d = gamma.len();
         let (d_gamma, d_beta) = sums.split_at_mut(d);
-        for (x, dy) in x.chunks_exact(d).zip(dy.chunks_exact_mut(d)) {
+        let rows = x.chunks_exact(d).zip(dy.chunks_exact(d));
+        for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(d)) {
             let (mean, r) = moments(x, eps);
             let level = sum2(gamma, dy, |gamma, dy| gamma * dy) / d as f32;
             let along = sum3(x, gamma, dy, |x, gamma, dy| (x - mean) * gamma * dy) * r / d as f32;
-            for ((((dy, &x), &gamma), d_gamma), d_beta) in
-                dy.iter_mut().zip(x).zip(gamma).zip(&mut *d_gamma).zip(&mut *d_beta)
-            {
+            let inputs = x.iter().zip(dy).zip(gamma);
+            let outputs = dx.iter_mut().zip(&mut *d_gamma).zip(&mut *d_beta);
+            for (((&x, &dy), &gamma), ((dx, d_gamma), d_beta)) in inputs.zip(outputs) {
                 let n = (x - mean) * r;
-                *d_gamma += *dy * n;
-                *d_beta += *dy;
-                *dy = r * (*dy * gamma - level - n * along);
+                *d_gamma += dy * n;
+                *d_beta += dy;
+                *dx = r * (dy * gamma - level - n * along);
             }
         }
     }
 }
 
-fn forward([x, gamma, beta]: [Primitive; 3], eps: f32) -> Primitive {
+fn forward(x: Primitive, gamma: Primitive, beta: Primitive, eps: f32) -> Primitive {
     let (x, gamma, beta) = (dense(x), dense(gamma), dense(beta));
-    let block = block_of_rows(values(&gamma).len());
-    let y = filled(values(&x).len(), block, |i, y| {
-        let x = nth_block(values(&x), i, block);
-        normalise(x, values(&gamma), values(&beta), eps, y);
+    let (gamma, beta) = (values(&gamma), values(&beta));
+    let output = Output::like(&x, gamma.len());
+    let [y] = compute([output], |i, [y]| {
+        read([Floats::of_dense(&x)], i, output.block, |[x]| normalise(x, gamma, beta, eps, y));
     });
-    tensor(y, x.shape())
+    y.tensor(x.shape())
 }
 
-fn backward([x, gamma, dy]: [Primitive; 3], eps: f32) -> (Primitive, Primitive, Primitive) {
-    let (x, gamma, mut dy) = (dense(x), dense(gamma), owned(dy));
-    let d = values(&gamma).len();
-    let block = block_of_rows(d);
-    let mut parts = vec![0.0; values(&x).len().div_ceil(block) * 2 * d];
-    values_mut(&mut dy)
-        .par_chunks_mut(block)
-        .zip(values(&x).par_chunks(block))
-        .zip(parts.par_chunks_mut(2 * d))
-        .for_each(|((dy, x), part)| backward_block(x, values(&gamma), eps, dy, part));
-    let mut d_gamma = sum_of_rows(&parts, 2 * d);
+fn backward(
+    x: Primitive,
+    gamma: Primitive,
+    dy: Primitive,
+    eps: f32,
+) -> (Primitive, Primitive, Primitive) {
+    let (x, gamma, dy) = (dense(x), dense(gamma), dense(dy));
+    let gamma = values(&gamma);
+    let d = gamma.len();
+    let output = Output::like(&x, d);
+    let [dx, sums] = compute([output, output.sums_of_blocks(2 * d)], |i, [dx, sums]| {
+        let inputs = [&x, &dy].map(Floats::of_dense);
+        read(inputs, i, output.block, |[x, dy]| {
+            backward_block(x, gamma, eps, dy, dx, sums);
+        });
+    });
+    let mut d_gamma = sum_of_rows(&sums.in_f32(), 2 * d);
     let d_beta = d_gamma.split_off(d);
     let row = || Shape::from(vec![d]);
-    (dy, tensor(d_gamma, row()), tensor(d_beta, row()))
+    (dx.tensor(x.shape()), tensor(d_gamma, row()), tensor(d_beta, row()))
 }

@@ -69,13 +69,11 @@ pub(crate) fn upright(x: Primitive) -> Primitive {
 fn forward(x: Primitive, weight: Primitive) -> Primitive {
     let (x, weight) = (dense(x), upright(weight));
     let (dtype, shape) = (x.dtype(), with_width(x.shape(), weight.shape()[1]));
-    let y = if all_bf16(&[&x, &weight]) {
-        product(1.0, rows::<bf16>(&x), matrix(&weight))
-    } else {
-        let (x, weight) = (widened(x), widened(weight));
-        product(1.0, rows::<f32>(&x), matrix(&weight))
-    };
-    rounded(tensor(y, shape), dtype)
+    if all_bf16(&[&x, &weight]) {
+        return tensor(bf16::product(rows(&x), matrix(&weight)), shape);
+    }
+    let (x, weight) = (widened(x), widened(weight));
+    rounded(tensor(f32::product(rows(&x), matrix(&weight)), shape), dtype)
 }
 
 fn weight_gradient(x: Primitive, dy: Primitive) -> Primitive {

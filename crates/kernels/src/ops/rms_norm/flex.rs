@@ -2,20 +2,20 @@
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Shape;
-use rayon::prelude::*;
 
 use super::RmsNorm;
 use crate::flex::Primitive;
-use crate::flex::buffer::{
-    block_of_rows, dense, filled, nth_block, owned, sum_of_rows, tensor, values, values_mut,
-};
-use crate::flex::halves::{as_f32, in_f32, rounded};
+use crate::flex::blocks::{Output, compute, read};
+use crate::flex::buffer::{dense, sum_of_rows, tensor, values};
+use crate::flex::halves::{Floats, at_most_f32, widened};
 use crate::flex::simd::{reduce, sum3, vectorised};
 
 impl RmsNorm for Flex {
     fn rms_norm(x: Primitive, gamma: Primitive, eps: f64) -> Primitive {
-        in_f32([x, gamma], |operands| forward(operands, eps as f32))
-            .unwrap_or_else(|[x, gamma]| super::forward::<Self>(x, gamma, eps))
+        match at_most_f32([&x, &gamma]) {
+            true => forward(x, widened(gamma), eps as f32),
+            false => super::forward::<Self>(x, gamma, eps),
+        }
     }
 
     fn rms_norm_backward(
@@ -24,12 +24,9 @@ impl RmsNorm for Flex {
         dy: Primitive,
         eps: f64,
     ) -> (Primitive, Primitive) {
-        match as_f32([x, gamma, dy]) {
-            Ok((operands, dtype)) => {
-                let (dx, d_gamma) = backward(operands, eps as f32);
-                (rounded(dx, dtype), d_gamma)
-            }
-            Err([x, gamma, dy]) => super::backward::<Self>(x, gamma, dy, eps),
+        match at_most_f32([&x, &gamma, &dy]) {
+            true => backward(x, widened(gamma), dy, eps as f32),
+            false => super::backward::<Self>(x, gamma, dy, eps),
         }
     }
 }
@@ -52,39 +49,51 @@ vectorised! {
         }
     }
 
-    /// Replaces `dy` by the gradient to `x`.
-    fn backward_block(x: &[f32], gamma: &[f32], eps: f32, dy: &mut [f32], d_gamma: &mut [f32]) {
+    /// Writes `dx` and adds to `d_gamma`.
+    fn backward_block(
+        x: &[f32],
+        gamma: &[f32],
+        eps: f32,
+        dy: &[f32],
+        dx: &mut [f32],
+        d_gamma: &mut [f32],
+    ) {
         let d = gamma.len();
-        for (x, dy) in x.chunks_exact(d).zip(dy.chunks_exact_mut(d)) {
+        let rows = x.chunks_exact(d).zip(dy.chunks_exact(d));
+        for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(d)) {
             let r = inverse_rms(x, eps);
             let along = sum3(x, gamma, dy, |x, gamma, dy| x * gamma * dy) * r / d as f32;
-            for (((dy, &x), &gamma), d_gamma) in dy.iter_mut().zip(x).zip(gamma).zip(&mut *d_gamma) {
+            let inputs = x.iter().zip(dy).zip(gamma);
+            for (((&x, &dy), &gamma), (dx, d_gamma)) in inputs.zip(dx.iter_mut().zip(&mut *d_gamma)) {
                 let n = x * r;
-                *d_gamma += *dy * n;
-                *dy = r * (*dy * gamma - n * along);
+                *d_gamma += dy * n;
+                *dx = r * (dy * gamma - n * along);
             }
         }
     }
 }
 
-fn forward([x, gamma]: [Primitive; 2], eps: f32) -> Primitive {
+fn forward(x: Primitive, gamma: Primitive, eps: f32) -> Primitive {
     let (x, gamma) = (dense(x), dense(gamma));
-    let block = block_of_rows(values(&gamma).len());
-    let y = filled(values(&x).len(), block, |i, y| {
-        normalise(nth_block(values(&x), i, block), values(&gamma), eps, y);
+    let gamma = values(&gamma);
+    let output = Output::like(&x, gamma.len());
+    let [y] = compute([output], |i, [y]| {
+        read([Floats::of_dense(&x)], i, output.block, |[x]| normalise(x, gamma, eps, y));
     });
-    tensor(y, x.shape())
+    y.tensor(x.shape())
 }
 
-fn backward([x, gamma, dy]: [Primitive; 3], eps: f32) -> (Primitive, Primitive) {
-    let (x, gamma, mut dy) = (dense(x), dense(gamma), owned(dy));
-    let d = values(&gamma).len();
-    let block = block_of_rows(d);
-    let mut parts = vec![0.0; values(&x).len().div_ceil(block) * d];
-    values_mut(&mut dy)
-        .par_chunks_mut(block)
-        .zip(values(&x).par_chunks(block))
-        .zip(parts.par_chunks_mut(d))
-        .for_each(|((dy, x), part)| backward_block(x, values(&gamma), eps, dy, part));
-    (dy, tensor(sum_of_rows(&parts, d), Shape::from(vec![d])))
+fn backward(x: Primitive, gamma: Primitive, dy: Primitive, eps: f32) -> (Primitive, Primitive) {
+    let (x, gamma, dy) = (dense(x), dense(gamma), dense(dy));
+    let gamma = values(&gamma);
+    let d = gamma.len();
+    let output = Output::like(&x, d);
+    let [dx, d_gamma] = compute([output, output.sums_of_blocks(d)], |i, [dx, d_gamma]| {
+        let inputs = [&x, &dy].map(Floats::of_dense);
+        read(inputs, i, output.block, |[x, dy]| {
+            backward_block(x, gamma, eps, dy, dx, d_gamma);
+        });
+    });
+    let d_gamma = sum_of_rows(&d_gamma.in_f32(), d);
+    (dx.tensor(x.shape()), tensor(d_gamma, Shape::from(vec![d])))
 }

@@ -4,16 +4,17 @@ use burn::backend::{Flex, TensorMetadata};
 
 use super::Rotate;
 use crate::flex::Primitive;
-use crate::flex::buffer::{
-    block_of_rows, dense, filled, for_blocks, nth_block, owned, tensor, values, values_mut,
-};
-use crate::flex::halves::in_f32;
+use crate::flex::blocks::{Output, compute, read};
+use crate::flex::buffer::{all_f32, dense, for_blocks, owned, values, values_mut};
+use crate::flex::halves::{Floats, at_most_f32, widened};
 use crate::flex::simd::vectorised;
 
 impl Rotate for Flex {
     fn rotate(x: Primitive, cos: Primitive, sin: Primitive, inverse: bool) -> Primitive {
-        in_f32([x, cos, sin], |operands| rotate(operands, inverse))
-            .unwrap_or_else(|[x, cos, sin]| super::forward::<Self>(x, cos, sin, inverse))
+        match at_most_f32([&x, &cos, &sin]) {
+            true => rotate(x, widened(cos), widened(sin), inverse),
+            false => super::forward::<Self>(x, cos, sin, inverse),
+        }
     }
 }
 
@@ -28,7 +29,7 @@ vectorised! {
     }
 }
 
-fn rotate([x, cos, sin]: [Primitive; 3], inverse: bool) -> Primitive {
+fn rotate(x: Primitive, cos: Primitive, sin: Primitive, inverse: bool) -> Primitive {
     let [_, heads, seq, head_dim] = x.shape().dims();
     // Restores the layout of a view of `[batch, seq, heads, head_dim]`.
     let swapped = x.transpose(1, 2);
@@ -43,9 +44,9 @@ fn rotate([x, cos, sin]: [Primitive; 3], inverse: bool) -> Primitive {
     let (cos, sin) = (dense(cos), dense(sin));
     let (cos, sin) = (values(&cos), values(&sin));
     let sign = if inverse { -1.0 } else { 1.0 };
-    let block = block_of_rows(head_dim);
+    let output = Output::like(&x, head_dim);
     let turn = |i: usize, rows: &mut [f32]| {
-        let first = i * (block / head_dim);
+        let first = i * (output.block / head_dim);
         for (row, number) in rows.chunks_exact_mut(head_dim).zip(first..) {
             let position = if by_position {
                 number / heads % seq
@@ -56,16 +57,16 @@ fn rotate([x, cos, sin]: [Primitive; 3], inverse: bool) -> Primitive {
             turn_row(row, &cos[angles.clone()], &sin[angles], sign);
         }
     };
-    let y = if x.is_unique() {
+    let y = if all_f32(&[&x]) && x.is_unique() {
         let mut x = owned(x);
-        for_blocks(values_mut(&mut x), block, turn);
+        for_blocks(values_mut(&mut x), output.block, turn);
         x
     } else {
-        let y = filled(values(&x).len(), block, |i, rows| {
-            rows.copy_from_slice(nth_block(values(&x), i, block));
-            turn(i, rows);
+        let [y] = compute([output], |i, [y]| {
+            read([Floats::of_dense(&x)], i, output.block, |[x]| y.copy_from_slice(x));
+            turn(i, y);
         });
-        tensor(y, x.shape())
+        y.tensor(x.shape())
     };
     if by_position { y.transpose(1, 2) } else { y }
 }

@@ -1,29 +1,27 @@
-//! SwiGLU's gate in one pass; the gradients overwrite their inputs.
+//! SwiGLU's gate in one pass.
 
 use burn::backend::{Flex, TensorMetadata};
-use rayon::prelude::*;
 
 use super::Swiglu;
 use crate::flex::Primitive;
-use crate::flex::buffer::{
-    block_of_rows, dense, filled, nth_block, owned, tensor, values, values_mut,
-};
+use crate::flex::blocks::{Output, compute, read};
+use crate::flex::buffer::dense;
 use crate::flex::exp::sigmoid;
-use crate::flex::halves::{as_f32, in_f32, rounded};
+use crate::flex::halves::{Floats, at_most_f32};
 use crate::flex::simd::vectorised;
 
 impl Swiglu for Flex {
     fn swiglu(gate: Primitive, up: Primitive) -> Primitive {
-        in_f32([gate, up], forward).unwrap_or_else(|[gate, up]| super::forward::<Self>(gate, up))
+        match at_most_f32([&gate, &up]) {
+            true => forward(gate, up),
+            false => super::forward::<Self>(gate, up),
+        }
     }
 
     fn swiglu_backward(gate: Primitive, up: Primitive, dy: Primitive) -> (Primitive, Primitive) {
-        match as_f32([gate, up, dy]) {
-            Ok((operands, dtype)) => {
-                let (d_gate, d_up) = backward(operands);
-                (rounded(d_gate, dtype), rounded(d_up, dtype))
-            }
-            Err([gate, up, dy]) => super::backward::<Self>(gate, up, dy),
+        match at_most_f32([&gate, &up, &dy]) {
+            true => backward(gate, up, dy),
+            false => super::backward::<Self>(gate, up, dy),
         }
     }
 }
@@ -35,38 +33,41 @@ vectorised! {
         }
     }
 
-    /// Replaces `dy` by the gradient to `gate`, and `up` by its own gradient.
-    fn backward_block(gate: &[f32], up: &mut [f32], dy: &mut [f32]) {
-        for ((dy, u), &g) in dy.iter_mut().zip(up).zip(gate) {
+    fn backward_block(
+        gate: &[f32],
+        up: &[f32],
+        dy: &[f32],
+        d_gate: &mut [f32],
+        d_up: &mut [f32],
+    ) {
+        let inputs = gate.iter().zip(up).zip(dy);
+        for (((&g, &u), &dy), (d_gate, d_up)) in inputs.zip(d_gate.iter_mut().zip(d_up)) {
             let s = sigmoid(g);
             let silu = g * s;
-            let d_gate = *dy * *u * s * (1.0 + g - silu);
-            *u = *dy * silu;
-            *dy = d_gate;
+            *d_gate = dy * u * s * (1.0 + g - silu);
+            *d_up = dy * silu;
         }
     }
 }
 
-fn forward([gate, up]: [Primitive; 2]) -> Primitive {
+fn forward(gate: Primitive, up: Primitive) -> Primitive {
     let (gate, up) = (dense(gate), dense(up));
-    let block = block_of_rows(1);
-    let y = filled(values(&gate).len(), block, |i, y| {
-        gate_block(
-            nth_block(values(&gate), i, block),
-            nth_block(values(&up), i, block),
-            y,
-        );
+    let output = Output::like(&gate, 1);
+    let [y] = compute([output], |i, [y]| {
+        let inputs = [&gate, &up].map(Floats::of_dense);
+        read(inputs, i, output.block, |[gate, up]| gate_block(gate, up, y));
     });
-    tensor(y, gate.shape())
+    y.tensor(gate.shape())
 }
 
-fn backward([gate, up, dy]: [Primitive; 3]) -> (Primitive, Primitive) {
-    let (gate, mut up, mut dy) = (dense(gate), owned(up), owned(dy));
-    let block = block_of_rows(1);
-    let dy_blocks = values_mut(&mut dy).par_chunks_mut(block);
-    dy_blocks
-        .zip(values_mut(&mut up).par_chunks_mut(block))
-        .zip(values(&gate).par_chunks(block))
-        .for_each(|((dy, up), gate)| backward_block(gate, up, dy));
-    (dy, up)
+fn backward(gate: Primitive, up: Primitive, dy: Primitive) -> (Primitive, Primitive) {
+    let (gate, up, dy) = (dense(gate), dense(up), dense(dy));
+    let output = Output::like(&gate, 1);
+    let [d_gate, d_up] = compute([output, output], |i, [d_gate, d_up]| {
+        let inputs = [&gate, &up, &dy].map(Floats::of_dense);
+        read(inputs, i, output.block, |[gate, up, dy]| {
+            backward_block(gate, up, dy, d_gate, d_up);
+        });
+    });
+    (d_gate.tensor(gate.shape()), d_up.tensor(gate.shape()))
 }
