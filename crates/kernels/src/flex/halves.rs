@@ -66,7 +66,7 @@ impl<'a> Floats<'a> {
         match self {
             Self::F32(x) => &x[range],
             Self::F16(x) => {
-                x[range].convert_to_f32_slice(scratch);
+                widen_f16(&x[range], scratch);
                 scratch
             }
             Self::Bf16(x) => {
@@ -83,21 +83,68 @@ pub(crate) fn wide_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
-/// The same value in f32.
+/// The same values in f32, by the processor's conversion if it has one.
 ///
-/// The bits of an f16, shifted to the positions of an f32's, represent a value 2^112 times smaller; this
-/// holds for subnormal values too.
-#[inline(always)]
-pub(crate) fn wide_f16(x: f16) -> f32 {
-    let bits = u32::from(x.to_bits());
-    let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
-    let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
-    let special = if magnitude >= 0x7c00 << 13 {
-        0xff << 23
-    } else {
-        0
-    };
-    f32::from_bits(sign | finite | special)
+/// # Panics
+///
+/// If the lengths differ.
+pub(crate) fn widen_f16(from: &[f16], to: &mut [f32]) {
+    assert_eq!(from.len(), to.len(), "as many values");
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has the instructions.
+        return unsafe { avx512::widen_f16(from, to) };
+    }
+    from.convert_to_f32_slice(to);
+}
+
+/// The values rounded to f16, to nearest even.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub(crate) fn round_to_f16(from: &[f32], to: &mut [f16]) {
+    assert_eq!(from.len(), to.len(), "as many values");
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has the instructions.
+        return unsafe { avx512::round_to_f16(from, to) };
+    }
+    to.convert_from_f32_slice(from);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{HalfFloatSliceExt, f16};
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn widen_f16(from: &[f16], to: &mut [f32]) {
+        let ((from, rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
+        for (from, to) in from.iter().zip(to) {
+            // SAFETY: 16 values each.
+            unsafe {
+                let halves = _mm256_loadu_si256(from.as_ptr().cast());
+                _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(halves));
+            }
+        }
+        rest.convert_to_f32_slice(to_rest);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn round_to_f16(from: &[f32], to: &mut [f16]) {
+        let ((from, rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
+        for (from, to) in from.iter().zip(to) {
+            // SAFETY: 16 values each.
+            unsafe {
+                let halves =
+                    _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_loadu_ps(from.as_ptr()));
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), halves);
+            }
+        }
+        to_rest.convert_from_f32_slice(rest);
+    }
 }
 
 /// A half-precision tensor in f32; any other tensor unchanged.
@@ -117,9 +164,7 @@ pub(crate) fn widened(x: Primitive) -> Primitive {
 pub(crate) fn rounded(x: Primitive, dtype: DType) -> Primitive {
     match dtype {
         DType::F32 => x,
-        DType::BF16 => in_memory_order(x, |x| {
-            tensor(in_bf16(values(&x)), x.shape())
-        }),
+        DType::BF16 => in_memory_order(x, |x| tensor(in_bf16(values(&x)), x.shape())),
         DType::F16 => in_memory_order(x, |x| {
             tensor(each_rounded(values(&x), round_to_f16), x.shape())
         }),
@@ -151,11 +196,6 @@ fn each_rounded<T: Copy + Default + Send>(
     filled(from.len(), BLOCK, |i, part| {
         round(nth_block(from, i, BLOCK), part);
     })
-}
-
-/// The values rounded to f16.
-pub(crate) fn round_to_f16(from: &[f32], to: &mut [f16]) {
-    to.convert_from_f32_slice(from);
 }
 
 /// The values rounded to bf16.
@@ -235,9 +275,15 @@ mod tests {
 
     #[test]
     fn every_half_converts_exactly() {
+        let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        let mut wide = vec![0.0; halves.len()];
+        widen_f16(&halves, &mut wide);
         for bits in 0..=u16::MAX {
             let (b, f) = (bf16::from_bits(bits), f16::from_bits(bits));
-            for (found, expected) in [(wide_bf16(b), b.to_f32()), (wide_f16(f), f.to_f32())] {
+            for (found, expected) in [
+                (wide_bf16(b), b.to_f32()),
+                (wide[usize::from(bits)], f.to_f32()),
+            ] {
                 assert!(
                     found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()),
                     "{bits:#06x}: {found}, expected {expected}"
