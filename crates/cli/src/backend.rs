@@ -2,6 +2,7 @@
 //! backends.
 
 mod found;
+mod products;
 mod several;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::str::FromStr;
 use anyhow::{bail, ensure};
 use burn::tensor::Device;
 
+pub(crate) use self::products::for_all_products;
 pub(crate) use self::several::DevicesArgument;
 use crate::precision;
 
@@ -163,6 +165,8 @@ pub(crate) struct DeviceArgument {
 #[derive(Debug)]
 pub(crate) struct Chosen {
     pub(crate) name: DeviceName,
+    /// The instructions of matrix products, where there is a choice.
+    pub(crate) products: Option<&'static str>,
     pub(crate) device: Device,
     pub(crate) on_host: bool,
 }
@@ -222,11 +226,13 @@ fn open(name: DeviceName) -> anyhow::Result<Chosen> {
         let last = DeviceName::Of(backend, devices.len() - 1);
         bail!("--device {name}: no such device; the last is {last} (`iiet devices` lists them)");
     };
+    products::check(backend)?;
     if let Err(reason) = found::ready(device) {
         bail!("--device {name} cannot compute: {reason}");
     }
     Ok(Chosen {
         name: DeviceName::Of(backend, number),
+        products: products::in_use(backend),
         device: device.clone(),
         on_host: backend.on_host(),
     })
@@ -236,13 +242,21 @@ fn open(name: DeviceName) -> anyhow::Result<Chosen> {
 /// it supports.
 pub(crate) fn described(backend: Backend) -> Vec<(DeviceName, String)> {
     let devices = found::devices(backend);
+    let usable = |device: &Device| {
+        products::check(backend)?;
+        found::ready(device).map_err(anyhow::Error::msg)
+    };
     let describe = |(number, device): (usize, &Device)| {
-        let about = match found::ready(device) {
-            Ok(()) => format!(
-                "{}; {}",
-                found::description(device),
-                precision::names_on(device)
-            ),
+        let about = match usable(device) {
+            Ok(()) => {
+                let products = products::in_use(backend);
+                format!(
+                    "{}{}; {}",
+                    found::description(device),
+                    products.map_or_else(String::new, |name| format!(", {name} products")),
+                    precision::names_on(device)
+                )
+            }
             Err(reason) => format!("unusable: {reason}"),
         };
         (DeviceName::Of(backend, number), about)

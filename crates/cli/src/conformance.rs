@@ -1,9 +1,10 @@
 //! `iiet conformance`
 
 use anyhow::ensure;
+use burn::tensor::Device;
 use iiet_conformance::{CHECKS, Finding};
 
-use crate::backend::DeviceArgument;
+use crate::backend::{DeviceArgument, for_all_products};
 use crate::print::{is_closed, outln};
 
 #[derive(clap::Args)]
@@ -12,9 +13,32 @@ pub(crate) struct Arguments {
     device: DeviceArgument,
 }
 
-/// Runs every check, prints the worst of each kind, and fails if one does not hold.
+/// Runs every check, on flex with each products of the processor, and fails if one does not hold.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let chosen = arguments.device.open()?;
+    let mut broken = Vec::new();
+    for_all_products(&chosen, |products| {
+        if let Some(products) = products {
+            outln!("{products} products")?;
+        }
+        let names = checked(&chosen.device)?.into_iter();
+        broken.extend(names.map(|name| match products {
+            Some(products) => format!("{name} ({products})"),
+            None => name.to_owned(),
+        }));
+        Ok(())
+    })?;
+    ensure!(
+        broken.is_empty(),
+        "{} does not conform: {}",
+        chosen.name,
+        broken.join(", ")
+    );
+    outln!("{} conforms", chosen.name)
+}
+
+/// Runs every check, prints the worst of each kind, and returns the names of those that do not hold.
+fn checked(device: &Device) -> anyhow::Result<Vec<&'static str>> {
     let line = |cells: [&str; 6]| {
         let [check, of, deviation, allowed, verdict, worst] = cells;
         outln!("{check:<20} {of:<37} {deviation:>9} {allowed:>7}  {verdict:<5}  {worst}")
@@ -25,9 +49,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for check in CHECKS {
         if is_closed() {
             // The reader of standard output is gone, and there is nothing else to write.
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let findings = match check.run(&chosen.device) {
+        let findings = match check.run(device) {
             Ok(findings) => findings,
             Err(error) => {
                 broken.push(check.name);
@@ -49,13 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             ])?;
         }
     }
-    ensure!(
-        broken.is_empty(),
-        "{} does not conform: {}",
-        chosen.name,
-        broken.join(", ")
-    );
-    outln!("{} conforms", chosen.name)
+    Ok(broken)
 }
 
 /// For each comparison the case with the largest deviation, in the order of first appearance.

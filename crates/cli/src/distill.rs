@@ -102,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let mut progress = StudentProgress {
         influence: ready.influence,
-        run: RunProgress::new(),
+        run: RunProgress::new(&chosen),
     };
     let options = RunOptions {
         run: ready.run,

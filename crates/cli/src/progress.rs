@@ -14,6 +14,7 @@ use iiet_plots::{RunLabel, draw_curve};
 use iiet_train::{Event, Observer, Record, RunDirectory, SourceUse, Started, TextUse};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::backend::Chosen;
 use crate::print::errln;
 use crate::signals;
 
@@ -120,6 +121,8 @@ impl Drop for TokenBar {
 
 /// Shows a run, and draws its curves.
 pub(crate) struct RunProgress {
+    /// The instructions of the device's matrix products, where there is a choice.
+    products: Option<&'static str>,
     bar: Option<ProgressBar>,
     started: Instant,
     run: Option<Run>,
@@ -136,8 +139,9 @@ struct Run {
 }
 
 impl RunProgress {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(device: &Chosen) -> Self {
         Self {
+            products: device.products,
             bar: None,
             started: Instant::now(),
             run: None,
@@ -170,9 +174,11 @@ impl RunProgress {
             started.run.path().display(),
         ));
         if let Some(peak) = started.peak {
+            let products = self.products;
             self.say(format_args!(
-                "large matrix products reach {:.0} GFLOP/s here; shares below are of that",
-                peak / 1e9
+                "large matrix products reach {:.0} GFLOP/s here{}; shares below are of that",
+                peak / 1e9,
+                products.map_or_else(String::new, |name| format!(" ({name})")),
             ));
         }
     }

@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         observer: &mut StopAfter {
             step: arguments.until,
             interrupt,
-            observer: RunProgress::new(),
+            observer: RunProgress::new(&chosen),
         },
     };
     let summary = train(&config, options, &devices)?;
