@@ -1,4 +1,4 @@
-//! `cargo xtask bench [kernels|step|decoding|peers|growth] [-- ARGS]`: builds and runs the programs of
+//! `cargo xtask bench [kernels|step|decoding|products|peers|growth] [-- ARGS]`: builds and runs the programs of
 //! `benches`, with the profile and features of the other binaries, so that Burn is not compiled again.
 
 use std::ffi::OsString;
@@ -10,7 +10,11 @@ use crate::Invocation;
 /// Benchmarks with criterion.
 const CRITERION: [&str; 3] = ["kernels", "step", "decoding"];
 /// Stand-alone programs, by the names of their binaries.
-const PROGRAMS: [(&str, &str); 2] = [("peers", "side_by_side"), ("growth", "growth")];
+const PROGRAMS: [(&str, &str); 3] = [
+    ("products", "products"),
+    ("peers", "side_by_side"),
+    ("growth", "growth"),
+];
 
 /// Runs the named program, or the benchmarks with criterion.
 pub(crate) fn run(invocation: &Invocation, workspace: &Path) -> Result<ExitCode, String> {

@@ -24,7 +24,7 @@ Builds iiet and runs `iiet COMMAND ARGS`; `cargo xtask help` lists the commands.
                           `devices` lists its devices, `conformance` checks their results
   --features FEATURE,..   further features of iiet, such as hub
 
-`cargo xtask bench [kernels|step|decoding|peers|growth]` runs benchmarks, on flex.
+`cargo xtask bench [kernels|step|decoding|products|peers|growth]` runs benchmarks, on flex.
 `cargo xtask train` alone trains configs/tiny.toml on the sources of this workspace's
 dependencies: a few minutes on two CPU cores. `cargo xtask torture [--short]` kills and damages
 training runs and compares them with an undisturbed one.";

@@ -18,6 +18,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use iiet_benches::TrainingStep;
 use iiet_eval::report::Machine;
+use iiet_kernels::Products;
 use iiet_model::{Cost, LanguageModel, Precision, SaveOptions, load, save};
 use iiet_train::RunConfig;
 
@@ -111,8 +112,9 @@ fn circumstances(arguments: &Arguments) -> anyhow::Result<String> {
     let processor = machine.processor.as_deref().unwrap_or(machine.architecture);
     let (threads, version) = (arguments.threads, env!("CARGO_PKG_VERSION"));
     let mut text = format!(
-        "{processor}, {} cores, {threads} threads; iiet {version}",
-        machine.cores
+        "{processor}, {} cores, {threads} threads; iiet {version}, {} products",
+        machine.cores,
+        Products::in_use()
     );
     if let Some(python) = &arguments.python {
         let mut command = Command::new(python);
