@@ -111,11 +111,15 @@ pub(crate) fn compute<const M: usize>(
         "tensors of unequally many blocks"
     );
     let mut computed = outputs.map(Computed::with_capacity);
-    let mut unwritten = computed.each_mut().map(|computed| computed.blocks().into_iter());
+    let mut unwritten = computed
+        .each_mut()
+        .map(|computed| computed.blocks().into_iter());
     let tasks: Vec<[Block; M]> = (0..blocks)
         .map(|_| {
             let next = |blocks: &mut std::vec::IntoIter<_>| blocks.next();
-            unwritten.each_mut().map(|blocks| next(blocks).expect("invariant: counted above"))
+            unwritten
+                .each_mut()
+                .map(|blocks| next(blocks).expect("invariant: counted above"))
         })
         .collect();
     let run = |(i, blocks): (usize, [Block; M])| write(blocks, |values| f(i, values));
@@ -264,7 +268,11 @@ mod tests {
                 let x: Vec<f32> = (0..len).map(|i| (i % 100) as f32).collect();
                 let shape = || Shape::from(vec![len]);
                 let input = super::super::halves::rounded(tensor(x.clone(), shape()), dtype);
-                let of_8 = Output { dtype, len, block: 8 };
+                let of_8 = Output {
+                    dtype,
+                    len,
+                    block: 8,
+                };
                 let of_2 = of_8.sums_of_blocks(2);
                 let [doubled, sums] = compute([of_8, of_2], |i, [doubled, sums]| {
                     let x = Floats::of(&input).unwrap();
@@ -278,7 +286,7 @@ mod tests {
                 let doubled = super::super::halves::widened(doubled.tensor(shape()));
                 let expected: Vec<f32> = x.iter().map(|x| 2.0 * x).collect();
                 assert_eq!(buffer::values(&doubled), expected);
-                assert_eq!(sums.in_f32().iter().sum::<f32>(), x.iter().sum());
+                assert_eq!(sums.in_f32().iter().sum::<f32>(), x.iter().sum::<f32>());
             }
         }
     }

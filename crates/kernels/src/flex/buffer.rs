@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_shared_or_partial_buffer_is_copied() {
-        let x = tensor(vec![1.0, 2.0, 3.0, 4.0], Shape::from(vec![2, 2]));
+        let x = tensor(vec![1.0f32, 2.0, 3.0, 4.0], Shape::from(vec![2, 2]));
         let mut copy = owned(x.clone());
         values_mut(&mut copy)[0] = 9.0;
         let part = x.narrow(0, 1, 1);

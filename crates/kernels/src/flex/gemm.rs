@@ -101,7 +101,9 @@ impl Entry for bf16 {
     fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {
         buffer.resize(x.len(), Self::ZERO);
         let block = block_of_rows(1);
-        for_blocks(buffer, block, |i, part| round_to_bf16(nth_block(x, i, block), part));
+        for_blocks(buffer, block, |i, part| {
+            round_to_bf16(nth_block(x, i, block), part)
+        });
         buffer
     }
 

@@ -42,7 +42,9 @@ impl Products {
 
     /// All that this processor and its operating system offer, from the most general on.
     pub fn available() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|products| products.are_available())
+        Self::ALL
+            .into_iter()
+            .filter(|products| products.are_available())
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -104,7 +106,10 @@ impl Products {
     ///
     /// If they are not [available](Self::available).
     pub fn select(self) {
-        assert!(self.are_available(), "{self}: not available on this processor");
+        assert!(
+            self.are_available(),
+            "{self}: not available on this processor"
+        );
         IN_USE.store(self as u8, Ordering::Relaxed);
     }
 }

@@ -117,6 +117,12 @@ fn equals_the_composed_form_with_grouped_queries() {
     check([1, 6, 3, 130, 4], true);
 }
 
+/// The backward pass splits long texts into parts.
+#[test]
+fn equals_the_composed_form_on_long_texts() {
+    check([1, 2, 1, 1100, 4], true);
+}
+
 #[test]
 fn equals_the_composed_form_over_several_tiles() {
     check([1, 2, 1, 257, 4], true);

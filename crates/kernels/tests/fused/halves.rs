@@ -197,18 +197,20 @@ fn sums_of_states_agree_with_f32() {
 
 #[test]
 fn attention_agrees_with_f32() {
-    let operation = |run: &mut Run| {
-        let q = run.half([2, 4, 70, 8]);
-        let (k, v) = (run.half([2, 2, 70, 8]), run.half([2, 2, 70, 8]));
-        let gradients = run.backward(causal_attention(q.clone(), k.clone(), v.clone(), 0.3));
-        for x in [&q, &k, &v] {
-            run.keep_gradient(x, &gradients);
-        }
-    };
-    check(operation, &[]);
+    for (seq, width) in [(70, 8), (70, 36), (600, 32)] {
+        let operation = |run: &mut Run| {
+            let q = run.half([2, 4, seq, width]);
+            let (k, v) = (run.half([2, 2, seq, width]), run.half([2, 2, seq, width]));
+            let gradients = run.backward(causal_attention(q.clone(), k.clone(), v.clone(), 0.3));
+            for x in [&q, &k, &v] {
+                run.keep_gradient(x, &gradients);
+            }
+        };
+        check(operation, &[]);
+    }
     let crossed = |run: &mut Run| {
-        let q = run.half([2, 4, 20, 8]);
-        let (k, v) = (run.half([2, 2, 150, 8]), run.half([2, 2, 150, 8]));
+        let q = run.half([2, 4, 20, 24]);
+        let (k, v) = (run.half([2, 2, 150, 24]), run.half([2, 2, 150, 24]));
         let visible = Visibility::keys([150, 70]);
         let y = attention(q.clone(), k.clone(), v.clone(), &visible, 0.3);
         let gradients = run.backward(y);

@@ -179,7 +179,11 @@ pub(super) unsafe fn product<S: Sum>(
                 };
                 // A copy of all columns serves all rows.
                 let of_a = if c == 0 { strips.count() } else { 0 };
-                let of_b = if r == 0 || columns < n { panels.parts(b) } else { 0 };
+                let of_b = if r == 0 || columns < n {
+                    panels.parts(b)
+                } else {
+                    0
+                };
                 each(of_a + of_b, threads, |i| match i.checked_sub(of_a) {
                     // SAFETY: the caller guarantees the processor.
                     None => unsafe { strips.fill(a, i) },
@@ -350,12 +354,7 @@ struct Sums([[f32; BLOCK]; BLOCK]);
 ///
 /// The tiles must be configured; strip and panel must be readable, and there must be at least one step.
 #[inline(always)]
-unsafe fn multiply_block(
-    a: *const f32,
-    b: *const f32,
-    steps: usize,
-    sums: &mut MaybeUninit<Sums>,
-) {
+unsafe fn multiply_block(a: *const f32, b: *const f32, steps: usize, sums: &mut MaybeUninit<Sums>) {
     // SAFETY: guaranteed by the caller. A tile of a takes 1024 bytes, two rows of 64 bytes apart; rows of a panel
     // and of the sums are 128 bytes apart.
     unsafe {

@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn updates_in_place() {
-        let x = || tensor(vec![1.0; 3], Shape::from(vec![3]));
+        let x = || tensor(vec![1.0f32; 3], Shape::from(vec![3]));
         let step = AdamWStep {
             lr: 0.1,
             beta_1: 0.9,

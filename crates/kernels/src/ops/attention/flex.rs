@@ -117,10 +117,7 @@ impl<T: Entry> Heads<T> {
 }
 
 /// The rows of `[batch, seq, heads, head_dim]`, by head, so that threads write disjoint parts.
-fn rows_by_head<T>(
-    out: &mut [T],
-    [batch, heads, seq, head_dim]: [usize; 4],
-) -> Vec<Vec<&mut [T]>> {
+fn rows_by_head<T>(out: &mut [T], [batch, heads, seq, head_dim]: [usize; 4]) -> Vec<Vec<&mut [T]>> {
     let mut rows: Vec<Vec<_>> = (0..batch * heads)
         .map(|_| Vec::with_capacity(seq))
         .collect();

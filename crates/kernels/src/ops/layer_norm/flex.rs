@@ -85,7 +85,9 @@ fn forward(x: Primitive, gamma: Primitive, beta: Primitive, eps: f32) -> Primiti
     let (gamma, beta) = (values(&gamma), values(&beta));
     let output = Output::like(&x, gamma.len());
     let [y] = compute([output], |i, [y]| {
-        read([Floats::of_dense(&x)], i, output.block, |[x]| normalise(x, gamma, beta, eps, y));
+        read([Floats::of_dense(&x)], i, output.block, |[x]| {
+            normalise(x, gamma, beta, eps, y)
+        });
     });
     y.tensor(x.shape())
 }
@@ -109,5 +111,9 @@ fn backward(
     let mut d_gamma = sum_of_rows(&sums.in_f32(), 2 * d);
     let d_beta = d_gamma.split_off(d);
     let row = || Shape::from(vec![d]);
-    (dx.tensor(x.shape()), tensor(d_gamma, row()), tensor(d_beta, row()))
+    (
+        dx.tensor(x.shape()),
+        tensor(d_gamma, row()),
+        tensor(d_beta, row()),
+    )
 }

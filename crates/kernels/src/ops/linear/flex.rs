@@ -73,7 +73,10 @@ fn forward(x: Primitive, weight: Primitive) -> Primitive {
         return tensor(bf16::product(rows(&x), matrix(&weight)), shape);
     }
     let (x, weight) = (widened(x), widened(weight));
-    rounded(tensor(f32::product(rows(&x), matrix(&weight)), shape), dtype)
+    rounded(
+        tensor(f32::product(rows(&x), matrix(&weight)), shape),
+        dtype,
+    )
 }
 
 fn weight_gradient(x: Primitive, dy: Primitive) -> Primitive {

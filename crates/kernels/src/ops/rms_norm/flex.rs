@@ -78,7 +78,9 @@ fn forward(x: Primitive, gamma: Primitive, eps: f32) -> Primitive {
     let gamma = values(&gamma);
     let output = Output::like(&x, gamma.len());
     let [y] = compute([output], |i, [y]| {
-        read([Floats::of_dense(&x)], i, output.block, |[x]| normalise(x, gamma, eps, y));
+        read([Floats::of_dense(&x)], i, output.block, |[x]| {
+            normalise(x, gamma, eps, y)
+        });
     });
     y.tensor(x.shape())
 }

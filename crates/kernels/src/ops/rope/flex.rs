@@ -63,7 +63,9 @@ fn rotate(x: Primitive, cos: Primitive, sin: Primitive, inverse: bool) -> Primit
         x
     } else {
         let [y] = compute([output], |i, [y]| {
-            read([Floats::of_dense(&x)], i, output.block, |[x]| y.copy_from_slice(x));
+            read([Floats::of_dense(&x)], i, output.block, |[x]| {
+                y.copy_from_slice(x)
+            });
             turn(i, y);
         });
         y.tensor(x.shape())

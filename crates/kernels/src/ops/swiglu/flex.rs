@@ -55,7 +55,9 @@ fn forward(gate: Primitive, up: Primitive) -> Primitive {
     let output = Output::like(&gate, 1);
     let [y] = compute([output], |i, [y]| {
         let inputs = [&gate, &up].map(Floats::of_dense);
-        read(inputs, i, output.block, |[gate, up]| gate_block(gate, up, y));
+        read(inputs, i, output.block, |[gate, up]| {
+            gate_block(gate, up, y)
+        });
     });
     y.tensor(gate.shape())
 }

@@ -66,11 +66,15 @@ fn forward(weights: Primitive, states: Vec<Primitive>) -> Primitive {
     let output = Output::like(&states[0], 1);
     let [y] = compute([output], |i, [y]| {
         let state = |k: usize| Floats::of_dense(&states[k]);
-        read([state(0)], i, output.block, |[x]| scale_to(y, x, *first_weight));
+        read([state(0)], i, output.block, |[x]| {
+            scale_to(y, x, *first_weight)
+        });
         let (pairs, last) = weights.as_chunks::<2>();
         for (k, &pair) in pairs.iter().enumerate() {
             let pair_of_states = [state(2 * k + 1), state(2 * k + 2)];
-            read(pair_of_states, i, output.block, |[x, z]| add_two_scaled(y, x, z, pair));
+            read(pair_of_states, i, output.block, |[x, z]| {
+                add_two_scaled(y, x, z, pair)
+            });
         }
         if let [weight] = last {
             let state = state(states.len() - 1);
@@ -101,6 +105,10 @@ fn backward(
         let d_weight = dots.in_f32().into_iter().map(f64::from).sum::<f64>() as f32;
         (d_weight, d_state.tensor(state.shape()))
     };
-    let (d_weights, d_states) = states.into_iter().zip(values(&weights)).map(of_state).unzip();
+    let (d_weights, d_states) = states
+        .into_iter()
+        .zip(values(&weights))
+        .map(of_state)
+        .unzip();
     (tensor(d_weights, Shape::from(vec![n])), d_states)
 }

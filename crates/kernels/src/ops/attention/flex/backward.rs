@@ -95,7 +95,11 @@ pub(super) fn backward<T: Entry>(
     let mut dq_rows = rows_by_head(&mut dq, shape);
     let mut tasks = Vec::with_capacity(batch * kv_heads * parts);
     let sums_of_heads = sums.chunks_exact_mut(parts * 2 * of_head);
-    for (i, (dq, sums)) in dq_rows.chunks_mut(inputs.group).zip(sums_of_heads).enumerate() {
+    for (i, (dq, sums)) in dq_rows
+        .chunks_mut(inputs.group)
+        .zip(sums_of_heads)
+        .enumerate()
+    {
         let mut dq: Vec<_> = dq.iter_mut().map(|rows| rows.chunks_mut(part)).collect();
         for (p, sums) in sums.chunks_exact_mut(2 * of_head).enumerate() {
             let (dk, dv) = sums.split_at_mut(of_head);
@@ -137,7 +141,11 @@ pub(super) fn backward<T: Entry>(
             write_rows(&mut dk, dk_sum);
             write_rows(&mut dv, dv_sum);
         });
-    (by_head(dq, shape), by_head(dk, kv_shape), by_head(dv, kv_shape))
+    (
+        by_head(dq, shape),
+        by_head(dk, kv_shape),
+        by_head(dv, kv_shape),
+    )
 }
 
 /// What all tasks read.
@@ -182,7 +190,14 @@ impl<T: Entry> Inputs<'_, T> {
                 let v = v.view(b, kv_head, from, to).transposed();
                 let (p, ds) = (&mut scratch.p[..n * keys], &mut scratch.ds[..n * keys]);
                 let scores = ViewMut::rows(p, n, keys);
-                gemm(scores, Then::Replace, scale_by, queries, k.transposed(), one);
+                gemm(
+                    scores,
+                    Then::Replace,
+                    scale_by,
+                    queries,
+                    k.transposed(),
+                    one,
+                );
                 gemm(ViewMut::rows(ds, n, keys), Then::Replace, 1.0, dy, v, one);
                 let rows = p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys));
                 for (r, (p, ds)) in rows.enumerate() {
