@@ -73,7 +73,7 @@ enum Command {
     Info(info::Arguments),
     /// Check that a device computes the same results as PyTorch.
     Conformance(conformance::Arguments),
-    /// List the available devices and backends.
+    /// List the available devices and backends, and on flex the matrix products in use (IIET_PRODUCTS selects others).
     Devices,
     /// Print a script that completes commands and options in a shell.
     Completions {

@@ -3,11 +3,11 @@
 //! The gemm crate computes them, except on processors with AVX-512: there large products of f32, and products
 //! of bf16, are computed by [`avx512`] and [`amx`]. [`Products`] says by which.
 
-use burn::tensor::{Element, bf16};
+use burn::tensor::{Element, bf16, f16};
 
 use super::Primitive;
 use super::buffer::{block_of_rows, for_blocks, nth_block};
-use super::halves::{Floats, in_bf16, round_to_bf16, widen_bf16};
+use super::halves::{Floats, in_bf16, in_f16, round_to_bf16, round_to_f16, widen_bf16, widen_f16};
 use super::products::Products;
 
 #[cfg(target_arch = "x86_64")]
@@ -40,7 +40,7 @@ pub(crate) trait Entry: Element + Copy + Default + Send + Sync + 'static {
     /// `a b` rounded to this type, in row-major order.
     fn product(a: View<Self>, b: View<Self>) -> Vec<Self>;
 
-    /// Computes the product if there is a kernel that multiplies this type without widening it to f32.
+    /// Computes the product if there is a kernel that reads this type, without widening the operands first.
     ///
     /// # Safety
     ///
@@ -158,6 +158,56 @@ impl Entry for bf16 {
             }
         }
         true
+    }
+}
+
+impl Entry for f16 {
+    fn memory(x: &Primitive) -> &[Self] {
+        &x.storage()[x.layout().start_offset()..]
+    }
+
+    fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {
+        f(&Floats::F16(x).wide())
+    }
+
+    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+        widen_f16(x, buffer);
+        buffer
+    }
+
+    fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {
+        buffer.resize(x.len(), Self::ZERO);
+        let block = block_of_rows(1);
+        for_blocks(buffer, block, |i, part| {
+            round_to_f16(nth_block(x, i, block), part)
+        });
+        buffer
+    }
+
+    fn write(x: &[f32], to: &mut [Self]) {
+        round_to_f16(x, to);
+    }
+
+    fn product(a: View<Self>, b: View<Self>) -> Vec<Self> {
+        in_f16(&product(1.0, a, b))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn try_halves(
+        out: Out,
+        then: Then,
+        scale: f32,
+        a: View<Self>,
+        b: View<Self>,
+        threads: Threads,
+    ) -> bool {
+        let served = Products::in_use() >= Products::Avx512 && Self::pays(a, b);
+        if served {
+            // SAFETY: these products are in use only on processors that have the instructions; the caller
+            // guarantees the rest.
+            unsafe { avx512::product(out, then, scale, a, b, threads) };
+        }
+        served
     }
 }
 
@@ -489,6 +539,7 @@ mod tests {
             products.select();
             check::<f32>(products, |x| x, f64::from);
             check::<bf16>(products, bf16::from_f32, f64::from);
+            check::<f16>(products, f16::from_f32, f64::from);
         }
         in_use.select();
     }

@@ -165,9 +165,7 @@ pub(crate) fn rounded(x: Primitive, dtype: DType) -> Primitive {
     match dtype {
         DType::F32 => x,
         DType::BF16 => in_memory_order(x, |x| tensor(in_bf16(values(&x)), x.shape())),
-        DType::F16 => in_memory_order(x, |x| {
-            tensor(each_rounded(values(&x), round_to_f16), x.shape())
-        }),
+        DType::F16 => in_memory_order(x, |x| tensor(in_f16(values(&x)), x.shape())),
         _ => unreachable!("invariant: f32 or half precision"),
     }
 }
@@ -196,6 +194,11 @@ fn each_rounded<T: Copy + Default + Send>(
     filled(from.len(), BLOCK, |i, part| {
         round(nth_block(from, i, BLOCK), part);
     })
+}
+
+/// The values rounded to f16.
+pub(crate) fn in_f16(x: &[f32]) -> Vec<f16> {
+    each_rounded(x, round_to_f16)
 }
 
 /// The values rounded to bf16.
@@ -239,6 +242,11 @@ pub(crate) fn as_f32<const N: usize>(
 /// Whether all tensors are bf16.
 pub(crate) fn all_bf16(tensors: &[&Primitive]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::BF16)
+}
+
+/// Whether all tensors are f16.
+pub(crate) fn all_f16(tensors: &[&Primitive]) -> bool {
+    tensors.iter().all(|t| t.dtype() == DType::F16)
 }
 
 /// Whether all tensors are f32 or half precision.

@@ -102,9 +102,17 @@ fn check(operation: impl Fn(&mut Run), f32s: &[usize]) {
 
 #[test]
 fn projections_agree_with_f32() {
-    for rows in [3, 40] {
+    // Few rows and many; widths of less and more than a cache line, which are not multiples of one.
+    for (rows, d_in, d_out) in [
+        ([2, 3], 24, 20),
+        ([2, 40], 24, 20),
+        ([1, 1], 100, 70),
+        ([1, 2], 70, 100),
+        ([2, 40], 100, 70),
+    ] {
         let operation = |run: &mut Run| {
-            let (x, w) = (run.half([2, rows, 24]), run.half([24, 20]));
+            let [a, b] = rows;
+            let (x, w) = (run.half([a, b, d_in]), run.half([d_in, d_out]));
             let gradients = run.backward(linear(x.clone(), w.clone()));
             run.keep_gradient(&x, &gradients);
             run.keep_gradient(&w, &gradients);
@@ -112,7 +120,8 @@ fn projections_agree_with_f32() {
         check(operation, &[2]);
         // By a transposed matrix, such as a tied embedding.
         let operation = |run: &mut Run| {
-            let (x, w) = (run.half([rows, 24]), run.half([20, 24]));
+            let [a, b] = rows;
+            let (x, w) = (run.half([a * b, d_in]), run.half([d_out, d_in]));
             let gradients = run.backward(linear(x.clone(), w.clone().transpose()));
             run.keep_gradient(&x, &gradients);
             run.keep_gradient(&w, &gradients);

@@ -16,10 +16,11 @@ use std::arch::x86_64::*;
 use std::mem::transmute;
 use std::ops::Range;
 
-use burn::tensor::bf16;
+use burn::tensor::{bf16, f16};
 
 use super::packed::{
     Buffer, COLUMNS, COPY_OF_A, COPY_OF_B, Out, Panels, Word, Words, each, even_part, reserve,
+    runs_along_k,
 };
 use super::{Then, Threads, View};
 
@@ -61,6 +62,16 @@ impl Factor for f32 {
 
 impl Factor for bf16 {
     const TILES: [Tile; ROWS] = tiles!(bf16_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+
+    /// The alternative converts both operands to f32 first.
+    fn pays(a: View<Self>, b: View<Self>) -> bool {
+        let ([m, k], [_, n]) = (a.shape, b.shape);
+        m >= ROWS && n >= COLUMNS && k >= 16
+    }
+}
+
+impl Factor for f16 {
+    const TILES: [Tile; ROWS] = <f32 as Factor>::TILES;
 
     /// The alternative converts both operands to f32 first.
     fn pays(a: View<Self>, b: View<Self>) -> bool {
@@ -144,13 +155,16 @@ unsafe fn rows_of_tiles<E: Factor>(
     let mut buffer = COPY_OF_A.take();
     let tiles = match a.in_words() {
         Some(words) if rows_conflict_in_cache(words) => {
-            copy_rows(&mut buffer, words, rows.clone(), b.depth.clone())
+            copy_rows(&mut buffer, a, rows.clone(), b.depth.clone())
         }
         Some(words) => Tiles {
             data: words.at(rows.start, b.depth.start),
             tile: ROWS * words.strides[0],
             strides: words.strides,
         },
+        None if !E::IS_MEMORY && runs_along_k(a) => {
+            copy_rows(&mut buffer, a, rows.clone(), b.depth.clone())
+        }
         None => pack(&mut buffer, a, rows.clone(), b.depth.clone()),
     };
     for (i, first) in rows.clone().step_by(ROWS).enumerate() {
@@ -183,15 +197,29 @@ fn rows_conflict_in_cache(a: Words) -> bool {
     a.strides[1] == 1 && a.strides[0].is_multiple_of(1024)
 }
 
-/// A copy of rows of a with padding of a cache line between rows.
-fn copy_rows(buffer: &mut Buffer, a: Words, rows: Range<usize>, depth: Range<usize>) -> Tiles {
+/// A copy of rows of a that run along k, with padding of a cache line between rows.
+fn copy_rows<E: Factor>(
+    buffer: &mut Buffer,
+    a: View<E>,
+    rows: Range<usize>,
+    depth: Range<usize>,
+) -> Tiles {
     let row = depth.len().next_multiple_of(16) + 16;
     let copy = reserve(buffer, rows.len() * row);
     for (i, r) in rows.enumerate() {
-        let (from, to) = (a.at(r, depth.start), copy.at(i * row));
-        // SAFETY: adjacent words of one row of a, as `rows_conflict_in_cache` checked; the copy has capacity
-        // for them.
-        unsafe { std::ptr::copy_nonoverlapping(from, to, depth.len()) };
+        let at = |w: usize| (depth.start + w, copy.at(i * row + w));
+        let whole = depth.len() / 16 * 16;
+        for w in (0..whole).step_by(16) {
+            let (word, to) = at(w);
+            // SAFETY: `product` guarantees the processor; these are words of one row of a, and the copy has
+            // capacity for them.
+            unsafe { E::run(a.at(r, word * E::IN_A_WORD), to) };
+        }
+        for w in whole..depth.len() {
+            let (word, to) = at(w);
+            // SAFETY: as above.
+            unsafe { *to = a.word(r, word) };
+        }
     }
     Tiles {
         data: copy.data,

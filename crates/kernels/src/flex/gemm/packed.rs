@@ -2,14 +2,14 @@
 //!
 //! One instruction multiplies pairs of bf16, entries that are consecutive in k. So everything here counts in
 //! *words* of 32 bits: an f32 or such a pair. If k is the contiguous axis, the pairs are already in memory;
-//! otherwise they are packed during the copy.
+//! otherwise they are packed during the copy. An f16 becomes a word of f32 when it is copied.
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use burn::tensor::bf16;
+use burn::tensor::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{Threads, View};
@@ -23,6 +23,8 @@ const COPIED_ROWS: usize = 16;
 pub(crate) trait Word: Copy + Sync + 'static {
     /// Entries per word, consecutive in k.
     const IN_A_WORD: usize;
+    /// Whether a word is the memory of its entries.
+    const IS_MEMORY: bool = true;
 
     /// A word of one row: its first entries, padded with zeros.
     fn word(row: &[Self]) -> f32;
@@ -33,6 +35,13 @@ pub(crate) trait Word: Copy + Sync + 'static {
     ///
     /// The processor must have AVX-512; 16 entries must be readable at each pointer, and 16 words writable.
     unsafe fn words(entries: *const Self, next: *const Self, to: *mut f32);
+
+    /// 16 words that are consecutive in k, each with [`Self::IN_A_WORD`] adjacent entries.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have AVX-512; the entries must be readable, and 16 words writable.
+    unsafe fn run(entries: *const Self, to: *mut f32);
 }
 
 impl Word for f32 {
@@ -45,6 +54,13 @@ impl Word for f32 {
     #[inline]
     #[target_feature(enable = "avx512f")]
     unsafe fn words(entries: *const Self, _: *const Self, to: *mut f32) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_storeu_ps(to, _mm512_loadu_ps(entries)) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn run(entries: *const Self, to: *mut f32) {
         // SAFETY: guaranteed by the caller.
         unsafe { _mm512_storeu_ps(to, _mm512_loadu_ps(entries)) };
     }
@@ -68,6 +84,36 @@ impl Word for bf16 {
             let words = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
             _mm512_storeu_si512(to.cast(), words);
         }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn run(entries: *const Self, to: *mut f32) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_storeu_ps(to, _mm512_loadu_ps(entries.cast())) };
+    }
+}
+
+impl Word for f16 {
+    const IN_A_WORD: usize = 1;
+    const IS_MEMORY: bool = false;
+
+    fn word(row: &[Self]) -> f32 {
+        row[0].to_f32()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn words(entries: *const Self, _: *const Self, to: *mut f32) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Self::run(entries, to) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn run(entries: *const Self, to: *mut f32) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256(entries.cast()))) };
     }
 }
 
@@ -150,14 +196,14 @@ impl<E: Word> View<'_, E> {
         let ([_, k], [row, entry]) = (self.shape, self.strides);
         let whole = |n: usize| n.is_multiple_of(E::IN_A_WORD);
         let there = E::IN_A_WORD == 1 || entry == 1 && whole(row) && whole(k);
-        there.then(|| Words {
+        (there && E::IS_MEMORY).then(|| Words {
             data: self.data.as_ptr().cast(),
             strides: [row / E::IN_A_WORD, entry],
         })
     }
 
     /// A word, packed from its entries.
-    fn word(&self, row: usize, word: usize) -> f32 {
+    pub(super) fn word(&self, row: usize, word: usize) -> f32 {
         let first = word * E::IN_A_WORD;
         let last = (first + E::IN_A_WORD).min(self.shape[1]) - 1;
         // SAFETY: the entries are inside the view, as its constructor checked.
@@ -190,6 +236,30 @@ impl<E: Word> View<'_, E> {
                 };
                 // SAFETY: guaranteed by the caller.
                 unsafe { *to.add(i) = word };
+            }
+        }
+    }
+}
+
+impl<E: Word> View<'_, E> {
+    /// 16 words of each of 16 rows, which [run along k](runs_along_k), as the columns of 16 half rows of a panel.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have AVX-512; the words must be readable, and the half rows writable and on cache lines.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn transpose(&self, row: usize, word: usize, to: *mut f32) {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            match self.in_words() {
+                Some(words) => transpose(words.at(row, word), words.strides[0], to, COLUMNS),
+                None => {
+                    let mut rows = [Line([0.0; 16]); 16];
+                    for (i, to) in rows.iter_mut().enumerate() {
+                        E::run(self.at(row + i, word * E::IN_A_WORD), to.0.as_mut_ptr());
+                    }
+                    transpose(rows.as_ptr().cast(), 16, to, COLUMNS);
+                }
             }
         }
     }
@@ -244,17 +314,15 @@ impl Panels {
 
     /// A panel from columns that are contiguous in memory.
     fn turn<E: Word>(&self, b: View<E>, panel: usize) {
-        let words = b.in_words().expect("invariant: checked by fill");
         let mut row = 0;
         if self.width(panel) == COLUMNS {
             while row + 16 <= self.depth.len() {
                 for half in [0, 16] {
                     let column = self.columns.start + panel * COLUMNS + half;
-                    let from = words.at(column, self.depth.start + row);
                     let to = self.at(panel, row).wrapping_add(half);
                     // SAFETY: the products guarantee the processor. This reads 16 adjacent words of each of
                     // 16 columns of b, and writes half of 16 rows of the panel, which start on cache lines.
-                    unsafe { transpose(from, words.strides[0], to, COLUMNS) };
+                    unsafe { b.transpose(column, self.depth.start + row, to) };
                 }
                 row += 16;
             }
@@ -289,8 +357,11 @@ impl Panels {
 }
 
 /// Whether the words of a row are contiguous in memory.
-fn runs_along_k<E: Word>(x: View<E>) -> bool {
-    x.in_words().is_some_and(|words| words.strides[1] == 1)
+pub(super) fn runs_along_k<E: Word>(x: View<E>) -> bool {
+    match E::IS_MEMORY {
+        true => x.in_words().is_some_and(|words| words.strides[1] == 1),
+        false => x.strides[1] == 1,
+    }
 }
 
 /// Transposes 16 runs of 16 values, `stride` apart, to runs that are `to_stride` apart.

@@ -1,14 +1,14 @@
 //! Projections: one matrix product over all rows, into memory that is not cleared first.
 //!
-//! Products of bf16 use bf16 operands; other half-precision operands are read as f32.
+//! Products of operands of one type read them as they are; operands of different types are widened to f32 first.
 
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{Shape, bf16};
+use burn::tensor::{Shape, bf16, f16};
 
 use super::{Linear, with_width};
 use crate::flex::buffer::{all_f32, dense, owned, tensor, values_mut};
 use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm, product};
-use crate::flex::halves::{all_bf16, at_most_f32, rounded, widened};
+use crate::flex::halves::{all_bf16, all_f16, at_most_f32, rounded, widened};
 use crate::flex::{Primitive, few_rows};
 
 impl Linear for Flex {
@@ -72,6 +72,9 @@ fn forward(x: Primitive, weight: Primitive) -> Primitive {
     if all_bf16(&[&x, &weight]) {
         return tensor(bf16::product(rows(&x), matrix(&weight)), shape);
     }
+    if all_f16(&[&x, &weight]) {
+        return tensor(f16::product(rows(&x), matrix(&weight)), shape);
+    }
     let (x, weight) = (widened(x), widened(weight));
     rounded(
         tensor(f32::product(rows(&x), matrix(&weight)), shape),
@@ -83,6 +86,8 @@ fn weight_gradient(x: Primitive, dy: Primitive) -> Primitive {
     let (x, dy) = (dense(x), dense(dy));
     if all_bf16(&[&x, &dy]) {
         turned_product(rows::<bf16>(&x), rows(&dy))
+    } else if all_f16(&[&x, &dy]) {
+        turned_product(rows::<f16>(&x), rows(&dy))
     } else {
         let (x, dy) = (widened(x), widened(dy));
         turned_product(rows::<f32>(&x), rows(&dy))
@@ -99,6 +104,8 @@ fn add_weight_gradient(sum: Primitive, x: Primitive, dy: Primitive) -> Primitive
     let (mut sum, x, dy) = (owned(sum), dense(x), dense(dy));
     if all_bf16(&[&x, &dy]) {
         add_transposed_product(values_mut(&mut sum), rows::<bf16>(&x), rows(&dy));
+    } else if all_f16(&[&x, &dy]) {
+        add_transposed_product(values_mut(&mut sum), rows::<f16>(&x), rows(&dy));
     } else {
         let (x, dy) = (widened(x), widened(dy));
         add_transposed_product(values_mut(&mut sum), rows::<f32>(&x), rows(&dy));
