@@ -116,10 +116,9 @@ pub(crate) fn compute<const M: usize>(
         .map(|computed| computed.blocks().into_iter());
     let tasks: Vec<[Block; M]> = (0..blocks)
         .map(|_| {
-            let next = |blocks: &mut std::vec::IntoIter<_>| blocks.next();
             unwritten
                 .each_mut()
-                .map(|blocks| next(blocks).expect("invariant: counted above"))
+                .map(|blocks| blocks.next().expect("invariant: counted above"))
         })
         .collect();
     let run = |(i, blocks): (usize, [Block; M])| write(blocks, |values| f(i, values));
@@ -233,12 +232,14 @@ fn write<const M: usize>(mut blocks: [Block; M], f: impl FnOnce([&mut [f32]; M])
         let mut parts = buffers.iter_mut();
         f(blocks.each_mut().map(|block| {
             let buffer = parts.next().expect("invariant: one for each block");
-            let values = match block {
+            match block {
                 Block::F32(x) => zeroed(x, 0.0),
-                other => &mut buffer[..other.len()],
-            };
-            values.fill(0.0);
-            values
+                halves => {
+                    let values = &mut buffer[..halves.len()];
+                    values.fill(0.0);
+                    values
+                }
+            }
         }));
         for (block, values) in blocks.into_iter().zip(buffers) {
             match block {

@@ -99,12 +99,7 @@ impl Entry for bf16 {
     }
 
     fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {
-        buffer.resize(x.len(), Self::ZERO);
-        let block = block_of_rows(1);
-        for_blocks(buffer, block, |i, part| {
-            round_to_bf16(nth_block(x, i, block), part)
-        });
-        buffer
+        rounded_by_blocks(x, buffer, round_to_bf16)
     }
 
     fn write(x: &[f32], to: &mut [Self]) {
@@ -176,12 +171,7 @@ impl Entry for f16 {
     }
 
     fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {
-        buffer.resize(x.len(), Self::ZERO);
-        let block = block_of_rows(1);
-        for_blocks(buffer, block, |i, part| {
-            round_to_f16(nth_block(x, i, block), part)
-        });
-        buffer
+        rounded_by_blocks(x, buffer, round_to_f16)
     }
 
     fn write(x: &[f32], to: &mut [Self]) {
@@ -209,6 +199,20 @@ impl Entry for f16 {
         }
         served
     }
+}
+
+/// The values in the buffer, rounded by `round`, in parallel if they are many.
+fn rounded_by_blocks<'a, T: Clone + Default + Send>(
+    x: &[f32],
+    buffer: &'a mut Vec<T>,
+    round: impl Fn(&[f32], &mut [T]) + Sync,
+) -> &'a [T] {
+    buffer.resize(x.len(), T::default());
+    let block = block_of_rows(1);
+    for_blocks(buffer, block, |i, part| {
+        round(nth_block(x, i, block), part);
+    });
+    buffer
 }
 
 /// A matrix to read: entry (i, j) is `data[i * row_stride + j * column_stride]`.

@@ -45,8 +45,12 @@ pub(super) trait Factor: Word {
     /// The kernels for tiles of 1 to [`ROWS`] rows.
     const TILES: [Tile; ROWS];
 
-    /// Whether [`product`] is faster than the alternative, on a processor that has the instructions.
-    fn pays(a: View<Self>, b: View<Self>) -> bool;
+    /// Whether [`product`] is faster than the alternative, on a processor that has the instructions. For half
+    /// precision the alternative converts both operands to f32 first.
+    fn pays(a: View<Self>, b: View<Self>) -> bool {
+        let ([m, k], [_, n]) = (a.shape, b.shape);
+        m >= ROWS && n >= COLUMNS && k >= 16
+    }
 }
 
 impl Factor for f32 {
@@ -62,22 +66,10 @@ impl Factor for f32 {
 
 impl Factor for bf16 {
     const TILES: [Tile; ROWS] = tiles!(bf16_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-
-    /// The alternative converts both operands to f32 first.
-    fn pays(a: View<Self>, b: View<Self>) -> bool {
-        let ([m, k], [_, n]) = (a.shape, b.shape);
-        m >= ROWS && n >= COLUMNS && k >= 16
-    }
 }
 
 impl Factor for f16 {
     const TILES: [Tile; ROWS] = <f32 as Factor>::TILES;
-
-    /// The alternative converts both operands to f32 first.
-    fn pays(a: View<Self>, b: View<Self>) -> bool {
-        let ([m, k], [_, n]) = (a.shape, b.shape);
-        m >= ROWS && n >= COLUMNS && k >= 16
-    }
 }
 
 /// `out = scale a b`, or `out += scale a b`.
