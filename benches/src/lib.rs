@@ -44,6 +44,7 @@ impl TrainingStep {
             weights: vec![1.0; batch * seq],
             batch,
             seq,
+            source: None,
         }];
         // A constant learning rate.
         let train = TrainSection {

@@ -93,6 +93,7 @@ fn losses(steps: u64, precision: Precision, device: &Device) -> Result<Vec<f32>,
             weights: vec![1.0; batch * seq],
             batch,
             seq,
+            source: None,
         }];
         let (next, figures) = stepper
             .step(state, batches.as_slice())

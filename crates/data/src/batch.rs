@@ -19,10 +19,57 @@ pub struct Batch {
     pub batch: usize,
     /// Tokens per row.
     pub seq: usize,
+    /// The sources of the rows, if these are the targets of pairs.
+    pub source: Option<Sources>,
+}
+
+/// The sources of a batch's rows, the input of an encoder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// The tokens.
+    ///
+    /// # Shapes
+    /// `[batch, seq]`, row-major; 0 after the end of a source.
+    pub ids: Vec<u32>,
+    /// The number of tokens of each source, at least 1, including its document end.
+    ///
+    /// # Shapes
+    /// `[batch]`.
+    pub lengths: Vec<usize>,
+    /// Tokens per row, the number of the longest source.
+    pub seq: usize,
+}
+
+impl Sources {
+    /// An empty list with capacity for `rows` sources of `seq` tokens.
+    pub fn with_capacity(rows: usize, seq: usize) -> Self {
+        Self {
+            ids: Vec::with_capacity(rows.saturating_mul(seq).min(MAX_BATCH_TOKENS)),
+            lengths: Vec::with_capacity(rows.min(MAX_BATCH_TOKENS)),
+            seq,
+        }
+    }
+
+    /// Appends a source, padded to the length of a row.
+    ///
+    /// # Errors
+    /// [`DataError::SourceRow`] if it has no token or more than a row.
+    pub fn push(&mut self, ids: &[u32]) -> Result<(), DataError> {
+        if ids.is_empty() || ids.len() > self.seq {
+            return Err(DataError::SourceRow {
+                tokens: ids.len(),
+                seq: self.seq,
+            });
+        }
+        self.ids.extend(ids);
+        self.lengths.push(ids.len());
+        self.ids.resize(self.lengths.len() * self.seq, 0);
+        Ok(())
+    }
 }
 
 impl Batch {
-    /// An empty batch with capacity for `batch` rows of `seq` tokens.
+    /// An empty batch, without sources, with capacity for `batch` rows of `seq` tokens.
     pub fn with_capacity(rows: usize, seq: usize) -> Self {
         let tokens = rows.saturating_mul(seq).min(MAX_BATCH_TOKENS);
         Self {
@@ -31,6 +78,7 @@ impl Batch {
             weights: Vec::with_capacity(tokens),
             batch: 0,
             seq,
+            source: None,
         }
     }
 
@@ -129,5 +177,19 @@ mod tests {
             assert!(error.contains(said), "{error}");
         }
         assert_eq!(batch.batch, 2);
+    }
+
+    #[test]
+    fn sources_are_padded_and_checked() {
+        let mut sources = Sources::with_capacity(2, 3);
+        sources.push(&[5]).unwrap();
+        sources.push(&[6, 7, 8]).unwrap();
+        assert_eq!(sources.ids, [5, 0, 0, 6, 7, 8]);
+        assert_eq!(sources.lengths, [1, 3]);
+        for (ids, said) in [(&[][..], "0 tokens"), (&[1; 4], "4 tokens")] {
+            let error = sources.push(ids).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        assert_eq!(sources.lengths.len(), 2);
     }
 }

@@ -196,15 +196,22 @@ impl Batches {
     }
 }
 
-/// The examples of a token file of either kind.
+/// The examples of a token file of text or of prompts with completions.
 pub(crate) fn examples(tokens: TokenFile, seq: usize) -> Result<Arc<dyn Examples>, DataError> {
+    if tokens.has_sources() {
+        return Err(DataError::DocumentKind {
+            path: tokens.path().to_path_buf(),
+            found: "pairs of source and target",
+            allowed: "texts, or prompts with completions",
+        });
+    }
     Ok(match tokens.has_prompts() {
         true => Arc::new(Pairs::new(tokens, seq)?),
         false => Arc::new(TextWindows::new(tokens, seq)?),
     })
 }
 
-fn check_size(batch: usize, seq: usize) -> Result<(), DataError> {
+pub(crate) fn check_size(batch: usize, seq: usize) -> Result<(), DataError> {
     let product = batch.checked_mul(seq);
     for (key, value) in [("batch", batch), ("seq", seq)] {
         if value == 0 || product.is_none_or(|product| product > MAX_BATCH_TOKENS) {
@@ -218,15 +225,13 @@ fn check_size(batch: usize, seq: usize) -> Result<(), DataError> {
     Ok(())
 }
 
-/// A random permutation of the numbers below `n`. Implemented here because `rand`'s shuffle may change
-/// between releases, and with it the meaning of a seed.
-fn permutation(seed: u64, source: u64, epoch: u128, n: u32) -> Result<Vec<u32>, DataError> {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..24].copy_from_slice(&epoch.to_le_bytes());
-    key[24..].copy_from_slice(b"windows1");
-    let mut random = ChaCha8Rng::from_seed(key);
-    random.set_stream(source);
+/// A random permutation of the numbers below `n`; `stream` is the index of a source, or another number.
+pub(crate) fn permutation(
+    seed: u64,
+    stream: u64,
+    epoch: u128,
+    n: u32,
+) -> Result<Vec<u32>, DataError> {
     let mut order = Vec::new();
     order
         .try_reserve_exact(n as usize)
@@ -235,10 +240,22 @@ fn permutation(seed: u64, source: u64, epoch: u128, n: u32) -> Result<Vec<u32>, 
             bytes: 4 * u64::from(n),
         })?;
     order.extend(0..n);
-    for last in (1..n).rev() {
+    shuffle(seed, stream, epoch, &mut order);
+    Ok(order)
+}
+
+/// Fisher and Yates' shuffle. Implemented here because `rand`'s may change between releases, and with it the
+/// meaning of a seed.
+pub(crate) fn shuffle(seed: u64, stream: u64, epoch: u128, order: &mut [u32]) {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..24].copy_from_slice(&epoch.to_le_bytes());
+    key[24..].copy_from_slice(b"windows1");
+    let mut random = ChaCha8Rng::from_seed(key);
+    random.set_stream(stream);
+    for last in (1..order.len() as u32).rev() {
         order.swap(last as usize, below(&mut random, last + 1) as usize);
     }
-    Ok(order)
 }
 
 /// An unbiased random number below `n` (Lemire, 2019, arXiv:1805.10941): the upper half of a product, with

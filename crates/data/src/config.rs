@@ -11,6 +11,7 @@ pub(crate) use self::limits::EXPANSION_FREE_BYTES;
 pub use self::limits::Limits;
 pub use self::source_spec::{SourceSpec, WeightedSource};
 use crate::error::DataError;
+use crate::token_file::DocumentKind;
 
 /// The source, the tokenizer and the output directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,13 @@ pub struct DataConfig {
     /// The field or column of the completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_field: Option<String>,
+    /// With [`target_field`](Self::target_field): the field or column of the source, instead of
+    /// `text_field`. Records are then pairs for sequence-to-sequence training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_field: Option<String>,
+    /// The field or column of the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_field: Option<String>,
     /// How to handle invalid records.
     pub on_error: OnError,
     /// The directory of prepared corpora; each is stored in `<cache>/<name>-<key>/`.
@@ -54,6 +62,8 @@ impl Default for DataConfig {
             text_field: "text".to_owned(),
             prompt_field: None,
             completion_field: None,
+            source_field: None,
+            target_field: None,
             on_error: OnError::default(),
             cache: PathBuf::from("data"),
             limits: Limits::default(),
@@ -143,6 +153,16 @@ impl DataConfig {
                 field(&self.completion_field),
             ),
             (
+                "data.source_field",
+                self.source_field.is_some(),
+                field(&self.source_field),
+            ),
+            (
+                "data.target_field",
+                self.target_field.is_some(),
+                field(&self.target_field),
+            ),
+            (
                 "data.on_error",
                 self.on_error != usual.on_error,
                 text("skip"),
@@ -164,12 +184,37 @@ impl DataConfig {
         }
     }
 
-    /// The fields of a prompt and its completion, if records are pairs.
-    pub(crate) fn pair_fields(&self) -> Option<[&str; 2]> {
-        Some([
-            self.prompt_field.as_deref()?,
-            self.completion_field.as_deref()?,
-        ])
+    /// Whether the data are pairs of source and target, for sequence-to-sequence training.
+    pub fn has_sources(&self) -> bool {
+        self.document_kind() == DocumentKind::Sources
+    }
+
+    /// What a record of the source is.
+    pub(crate) fn document_kind(&self) -> DocumentKind {
+        if self.source_field.is_some() {
+            DocumentKind::Sources
+        } else if self.prompt_field.is_some() {
+            DocumentKind::Prompts
+        } else {
+            DocumentKind::Text
+        }
+    }
+
+    /// The keys and names of the fields that are read from a record: one, or two of a pair.
+    pub(crate) fn fields(&self) -> Vec<(&'static str, &str)> {
+        let (keys, fields) = match self.document_kind() {
+            DocumentKind::Text => return vec![("text_field", self.text_field.as_str())],
+            DocumentKind::Prompts => (
+                ["prompt_field", "completion_field"],
+                [&self.prompt_field, &self.completion_field],
+            ),
+            DocumentKind::Sources => (
+                ["source_field", "target_field"],
+                [&self.source_field, &self.target_field],
+            ),
+        };
+        let fields = fields.map(|field| field.as_deref().unwrap_or_default());
+        keys.into_iter().zip(fields).collect()
     }
 
     /// Checks what can be checked without reading the source.
@@ -201,33 +246,62 @@ impl DataConfig {
         }
         self.source.check()?;
         self.limits.check()?;
+        self.check_fields()
+    }
+
+    /// Checks the names of fields, and that they are those of one kind of record.
+    fn check_fields(&self) -> Result<(), DataError> {
+        let invalid = |key: &'static str, found: &str, allowed: &str| {
+            Err(DataError::Config {
+                key,
+                found: found.to_owned(),
+                allowed: allowed.to_owned(),
+            })
+        };
         for (key, field) in [
             ("data.text_field", Some(&self.text_field)),
             ("data.prompt_field", self.prompt_field.as_ref()),
             ("data.completion_field", self.completion_field.as_ref()),
+            ("data.source_field", self.source_field.as_ref()),
+            ("data.target_field", self.target_field.as_ref()),
         ] {
             if field.is_some_and(String::is_empty) {
-                let allowed = "the name of a field".to_owned();
-                return invalid(key, "\"\"".to_owned(), allowed);
+                return invalid(key, "\"\"", "the name of a field");
             }
         }
-        for (key, field, other) in [
+        let prompts = [&self.prompt_field, &self.completion_field];
+        let sources = [&self.source_field, &self.target_field];
+        for (keys, fields, allowed) in [
             (
-                "data.prompt_field",
-                &self.prompt_field,
-                &self.completion_field,
+                ["data.prompt_field", "data.completion_field"],
+                prompts,
+                "prompt_field and completion_field together, or neither",
             ),
             (
-                "data.completion_field",
-                &self.completion_field,
-                &self.prompt_field,
+                ["data.source_field", "data.target_field"],
+                sources,
+                "source_field and target_field together, or neither",
             ),
         ] {
-            if field.is_none() && other.is_some() {
-                let allowed = "prompt_field and completion_field together, or neither".to_owned();
-                return invalid(key, "nothing".to_owned(), allowed);
+            for at in 0..2 {
+                if fields[at].is_none() && fields[1 - at].is_some() {
+                    return invalid(keys[at], "nothing", allowed);
+                }
             }
         }
-        Ok(())
+        if let ([Some(prompt), _], [Some(_), _]) = (prompts, sources) {
+            let allowed = "either source_field and target_field, or prompt_field and \
+                           completion_field: a record is one kind of pair";
+            return invalid("data.prompt_field", &format!("{prompt:?}"), allowed);
+        }
+        match (&self.source, self.has_sources()) {
+            (SourceSpec::Mixture(members), true) => {
+                let found = format!("a mixture of {} sources", members.len());
+                let allowed = "one source, or a list of paths that are read as one: pairs of \
+                               source and target are not mixed by weight";
+                invalid("data.source", &found, allowed)
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -200,6 +200,54 @@ pub enum DataError {
         /// Tokens per row.
         seq: usize,
     },
+    /// A source that does not form a row of a batch.
+    #[error("a source of {tokens} tokens; allowed: 1 to {seq}")]
+    SourceRow {
+        /// Its number of tokens.
+        tokens: usize,
+        /// Tokens per row.
+        seq: usize,
+    },
+    /// Pairs of source and target where another kind of document is read, or the reverse.
+    #[error("{path}: its documents are {found}; allowed here: {allowed}", path = path.display())]
+    DocumentKind {
+        /// The file.
+        path: PathBuf,
+        /// The kind of its documents.
+        found: &'static str,
+        /// The allowed kinds.
+        allowed: &'static str,
+    },
+    /// No pair of source and target fits in the model's context.
+    #[error(
+        "{path}: each of the {of} pairs has a source or a target of more than {allowed} tokens, which is model.seq_len; the shortest has {shortest}; raise model.seq_len or shorten them",
+        path = path.display()
+    )]
+    AllPairsTooLong {
+        /// The file.
+        path: PathBuf,
+        /// Number of pairs.
+        of: u64,
+        /// The number of tokens of the longer side of the pair in which that is the shortest.
+        shortest: u64,
+        /// The maximum number of tokens per side.
+        allowed: u64,
+    },
+    /// A pair of source and target that is larger than a batch.
+    #[error(
+        "{path}: a pair of {source_tokens} source tokens and {target_tokens} target tokens does not fit in a batch of train.batch_tokens = {allowed}; raise it, or lower model.seq_len, above which pairs are left out",
+        path = path.display()
+    )]
+    PairLongerThanBatch {
+        /// The file.
+        path: PathBuf,
+        /// Tokens of its source.
+        source_tokens: u64,
+        /// Tokens of its target.
+        target_tokens: u64,
+        /// The maximum number of tokens per batch and side.
+        allowed: u64,
+    },
     /// A file that is too short for one window.
     #[error("{path}: {tokens} tokens, at least 2 are needed to predict one from another", path = path.display())]
     TooFewTokens {
@@ -329,6 +377,12 @@ pub enum Problem {
     /// A record with an empty text.
     #[error("the text is empty")]
     EmptyText,
+    /// A pair with a side that is empty or white space.
+    #[error("the {side} is empty")]
+    EmptySide {
+        /// The side: `source` or `target`.
+        side: &'static str,
+    },
     /// A truncated compressed stream.
     #[error("the compressed stream ends too early; {lines} complete lines were read before that")]
     Truncated {
@@ -361,13 +415,17 @@ pub enum Problem {
         /// The reason.
         message: String,
     },
-    /// A file of a kind that does not support prompts with completions.
-    #[error(
-        "{found} holds no prompts with completions; allowed: .jsonl, .ndjson, .json, .csv and .tsv, or a configuration without data.prompt_field and data.completion_field"
-    )]
+    /// A file of a kind that holds no pairs.
+    #[error("{found} holds no {pairs}; allowed: {allowed}, or a configuration without {keys}")]
     NoPairs {
         /// The kind of file.
         found: &'static str,
+        /// What was to be read.
+        pairs: &'static str,
+        /// The kinds of file that hold it.
+        allowed: &'static str,
+        /// The keys of the configuration that ask for it.
+        keys: &'static str,
     },
     /// A JSON file that is neither an array nor lines of objects.
     #[error("{found}, expected {expected}")]

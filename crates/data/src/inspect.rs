@@ -40,6 +40,8 @@ pub struct TokenFileInspection {
     pub documents: u64,
     /// Whether documents are prompts with completions.
     pub has_prompts: bool,
+    /// Whether documents are pairs of source and target.
+    pub has_sources: bool,
     /// Number of tokens, including document ends.
     pub tokens: u64,
     /// Bytes of text that the tokens represent.
@@ -165,6 +167,7 @@ fn inspect_file(
         vocab_hash: blake3::Hash::from(file.vocab_hash()).to_hex().to_string(),
         documents: file.documents() as u64,
         has_prompts: file.has_prompts(),
+        has_sources: file.has_sources(),
         tokens: file.len(),
         text_bytes: file.text_bytes(),
         bytes_per_token: file.text_bytes() as f64 / file.len().max(1) as f64,
@@ -205,9 +208,10 @@ impl fmt::Display for Inspection {
 impl fmt::Display for TokenFileInspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.path.display())?;
-        let kind = match self.has_prompts {
-            true => ", prompts with completions",
-            false => "",
+        let kind = match (self.has_prompts, self.has_sources) {
+            (true, _) => ", prompts with completions",
+            (_, true) => ", pairs of source and target",
+            _ => "",
         };
         writeln!(f, "documents         {}{kind}", self.documents)?;
         writeln!(

@@ -40,6 +40,7 @@ struct Readme;
 
 mod batch;
 mod batches;
+mod bucketed;
 mod config;
 mod error;
 mod examples;
@@ -51,15 +52,18 @@ mod pairs;
 mod prepare;
 mod progress;
 mod read_at;
+mod sequence_pairs;
 mod source;
 pub mod statistics;
 mod tasks;
 mod token_file;
 mod token_writer;
 mod tokenizer;
+mod training_batches;
 
-pub use batch::Batch;
+pub use batch::{Batch, Sources};
 pub use batches::{Batches, evaluation_windows};
+pub use bucketed::{BatchSize, BucketedBatches};
 pub use config::{DataConfig, Limits, OnError, SourceSpec, Validation, WeightedSource};
 pub use error::{BadRecord, DataError, Problem};
 pub use examples::{Examples, TextWindows, WeightedExamples};
@@ -72,6 +76,7 @@ pub use prepare::{
     Content, Corpus, HeldOut, Prepared, PreparedSource, Rows, prepare, prepare_corpus,
 };
 pub use progress::Progress;
+pub use sequence_pairs::{PairLengths, SequencePairs};
 pub use source::cargo_deps::{CargoSummary, HeldOutCrates, HeldOutFile, LeftOut, default_corpus};
 pub use source::parquet::{ParquetSize, parquet_size};
 pub use tasks::{
@@ -81,3 +86,4 @@ pub use tasks::{
 pub use token_file::TokenFile;
 pub use token_writer::TokenWriter;
 pub use tokenizer::{DOCUMENT_END, TextStream, Tokenizer, Words, parse_tokenizer, untrusted};
+pub use training_batches::TrainingBatches;

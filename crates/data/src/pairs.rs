@@ -31,7 +31,8 @@ impl Pairs {
         }
         let most = (seq as u64).saturating_add(1);
         let (mut index, mut count, mut first) = (0, 0, None);
-        tokens.document_lengths(&mut |length| {
+        tokens.each_document(&mut |document, _| {
+            let length = document.end - document.start;
             if length < 2 {
                 return Err(DataError::TooFewTokens {
                     path: tokens.path().to_path_buf(),

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   0  magic            8 bytes  "IIETTOKS"
-//!   8  version          u32      1 for text, 2 for prompts with completions
+//!   8  version          u32      1 for text, 2 for prompts with completions,
+//!                                3 for pairs of source and target
 //!  12  token width      u32      2 or 4 bytes
 //!  16  vocabulary size  u64      ids are below it
 //!  24  vocabulary hash  32 bytes
@@ -15,7 +16,7 @@
 //! 112  header checksum  32 bytes blake3 of bytes 0 to 112
 //! 144  tokens           width bytes each
 //!      documents        16 bytes each: first token u64, bytes of text u64;
-//!                       in version 2 also the prompt's tokens, u64
+//!                       in versions 2 and 3 also the tokens of the prompt or source, u64
 //! ```
 //!
 //! Opening a file checks the header, the length of the file, and the order of the document table;
@@ -39,18 +40,41 @@ use crate::read_at::read_exact_at;
 use crate::tokenizer::MAX_VOCAB;
 
 pub(crate) const MAGIC: &[u8; 8] = b"IIETTOKS";
-/// The version of a file of text.
-const TEXT_VERSION: u32 = 1;
-/// The version of a file of prompts with completions.
-const PAIRS_VERSION: u32 = 2;
+/// The versions, which are those of [`DocumentKind`].
+const VERSIONS: [DocumentKind; 3] = [
+    DocumentKind::Text,
+    DocumentKind::Prompts,
+    DocumentKind::Sources,
+];
 pub(crate) const HEADER_BYTES: usize = 144;
 pub(crate) const HEADER_HASHED: usize = 112;
+
+/// What each document of a corpus is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DocumentKind {
+    /// A text.
+    Text,
+    /// A prompt and its completion.
+    Prompts,
+    /// A source and its target, each with a document end.
+    Sources,
+}
+
+impl DocumentKind {
+    /// The version of a file of such documents.
+    fn version(self) -> u32 {
+        match self {
+            Self::Text => 1,
+            Self::Prompts => 2,
+            Self::Sources => 3,
+        }
+    }
+}
 
 /// The content of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Whether documents are prompts with completions.
-    pub has_prompts: bool,
+    pub kind: DocumentKind,
     pub width: usize,
     pub vocab_size: u64,
     pub vocab_hash: [u8; 32],
@@ -63,9 +87,9 @@ pub(crate) struct Header {
 impl Header {
     /// Bytes per row of the document table.
     fn row_bytes(&self) -> usize {
-        match self.has_prompts {
-            true => 24,
-            false => 16,
+        match self.kind {
+            DocumentKind::Text => 16,
+            DocumentKind::Prompts | DocumentKind::Sources => 24,
         }
     }
 
@@ -77,11 +101,7 @@ impl Header {
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
-        let version = match self.has_prompts {
-            true => PAIRS_VERSION,
-            false => TEXT_VERSION,
-        };
-        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.kind.version().to_le_bytes());
         bytes[12..16].copy_from_slice(&(self.width as u32).to_le_bytes());
         bytes[16..24].copy_from_slice(&self.vocab_size.to_le_bytes());
         bytes[24..56].copy_from_slice(&self.vocab_hash);
@@ -177,7 +197,13 @@ impl TokenFile {
 
     /// Whether its documents are prompts with completions.
     pub fn has_prompts(&self) -> bool {
-        self.header.has_prompts
+        self.header.kind == DocumentKind::Prompts
+    }
+
+    /// Whether its documents are pairs of source and target, read with
+    /// [`SequencePairs`](crate::SequencePairs).
+    pub fn has_sources(&self) -> bool {
+        self.header.kind == DocumentKind::Sources
     }
 
     /// Bytes of text that the tokens represent, excluding document ends.
@@ -212,7 +238,7 @@ impl TokenFile {
         Ok(self.document_row(index)?.text_bytes)
     }
 
-    /// The number of tokens of a document's prompt, at its start; 0 in a file of text.
+    /// The number of tokens of a document's prompt or source, at its start; 0 in a file of text.
     ///
     /// # Errors
     /// The same as for [`document`](Self::document).
@@ -398,6 +424,11 @@ impl TokenFile {
                 };
                 return damaged("the first token of a document", row.start, expected);
             }
+            // A source has at least its end.
+            if row.prompt_tokens == 0 && self.has_sources() {
+                let expected = "at least 1".to_owned();
+                return damaged("the number of a source's tokens", 0, expected);
+            }
             // A document has at least one token, and a pair at least one after its prompt.
             least = row
                 .start
@@ -418,19 +449,23 @@ impl TokenFile {
         Ok(())
     }
 
-    /// The number of tokens of each document in turn, with the table read in blocks.
-    pub(crate) fn document_lengths(
+    /// The tokens of each document in turn and the number of those of its prompt or source, with the table
+    /// read in blocks.
+    pub(crate) fn each_document(
         &self,
-        visit: &mut dyn FnMut(u64) -> Result<(), DataError>,
+        visit: &mut dyn FnMut(Range<u64>, u64) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
         self.check_unchanged()?;
-        let mut before = None;
-        self.rows(&mut |row| match before.replace(row.start) {
-            Some(start) => visit(row.start.saturating_sub(start)),
-            None => Ok(()),
+        let mut before: Option<Row> = None;
+        self.rows(&mut |row| {
+            let end = row.start;
+            match before.replace(row) {
+                Some(before) => visit(before.start..end.max(before.start), before.prompt_tokens),
+                None => Ok(()),
+            }
         })?;
         match before {
-            Some(start) => visit(self.len().saturating_sub(start)),
+            Some(last) => visit(last.start..self.len().max(last.start), last.prompt_tokens),
             None => Ok(()),
         }
     }
@@ -483,7 +518,7 @@ struct Row {
 }
 
 impl Row {
-    /// Parses 16 bytes, or 24 in a file with prompts.
+    /// Parses 16 bytes, or 24 in a file of pairs.
     fn of(row: &[u8]) -> Self {
         let number = |at: usize| row.get(at..at + 8).map_or(0, u64_of);
         Self {
@@ -507,10 +542,9 @@ fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataErr
         return invalid("the magic number", show(&head[..8]), show(MAGIC));
     }
     let version = u32_of(&head[8..12]);
-    if version != TEXT_VERSION && version != PAIRS_VERSION {
-        let expected = format!("{TEXT_VERSION} or {PAIRS_VERSION}");
-        return invalid("the version", version.to_string(), expected);
-    }
+    let Some(kind) = VERSIONS.into_iter().find(|kind| kind.version() == version) else {
+        return invalid("the version", version.to_string(), "1, 2 or 3".to_owned());
+    };
     let hash = blake3::hash(&head[..HEADER_HASHED]);
     if head[HEADER_HASHED..] != *hash.as_bytes() {
         let found = hash.to_hex().to_string();
@@ -521,7 +555,7 @@ fn check_header(head: &[u8], length: u64, path: &Path) -> Result<Header, DataErr
         return invalid("the header's checksum", found, expected);
     }
     let header = Header {
-        has_prompts: version == PAIRS_VERSION,
+        kind,
         width: u32_of(&head[12..16]) as usize,
         vocab_size: u64_of(&head[16..24]),
         vocab_hash: head[24..56].try_into().expect("invariant: 32 bytes"),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::manifest::Counts;
-use crate::token_file::{HEADER_BYTES, Header};
+use crate::token_file::{DocumentKind, HEADER_BYTES, Header};
 use crate::tokenizer::MAX_VOCAB;
 
 /// Writes one [`TokenFile`](crate::TokenFile).
@@ -25,8 +25,9 @@ pub struct TokenWriter {
     counts: Counts,
     document_start: u64,
     document_text: u64,
-    /// Number of tokens of the current document's prompt, in a file with prompts.
-    prompt: Option<u64>,
+    kind: DocumentKind,
+    /// Number of tokens of the current document's prompt or source.
+    prompt: u64,
     bytes: Vec<u8>,
 }
 
@@ -36,7 +37,7 @@ impl TokenWriter {
     /// # Errors
     /// If the file cannot be created, or the vocabulary is empty or has more than 2^20 tokens.
     pub fn create(path: &Path, vocab_size: usize, vocab_hash: [u8; 32]) -> Result<Self, DataError> {
-        Self::begin(path, vocab_size, vocab_hash, None)
+        Self::begin(path, vocab_size, vocab_hash, DocumentKind::Text)
     }
 
     /// The same as [`create`](Self::create), for documents that are prompts with completions, separated by
@@ -49,14 +50,27 @@ impl TokenWriter {
         vocab_size: usize,
         vocab_hash: [u8; 32],
     ) -> Result<Self, DataError> {
-        Self::begin(path, vocab_size, vocab_hash, Some(0))
+        Self::begin(path, vocab_size, vocab_hash, DocumentKind::Prompts)
     }
 
-    fn begin(
+    /// The same as [`create_pairs`](Self::create_pairs), for documents that are pairs of source and target.
+    /// Each side has at least one token: its document end.
+    ///
+    /// # Errors
+    /// The errors of [`create`](Self::create).
+    pub fn create_sources(
         path: &Path,
         vocab_size: usize,
         vocab_hash: [u8; 32],
-        prompt: Option<u64>,
+    ) -> Result<Self, DataError> {
+        Self::begin(path, vocab_size, vocab_hash, DocumentKind::Sources)
+    }
+
+    pub(crate) fn begin(
+        path: &Path,
+        vocab_size: usize,
+        vocab_hash: [u8; 32],
+        kind: DocumentKind,
     ) -> Result<Self, DataError> {
         if vocab_size == 0 || vocab_size > MAX_VOCAB {
             return Err(DataError::Config {
@@ -86,7 +100,8 @@ impl TokenWriter {
             counts: Counts::default(),
             document_start: 0,
             document_text: 0,
-            prompt,
+            kind,
+            prompt: 0,
             bytes: Vec::new(),
         })
     }
@@ -122,12 +137,10 @@ impl TokenWriter {
         self.counts.tokens == self.document_start
     }
 
-    /// Ends the prompt of the current document, which consists of the tokens so far. Has no effect in a file
-    /// of text.
+    /// Ends the prompt or source of the current document, which consists of the tokens so far. Has no effect
+    /// in a file of text.
     pub fn end_prompt(&mut self) {
-        if let Some(prompt) = &mut self.prompt {
-            *prompt = self.counts.tokens - self.document_start;
-        }
+        self.prompt = self.counts.tokens - self.document_start;
     }
 
     /// Completes the current document; an empty one is dropped.
@@ -137,12 +150,12 @@ impl TokenWriter {
     pub fn end_document(&mut self) -> Result<(), DataError> {
         if self.counts.tokens > self.document_start {
             let [start, text] = [self.document_start, self.document_text].map(u64::to_le_bytes);
-            let prompt = self.prompt.map(u64::to_le_bytes);
-            let row = [
-                &start[..],
-                &text,
-                prompt.as_ref().map_or(&[], |prompt| prompt),
-            ];
+            let prompt = self.prompt.to_le_bytes();
+            let prompt = match self.kind {
+                DocumentKind::Text => &[][..],
+                DocumentKind::Prompts | DocumentKind::Sources => &prompt,
+            };
+            let row = [&start[..], &text, prompt];
             self.documents
                 .write_all(&row.concat())
                 .map_err(DataError::io(&self.path))?;
@@ -151,9 +164,7 @@ impl TokenWriter {
         }
         self.document_start = self.counts.tokens;
         self.document_text = 0;
-        if let Some(prompt) = &mut self.prompt {
-            *prompt = 0;
-        }
+        self.prompt = 0;
         Ok(())
     }
 
@@ -182,7 +193,7 @@ impl TokenWriter {
             self.tokens.write_all(&block[..read])?;
         }
         let header = Header {
-            has_prompts: self.prompt.is_some(),
+            kind: self.kind,
             width: self.width,
             vocab_size: self.vocab_size as u64,
             vocab_hash: self.vocab_hash,

@@ -33,7 +33,7 @@ pub use words::Words;
 pub const DOCUMENT_END: &str = "<|endoftext|>";
 
 /// Names of the document-end token in known tokenizers; the first match is used.
-const DOCUMENT_ENDS: &[&str] = &[
+pub(crate) const DOCUMENT_ENDS: &[&str] = &[
     DOCUMENT_END,
     "<|end_of_text|>",
     "</s>",

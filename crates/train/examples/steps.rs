@@ -37,6 +37,7 @@ fn batch(rows: usize, seq: usize) -> Batch {
         weights: vec![1.0; rows * seq],
         batch: rows,
         seq,
+        source: None,
     }
 }
 

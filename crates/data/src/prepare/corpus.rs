@@ -17,6 +17,7 @@ use crate::error::DataError;
 use crate::examples::{Examples, WeightedExamples};
 use crate::prepare::{key, sample};
 use crate::progress::Progress;
+use crate::sequence_pairs::SequencePairs;
 use crate::tasks::{Part, TaskExamples, TaskSpec};
 use crate::token_file::TokenFile;
 use crate::tokenizer::Tokenizer;
@@ -92,7 +93,7 @@ pub struct HeldOut {
 /// One part of a source, to make rows of.
 #[derive(Clone, Debug)]
 pub enum Rows {
-    /// Tokens of a text, or of prompts and completions.
+    /// Tokens of a text, of prompts and completions, or of pairs of source and target.
     Text(TokenFile),
     /// The examples of a task.
     Task(TaskSpec, Part),
@@ -102,11 +103,25 @@ impl Rows {
     /// The examples for rows of `seq` tokens.
     ///
     /// # Errors
-    /// Those of [`Batches::new`](crate::Batches::new) and [`TaskExamples::new`].
+    /// Those of [`Batches::new`](crate::Batches::new) and [`TaskExamples::new`];
+    /// [`DataError::DocumentKind`] for pairs of source and target, which are no rows of equal length.
     pub fn examples(&self, seq: usize) -> Result<Arc<dyn Examples>, DataError> {
         match self {
             Self::Text(tokens) => examples(tokens.clone(), seq),
             Self::Task(spec, part) => Ok(Arc::new(TaskExamples::new(spec.clone(), *part, seq)?)),
+        }
+    }
+
+    /// The pairs of source and target with at most `seq` tokens on each side; none if the rows are others.
+    ///
+    /// # Errors
+    /// Those of [`SequencePairs::new`].
+    pub fn pairs(&self, seq: usize) -> Result<Option<SequencePairs>, DataError> {
+        match self {
+            Self::Text(tokens) if tokens.has_sources() => {
+                SequencePairs::new(tokens.clone(), seq).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -183,6 +198,13 @@ impl Corpus {
             self.tokenizer.decode(&tokens)
         };
         texts.map(beginning).collect()
+    }
+
+    /// Whether the data are pairs of source and target.
+    pub fn has_sources(&self) -> bool {
+        let sources = self.sources.iter();
+        let mut prepared = sources.filter_map(PreparedSource::prepared);
+        prepared.any(|prepared| prepared.train.has_sources())
     }
 
     /// What is held out of each source, or the one text that all share.

@@ -8,6 +8,7 @@ use super::scan::{FEW_DOCUMENTS, Scan};
 use crate::config::{DataConfig, Validation};
 use crate::error::{BadRecord, DataError};
 use crate::source::{self, Reading, Split, Visitor};
+use crate::token_file::DocumentKind;
 
 /// Up to this number of documents the held-out number is exact; beyond, chance is exact enough.
 const EXACT_DOCUMENTS: u64 = 1 << 17;
@@ -26,8 +27,8 @@ impl Plan {
             Validation::Fraction(fraction) => *fraction,
             Validation::Path(_) => 0.0, // every item has a fixed part
         };
-        // A prompt is never separated from its completion.
-        let are_texts = config.pair_fields().is_none();
+        // A pair is never separated.
+        let are_texts = config.document_kind() == DocumentKind::Text;
         if are_texts && scan.undivided < FEW_DOCUMENTS as u64 {
             let cut = |&bytes: &u64| ((1.0 - fraction) * bytes as f64) as u64;
             let cuts = scan.sizes.iter().map(cut).collect();
@@ -63,7 +64,7 @@ fn hash(document: u64) -> u64 {
 pub(super) enum Part<'a> {
     /// More text of the current document in this part.
     Text(Split, &'a str),
-    /// The prompt of the current document in this part is complete.
+    /// The prompt or source of the current document in this part is complete.
     EndPrompt(Split),
     /// The current document in this part is complete.
     End(Split),

@@ -1,19 +1,20 @@
 //! The last reading: tokenises text on all cores, in chunks, into two files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::divide::{Part, Plan, read_divided};
 use super::scan::Scan;
 use super::{TRAIN_TOKENS, VALIDATION_TOKENS};
-use crate::config::DataConfig;
+use crate::config::{DataConfig, TRAIN};
 use crate::error::DataError;
 use crate::manifest::Counts;
 use crate::progress::Progress;
 use crate::source::{Reading, Split};
+use crate::token_file::DocumentKind;
 use crate::token_writer::TokenWriter;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{DOCUMENT_ENDS, Tokenizer};
 
 /// Text collected before it is tokenised; its pieces are distributed over the cores.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -33,19 +34,24 @@ pub(super) fn encode(
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<Written, DataError> {
+    let kind = config.document_kind();
+    if kind == DocumentKind::Sources && tokenizer.document_end().is_none() {
+        let path = (config.tokenizer != TRAIN).then(|| PathBuf::from(&config.tokenizer));
+        let message = format!(
+            "it has no document end, which ends sources and begins and ends targets; known are {}",
+            DOCUMENT_ENDS.join(", ")
+        );
+        return Err(DataError::Tokenizer { path, message });
+    }
     progress.stage("tokenising", Some(scan.text_bytes));
     let create = |name| {
         let path = folder.join(name);
-        let (size, hash) = (tokenizer.vocab_size(), tokenizer.vocab_hash());
-        match config.pair_fields() {
-            Some(_) => TokenWriter::create_pairs(&path, size, hash),
-            None => TokenWriter::create(&path, size, hash),
-        }
+        TokenWriter::begin(&path, tokenizer.vocab_size(), tokenizer.vocab_hash(), kind)
     };
     let mut encoder = Encoder {
         tokenizer,
         progress,
-        has_prompts: config.pair_fields().is_some(),
+        kind,
         train: create(TRAIN_TOKENS)?,
         validation: create(VALIDATION_TOKENS)?,
         chunk: Vec::new(),
@@ -108,7 +114,7 @@ enum Task {
 struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
     progress: &'a dyn Progress,
-    has_prompts: bool,
+    kind: DocumentKind,
     train: TokenWriter,
     validation: TokenWriter,
     chunk: Vec<Task>,
@@ -145,13 +151,19 @@ impl Encoder<'_> {
             match task {
                 Task::Text(_, text) => {
                     // Encoded like a prompt of `generate`.
-                    if self.has_prompts && writer.is_at_start() {
+                    if self.kind == DocumentKind::Prompts && writer.is_at_start() {
                         writer.push(&self.tokenizer.start(), 0)?;
                     }
                     writer.push(&tokens, text.len() as u64)?;
                     self.progress.advance(text.len() as u64);
                 }
-                Task::EndPrompt(_) => writer.end_prompt(),
+                Task::EndPrompt(_) => {
+                    let end = self.tokenizer.document_end();
+                    if let (DocumentKind::Sources, Some(end)) = (self.kind, end) {
+                        writer.push(&[end], 0)?;
+                    }
+                    writer.end_prompt();
+                }
                 Task::End(_) => {
                     if let Some(end) = self.tokenizer.document_end() {
                         writer.push(&[end], 0)?;

@@ -47,12 +47,8 @@ pub(super) fn key(
         }
     };
     if items.iter().any(|item| item.format != Format::Text) {
-        match config.pair_fields() {
-            Some([prompt, completion]) => {
-                field("prompt_field", prompt.as_bytes());
-                field("completion_field", completion.as_bytes());
-            }
-            None => field("text_field", config.text_field.as_bytes()),
+        for (key, name) in config.fields() {
+            field(key, name.as_bytes());
         }
     }
     let contents = contents::hashes(&config.cache, items, progress)?;

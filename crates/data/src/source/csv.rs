@@ -74,7 +74,7 @@ pub(crate) fn read(
             }),
         };
         let found: Result<Vec<&str>, Problem> = found;
-        match found {
+        match found.and_then(|texts| reading.checked(texts)) {
             Ok(texts) => give(&texts, visitor)?,
             Err(problem) => visitor.bad(bad(Some(row), problem))?,
         }
@@ -103,14 +103,10 @@ fn column(header: &::csv::ByteRecord, field: &str) -> Result<usize, Problem> {
 }
 
 fn text_of(text: &[u8]) -> Result<&str, Problem> {
-    match std::str::from_utf8(text) {
-        Ok("") => Err(Problem::EmptyText),
-        Ok(text) => Ok(text),
-        Err(error) => Err(Problem::NotUtf8 {
-            offset: error.valid_up_to() as u64,
-            of: "field",
-        }),
-    }
+    std::str::from_utf8(text).map_err(|error| Problem::NotUtf8 {
+        offset: error.valid_up_to() as u64,
+        of: "field",
+    })
 }
 
 /// Returns an error if a row exceeds the limit.
@@ -140,6 +136,7 @@ mod tests {
     use super::*;
     use crate::config::Limits;
     use crate::source::tests::{Collect, collect};
+    use crate::token_file::DocumentKind;
 
     #[test]
     fn every_row_is_a_document() {
@@ -189,6 +186,7 @@ mod tests {
         let item = &crate::source::find(&[&path], None).unwrap()[0];
         let reading = Reading {
             fields: vec!["question".to_owned(), "answer".to_owned()],
+            kind: DocumentKind::Prompts,
             ..Reading::of_field("")
         };
         let mut got = Collect::default();

@@ -73,11 +73,12 @@ pub(super) fn give(
     visitor: &mut dyn Visitor,
     bad: impl FnOnce(Problem) -> BadRecord,
 ) -> Result<(), DataError> {
-    match texts_of(object, &reading.fields) {
-        Ok(texts) => {
-            let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
-            super::give(&texts, visitor)
-        }
+    let texts = match texts_of(object, &reading.fields) {
+        Ok(texts) => texts,
+        Err(problem) => return visitor.bad(bad(problem)),
+    };
+    match reading.checked(texts.iter().map(AsRef::as_ref).collect()) {
+        Ok(texts) => super::give(&texts, visitor),
         Err(problem) => visitor.bad(bad(problem)),
     }
 }
@@ -136,7 +137,6 @@ fn texts_of<'a>(line: &'a [u8], fields: &[String]) -> Result<Vec<Cow<'a, str>>, 
     let texts = found.values.into_iter().zip(fields);
     texts
         .map(|(value, field)| match value {
-            Some(Value::Text(text)) if text.is_empty() => Err(Problem::EmptyText),
             Some(Value::Text(text)) => Ok(text),
             Some(Value::Other(found)) => Err(Problem::WrongType {
                 what: format!("the field \"{field}\""),
@@ -362,6 +362,7 @@ mod tests {
         let item = &crate::source::find(&[&path], None).unwrap()[0];
         let reading = Reading {
             fields: vec!["q".to_owned(), "a".to_owned()],
+            kind: crate::token_file::DocumentKind::Prompts,
             ..Reading::of_field("")
         };
         let mut got = crate::source::tests::Collect::default();

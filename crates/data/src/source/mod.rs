@@ -22,6 +22,7 @@ pub(crate) use pieces::parts;
 
 use crate::config::{DataConfig, Limits};
 use crate::error::{BadRecord, DataError, Problem};
+use crate::token_file::DocumentKind;
 
 /// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub(crate) struct Item {
 pub(crate) trait Visitor {
     /// More text of the current document, at most [`pieces::PIECE_BYTES`] and never empty.
     fn piece(&mut self, text: &str) -> Result<(), DataError>;
-    /// The prompt of the current document is complete; its completion follows.
+    /// The prompt or source of the current document is complete; its completion or target follows.
     fn end_prompt(&mut self) -> Result<(), DataError>;
     /// The current document is complete.
     fn end(&mut self) -> Result<(), DataError>;
@@ -76,37 +77,79 @@ pub(crate) trait Visitor {
 /// Options for reading items.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
-    /// The fields or columns of the text, or of a prompt and its completion.
+    /// The fields or columns of the text, or of both sides of a pair.
     pub fields: Vec<String>,
+    pub kind: DocumentKind,
     pub limits: Limits,
 }
 
 impl Reading {
     pub fn of(config: &DataConfig) -> Self {
         Self {
-            fields: match config.pair_fields() {
-                Some(pair) => pair.map(str::to_owned).to_vec(),
-                None => vec![config.text_field.clone()],
-            },
+            fields: config
+                .fields()
+                .into_iter()
+                .map(|(_, field)| field.to_owned())
+                .collect(),
+            kind: config.document_kind(),
             limits: config.limits.clone(),
         }
     }
 
-    /// Whether records are prompts with completions.
-    pub fn has_prompts(&self) -> bool {
-        self.fields.len() > 1
+    /// Checks that no text of a record is empty. The sides of a pair of source and target are stripped of
+    /// white space around them, as translation corpora have a sentence per line.
+    fn checked<'t>(&self, texts: Vec<&'t str>) -> Result<Vec<&'t str>, Problem> {
+        match self.kind {
+            DocumentKind::Text | DocumentKind::Prompts => {
+                match texts.iter().any(|text| text.is_empty()) {
+                    true => Err(Problem::EmptyText),
+                    false => Ok(texts),
+                }
+            }
+            DocumentKind::Sources => {
+                let sides = texts.into_iter().zip(["source", "target"]);
+                sides
+                    .map(|(text, side)| match text.trim() {
+                        "" => Err(Problem::EmptySide { side }),
+                        text => Ok(text),
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// The problem of a kind of file that holds no pairs, if pairs are to be read.
+    fn without_pairs(&self, found: &'static str) -> Option<Problem> {
+        let (pairs, keys) = match self.kind {
+            DocumentKind::Text => return None,
+            DocumentKind::Prompts => (
+                "prompts with completions",
+                "data.prompt_field and data.completion_field",
+            ),
+            DocumentKind::Sources => (
+                "pairs of source and target",
+                "data.source_field and data.target_field",
+            ),
+        };
+        Some(Problem::NoPairs {
+            found,
+            pairs,
+            allowed: ".jsonl, .ndjson, .json, .csv and .tsv",
+            keys,
+        })
     }
 
     #[cfg(test)]
     pub fn of_field(field: &str) -> Self {
         Self {
             fields: vec![field.to_owned()],
+            kind: DocumentKind::Text,
             limits: Limits::default(),
         }
     }
 }
 
-/// Emits the texts of a record: one, or a prompt and its completion.
+/// Emits the texts of a record: one, or both sides of a pair.
 fn give(texts: &[&str], visitor: &mut dyn Visitor) -> Result<(), DataError> {
     for (at, text) in texts.iter().enumerate() {
         if at > 0 {
@@ -126,15 +169,15 @@ pub(crate) fn read(
     visitor: &mut dyn Visitor,
 ) -> Result<(), DataError> {
     let without_pairs = match item.format {
-        Format::Text => Some("a text file"),
-        Format::Parquet => Some("a Parquet file"),
+        Format::Text => reading.without_pairs("a text file"),
+        Format::Parquet => reading.without_pairs("a Parquet file"),
         _ => None,
     };
-    if let Some(found) = without_pairs.filter(|_| reading.has_prompts()) {
+    if let Some(problem) = without_pairs {
         return visitor.bad(BadRecord {
             path: item.path.clone(),
             line: None,
-            problem: Problem::NoPairs { found },
+            problem,
         });
     }
     match item.format {
