@@ -6,10 +6,13 @@
 //! - [`Stops`]: finds stop texts in streamed text.
 //! - [`Engine`] (feature `engine`): requests of any length, admitted, stepped together and evicted at any
 //!   step; [`generate`] for a single request.
+//! - [`BeamSearch`] (feature `engine`): the most likely targets of a sequence-to-sequence model.
 //! - [`TextModel`] and [`TextEngine`] (feature `engine`): the same for strings.
 //!
 //! This crate does not print: results are returned as events.
 
+#[cfg(feature = "engine")]
+mod beam;
 #[cfg(feature = "engine")]
 mod engine;
 mod error;
@@ -23,6 +26,8 @@ mod text_model;
 mod text_tokenizer;
 mod tokenizer_class;
 
+#[cfg(feature = "engine")]
+pub use beam::{BeamBatch, BeamSearch, Hypothesis, TargetEnds};
 #[cfg(feature = "engine")]
 pub use engine::{
     Continuation, End, Engine, EngineOptions, Event, Request, RequestId, Speed, generate,
