@@ -1,4 +1,4 @@
-//! Text generation with language models.
+//! Text generation with language models and sequence-to-sequence models.
 //!
 //! - [`TextTokenizer`] and [`SpecialTokens`]: text to tokens, following `transformers`.
 //! - [`with_tokenizer_class`]: the file by which `transformers` reads a tokenizer.
@@ -7,7 +7,8 @@
 //! - [`Engine`] (feature `engine`): requests of any length, admitted, stepped together and evicted at any
 //!   step; [`generate`] for a single request.
 //! - [`BeamSearch`] (feature `engine`): the most likely targets of a sequence-to-sequence model.
-//! - [`TextModel`] and [`TextEngine`] (feature `engine`): the same for strings.
+//! - [`TextModel`] and [`TextEngine`] (feature `engine`): the engine for strings.
+//! - [`TextToText`] (feature `engine`): beam search for strings.
 //!
 //! This crate does not print: results are returned as events.
 
@@ -23,6 +24,8 @@ mod stops;
 mod text_engine;
 #[cfg(feature = "engine")]
 mod text_model;
+#[cfg(feature = "engine")]
+mod text_to_text;
 mod text_tokenizer;
 mod tokenizer_class;
 
@@ -40,6 +43,8 @@ pub use stops::Stops;
 pub use text_engine::{TextEnd, TextEngine, TextEvent, TextRequest};
 #[cfg(feature = "engine")]
 pub use text_model::TextModel;
+#[cfg(feature = "engine")]
+pub use text_to_text::{TextHypothesis, TextToText};
 pub use text_tokenizer::TextTokenizer;
 pub use tokenizer_class::with_tokenizer_class;
 

@@ -216,8 +216,9 @@ fn n_best_lists_equal_those_of_a_slow_search_by_full_passes() {
                     let length = (found.tokens.len() + 1) as f64;
                     let score = found.log_probability / length.powf(options.length_penalty);
                     assert_eq!(found.score, score, "{what}");
-                    ended += usize::from(found.tokens.len() < max_tokens);
-                    forced += usize::from(found.tokens.len() == max_tokens);
+                    assert_eq!(found.forced, found.tokens.len() == max_tokens, "{what}");
+                    ended += usize::from(!found.forced);
+                    forced += usize::from(found.forced);
                 }
                 let free = BeamSearch {
                     no_repeat_ngram: 0,

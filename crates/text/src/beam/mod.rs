@@ -30,6 +30,7 @@ use iiet_model::{EncoderDecoder, Precision};
 
 pub use self::memory::BeamBatch;
 use self::search::Search;
+pub(crate) use self::search::check_source;
 use crate::TextError;
 
 /// The maximum of [`BeamSearch::beam`].
@@ -84,6 +85,8 @@ pub struct Hypothesis {
     pub tokens: Vec<u32>,
     /// The end token; `None` if the caller ended the target.
     pub end: Option<u32>,
+    /// Whether an end token alone was allowed, because of `max_tokens` or of the model's context.
+    pub forced: bool,
     /// `log p(tokens, end | source)` in nats, the sum over the tokens and the end token.
     pub log_probability: f64,
     /// The log-probability divided by `length^length_penalty`; the length counts the end token.

@@ -190,6 +190,7 @@ impl<'m> Search<'m> {
                     beams.ended.push(Hypothesis {
                         tokens: text[1..].to_vec(),
                         end: Some(candidate.token),
+                        forced: self.length == self.max_tokens,
                         log_probability,
                         score: self.options.score(log_probability, text.len()),
                     });
@@ -247,6 +248,7 @@ impl<'m> Search<'m> {
             score: self.options.score(log_probability, tokens.len()),
             tokens,
             end: None,
+            forced: false,
             log_probability,
         }
     }
@@ -285,7 +287,7 @@ fn check_ends(ends: &TargetEnds, sizes: &EncoderDecoderConfig) -> Result<(), Tex
 }
 
 /// Checks that the model can encode a source.
-fn check_source(source: &[u32], sizes: &EncoderDecoderConfig) -> Result<(), TextError> {
+pub(crate) fn check_source(source: &[u32], sizes: &EncoderDecoderConfig) -> Result<(), TextError> {
     let (tokens, context) = (source.len(), sizes.seq_len);
     let last = sizes.vocab_size - 1;
     if tokens == 0 {
