@@ -205,6 +205,45 @@ fn tokens_of_targets_may_be_padded_on_either_side_in_decoding() {
 }
 
 #[test]
+fn rows_that_are_kept_copied_or_moved_decode_as_before() {
+    let device = Device::default();
+    let iiet = SolverConfig::named("iterative_implicit_euler").unwrap();
+    let model = model(&iiet, &iiet);
+    let mut cache = model.cache(&Source::of(&SOURCES, &device), Precision::F32);
+    model.decode(&[Some(1); 3], &mut cache, &device);
+    // By row, its source and the tokens of its target.
+    let mut rows: Vec<(usize, Vec<u32>)> = (0..3).map(|source| (source, vec![1])).collect();
+    let mut next = 3;
+    for kept in [
+        // Two rows a source, of which the order changes, then a source leaves.
+        &[0, 0, 1, 1, 2, 2][..],
+        &[1, 0, 2, 3, 5, 5],
+        &[5, 4, 1, 0],
+        // Unequal numbers of rows, and equal ones again.
+        &[3, 0, 1],
+        &[0, 0, 1, 1, 2, 2],
+        &[4],
+    ] {
+        cache.keep_rows(kept);
+        rows = kept.iter().map(|row| rows[*row].clone()).collect();
+        let tokens: Vec<Option<u32>> = rows
+            .iter_mut()
+            .map(|(_, text)| {
+                next = (next * 5 + 1) % VOCAB as u32;
+                text.push(next);
+                Some(next)
+            })
+            .collect();
+        let logits = values(model.decode(&tokens, &mut cache, &device));
+        assert_eq!(logits.len(), rows.len() * VOCAB);
+        for (found, (source, text)) in logits.chunks(VOCAB).zip(&rows) {
+            let expected = full(&model, SOURCES[*source], text).pop().unwrap();
+            assert_close(found, &expected, 2e-5, &format!("{kept:?}"));
+        }
+    }
+}
+
+#[test]
 fn greedy_decoding_takes_the_most_likely_token_of_the_full_pass() {
     let device = Device::default();
     let mut ended = 0;

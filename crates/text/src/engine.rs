@@ -464,7 +464,7 @@ pub fn generate<B: Block, S: NetworkSolver>(
     }
 }
 
-fn floats(logits: Tensor<2>) -> Vec<f32> {
+pub(crate) fn floats(logits: Tensor<2>) -> Vec<f32> {
     logits
         .try_into_vec_as::<f32>()
         .expect("invariant: float tensors can be read as f32")

@@ -67,6 +67,38 @@ pub enum TextError {
         /// The context length, in tokens.
         context: usize,
     },
+    /// An invalid option of a beam search, or an end of targets that the model cannot have.
+    #[error("{key} is {found}; {allowed}")]
+    Beam {
+        /// The option.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// A source that the model cannot encode.
+    #[error("the source {reason}")]
+    Source {
+        /// The reason.
+        reason: String,
+    },
+    /// A source that is longer than the model's context.
+    #[error("the source has {tokens} tokens, the model's context {context}")]
+    SourceTooLong {
+        /// The source's length, in tokens.
+        tokens: usize,
+        /// The context length, in tokens.
+        context: usize,
+    },
+    /// A beam search in which no hypothesis can grow or end.
+    #[error(
+        "after {tokens} tokens the options of the search admit no token: those left would repeat an n-gram, and the target is shorter than min_tokens"
+    )]
+    NoHypothesis {
+        /// The tokens of the target so far.
+        tokens: usize,
+    },
     /// The tokenizer failed on a text or on tokens.
     #[error(transparent)]
     Data(#[from] iiet_data::DataError),

@@ -1,4 +1,4 @@
-//! Text generation with language models.
+//! Text generation with language models and sequence-to-sequence models.
 //!
 //! - [`TextTokenizer`] and [`SpecialTokens`]: text to tokens, following `transformers`.
 //! - [`with_tokenizer_class`]: the file by which `transformers` reads a tokenizer.
@@ -6,10 +6,14 @@
 //! - [`Stops`]: finds stop texts in streamed text.
 //! - [`Engine`] (feature `engine`): requests of any length, admitted, stepped together and evicted at any
 //!   step; [`generate`] for a single request.
-//! - [`TextModel`] and [`TextEngine`] (feature `engine`): the same for strings.
+//! - [`BeamSearch`] (feature `engine`): the most likely targets of a sequence-to-sequence model.
+//! - [`TextModel`] and [`TextEngine`] (feature `engine`): the engine for strings.
+//! - [`TextToText`] (feature `engine`): beam search for strings.
 //!
 //! This crate does not print: results are returned as events.
 
+#[cfg(feature = "engine")]
+mod beam;
 #[cfg(feature = "engine")]
 mod engine;
 mod error;
@@ -20,9 +24,13 @@ mod stops;
 mod text_engine;
 #[cfg(feature = "engine")]
 mod text_model;
+#[cfg(feature = "engine")]
+mod text_to_text;
 mod text_tokenizer;
 mod tokenizer_class;
 
+#[cfg(feature = "engine")]
+pub use beam::{BeamBatch, BeamSearch, Hypothesis, TargetEnds};
 #[cfg(feature = "engine")]
 pub use engine::{
     Continuation, End, Engine, EngineOptions, Event, Request, RequestId, Speed, generate,
@@ -35,6 +43,8 @@ pub use stops::Stops;
 pub use text_engine::{TextEnd, TextEngine, TextEvent, TextRequest};
 #[cfg(feature = "engine")]
 pub use text_model::TextModel;
+#[cfg(feature = "engine")]
+pub use text_to_text::{TextHypothesis, TextToText};
 pub use text_tokenizer::TextTokenizer;
 pub use tokenizer_class::with_tokenizer_class;
 

@@ -167,7 +167,7 @@ impl Sampler {
 }
 
 /// Rejects logits that do not define a distribution.
-fn check(logits: &[f32]) -> Result<(), TextError> {
+pub(crate) fn check(logits: &[f32]) -> Result<(), TextError> {
     let wrong = logits
         .iter()
         .position(|x| x.is_nan() || *x == f32::INFINITY);

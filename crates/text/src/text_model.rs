@@ -122,7 +122,7 @@ impl TextModel {
     }
 }
 
-fn open_tokenizer(dir: &Path) -> Result<Tokenizer, TextError> {
+pub(crate) fn open_tokenizer(dir: &Path) -> Result<Tokenizer, TextError> {
     let path = dir.join("tokenizer.json");
     if path.exists() {
         return Ok(Tokenizer::open(&path)?);

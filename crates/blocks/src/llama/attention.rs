@@ -118,26 +118,40 @@ impl Attention {
 
     /// Every token attends to another text, whose keys and values are [`of_memory`](Self::of_memory).
     ///
+    /// Consecutive rows may share a text, the same number of rows each: row b attends to the text
+    /// `b / (batch / texts)`. Its keys and values are not copied.
+    ///
     /// # Shapes
     ///
     /// - input: `[batch, seq, d_model]`
-    /// - keys and values: `[batch, n_kv_heads, memory, head_dim]` each
+    /// - keys and values: `[texts, n_kv_heads, memory, head_dim]` each; batch is a multiple of texts
     /// - output: `[batch, seq, d_model]`
     ///
     /// # Panics
     ///
-    /// If the visibility is causal, or not of this batch.
+    /// If the visibility is causal, or not of these texts; or if batch is not a multiple of texts.
     pub fn crossed(
         &self,
         x: Tensor<3>,
         [keys, values]: [Tensor<4>; 2],
         visible: &Visibility,
     ) -> Tensor<3> {
+        let [batch, seq, d_model] = x.dims();
+        let [texts, ..] = keys.dims();
+        // Queries see all keys of their text and have no positions, so rows that share one are one row.
+        let x = match batch == texts {
+            true => x,
+            false => x.reshape([texts, batch / texts * seq, d_model]),
+        };
         let q = of_heads(&self.q_norm, project(&self.q_proj, x), self.n_heads);
         let q = split_heads(q, self.n_heads);
         let scale = 1.0 / (q.dims()[3] as f64).sqrt();
         let mixed = attention(q, keys, values, visible, scale);
-        project(&self.o_proj, merge_heads(mixed))
+        let mixed = project(&self.o_proj, merge_heads(mixed));
+        match batch == texts {
+            true => mixed,
+            false => mixed.reshape([batch, seq, d_model]),
+        }
     }
 
     /// The keys and values of another text, for [`crossed`](Self::crossed).

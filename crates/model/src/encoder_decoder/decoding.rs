@@ -21,13 +21,56 @@ pub struct SourceCache {
     own: Cache<CrossedBlock>,
     /// Keys and values of cross-attention, by layer.
     crossed: Arc<Vec<[Tensor<4>; 2]>>,
-    visible: Visibility,
+    /// The tokens of each source. Consecutive rows share a source, the same number of rows each.
+    sources: Arc<[usize]>,
 }
 
 impl SourceCache {
     /// The number of target tokens of each row of the batch.
     pub fn lengths(&self) -> &[usize] {
         self.own.lengths()
+    }
+
+    /// Keeps these rows of the batch, in this order; a row that is named more than once is copied.
+    ///
+    /// The keys and values of cross-attention are not copied where every source has the same number of
+    /// consecutive rows, as the beams of a search have.
+    ///
+    /// # Panics
+    ///
+    /// If no row is kept, or an index is out of range.
+    pub fn keep_rows(&mut self, rows: &[usize]) {
+        let batch = self.own.lengths().len();
+        assert!(
+            !rows.is_empty() && rows.iter().all(|row| *row < batch),
+            "keep_rows: {rows:?} of {batch} rows"
+        );
+        if rows.iter().copied().eq(0..batch) {
+            return;
+        }
+        self.own.keep_rows(rows);
+        let shared = batch / self.sources.len();
+        let of_rows: Vec<usize> = rows.iter().map(|row| row / shared).collect();
+        let runs: Vec<&[usize]> = of_rows.chunk_by(|a, b| a == b).collect();
+        let alike = runs.iter().all(|run| run.len() == runs[0].len());
+        let kept = match alike {
+            true => runs.iter().map(|run| run[0]).collect(),
+            false => of_rows,
+        };
+        self.keep_sources(&kept);
+    }
+
+    fn keep_sources(&mut self, kept: &[usize]) {
+        if kept.iter().copied().eq(0..self.sources.len()) {
+            return;
+        }
+        let keep = |x: &Tensor<4>| {
+            let rows = kept.iter().map(|source| x.clone().narrow(0, *source, 1));
+            Tensor::cat(rows.collect(), 0)
+        };
+        let layers = self.crossed.iter();
+        self.crossed = Arc::new(layers.map(|pair| pair.each_ref().map(keep)).collect());
+        self.sources = kept.iter().map(|source| self.sources[*source]).collect();
     }
 }
 
@@ -41,7 +84,7 @@ impl EncoderDecoder {
         SourceCache {
             own: Cache::empty(&self.decoder.evaluations(), source.lengths().len(), stored),
             crossed: Arc::new(crossed.collect()),
-            visible: Visibility::keys(source.lengths()),
+            sources: source.lengths().into(),
         }
     }
 
@@ -68,7 +111,7 @@ impl EncoderDecoder {
         let rows = cache.own.rows(tokens, ids.dims());
         let memory = Memory::Kept {
             layers: cache.crossed.clone(),
-            visible: cache.visible.clone(),
+            visible: Visibility::keys(cache.sources.clone()),
         };
         let limit = self.sizes().seq_len;
         let new = Tokens::New { rows, seq, limit };

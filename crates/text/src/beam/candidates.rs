@@ -1,0 +1,96 @@
+//! The best extensions of a source's beams by one token.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// A beam and the token that extends it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Candidate {
+    /// Of the source's beams.
+    pub(super) beam: usize,
+    pub(super) token: u32,
+    /// Of the extended beam, in nats.
+    pub(super) log_probability: f64,
+}
+
+impl Eq for Candidate {}
+
+/// The better is the less: the more likely one, and among equals that of the first beam and token.
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let likely = other.log_probability.total_cmp(&self.log_probability);
+        likely
+            .then(self.beam.cmp(&other.beam))
+            .then(self.token.cmp(&other.token))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The first `count` candidates, the best first. Tokens of probability 0 are none.
+///
+/// `beams` are the log-probability of each beam and those of its next tokens.
+pub(super) fn best<'l>(
+    beams: impl Iterator<Item = (f64, &'l [f32])>,
+    count: usize,
+) -> Vec<Candidate> {
+    // The worst of the best so far is on top.
+    let mut kept: BinaryHeap<Candidate> = BinaryHeap::with_capacity(count + 1);
+    let mut least = f64::NEG_INFINITY;
+    for (beam, (so_far, tokens)) in beams.enumerate() {
+        for (token, log_p) in tokens.iter().enumerate() {
+            let log_probability = so_far + f64::from(*log_p);
+            // An equal one comes after all that are kept.
+            if log_probability <= least {
+                continue;
+            }
+            kept.push(Candidate {
+                beam,
+                token: token as u32,
+                log_probability,
+            });
+            if kept.len() > count {
+                kept.pop();
+            }
+            if kept.len() == count {
+                least = kept.peek().map_or(least, |worst| worst.log_probability);
+            }
+        }
+    }
+    kept.into_sorted_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_of_all_beams_come_first_and_ties_in_their_order() {
+        let never = f32::NEG_INFINITY;
+        let beams = [
+            (-1.0, &[-2.0, -1.0, never][..]),
+            (-0.5, &[-1.5, -4.0, -0.25][..]),
+        ];
+        let found = |count| -> Vec<(usize, u32, f64)> {
+            best(beams.into_iter(), count)
+                .iter()
+                .map(|c| (c.beam, c.token, c.log_probability))
+                .collect()
+        };
+        let all = [
+            (1, 2, -0.75),
+            (0, 1, -2.0),
+            (1, 0, -2.0),
+            (0, 0, -3.0),
+            (1, 1, -4.5),
+        ];
+        for count in 0..=all.len() {
+            assert_eq!(found(count), all[..count]);
+        }
+        assert_eq!(found(9), all);
+    }
+}
