@@ -1,6 +1,6 @@
 """Training steps of five solvers in PyTorch, timed one at a time.
 
-The peer of `src/bin/side_by_side.rs`, which starts it, sends it a line for each step and reads
+The peer of `src/bin/side_by_side.rs`, for language models and encoder-decoders. That program starts it, sends it a line for each step and reads
 `SECONDS LOSS` back. The same mathematics from the same weights, written as a PyTorch user would for
 speed on a CPU: scaled_dot_product_attention, the earlier states' sum taken once a layer, the fused
 AdamW, gradients set to None. When its input ends it prints its peak resident memory in KiB.
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(d, self.kv * self.hd, bias=False)
         self.o_proj = nn.Linear(self.h * self.hd, d, bias=False)
 
-    def forward(self, x, cos, sin):
+    def forward(self, x, cos, sin, causal):
         b, t, _ = x.shape
         split = lambda y, n: y.view(b, t, n, self.hd).transpose(1, 2)
         q = rotate(split(self.q_proj(x), self.h), cos, sin)
@@ -58,7 +58,7 @@ class Attention(nn.Module):
         v = split(self.v_proj(x), self.kv)
         if self.kv != self.h:
             k, v = (y.repeat_interleave(self.h // self.kv, dim=1) for y in (k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self.o_proj(mixed.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -75,6 +75,8 @@ class SwiGlu(nn.Module):
 
 
 class Block(nn.Module):
+    causal = True
+
     def __init__(self, c):
         super().__init__()
         self.self_attn, self.mlp = Attention(c), SwiGlu(c)
@@ -82,7 +84,7 @@ class Block(nn.Module):
         self.post_attention_layernorm = RmsNorm(c["hidden_size"], c["rms_norm_eps"])
 
     def forward(self, y, cos, sin):
-        y = y + self.self_attn(self.input_layernorm(y), cos, sin)
+        y = y + self.self_attn(self.input_layernorm(y), cos, sin, self.causal)
         return y + self.mlp(self.post_attention_layernorm(y))
 
 
@@ -102,13 +104,14 @@ def combine(weights, states):
     return total
 
 
-class Backbone(nn.Module):
-    def __init__(self, c):
+class Layers(nn.Module):
+    """The layers, the solver that integrates through them, and the norm after the last."""
+
+    def __init__(self, c, block):
         super().__init__()
         n, d = c["num_hidden_layers"], c["hidden_size"]
         self.c, self.head_dim = c, d // c["num_attention_heads"]
-        self.embed_tokens = nn.Embedding(c["vocab_size"], d)
-        self.layers = nn.ModuleList(Block(c) for _ in range(n))
+        self.layers = nn.ModuleList(block(c) for _ in range(n))
         self.norm = RmsNorm(d, c["rms_norm_eps"])
         if c["solver"] in ("predictor_corrector", "iterative_implicit_euler"):
             self.history = History(n, d)
@@ -123,9 +126,9 @@ class Backbone(nn.Module):
         angle = torch.cat([angle, angle], dim=-1)
         self.tables = angle.cos(), angle.sin()
 
-    def forward(self, ids):
-        blocks = [lambda y, block=block: block(y, *self.tables) for block in self.layers]
-        return self.norm(getattr(self, self.c["solver"])(self.embed_tokens(ids), blocks))
+    def forward(self, y, *context):
+        blocks = [lambda y, block=block: block(y, *self.tables, *context) for block in self.layers]
+        return self.norm(getattr(self, self.c["solver"])(y, blocks))
 
     def explicit_euler(self, y, blocks):
         for block in blocks:
@@ -189,6 +192,74 @@ class Backbone(nn.Module):
         return r if isinstance(r, int) else r[n]
 
 
+class Backbone(Layers):
+    def __init__(self, c):
+        super().__init__(c, Block)
+        self.embed_tokens = nn.Embedding(c["vocab_size"], c["hidden_size"])
+
+    def forward(self, ids):
+        return super().forward(self.embed_tokens(ids))
+
+
+class CrossAttention(nn.Module):
+    """Queries from the decoder, keys and values from the encoder's output, without rotation."""
+
+    def __init__(self, c):
+        super().__init__()
+        d, self.h, self.kv = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"]
+        self.hd = d // self.h
+        self.q_proj = nn.Linear(d, self.h * self.hd, bias=False)
+        self.k_proj = nn.Linear(d, self.kv * self.hd, bias=False)
+        self.v_proj = nn.Linear(d, self.kv * self.hd, bias=False)
+        self.o_proj = nn.Linear(self.h * self.hd, d, bias=False)
+
+    def forward(self, x, memory):
+        b, t, _ = x.shape
+        split = lambda y, n: y.view(b, -1, n, self.hd).transpose(1, 2)
+        q, k, v = split(self.q_proj(x), self.h), split(self.k_proj(memory), self.kv), split(self.v_proj(memory), self.kv)
+        if self.kv != self.h:
+            k, v = (y.repeat_interleave(self.h // self.kv, dim=1) for y in (k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.o_proj(mixed.transpose(1, 2).reshape(b, t, -1))
+
+
+class EncoderBlock(Block):
+    causal = False
+
+
+class DecoderBlock(Block):
+    def __init__(self, c):
+        super().__init__(c)
+        self.encoder_attn = CrossAttention(c)
+        self.encoder_attn_layer_norm = RmsNorm(c["hidden_size"], c["rms_norm_eps"])
+
+    def forward(self, y, cos, sin, memory):
+        y = y + self.self_attn(self.input_layernorm(y), cos, sin, self.causal)
+        y = y + self.encoder_attn(self.encoder_attn_layer_norm(y), memory)
+        return y + self.mlp(self.post_attention_layernorm(y))
+
+
+class Sequences(nn.Module):
+    """An encoder-decoder on sources without padding."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.c, self.model = c, nn.Module()
+        self.model.shared = nn.Embedding(c["vocab_size"], c["hidden_size"])
+        self.model.encoder = Layers(c | c["encoder"], EncoderBlock)
+        self.model.decoder = Layers(c | c["decoder"], DecoderBlock)
+
+    def sides(self):
+        return [self.model.encoder, self.model.decoder]
+
+    def forward(self, ids, targets, source):
+        shared = self.model.shared
+        memory = self.model.encoder(shared(source))
+        hidden = self.model.decoder(shared(ids), memory)
+        logits = F.linear(hidden, shared.weight)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=self.c["label_smoothing"])
+
+
 class CausalLm(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -196,6 +267,9 @@ class CausalLm(nn.Module):
         self.lm_head = nn.Linear(c["hidden_size"], c["vocab_size"], bias=False)
         if c["tie_word_embeddings"]:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def sides(self):
+        return [self.model]
 
     def forward(self, ids, targets):
         return F.cross_entropy(self.lm_head(self.model(ids)).flatten(0, 1), targets.flatten())
@@ -221,29 +295,36 @@ def main():
     torch.set_num_threads(a.threads)
     c = json.loads((a.model / "config.json").read_text())
     c.setdefault("num_key_value_heads", c["num_attention_heads"])
-    model = CausalLm(c)
+    is_matrix = lambda n: any(word in n for word in ("proj", "embed", "head", "shared"))
+    crossed = c.get("is_encoder_decoder", False)
+    model = Sequences(c) if crossed else CausalLm(c)
     weights = load_file(a.model / "model.safetensors")
-    if c["tie_word_embeddings"]:
+    if c["tie_word_embeddings"] and not crossed:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     model.load_state_dict(weights)
-    model.model.place(a.seq)
-    matrices = [p for n, p in model.named_parameters() if "proj" in n or "embed" in n or "head" in n]
-    others = [p for n, p in model.named_parameters() if not ("proj" in n or "embed" in n or "head" in n)]
+    for side in model.sides():
+        side.place(a.seq)
+    matrices = [p for n, p in model.named_parameters() if is_matrix(n)]
+    others = [p for n, p in model.named_parameters() if not is_matrix(n)]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=1e-8, fused=True)
     if a.compile:
         # One graph, compiled once: unrolled over layers and corrections it does not end.
-        for block in model.model.layers:
-            block.compile()
+        for side in model.sides():
+            for block in side.layers:
+                block.compile()
 
     text = [token(i, c["vocab_size"]) for i in range(a.batch * (a.seq + 1))]
     windows = torch.tensor(text).view(a.batch, a.seq + 1)
-    ids, targets = windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+    batch = [windows[:, :-1].contiguous(), windows[:, 1:].contiguous()]
+    if crossed:
+        # The source is the text backwards.
+        batch.append(windows[:, :-1].flip(1).contiguous())
 
     def step():
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
-            loss = model(ids, targets)
+            loss = model(*batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()

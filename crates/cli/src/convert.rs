@@ -3,18 +3,25 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use iiet_data::TaskSpec;
-use iiet_files::{NewDirectory, open_regular, write_file};
-use iiet_model::{Inference, Precision, SaveOptions, load_as, save};
+use iiet_files::{Manifest, NewDirectory, open_regular, write_file};
+use iiet_model::{
+    EncoderDecoder, Inference, ModelKind, Precision, SaveOptions, SequenceInference, Side, load_as,
+    model_kind, save,
+};
 use iiet_ode::{Options, SolverConfig};
 use iiet_text::with_tokenizer_class;
 use iiet_train::override_solver;
 use toml::{Table, Value};
 
+use crate::backend::Chosen;
 use crate::print::outln;
+use crate::sides::SideName;
 use crate::{backend, precision};
 
+/// What helps where memory does not suffice.
+const REMEDY: &str = "convert on a machine with more";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Files that belong to a model and have nothing to do with its solver.
 const ALONG: [&str; 10] = [
@@ -39,6 +46,9 @@ pub(crate) struct Arguments {
     /// that the model has.
     #[arg(long, value_name = "NAME", required_unless_present = "to")]
     solver: Option<String>,
+    /// The side of a sequence-to-sequence model whose solver is changed [default: both].
+    #[arg(long, value_name = "SIDE", value_enum)]
+    side: Option<SideName>,
     /// What is to read the new directory beside iiet. For transformers, the tokenizer's class is named
     /// where it is not; the Python files of models other than LLaMA are always written.
     #[arg(long, value_name = "READER")]
@@ -65,30 +75,11 @@ enum Reader {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let out = &arguments.out;
     let place = || out.display().to_string();
-    let before = iiet_model::load_config(&arguments.model)?;
-    let mut config = before.clone();
-    config.solver = solver(arguments, &before.solver)?;
-    config.validate()?;
-    let directory = NewDirectory::create(out).with_context(place)?;
-
     let chosen = backend::for_files()?;
-    if chosen.on_host {
-        let inference = Inference {
-            precision: Precision::F32,
-            tokens: 0,
-            logits: 0,
-            cached: 0,
-            cache: Precision::F32,
-        };
-        let estimate = inference.memory("converting", &config, &chosen.device)?;
-        estimate.check("convert on a machine with more")?;
-    }
-    let model = load_as(&config, &arguments.model, &chosen.device)?;
-    let options = SaveOptions {
-        stored: arguments.dtype,
-        ..SaveOptions::default()
+    let (directory, mut manifest) = match model_kind(&arguments.model)? {
+        ModelKind::EncoderDecoder => sequences(arguments, &chosen)?,
+        _ => texts(arguments, &chosen)?,
     };
-    let mut manifest = save(&model, directory.partial(), &options)?;
     for name in ALONG {
         let from = arguments.model.join(name);
         if from.exists() {
@@ -109,6 +100,80 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     manifest.write(directory.partial())?;
     directory.finish().with_context(place)?;
     outln!("{}", out.display())
+}
+
+/// A directory with the converted language model.
+fn texts(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirectory, Manifest)> {
+    ensure!(
+        arguments.side.is_none(),
+        "--side: {} is a language model, which has no sides",
+        arguments.model.display()
+    );
+    let before = iiet_model::load_config(&arguments.model)?;
+    let mut config = before.clone();
+    config.solver = solver(arguments, &before.solver)?;
+    config.validate()?;
+    let directory = create(arguments)?;
+    if chosen.on_host {
+        let inference = Inference {
+            precision: Precision::F32,
+            tokens: 0,
+            logits: 0,
+            cached: 0,
+            cache: Precision::F32,
+        };
+        let estimate = inference.memory("converting", &config, &chosen.device)?;
+        estimate.check(REMEDY)?;
+    }
+    let model = load_as(&config, &arguments.model, &chosen.device)?;
+    let manifest = save(&model, directory.partial(), &options(arguments))?;
+    Ok((directory, manifest))
+}
+
+/// A directory with the converted sequence-to-sequence model.
+fn sequences(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirectory, Manifest)> {
+    ensure!(
+        arguments.to.is_none(),
+        "--to: {} is a sequence-to-sequence model, for which there are no files for transformers",
+        arguments.model.display()
+    );
+    let mut config = EncoderDecoder::load_config(&arguments.model)?;
+    let sides = match arguments.side {
+        Some(side) => vec![Side::from(side)],
+        None => Side::ALL.to_vec(),
+    };
+    for side in sides {
+        let stack = config.stack_mut(side);
+        stack.solver = solver(arguments, &stack.solver).with_context(|| side.name())?;
+    }
+    config.validate()?;
+    let directory = create(arguments)?;
+    if chosen.on_host {
+        let inference = SequenceInference {
+            precision: Precision::F32,
+            source: 0,
+            target: 0,
+        };
+        let estimate = inference.memory("converting", &config, &chosen.device)?;
+        estimate.check(REMEDY)?;
+    }
+    let model = EncoderDecoder::load(&arguments.model, &chosen.device)?;
+    // Parameters that only the new solver has start at their defaults, which no seed changes.
+    let model = model.with_config(&config, 0, &chosen.device)?;
+    let manifest = save(&model, directory.partial(), &options(arguments))?;
+    Ok((directory, manifest))
+}
+
+fn create(arguments: &Arguments) -> anyhow::Result<NewDirectory> {
+    let out = &arguments.out;
+    NewDirectory::create(out).with_context(|| out.display().to_string())
+}
+
+fn options(arguments: &Arguments) -> SaveOptions {
+    SaveOptions {
+        stored: arguments.dtype,
+        ..SaveOptions::default()
+    }
 }
 
 /// The solver asked for.

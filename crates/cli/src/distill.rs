@@ -12,18 +12,21 @@ use iiet_distill::{
 };
 use iiet_eval::report::{REPORT_TASKS, ReportSettings, save, table};
 use iiet_eval::{AskedGenerated, Settings};
-use iiet_model::{LanguageModel, ModelConfig, load_config, model_hash};
-use iiet_ode::{IterationSchedule, Options};
+use iiet_model::{
+    EncoderDecoder, LanguageModel, ModelKind, Side, load_config, model_hash, model_kind,
+};
+use iiet_ode::{IterationSchedule, Options, SolverConfig};
 use iiet_plots::draw_quality;
 use iiet_train::{
-    ClaimedRun, Devices, Event, Observer, RunConfig, RunDirectory, RunOptions, TrainingObjective,
-    train,
+    ClaimedRun, Devices, Event, ModelSection, Observer, RunConfig, RunDirectory, RunOptions,
+    TrainingObjective, train,
 };
 
 use crate::backend::{Chosen, DevicesArgument};
 use crate::influence;
 use crate::print::{errln, outln};
 use crate::progress::{DataProgress, RunProgress, report_progress};
+use crate::sides::SideArgument;
 use crate::signals;
 use crate::train::{git_revision, name_of, report, to_resume};
 
@@ -63,6 +66,8 @@ pub(crate) struct Arguments {
         conflicts_with = "resume"
     )]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    side: SideArgument,
     /// Override a key of the configuration, such as distill.temperature=2; repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -197,21 +202,23 @@ fn fresh(
 ) -> anyhow::Result<Ready> {
     let device = devices.first();
     let name = name_of(file);
-    let teacher_config = load_config(teacher)?;
+    let (section, side) = section(arguments, teacher)?;
     let hash = model_hash(teacher)?;
-    let mut config = load_student(file, &teacher_config, (teacher, &hash), &arguments.set)?;
+    let mut config = load_student(file, &section, (teacher, &hash), &arguments.set)?;
     // Checked before the work, not after it.
     devices.refuse_uneven(&config.train)?;
     // Claimed before the measurement, which may take long.
     let run = ClaimedRun::new(arguments.run.as_deref(), &name)?;
-    check_schedule(arguments, &teacher_config)?;
+    let (solver, n_layers) = stack(&mut config.model, side);
+    let all = corrections(solver, n_layers)?;
+    check_schedule(arguments, &all)?;
     let section = DistillSection::of(&config)?.context("invariant: a student has a teacher")?;
-    let objective = Distillation::open(&section, device)?;
+    let teacher = Teacher::open(&section, side, device)?;
     let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
-    objective.check_tokenizer(&corpus.tokenizer)?;
+    teacher.check_tokenizer(&corpus)?;
 
-    let (schedule, influence) = schedule(arguments, objective.teacher(), &corpus, device)?;
-    let kept = schedule.per_layer(teacher_config.n_layers);
+    let (schedule, influence) = schedule(arguments, &teacher, &all, &corpus, device)?;
+    let kept = schedule.per_layer(n_layers);
     let evaluations: usize = kept.iter().map(|r| r + 1).sum();
     let printed = influence
         .iter()
@@ -222,24 +229,94 @@ fn fresh(
                 evaluations as f64 / kept.len() as f64
             )
         });
-    config.model.solver = config.model.solver.with_iterations(schedule);
+    let (solver, _) = stack(&mut config.model, side);
+    *solver = solver.clone().with_iterations(schedule);
     Ok(Ready {
         config,
-        objective: Box::new(objective),
+        objective: teacher.objective(),
         run,
         influence,
         printed,
     })
 }
 
-/// Rejects a schedule that is invalid for the teacher, before its influences are measured.
-fn check_schedule(arguments: &Arguments, teacher: &ModelConfig) -> anyhow::Result<()> {
-    let all = corrections(teacher)?;
+/// What describes the teacher in a configuration, and the side of a sequence-to-sequence model whose
+/// corrections are dropped.
+fn section(arguments: &Arguments, teacher: &Path) -> anyhow::Result<(ModelSection, Option<Side>)> {
+    Ok(match model_kind(teacher)? {
+        ModelKind::EncoderDecoder => {
+            let config = EncoderDecoder::load_config(teacher)?;
+            let side = arguments.side.of(&config)?;
+            (ModelSection::of_sequences(&config), Some(side))
+        }
+        _ => {
+            arguments.side.refuse(teacher)?;
+            (ModelSection::of(&load_config(teacher)?), None)
+        }
+    })
+}
+
+/// The solver and the number of layers whose corrections are dropped.
+fn stack(model: &mut ModelSection, side: Option<Side>) -> (&mut SolverConfig, usize) {
+    match (side, &mut model.encoder) {
+        (Some(Side::Encoder), Some(encoder)) => (&mut encoder.solver, encoder.n_layers),
+        _ => (&mut model.solver, model.n_layers),
+    }
+}
+
+/// A teacher of either kind.
+enum Teacher {
+    OfTexts(Distillation<LanguageModel>),
+    OfSequences(Distillation<EncoderDecoder>, Side),
+}
+
+impl Teacher {
+    fn open(section: &DistillSection, side: Option<Side>, device: &Device) -> anyhow::Result<Self> {
+        Ok(match side {
+            None => Self::OfTexts(Distillation::open(section, device)?),
+            Some(side) => Self::OfSequences(Distillation::open(section, device)?, side),
+        })
+    }
+
+    fn check_tokenizer(&self, corpus: &Corpus) -> anyhow::Result<()> {
+        Ok(match self {
+            Self::OfTexts(objective) => objective.check_tokenizer(&corpus.tokenizer)?,
+            Self::OfSequences(objective, _) => objective.check_tokenizer(&corpus.tokenizer)?,
+        })
+    }
+
+    fn measure(&self, corpus: &Corpus, tokens: u64, device: &Device) -> anyhow::Result<Influence> {
+        let sources = corpus.train_rows();
+        Ok(match self {
+            Self::OfTexts(objective) => {
+                let teacher = objective.teacher();
+                influence::measure(teacher, &sources, tokens, CALIBRATION_BATCH, device)?
+            }
+            Self::OfSequences(objective, side) => {
+                let (pairs, _) = sources
+                    .first()
+                    .context("invariant: a corpus has a source")?;
+                let teacher = objective.teacher();
+                influence::measure_pairs(teacher, *side, pairs, tokens, CALIBRATION_BATCH, device)?
+            }
+        })
+    }
+
+    fn objective(self) -> Box<dyn TrainingObjective> {
+        match self {
+            Self::OfTexts(objective) => Box::new(objective),
+            Self::OfSequences(objective, _) => Box::new(objective),
+        }
+    }
+}
+
+/// Rejects a schedule that is invalid for the teacher's corrections, before their influences are measured.
+fn check_schedule(arguments: &Arguments, all: &[usize]) -> anyhow::Result<()> {
     if let Some(tau) = arguments.threshold {
         check_threshold(tau)?;
     }
     if let Some(mean) = arguments.evaluations {
-        check_budget(&all, mean)?;
+        check_budget(all, mean)?;
     }
     Ok(())
 }
@@ -247,21 +324,12 @@ fn check_schedule(arguments: &Arguments, teacher: &ModelConfig) -> anyhow::Resul
 /// The schedule, and the influences that it is derived from.
 fn schedule(
     arguments: &Arguments,
-    teacher: &LanguageModel,
+    teacher: &Teacher,
+    all: &[usize],
     corpus: &Corpus,
     device: &Device,
 ) -> anyhow::Result<(IterationSchedule, Option<Influence>)> {
-    let measure = || -> anyhow::Result<Influence> {
-        let tokens = arguments.calibration_tokens;
-        let sources = corpus.train_rows();
-        Ok(influence::measure(
-            teacher,
-            &sources,
-            tokens,
-            CALIBRATION_BATCH,
-            device,
-        )?)
-    };
+    let measure = || teacher.measure(corpus, arguments.calibration_tokens, device);
     let Arguments {
         threshold,
         evaluations,
@@ -278,10 +346,8 @@ fn schedule(
             Ok((by_budget(&measured.influence, *mean)?, Some(measured)))
         }
         (.., Some(text)) => {
-            let config = teacher.config();
-            let all = corrections(&config).context("--schedule")?;
             let schedule = crate::corrections::schedule(text).context("--schedule")?;
-            Ok((by_hand(&all, schedule).context("--schedule")?, None))
+            Ok((by_hand(all, schedule).context("--schedule")?, None))
         }
         _ => bail!("how many corrections to keep? give --threshold, --evaluations or --schedule"),
     }

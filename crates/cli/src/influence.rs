@@ -7,9 +7,12 @@ use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
 use comfy_table::{Table, presets};
 use iiet_data::{Part, Rows, TaskSpec, TokenFile, Tokenizer};
-use iiet_distill::{DistillError, Influence, calibrate};
+use iiet_distill::{DistillError, Influence, calibrate, calibrate_pairs};
 use iiet_files::write_file;
-use iiet_model::{Inference, LanguageModel, Precision};
+use iiet_model::{
+    EncoderDecoder, Inference, LanguageModel, ModelKind, Precision, SequenceInference, Side,
+    model_kind,
+};
 use iiet_plots::draw_heat_map;
 use indicatif::ProgressBar;
 
@@ -17,6 +20,7 @@ use crate::backend::DeviceArgument;
 use crate::corrections::CorrectionArguments;
 use crate::output;
 use crate::print::outln;
+use crate::sides::SideArgument;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -38,6 +42,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    side: SideArgument,
+    #[command(flatten)]
     corrections: CorrectionArguments,
     #[command(flatten)]
     device: DeviceArgument,
@@ -55,6 +61,53 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         output::prepare(out)?;
         output::prepare(&out.with_extension("svg"))?;
     }
+    let influence = match model_kind(&arguments.model)? {
+        ModelKind::EncoderDecoder => of_sequences(arguments)?,
+        _ => of_texts(arguments)?,
+    };
+    let svg = match &arguments.out {
+        Some(out) => Some((out, write(&influence, out)?)),
+        None => None,
+    };
+    say(&influence)?;
+    match svg {
+        Some((out, svg)) => outln!("{}, {}", out.display(), svg.display()),
+        None => Ok(()),
+    }
+}
+
+/// The influences of an encoder-decoder's corrections on one side.
+fn of_sequences(arguments: &Arguments) -> anyhow::Result<Influence> {
+    let model = &arguments.model;
+    ensure!(
+        arguments.corrections.describe().is_none(),
+        "--iterations and --tolerance: for language models; {} is a sequence-to-sequence model, with a \
+         schedule for each side in its config.json",
+        model.display()
+    );
+    let config = EncoderDecoder::load_config(model)?;
+    let side = arguments.side.of(&config)?;
+    let chosen = arguments.device.open()?;
+    if chosen.on_host {
+        let columns = arguments.batch.saturating_mul(config.seq_len);
+        let inference = SequenceInference {
+            precision: Precision::F32,
+            source: columns,
+            target: columns,
+        };
+        let work = format!("measuring on {} pairs at a time", arguments.batch);
+        let estimate = inference.memory(work, &config, &chosen.device)?;
+        estimate.check("lower --batch")?;
+    }
+    let (rows, place) = rows(arguments)?;
+    let model = EncoderDecoder::load(model, &chosen.device)?;
+    let Arguments { tokens, batch, .. } = *arguments;
+    measure_pairs(&model, side, &rows, tokens, batch, &chosen.device).context(place)
+}
+
+/// The influences of a language model's corrections.
+fn of_texts(arguments: &Arguments) -> anyhow::Result<Influence> {
+    arguments.side.refuse(&arguments.model)?;
     let chosen = arguments.device.open()?;
     let device = chosen.device;
     if chosen.on_host {
@@ -75,23 +128,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let model = arguments.corrections.apply(model)?;
 
     let (rows, place) = rows(arguments)?;
-    let influence = measure(
-        &model,
-        &[(rows, 1.0)],
-        arguments.tokens,
-        arguments.batch,
-        &device,
-    )
-    .context(place)?;
-    let svg = match &arguments.out {
-        Some(out) => Some((out, write(&influence, out)?)),
-        None => None,
-    };
-    say(&influence)?;
-    match svg {
-        Some((out, svg)) => outln!("{}, {}", out.display(), svg.display()),
-        None => Ok(()),
-    }
+    let Arguments { tokens, batch, .. } = *arguments;
+    measure(&model, &[(rows, 1.0)], tokens, batch, &device).context(place)
 }
 
 /// What to measure on, and what to call it in messages.
@@ -138,6 +176,25 @@ pub(crate) fn measure(
         bar.set_length(total);
         bar.set_position(done);
     });
+    bar.finish_and_clear();
+    influence
+}
+
+/// The table of one side of a model on some pairs, with a bar.
+pub(crate) fn measure_pairs(
+    model: &EncoderDecoder,
+    side: Side,
+    pairs: &Rows,
+    tokens: u64,
+    batch: usize,
+    device: &Device,
+) -> Result<Influence, DistillError> {
+    let bar = ProgressBar::no_length();
+    let progress = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let influence = calibrate_pairs(model, side, pairs, tokens, batch, device, progress);
     bar.finish_and_clear();
     influence
 }

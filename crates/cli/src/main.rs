@@ -24,6 +24,7 @@ mod precision;
 mod print;
 mod progress;
 mod score;
+mod sides;
 mod signals;
 mod sweep;
 mod train;

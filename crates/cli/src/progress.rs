@@ -9,7 +9,6 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use iiet_eval::report::Measuring;
-use iiet_ode::Options;
 use iiet_plots::{RunLabel, draw_curve};
 use iiet_train::{Event, Observer, Record, RunDirectory, SourceUse, Started, TextUse};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -165,7 +164,7 @@ impl RunProgress {
         });
         self.say(format_args!(
             "{}, {} parameters, {} evaluations per token; {} steps of {} tokens, {}; into {}",
-            started.model.solver.name(),
+            started.solver,
             started.parameters,
             started.evaluations,
             started.steps,
@@ -288,10 +287,9 @@ impl Observer for RunProgress {
                 self.start(started);
                 signals::training(true);
             }
-            Event::Stage { step, model } => self.say(format_args!(
-                "step {step}: switching to {}",
-                model.solver.name()
-            )),
+            Event::Stage { step, solver } => {
+                self.say(format_args!("step {step}: switching to {solver}"));
+            }
             Event::Step { .. } => {
                 if let Some(bar) = &self.bar {
                     bar.inc(1);
@@ -325,9 +323,9 @@ fn label(started: &Started<'_>) -> RunLabel {
         name: name.map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned()),
         model: format!(
             "{}, {} evaluations per token in {} layers, {:.2} M parameters",
-            started.model.solver.name(),
+            started.solver,
             started.evaluations,
-            started.model.n_layers,
+            started.layers,
             started.parameters as f64 / 1e6
         ),
         unigram_loss: Some(baselines.unigram_loss),

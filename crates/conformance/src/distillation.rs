@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_distill::{DistillSection, Distillation};
-use iiet_model::{model_hash, parse_safetensors};
+use iiet_model::{LanguageModel, model_hash, parse_safetensors};
 use iiet_ode::{IterationSchedule, Options};
 use iiet_train::{BatchTensors, TrainingObjective};
 
@@ -34,7 +34,7 @@ pub(crate) fn check(device: &Device) -> Result<Vec<Finding>, ConformanceError> {
         temperature: 2.0,
         smooth_l1: 5.0,
     };
-    let objective = Distillation::open(&section, device)?;
+    let objective = Distillation::<LanguageModel>::open(&section, device)?;
     let model = teacher.model(device)?;
     let mut config = model.config();
     let schedule = IterationSchedule::PerLayer(ITERATIONS.to_vec());
@@ -89,10 +89,7 @@ fn batch(rows: &[Vec<u32>], device: &Device) -> BatchTensors {
     let weights: Vec<f32> = (1..=shape[0] * shape[1])
         .map(|i| if i % shape[1] == 0 { 0.0 } else { 1.0 })
         .collect();
-    BatchTensors {
-        targets: ids.clone().roll_dim(-1, 1),
-        ids,
-        weights: Tensor::from_data(TensorData::new::<f32, _>(weights, shape), &device),
-        tokens: (shape[0] * (shape[1] - 1)) as u64,
-    }
+    let weights = Tensor::from_data(TensorData::new::<f32, _>(weights, shape), &device);
+    let tokens = (shape[0] * (shape[1] - 1)) as u64;
+    BatchTensors::of_texts(ids.clone(), ids.roll_dim(-1, 1), weights, tokens)
 }

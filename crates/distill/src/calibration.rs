@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use iiet_data::{Batch, Batches, Rows, TextWindows, evaluation_windows};
-use iiet_model::{LanguageModel, token_ids};
+use iiet_data::{Batch, BatchSize, Batches, DataError, Rows, TextWindows, evaluation_windows};
+use iiet_model::{EncoderDecoder, LanguageModel, Side, Source, token_ids};
 
 use crate::{DistillError, Influence, InfluenceMeter};
 
@@ -50,6 +50,54 @@ pub fn calibrate(
             done += windows.len() as u64;
             progress(done, total);
         }
+    }
+    Ok(meter.finish())
+}
+
+/// Measures one side of an encoder-decoder on pairs with `tokens` tokens of targets, spread evenly over the
+/// source.
+///
+/// `batch` pairs are held in memory at a time; the result depends on it in the last digit, because pairs of
+/// similar lengths are taken together. `progress` is called with the number of completed pairs and their
+/// total.
+///
+/// # Errors
+///
+/// [`DistillError::NoCorrections`], [`DistillError::Data`]; also for a source that is not of pairs.
+///
+/// # Panics
+///
+/// If `batch` is 0.
+pub fn calibrate_pairs(
+    model: &EncoderDecoder,
+    side: Side,
+    pairs: &Rows,
+    tokens: u64,
+    batch: usize,
+    device: &Device,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Influence, DistillError> {
+    let mut meter = InfluenceMeter::of_side(model, side)?;
+    let seq = model.sizes().seq_len;
+    let batches = pairs.evaluation_batches(seq, BatchSize::Rows(batch), tokens)?;
+    let total = batches.iter().map(|batch| batch.batch as u64).sum();
+    let mut done = 0;
+    for batch in batches {
+        let source = batch.source.ok_or_else(|| DataError::Config {
+            key: "the data",
+            found: "without sources".to_owned(),
+            allowed: "pairs of source and target".to_owned(),
+        })?;
+        let shape = [source.lengths.len(), source.seq];
+        let source = Source::new(token_ids(&source.ids, shape, device), source.lengths);
+        let lengths = batch.weights.chunks(batch.seq);
+        let lengths: Vec<usize> = lengths
+            .map(|row| row.iter().filter(|weight| **weight > 0.0).count())
+            .collect();
+        let ids = token_ids(&batch.inputs, [batch.batch, batch.seq], device);
+        meter.add_pairs(model, side, &source, (ids, lengths));
+        done += batch.batch as u64;
+        progress(done, total);
     }
     Ok(meter.finish())
 }

@@ -16,11 +16,11 @@
 use burn::tensor::{Device, Int, Tensor};
 use iiet_data::Tokenizer;
 use iiet_kernels::{DistillationMix, in_f32, linear_distillation};
-use iiet_model::{Cost, LanguageModel, Objective, load, model_hash};
+use iiet_model::{EncoderDecoder, LanguageModel, Objective, model_hash};
 use iiet_ode::Layer;
 use iiet_train::{
     BatchObjective, BatchTensors, CROSS_ENTROPY, Footprint, NextToken, RunConfig, TrainError,
-    TrainingObjective,
+    TrainedModel, TrainingObjective,
 };
 use toml::Table;
 
@@ -35,20 +35,23 @@ pub fn objective_of(
     config: &RunConfig,
     device: &Device,
 ) -> Result<Box<dyn TrainingObjective>, DistillError> {
-    Ok(match DistillSection::of(config)? {
-        Some(section) => Box::new(Distillation::open(&section, device)?),
-        None => Box::new(NextToken),
+    Ok(match (DistillSection::of(config)?, &config.model.encoder) {
+        (None, _) => Box::new(NextToken),
+        (Some(section), None) => Box::new(Distillation::<LanguageModel>::open(&section, device)?),
+        (Some(section), Some(_)) => {
+            Box::new(Distillation::<EncoderDecoder>::open(&section, device)?)
+        }
     })
 }
 
-/// The training objective of a student.
+/// The training objective of a student. The layers of an encoder-decoder that are compared are the decoder's.
 #[derive(Debug)]
-pub struct Distillation {
-    teacher: LanguageModel,
+pub struct Distillation<M = LanguageModel> {
+    teacher: M,
     section: DistillSection,
 }
 
-impl Distillation {
+impl<M: TrainedModel> Distillation<M> {
     /// Opens the teacher of the section.
     ///
     /// # Errors
@@ -63,7 +66,7 @@ impl Distillation {
                 wanted: section.teacher_hash.clone(),
             });
         }
-        let (teacher, _) = load(&section.teacher, device)?;
+        let teacher = M::read(&section.teacher, device)?;
         Ok(Self {
             teacher,
             section: section.clone(),
@@ -71,7 +74,7 @@ impl Distillation {
     }
 
     /// The teacher.
-    pub fn teacher(&self) -> &LanguageModel {
+    pub fn teacher(&self) -> &M {
         &self.teacher
     }
 
@@ -94,10 +97,10 @@ impl Distillation {
     }
 }
 
-impl TrainingObjective for Distillation {
+impl<M: TrainedModel> TrainingObjective for Distillation<M> {
     fn on(&self, device: &Device) -> Box<dyn TrainingObjective> {
         Box::new(Self {
-            teacher: self.teacher.on(device),
+            teacher: self.teacher.copied_to(device),
             section: self.section.clone(),
         })
     }
@@ -110,14 +113,13 @@ impl TrainingObjective for Distillation {
             layers: (self.section.smooth_l1 > 0.0).then(Vec::new),
             last: None,
         };
-        self.teacher
-            .objective(batch.ids.clone().inner(), &mut states);
-        let parts = self.teacher.model.layers.len();
+        self.teacher.loss_of(&batch.inner(), &mut states);
+        let teacher_layers = states.layers.unwrap_or_default();
         Box::new(OfBatch {
             section: self.section.clone(),
             teacher: states.last.expect("invariant: set by the objective above"),
-            teacher_layers: states.layers.unwrap_or_default(),
-            share: 1.0 / parts as f64,
+            share: 1.0 / teacher_layers.len() as f64,
+            teacher_layers,
             targets: batch.targets.clone(),
             weights: batch.weights.clone(),
             parts: None,
@@ -134,11 +136,12 @@ impl TrainingObjective for Distillation {
     }
 
     fn footprint(&self) -> Footprint {
-        let cost = Cost::of(&self.teacher);
+        let cost = self.teacher.step_cost();
         Footprint {
             bytes: cost.parameters * size_of::<f32>() as u64,
             flops_per_token: match self.asks() {
-                true => cost.forward_flops_per_token,
+                // As if sources were as long as targets.
+                true => cost.flops_per_token + cost.flops_per_source_token,
                 false => 0.0,
             },
         }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use iiet_model::ModelConfig;
 use iiet_train::{ModelSection, RunConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -104,7 +103,7 @@ impl DistillSection {
     }
 }
 
-/// The configuration of a student: a file without `[model]`, `train.init` and the teacher. Its sizes and
+/// The configuration of a student of such a model: a file without `[model]`, `train.init` and the teacher. Its sizes and
 /// initial weights are the teacher's; its schedule is chosen later.
 ///
 /// # Errors
@@ -113,11 +112,11 @@ impl DistillSection {
 /// a key that the teacher determines; [`DistillError::Section`].
 pub fn load_student(
     path: &Path,
-    model: &ModelConfig,
+    model: &ModelSection,
     (teacher, teacher_hash): (&Path, &str),
     sets: &[String],
 ) -> Result<RunConfig, DistillError> {
-    let section = Value::try_from(ModelSection::of(model));
+    let section = Value::try_from(model);
     let section = section.expect("invariant: the section serialises as TOML");
     let teacher = Value::String(teacher.display().to_string());
     let table = |entries: &[(&str, Value)]| {

@@ -66,12 +66,8 @@ fn batch(device: &Device) -> BatchTensors {
     let weights: Vec<f32> = (0..batch * seq)
         .map(|i| if i % seq == seq - 1 { 0.0 } else { 1.0 })
         .collect();
-    BatchTensors {
-        ids: ids(0),
-        targets: ids(1),
-        weights: Tensor::from_data(TensorData::new::<f32, _>(weights, SHAPE), &device),
-        tokens: (batch * (seq - 1)) as u64,
-    }
+    let weights = Tensor::from_data(TensorData::new::<f32, _>(weights, SHAPE), &device);
+    BatchTensors::of_texts(ids(0), ids(1), weights, (batch * (seq - 1)) as u64)
 }
 
 fn close(a: f64, b: f64) -> bool {
@@ -130,7 +126,7 @@ fn the_loss_equals_the_sum_of_its_weighted_terms() {
     let (teacher, section) = teacher(dir.path(), &device);
     let student = LanguageModel::init(&config(vec![1, 0]), 2, &device).unwrap();
     let batch = batch(&device);
-    let objective = Distillation::open(&section, &device).unwrap();
+    let objective = Distillation::<LanguageModel>::open(&section, &device).unwrap();
     let mut of_batch = objective.of_batch(&batch);
     let sum = student
         .clone()
@@ -154,7 +150,7 @@ fn the_loss_equals_the_sum_of_its_weighted_terms() {
 fn a_student_equal_to_its_teacher_has_zero_divergence_and_distance() {
     let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
     let (teacher, section) = teacher(dir.path(), &device);
-    let objective = Distillation::open(&section, &device).unwrap();
+    let objective = Distillation::<LanguageModel>::open(&section, &device).unwrap();
     let batch = batch(&device);
     let mut of_batch = objective.of_batch(&batch);
     teacher.train().objective(batch.ids.clone(), &mut *of_batch);
@@ -170,7 +166,7 @@ fn without_terms_of_the_teacher_the_loss_is_cross_entropy() {
     let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
     let (teacher, mut section) = teacher(dir.path(), &device);
     (section.divergence, section.smooth_l1) = (0.0, 0.0);
-    let objective = Distillation::open(&section, &device).unwrap();
+    let objective = Distillation::<LanguageModel>::open(&section, &device).unwrap();
     assert_eq!(objective.footprint().flops_per_token, 0.0);
     let batch = batch(&device);
     let mut of_batch = objective.of_batch(&batch);
@@ -232,7 +228,7 @@ fn the_gradient_equals_finite_differences_along_itself() {
             smooth_l1: gamma,
             ..section.clone()
         };
-        let objective = Distillation::open(&section, &device).unwrap();
+        let objective = Distillation::<LanguageModel>::open(&section, &device).unwrap();
         let loss = |model: &LanguageModel| {
             model.objective(batch.ids.clone(), &mut *objective.of_batch(&batch))
         };
@@ -265,7 +261,7 @@ fn another_teacher_is_an_error() {
     let (_, section) = teacher(dir.path(), &device);
     let other: LanguageModel = LanguageModel::init(&config(vec![2, 2]), 9, &device).unwrap();
     save(&other, dir.path(), &SaveOptions::default()).unwrap();
-    let error = Distillation::open(&section, &device).unwrap_err();
+    let error = Distillation::<LanguageModel>::open(&section, &device).unwrap_err();
     assert!(
         matches!(error, DistillError::AnotherTeacher { .. }),
         "{error}"
@@ -304,12 +300,8 @@ fn terms_and_gradients_equal_pytorchs() {
     let weights: Vec<f32> = (1..=rows * seq)
         .map(|i| if i % seq == 0 { 0.0 } else { 1.0 })
         .collect();
-    let batch = BatchTensors {
-        targets: ids.clone().roll_dim(-1, 1),
-        ids,
-        weights: Tensor::from_data(TensorData::new::<f32, _>(weights, [rows, seq]), &device),
-        tokens: 46,
-    };
+    let weights = Tensor::from_data(TensorData::new::<f32, _>(weights, [rows, seq]), &device);
+    let batch = BatchTensors::of_texts(ids.clone(), ids.roll_dim(-1, 1), weights, 46);
     let section = DistillSection {
         teacher: teacher.clone(),
         teacher_hash: model_hash(&teacher).unwrap(),
@@ -323,7 +315,7 @@ fn terms_and_gradients_equal_pytorchs() {
     let schedule = IterationSchedule::PerLayer(vec![1, 0, 2]);
     config.solver = config.solver.with_iterations(schedule);
     let student = model.with_config(&config, 0, &plain).unwrap().train();
-    let objective = Distillation::open(&section, &plain).unwrap();
+    let objective = Distillation::<LanguageModel>::open(&section, &plain).unwrap();
 
     let mut of_batch = objective.of_batch(&batch);
     let loss = student.objective(batch.ids.clone(), &mut *of_batch);

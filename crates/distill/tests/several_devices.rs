@@ -9,7 +9,8 @@ use iiet_distill::{load_student, objective_of};
 use iiet_model::{load_config, model_hash};
 use iiet_ode::{IterationSchedule, Options};
 use iiet_train::{
-    AllReduce, ClaimedRun, Devices, Record, RunConfig, RunOptions, TrainingObjective, train,
+    AllReduce, ClaimedRun, Devices, ModelSection, Record, RunConfig, RunOptions, TrainingObjective,
+    train,
 };
 
 /// The sum, as tensors that share memory.
@@ -74,7 +75,13 @@ fn every_device_has_the_teacher() {
     let teacher: PathBuf = path("teacher/model");
     let model = load_config(&teacher).unwrap();
     let hash = model_hash(&teacher).unwrap();
-    let mut config = load_student(&path("student.toml"), &model, (&teacher, &hash), &[]).unwrap();
+    let mut config = load_student(
+        &path("student.toml"),
+        &ModelSection::of(&model),
+        (&teacher, &hash),
+        &[],
+    )
+    .unwrap();
     let schedule = IterationSchedule::PerLayer(vec![1, 0]);
     config.model.solver = config.model.solver.with_iterations(schedule);
     let objective = objective_of(&config, &Device::default()).unwrap();

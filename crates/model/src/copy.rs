@@ -5,14 +5,21 @@ use burn::tensor::{Device, Tensor};
 use iiet_blocks::Block;
 use iiet_ode::{NetworkSolver, Role};
 
-use crate::LanguageModel;
 use crate::names::{ParameterMapper, map_parameters};
+use crate::{EncoderDecoder, LanguageModel};
 
 impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// A bitwise identical copy of this model on a device.
     ///
     /// Parameters that are on the device already are shared; the others are copied through host memory, one at
     /// a time.
+    pub fn on(&self, device: &Device) -> Self {
+        map_parameters(self.clone(), &mut On { device })
+    }
+}
+
+impl EncoderDecoder {
+    /// A bitwise identical copy of this model on a device, as [`LanguageModel::on`] makes it.
     pub fn on(&self, device: &Device) -> Self {
         map_parameters(self.clone(), &mut On { device })
     }

@@ -34,6 +34,7 @@ mod memory;
 mod names;
 mod objective;
 mod precision;
+mod smoothing;
 mod stack;
 mod token_ids;
 mod walk;
@@ -47,7 +48,7 @@ pub use corrections::CorrectionCount;
 pub use cost::{Cost, TrainingMemory};
 pub use decoder::Cache;
 pub use encoder_decoder::{
-    EncoderDecoder, EncoderDecoderConfig, EncoderDecoderCost, SequenceInference, Source,
+    EncoderDecoder, EncoderDecoderConfig, EncoderDecoderCost, SequenceInference, Side, Source,
     SourceCache, StackConfig, padded,
 };
 pub use error::{ModelError, TensorFault};
@@ -59,6 +60,7 @@ pub use language_model::{Backbone, ConfigOf, LanguageModel};
 pub use memory::{Inference, MemoryEstimate, available_memory};
 pub use names::{ParameterMapper, ParameterVisitor, map_parameters, visit_parameters};
 pub use objective::{CrossEntropy, Objective};
+pub use smoothing::SmoothedCrossEntropy;
 pub use stack::Stack;
 pub use token_ids::token_ids;
 pub use walk::{At, Observer, Pass};

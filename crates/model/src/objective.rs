@@ -57,9 +57,18 @@ impl Objective for CrossEntropy {
 }
 
 /// Accumulates the terms of the layers during the traversal.
-struct Terms<'a, O: ?Sized> {
+pub(crate) struct Terms<'a, O: ?Sized> {
     objective: &'a mut O,
-    sum: Option<Tensor<1>>,
+    pub(crate) sum: Option<Tensor<1>>,
+}
+
+impl<'a, O: ?Sized> Terms<'a, O> {
+    pub(crate) fn new(objective: &'a mut O) -> Self {
+        Self {
+            objective,
+            sum: None,
+        }
+    }
 }
 
 impl<M, O: Objective + ?Sized> Observer<M> for Terms<'_, O> {
@@ -70,7 +79,7 @@ impl<M, O: Objective + ?Sized> Observer<M> for Terms<'_, O> {
     }
 }
 
-fn plus(sum: Option<Tensor<1>>, term: Tensor<1>) -> Tensor<1> {
+pub(crate) fn plus(sum: Option<Tensor<1>>, term: Tensor<1>) -> Tensor<1> {
     match sum {
         Some(sum) => sum + term,
         None => term,
@@ -90,10 +99,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         objective: &mut O,
     ) -> Tensor<1> {
         let mut pass = self.pass(&ids);
-        let mut terms = Terms {
-            objective: &mut *objective,
-            sum: None,
-        };
+        let mut terms = Terms::new(&mut *objective);
         let at = self.walk(
             self.start(ids),
             self.sizes().n_layers,

@@ -14,8 +14,8 @@ use burn::tensor::{Device, Tensor};
 use iiet_blocks::{Block, BlockConfig, LlamaBlock, normalise};
 use iiet_ode::{AnySolver, Layer, NetworkSolver, Parameter, Parameters, Role, norm_parameter};
 
-use crate::Pass;
 use crate::walk::advance;
+use crate::{Observer, Pass};
 
 /// The layers, their solver, and the norm after the last.
 #[derive(Module, Debug)]
@@ -54,10 +54,27 @@ impl<B: Block, S: NetworkSolver> Stack<B, S> {
     /// - input: `y_0`, `[batch, seq, d_model]`
     /// - output: the same
     pub fn hidden(&self, y: Tensor<3>, pass: &mut Pass<'_, B>) -> Tensor<3> {
+        self.observed(y, pass, &mut ())
+    }
+
+    /// [`hidden`](Self::hidden), with an observer of the layers.
+    pub(crate) fn observed(
+        &self,
+        y: Tensor<3>,
+        pass: &mut Pass<'_, B>,
+        observer: &mut impl Observer<S::Memory>,
+    ) -> Tensor<3> {
         let start = self.solver.start(y);
         let depth = self.layers.len();
-        let at = advance(&self.layers, &self.solver, start, depth, pass, &mut ());
+        let at = advance(&self.layers, &self.solver, start, depth, pass, observer);
         normalise(&self.norm, at.y)
+    }
+
+    /// Evaluations of each layer's block that a backward pass keeps, n = 1..N.
+    pub(crate) fn recorded_evaluations(&self) -> Vec<usize> {
+        Layer::all(self.layers.len())
+            .map(|layer| self.solver.recorded_evaluations(layer))
+            .collect()
     }
 
     /// Evaluations of each layer's block, n = 1..N.

@@ -17,13 +17,13 @@ use iiet_data::{TaskSpec, Tokenizer};
 use iiet_files::{
     FileRecord, Manifest, beside, install_directory, read_regular, remove_directory, write_file,
 };
-use iiet_model::{LanguageModel, ModelError, SaveOptions, load, save};
+use iiet_model::{ModelError, SaveOptions, SavedModel, save};
 
 pub(crate) use self::retention::{Retention, remove_leftovers};
 pub use self::state::Difference;
 pub(crate) use self::state::{DataPosition, Identity, RandomState, State};
 use crate::optimizer::{ModelOptimizer, Moments};
-use crate::{RunDirectory, TrainError};
+use crate::{RunDirectory, TrainError, TrainedModel};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
@@ -33,18 +33,18 @@ const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// The result of [`read_newest`].
-pub(crate) struct Checkpoint {
+pub(crate) struct Checkpoint<M> {
     pub(crate) path: PathBuf,
     pub(crate) state: State,
-    pub(crate) model: LanguageModel,
+    pub(crate) model: M,
     pub(crate) moments: std::collections::BTreeMap<String, Moments>,
 }
 
 /// The content of a checkpoint.
-pub(crate) struct Contents<'a> {
+pub(crate) struct Contents<'a, M> {
     pub(crate) state: State,
     /// Without autodiff.
-    pub(crate) model: &'a LanguageModel,
+    pub(crate) model: &'a M,
     pub(crate) optimizer: &'a ModelOptimizer,
     pub(crate) tokenizer: &'a Tokenizer,
     /// What is trained on, if it is a task.
@@ -58,9 +58,9 @@ pub(crate) struct Contents<'a> {
 /// # Errors
 ///
 /// [`TrainError::NotWritten`]; existing checkpoints are unchanged.
-pub(crate) fn write(
+pub(crate) fn write<M: SavedModel>(
     run: &RunDirectory,
-    contents: Contents<'_>,
+    contents: Contents<'_, M>,
     retention: &mut Retention,
     keep: usize,
 ) -> Result<PathBuf, TrainError> {
@@ -84,7 +84,7 @@ pub(crate) fn write(
     Ok(path)
 }
 
-fn write_files(partial: &Path, contents: Contents<'_>) -> Result<(), TrainError> {
+fn write_files<M: SavedModel>(partial: &Path, contents: Contents<'_, M>) -> Result<(), TrainError> {
     let Contents {
         mut state,
         model,
@@ -146,9 +146,9 @@ fn add_tokenizer(
 }
 
 /// Writes the run's `model/` atomically.
-pub(crate) fn export(
+pub(crate) fn export<M: SavedModel>(
     run: &RunDirectory,
-    model: &LanguageModel,
+    model: &M,
     tokenizer: &Tokenizer,
     task: Option<&TaskSpec>,
 ) -> Result<(), TrainError> {
@@ -184,10 +184,10 @@ pub(crate) fn list(run: &RunDirectory) -> Result<Vec<(u64, PathBuf)>, TrainError
 /// # Errors
 ///
 /// [`TrainError::NothingToResume`] if there are checkpoints and none is complete.
-pub(crate) fn read_newest(
+pub(crate) fn read_newest<M: TrainedModel>(
     run: &RunDirectory,
     device: &Device,
-) -> Result<(Option<Checkpoint>, Vec<String>), TrainError> {
+) -> Result<(Option<Checkpoint<M>>, Vec<String>), TrainError> {
     let mut passed = Vec::new();
     for (step, path) in list(run)? {
         match read(step, &path, device) {
@@ -211,7 +211,11 @@ pub(crate) fn newest_config(run: &RunDirectory) -> PathBuf {
     newest.map_or_else(|| run.config(), |(_, path)| path.join(CONFIG))
 }
 
-fn read(step: u64, path: &Path, device: &Device) -> Result<Checkpoint, TrainError> {
+fn read<M: TrainedModel>(
+    step: u64,
+    path: &Path,
+    device: &Device,
+) -> Result<Checkpoint<M>, TrainError> {
     let manifest = manifest(path)?;
     let missing = [OPTIMIZER, STATE, CONFIG, TOKENIZER]
         .into_iter()
@@ -223,7 +227,7 @@ fn read(step: u64, path: &Path, device: &Device) -> Result<Checkpoint, TrainErro
         });
     }
     // This verifies every file against the manifest.
-    let (model, _) = load(path, device)?;
+    let model = M::read(path, device)?;
     let state = read_state(path)?;
     if state.step != step {
         let reason = format!("step {} in a directory for step {step}", state.step);

@@ -21,10 +21,10 @@ use toml::{Table, Value};
 
 pub(crate) use self::differences::differences;
 pub use self::drawn_iterations::DrawnIterations;
-pub use self::model_section::ModelSection;
+pub use self::model_section::{EncoderSection, ModelSection};
 pub use self::stage::{Stage, override_solver};
 pub use self::train_section::{Recompute, TrainSection};
-use crate::TrainError;
+use crate::{TrainError, Vocabulary};
 
 /// A run's configuration, as in its TOML file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,12 +129,14 @@ impl RunConfig {
         self.model.config(vocab_size, None).validate()?;
         self.train.validate()?;
         if let Some(drawn) = &self.train.iterations {
-            drawn.validate(&self.model.solver)?;
+            let solvers = [Some(&self.model.solver), self.encoder_solver()];
+            drawn.validate(&solvers)?;
         }
         if let Some(task) = self.data.source.task() {
             task.check_length(self.model.seq_len)?;
             self.train.validate_of_task()?;
         }
+        self.validate_sequences(vocab_size)?;
         let check = |solver: &SolverConfig| solver.check_training().map_err(ModelError::from);
         check(&self.model.solver)?;
         for stage in &self.train.stages {
@@ -144,6 +146,13 @@ impl RunConfig {
                 .with_solver(solver)
                 .config(vocab_size, None)
                 .validate()?;
+            if let (None, Some(solver)) = (&self.model.encoder, &stage.encoder) {
+                return Err(TrainError::Value {
+                    key: "train.stages",
+                    found: format!("a list with the encoder {solver}"),
+                    allowed: "an encoder's solver only with [model.encoder]".into(),
+                });
+            }
         }
         if let Some(last) = self.train.stages.last()
             && last.solver(&self.model.solver)? != self.model.solver
@@ -155,6 +164,69 @@ impl RunConfig {
             });
         }
         Ok(())
+    }
+
+    /// The encoder's solver, if there is an encoder.
+    fn encoder_solver(&self) -> Option<&SolverConfig> {
+        self.model.encoder.as_ref().map(|encoder| &encoder.solver)
+    }
+
+    /// Checks what only an encoder-decoder has, and that the data are pairs exactly if the model is one.
+    fn validate_sequences(&self, vocab_size: usize) -> Result<(), TrainError> {
+        let refuse = |key, found: &str, allowed: &str| {
+            Err(TrainError::Value {
+                key,
+                found: found.to_owned(),
+                allowed: allowed.to_owned(),
+            })
+        };
+        let Some(encoder) = &self.model.encoder else {
+            if self.data.has_sources() {
+                let allowed =
+                    "allowed with pairs of source and target: a table with n_layers and solver";
+                return refuse("model.encoder", "not given", allowed);
+            }
+            if let Some(tokens) = self.train.batch_tokens {
+                let allowed = "allowed for pairs of source and target alone; give train.batch";
+                return refuse("train.batch_tokens", &tokens.to_string(), allowed);
+            }
+            return Ok(());
+        };
+        if !self.data.has_sources() {
+            let allowed = "an encoder-decoder needs pairs: \"cargo-docs\", { source, target }, or files with \
+                           data.source_field and data.target_field";
+            return refuse("data.source", "without sources and targets", allowed);
+        }
+        if !self.model.tie_embeddings {
+            let allowed =
+                "allowed with an encoder: true; one embedding serves source, target and output";
+            return refuse("model.tie_embeddings", "false", allowed);
+        }
+        let vocabulary = Vocabulary {
+            size: vocab_size,
+            document_end: None,
+        };
+        let whole = self.model.sequence_config(vocabulary);
+        whole.validate()?;
+        encoder.solver.check_training().map_err(ModelError::from)?;
+        for stage in &self.train.stages {
+            let mut of_stage = whole.clone();
+            of_stage.encoder.solver = stage.encoder(&encoder.solver)?;
+            of_stage.validate()?;
+            of_stage
+                .encoder
+                .solver
+                .check_training()
+                .map_err(ModelError::from)?;
+        }
+        match self.train.stages.last() {
+            Some(last) if last.encoder(&encoder.solver)? != encoder.solver => refuse(
+                "train.stages",
+                "another solver of the encoder in the last stage",
+                "the last stage must use the solver of [model.encoder]",
+            ),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use iiet_data::{
-    Batch, Batches, Corpus, HeldOut, TokenFile, Tokenizer, evaluation_windows, statistics,
-};
-use iiet_model::{CrossEntropy, LanguageModel, token_ids};
+use iiet_data::{Batch, BatchSize, Corpus, HeldOut, TokenFile, Tokenizer, statistics};
+use iiet_model::{CrossEntropy, Source, token_ids};
 
-use crate::TrainError;
 use crate::accuracy::Counting;
+use crate::{TrainError, TrainedModel};
 
 /// A loss.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,15 +76,66 @@ pub struct BatchTensors {
     pub weights: Tensor<2>,
     /// Number of targets with a positive weight.
     pub tokens: u64,
+    /// The texts that targets are made from, if the model needs them.
+    pub source: Option<Source>,
+    /// The share of the targets' probability that is spread over the vocabulary.
+    pub label_smoothing: f64,
 }
 
 impl BatchTensors {
+    /// A batch of texts, in which each of the `tokens` targets with a positive weight counts.
+    ///
+    /// # Shapes
+    ///
+    /// - ids, targets and weights: `[batch, seq]`
+    pub fn of_texts(
+        ids: Tensor<2, Int>,
+        targets: Tensor<2, Int>,
+        weights: Tensor<2>,
+        tokens: u64,
+    ) -> Self {
+        Self {
+            ids,
+            targets,
+            weights,
+            tokens,
+            source: None,
+            label_smoothing: 0.0,
+        }
+    }
+
+    /// The batch without autodiff.
+    pub fn inner(&self) -> Self {
+        Self {
+            ids: self.ids.clone().inner(),
+            targets: self.targets.clone().inner(),
+            weights: self.weights.clone().inner(),
+            source: self
+                .source
+                .as_ref()
+                .map(|source| Source::new(source.ids().clone().inner(), source.lengths().to_vec())),
+            ..*self
+        }
+    }
+
     /// The batch with its weights, and so the loss, multiplied by a factor.
     pub(crate) fn scaled(mut self, factor: f64) -> Self {
         if factor != 1.0 {
             self.weights = self.weights * factor;
         }
         self
+    }
+
+    /// The batch with this share of the targets' probability spread over the vocabulary.
+    pub(crate) fn smoothed(mut self, label_smoothing: f64) -> Self {
+        self.label_smoothing = label_smoothing;
+        self
+    }
+
+    /// Number of tokens of the sources, without padding.
+    pub(crate) fn source_tokens(&self) -> u64 {
+        let lengths = self.source.iter().flat_map(Source::lengths);
+        lengths.map(|length| *length as u64).sum()
     }
 }
 
@@ -99,6 +148,14 @@ pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {
         targets: token_ids(&batch.targets, shape, device),
         weights,
         tokens: batch.counted(),
+        source: batch.source.as_ref().map(|source| {
+            let shape = [source.lengths.len(), source.seq];
+            Source::new(
+                token_ids(&source.ids, shape, device),
+                source.lengths.clone(),
+            )
+        }),
+        label_smoothing: 0.0,
     }
 }
 
@@ -135,20 +192,15 @@ impl Validation {
     pub(crate) fn new(
         held_out: &[HeldOut],
         text: &TextBytes,
-        batch: usize,
+        size: BatchSize,
         seq: usize,
         max_tokens: u64,
     ) -> Result<Self, TrainError> {
         let weights: f64 = held_out.iter().map(|source| source.weight).sum();
         let part = |HeldOut { name, weight, rows }: &HeldOut| {
             let share = weight / weights;
-            let source = Batches::of(rows.examples(seq)?, batch, 0)?;
             let max_tokens = (share * max_tokens as f64) as u64;
-            let windows = evaluation_windows(source.windows(), seq, max_tokens);
-            let batches: Vec<Batch> = windows
-                .chunks(batch)
-                .map(|windows| source.of_windows(windows))
-                .collect::<Result<_, _>>()?;
+            let batches = rows.evaluation_batches(seq, size, max_tokens)?;
             Ok(Part {
                 name: name.clone(),
                 share,
@@ -170,7 +222,7 @@ impl Validation {
     }
 
     /// The model's loss on each source; the model should not track gradients.
-    pub fn evaluate(&self, model: &LanguageModel, device: &Device) -> Evaluation {
+    pub fn evaluate<M: TrainedModel>(&self, model: &M, device: &Device) -> Evaluation {
         let measured = self.parts.iter();
         let measured: Vec<(f64, f64)> = measured
             .map(|part| part.loss_and_accuracy(model, self.accuracy, device))
@@ -232,25 +284,24 @@ impl Validation {
 
 impl Part {
     /// Mean nats per token, and the share of targets that are right if that is asked for, else 0.
-    fn loss_and_accuracy(
+    fn loss_and_accuracy<M: TrainedModel>(
         &self,
-        model: &LanguageModel,
+        model: &M,
         accuracy: bool,
         device: &Device,
     ) -> (f64, f64) {
         let (mut nats, mut right) = (0.0, 0);
         for batch in &self.batches {
             let batch = batch_tensors(batch, device);
-            let ids = batch.ids.clone();
             let mut objective = CrossEntropy {
                 targets: batch.targets.clone(),
                 weights: batch.weights.clone(),
             };
             let loss = match accuracy {
-                false => model.objective(ids, &mut objective),
+                false => model.loss_of(&batch, &mut objective),
                 true => {
                     let mut counting = Counting::new(&mut objective, &batch);
-                    let loss = model.objective(ids, &mut counting);
+                    let loss = model.loss_of(&batch, &mut counting);
                     right += counting.right();
                     loss
                 }

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use iiet_model::ModelConfig;
-
 use crate::{Baselines, Difference, Record, RunDirectory};
 
 /// Receives the events of a run; `()` ignores them.
@@ -56,8 +54,8 @@ pub enum Event<'a> {
     Stage {
         /// Number of completed steps.
         step: u64,
-        /// The configuration from here on.
-        model: &'a ModelConfig,
+        /// The solver from here on.
+        solver: &'a str,
     },
     /// A step is completed.
     Step {
@@ -96,8 +94,10 @@ pub enum Event<'a> {
 pub struct Started<'a> {
     /// The run directory.
     pub run: &'a RunDirectory,
-    /// The final configuration of the model.
-    pub model: ModelConfig,
+    /// The solver of the last stage; of both sides, if there are two.
+    pub solver: String,
+    /// Number of layers of all sides.
+    pub layers: usize,
     /// Number of parameters.
     pub parameters: u64,
     /// Evaluations of blocks per token, summed over layers.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::Param;
-use burn::tensor::{Gradients, Int, Tensor};
+use burn::tensor::{Gradients, Tensor};
 use iiet_kernels::{in_f32, sum_of_squares};
-use iiet_model::{LanguageModel, Objective, ParameterVisitor, Role, visit_parameters};
+use iiet_model::{Objective, ParameterVisitor, Role, visit_parameters};
 
-use crate::AllReduce;
 use crate::config::Recompute;
+use crate::{AllReduce, BatchTensors, TrainedModel};
 
 /// The sum of the gradients of several micro-batches, each flattened, in f32 or wider.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub struct AccumulatedGradients {
 
 impl AccumulatedGradients {
     /// Adds the gradients of one backward pass.
-    pub fn add(&mut self, model: &LanguageModel, gradients: Gradients) {
+    pub fn add<M: TrainedModel>(&mut self, model: &M, gradients: Gradients) {
         let mut collect = Collect {
             gradients,
             into: &mut self.by_name,
@@ -27,21 +27,21 @@ impl AccumulatedGradients {
     }
 
     /// Adds the gradients of a batch's loss, and returns the loss: a sum over its tokens.
-    pub(crate) fn add_loss(
+    pub(crate) fn add_loss<M: TrainedModel>(
         &mut self,
-        model: &LanguageModel,
-        ids: Tensor<2, Int>,
+        model: &M,
+        batch: &BatchTensors,
         objective: &mut dyn Objective,
         recompute: Recompute,
     ) -> f64 {
         let sum = match recompute {
             Recompute::None => {
-                let sum = model.objective(ids, objective);
+                let sum = model.loss_of(batch, objective);
                 self.add(model, sum.backward());
                 sum
             }
             Recompute::Layer => {
-                model.objective_by_layers(ids, objective, |part| self.add(model, part))
+                model.loss_by_layers(batch, objective, &mut |part| self.add(model, part))
             }
         };
         f64::from(sum.into_scalar::<f32>())

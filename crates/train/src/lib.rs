@@ -1,4 +1,4 @@
-//! Training of ODE-transformer language models.
+//! Training of ODE transformers: language models and encoder-decoders.
 //!
 //! [`RunConfig`] is the TOML file; [`train`] turns its text into a model directory. All files of a run are in
 //! its [`RunDirectory`]: the resolved configuration, one JSON object per logged step, checkpoints, and the
@@ -25,11 +25,13 @@ mod peak;
 mod run_directory;
 mod schedule;
 mod step;
+mod trained;
 mod trainer;
 
 pub use checkpoint::Difference;
 pub use config::{
-    DrawnIterations, ModelSection, Recompute, RunConfig, Stage, TrainSection, override_solver,
+    DrawnIterations, EncoderSection, ModelSection, Recompute, RunConfig, Stage, TrainSection,
+    override_solver,
 };
 #[cfg(feature = "cuda")]
 pub use devices::Collective;
@@ -46,6 +48,7 @@ pub use peak::matrix_product_peak;
 pub use run_directory::{ClaimedRun, RunDirectory};
 pub use schedule::{LearningRate, ScheduleKind};
 pub use step::{Figures, MicroBatches, NotTaken, Passes, StepError, Stepper, TrainState};
+pub use trained::{StepCost, TrainedModel, Vocabulary};
 pub use trainer::{RunOptions, Summary, train};
 
 /// The examples in the README.

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use burn::tensor::Device;
-use iiet_model::{CrossEntropy, Objective};
+use iiet_model::{CrossEntropy, Objective, SmoothedCrossEntropy};
 use toml::Table;
 
 use crate::evaluate::BatchTensors;
@@ -57,7 +57,7 @@ pub struct Footprint {
     pub flops_per_token: f64,
 }
 
-/// Cross-entropy with the next token.
+/// Cross-entropy with the next token, with label smoothing if it is configured.
 #[derive(Debug, Clone, Copy)]
 pub struct NextToken;
 
@@ -67,15 +67,25 @@ impl TrainingObjective for NextToken {
     }
 
     fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective> {
-        Box::new(CrossEntropy {
-            targets: batch.targets.clone(),
-            weights: batch.weights.clone(),
-        })
+        let (targets, weights) = (batch.targets.clone(), batch.weights.clone());
+        match batch.label_smoothing {
+            0.0 => Box::new(CrossEntropy { targets, weights }),
+            s => Box::new(SmoothedCrossEntropy::new(targets, weights, s)),
+        }
     }
 }
 
 impl BatchObjective for CrossEntropy {
     fn terms(&mut self) -> Vec<(&'static str, f64)> {
         Vec::new()
+    }
+}
+
+/// Beside the loss, the cross-entropy without smoothing.
+impl BatchObjective for SmoothedCrossEntropy {
+    fn terms(&mut self) -> Vec<(&'static str, f64)> {
+        let value = self.cross_entropy.take();
+        let value = value.map(|sum| f64::from(sum.into_scalar::<f32>()));
+        value.into_iter().map(|sum| (CROSS_ENTROPY, sum)).collect()
     }
 }

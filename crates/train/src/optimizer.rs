@@ -10,13 +10,12 @@ use std::collections::BTreeMap;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::{AdamWStep, WithMoments, adamw};
-use iiet_model::{LanguageModel, ParameterMapper, Role, map_parameters};
-use iiet_ode::Options;
+use iiet_model::{ParameterMapper, Role, map_parameters};
 use serde::{Deserialize, Serialize};
 
-use crate::TrainSection;
 use crate::gradients::AccumulatedGradients;
 use crate::muon::{MuonStep, muon};
+use crate::{TrainSection, TrainedModel};
 
 /// The moments of one parameter, flattened, and the number of updates they have seen.
 #[derive(Debug, Clone)]
@@ -86,15 +85,14 @@ impl ModelOptimizer {
 
     /// Updates every parameter that has a gradient. Gradients are first multiplied by `scale`. Parameters are
     /// updated in place unless they are shared; another clone of the model keeps its values and costs a copy.
-    /// the model keeps its values and costs a copy.
-    pub fn step(
+    pub fn step<M: TrainedModel>(
         &mut self,
-        model: LanguageModel,
+        model: M,
         gradients: AccumulatedGradients,
         scale: f64,
         lr: f64,
-    ) -> LanguageModel {
-        let iterated = iterated_layers(&model);
+    ) -> M {
+        let iterated = model.iterated_layers();
         map_parameters(
             model,
             &mut Update {
@@ -108,25 +106,12 @@ impl ModelOptimizer {
     }
 }
 
-/// The names' beginnings of the layers that take corrections.
-fn iterated_layers(model: &LanguageModel) -> Vec<String> {
-    let depth = model.sizes().n_layers;
-    let solver = model.config().solver;
-    let corrections = solver
-        .iterations()
-        .map(|schedule| schedule.per_layer(depth));
-    let layers = corrections.into_iter().flatten().enumerate();
-    layers
-        .filter(|(_, corrections)| *corrections > 0)
-        .map(|(n, _)| format!("{LAYERS}{n}."))
-        .collect()
-}
-
-/// What the names of the blocks' parameters begin with.
-const LAYERS: &str = "model.layers.";
+/// What the names of the blocks' parameters contain, on either side of a model.
+const LAYERS: &str = ".layers.";
 
 struct Update<'a> {
     optimizer: &'a mut ModelOptimizer,
+    /// The names' beginnings of the layers that take corrections.
     iterated: Vec<String>,
     gradients: AccumulatedGradients,
     scale: f64,
@@ -173,7 +158,7 @@ impl ParameterMapper for Update<'_> {
             false => self.lr,
         };
         let update = updates + 1;
-        let is_matrix = D == 2 && role.decays && name.starts_with(LAYERS);
+        let is_matrix = D == 2 && role.decays && name.contains(LAYERS);
         parameter.map(|tensor| {
             let (tracked, shape) = (tensor.is_require_grad(), tensor.dims());
             let tensor = tensor.inner();

@@ -16,6 +16,10 @@ pub enum ScheduleKind {
     /// Warm-up, stable, decay: constant, then linear down to the final rate over the last `decay`
     /// share of the steps (Hu et al., *MiniCPM*, arXiv 2404.06395).
     Wsd,
+    /// The inverse square root of the step, from the warm-up's end on (Vaswani et al., arXiv 1706.03762);
+    /// there is no final rate.
+    #[serde(rename = "inverse_sqrt")]
+    InverseSqrt,
 }
 
 /// A schedule with its parameters.
@@ -50,17 +54,16 @@ impl LearningRate {
         if step <= self.warmup {
             return self.peak * step as f64 / self.warmup as f64;
         }
-        let from = match self.kind {
-            ScheduleKind::Cosine => self.warmup,
-            ScheduleKind::Wsd => self.decay_from,
+        let progress = |from: u64| match step <= from || self.steps <= from {
+            true => 0.0,
+            false => ((step - from) as f64 / (self.steps - from) as f64).min(1.0),
         };
-        if step <= from || self.steps <= from {
-            return self.peak;
-        }
-        let progress = ((step - from) as f64 / (self.steps - from) as f64).min(1.0);
         let share = match self.kind {
-            ScheduleKind::Cosine => (1.0 + (PI * progress).cos()) / 2.0,
-            ScheduleKind::Wsd => 1.0 - progress,
+            ScheduleKind::Cosine => (1.0 + (PI * progress(self.warmup)).cos()) / 2.0,
+            ScheduleKind::Wsd => 1.0 - progress(self.decay_from),
+            ScheduleKind::InverseSqrt => {
+                return self.peak * (self.warmup.max(1) as f64 / step as f64).sqrt();
+            }
         };
         self.last + (self.peak - self.last) * share
     }
@@ -92,6 +95,15 @@ mod tests {
         assert_close(rate.at(10), 1.0);
         assert_close(rate.at(60), 0.55);
         assert_close(rate.at(110), 0.1);
+        assert_close(rate.at(1000), 0.1);
+    }
+
+    #[test]
+    fn inverse_square_root_equals_values_computed_by_hand() {
+        let rate = rate(ScheduleKind::InverseSqrt);
+        assert_close(rate.at(5), 0.5);
+        assert_close(rate.at(10), 1.0);
+        assert_close(rate.at(40), 0.5);
         assert_close(rate.at(1000), 0.1);
     }
 

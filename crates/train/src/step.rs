@@ -15,9 +15,8 @@ mod state;
 
 use std::collections::BTreeMap;
 
-use burn::module::Module;
 use iiet_data::{Batch, DataError};
-use iiet_model::{LanguageModel, ModelConfig, Precision};
+use iiet_model::{LanguageModel, Precision};
 
 use self::copies::{Losses, Worker, on_each};
 pub(crate) use self::loss_scale::LossScale;
@@ -25,7 +24,8 @@ pub use self::state::TrainState;
 use crate::gradients::AccumulatedGradients;
 use crate::optimizer::ModelOptimizer;
 use crate::{
-    Devices, DrawnIterations, LearningRate, Recompute, TrainError, TrainSection, TrainingObjective,
+    Devices, DrawnIterations, LearningRate, Recompute, TrainError, TrainSection, TrainedModel,
+    TrainingObjective,
 };
 
 /// The micro-batches of one step, loaded one at a time, so that each device holds one in memory.
@@ -62,6 +62,8 @@ pub struct Passes {
     pub accuracy: bool,
     /// What layers that take corrections take instead, in this step.
     pub corrections: Option<usize>,
+    /// The share of the targets' probability that is spread over the vocabulary.
+    pub label_smoothing: f64,
 }
 
 /// The measurements of an update.
@@ -80,6 +82,8 @@ pub struct Figures {
     pub grad_norm: f64,
     /// Number of targets in the step.
     pub tokens: u64,
+    /// Number of tokens of their sources; 0 without.
+    pub source_tokens: u64,
 }
 
 /// The training step: objective, options and devices.
@@ -98,9 +102,9 @@ pub struct Stepper<'a> {
 
 /// A failed step, which leaves the state unchanged.
 #[derive(Debug)]
-pub struct NotTaken {
+pub struct NotTaken<M = LanguageModel> {
     /// The unchanged state.
-    pub state: Box<TrainState>,
+    pub state: Box<TrainState<M>>,
     /// The reason.
     pub reason: StepError,
 }
@@ -155,6 +159,7 @@ impl<'a> Stepper<'a> {
                 recompute: train.recompute,
                 accuracy: false,
                 corrections: None,
+                label_smoothing: train.label_smoothing,
             },
             clip: train.clip,
             schedule: LearningRate::new(train),
@@ -171,7 +176,7 @@ impl<'a> Stepper<'a> {
 
     /// The state before the first step, from a model without autodiff and an optimizer, both on the first
     /// device.
-    pub fn start(&self, model: &LanguageModel, optimizer: ModelOptimizer) -> TrainState {
+    pub fn start<M: TrainedModel>(&self, model: &M, optimizer: ModelOptimizer) -> TrainState<M> {
         TrainState {
             copies: copies::copies(model, optimizer, self.devices),
             step: 0,
@@ -186,11 +191,11 @@ impl<'a> Stepper<'a> {
     ///
     /// [`NotTaken`] with the unchanged state, if a batch cannot be read, or if the loss or its gradient is
     /// not finite.
-    pub fn step<M: MicroBatches + ?Sized>(
+    pub fn step<M: TrainedModel, B: MicroBatches + ?Sized>(
         &mut self,
-        mut state: TrainState,
-        batches: &M,
-    ) -> Result<(TrainState, Figures), Box<NotTaken>> {
+        mut state: TrainState<M>,
+        batches: &B,
+    ) -> Result<(TrainState<M>, Figures), Box<NotTaken<M>>> {
         let step = state.step + 1;
         self.passes.corrections = self.drawn.map(|drawn| drawn.at(self.seed, step));
         let sums = loop {
@@ -215,6 +220,7 @@ impl<'a> Stepper<'a> {
             nats,
             terms,
             tokens,
+            source_tokens,
             right,
         } = sums.losses;
         let of_token = |sum: f64| sum / tokens as f64;
@@ -245,6 +251,7 @@ impl<'a> Stepper<'a> {
             lr,
             grad_norm,
             tokens,
+            source_tokens,
         };
         Ok((state, figures))
     }
@@ -254,24 +261,24 @@ impl<'a> Stepper<'a> {
     /// # Errors
     ///
     /// [`TrainError::Model`] if the solver is invalid for the model.
-    pub fn with_solver(
+    pub fn with_solver<M: TrainedModel>(
         &self,
-        mut state: TrainState,
-        wanted: &ModelConfig,
+        mut state: TrainState<M>,
+        wanted: &M::Config,
         seed: u64,
-    ) -> Result<TrainState, TrainError> {
+    ) -> Result<TrainState<M>, TrainError> {
         for (copy, device) in state.copies.iter_mut().zip(self.devices.all()) {
             let model = copy.model.valid();
-            copy.model = model.with_config(wanted, seed, device)?.train();
+            copy.model = model.configured(wanted, seed, device)?.train();
         }
         Ok(state)
     }
 
     /// Losses and their gradients; micro-batches are distributed to the devices in turn.
-    fn sums<M: MicroBatches + ?Sized>(
+    fn sums<M: TrainedModel, B: MicroBatches + ?Sized>(
         &mut self,
-        state: &mut TrainState,
-        batches: &M,
+        state: &mut TrainState<M>,
+        batches: &B,
     ) -> Result<Sums, DataError> {
         let (count, passes) = (self.workers.len(), self.passes);
         let scale = state.loss_scale.map_or(1.0, |scale| scale.scale);

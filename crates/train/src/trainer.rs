@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use iiet_data::{Corpus, MixedBatches, Progress, prepare_corpus};
-use iiet_model::{LanguageModel, ModelConfig};
+use iiet_data::{Corpus, Progress, TrainingBatches, prepare_corpus};
+use iiet_model::{EncoderDecoder, LanguageModel, SavedModel};
 
 use self::initial::initial_model;
 use self::keep::LastCheckpoint;
@@ -31,7 +31,8 @@ use crate::peak::matrix_product_peak;
 use crate::run_directory::config_text;
 use crate::step::{LossScale, Stepper, TrainState};
 use crate::{
-    ClaimedRun, Devices, Event, Observer, RunConfig, RunDirectory, TrainError, TrainingObjective,
+    ClaimedRun, Devices, Event, Observer, RunConfig, RunDirectory, TrainError, TrainedModel,
+    TrainingObjective, Vocabulary,
 };
 
 /// The inputs of a run in addition to its configuration.
@@ -99,9 +100,21 @@ pub fn train(
     devices.refuse_uneven(&config.train)?;
     refuse_precision(config.train.precision, devices)?;
     let config = &config.claimed_by(options.objective)?;
+    match config.model.encoder {
+        Some(_) => train_model::<EncoderDecoder>(config, options, devices),
+        None => train_model::<LanguageModel>(config, options, devices),
+    }
+}
+
+/// The same for a valid configuration of such a model.
+fn train_model<M: TrainedModel>(
+    config: &RunConfig,
+    options: RunOptions<'_>,
+    devices: &Devices,
+) -> Result<Summary, TrainError> {
     // Before any text is read: only the vocabulary of a given tokenizer is unknown.
     let vocab_size = config.data.expected_vocab_size();
-    refuse_what_does_not_fit(config, vocab_size, &options, devices)?;
+    refuse_what_does_not_fit::<M>(config, vocab_size, &options, devices)?;
     let found = match options.run.is_new() {
         true => None,
         false => resume::find(
@@ -113,7 +126,7 @@ pub fn train(
     };
     let corpus = prepare_corpus(&config.data, options.progress)?;
     refuse_vocabulary(config, corpus.tokenizer.vocab_size())?;
-    refuse_what_does_not_fit(config, corpus.tokenizer.vocab_size(), &options, devices)?;
+    refuse_what_does_not_fit::<M>(config, corpus.tokenizer.vocab_size(), &options, devices)?;
     let plan = Plan {
         config,
         objective: options.objective,
@@ -121,7 +134,7 @@ pub fn train(
         revision: options.revision,
         observer: options.observer,
     };
-    let mut trainer = match found {
+    let mut trainer: Trainer<'_, M> = match found {
         Some(found) => Trainer::resume(plan, options.run, corpus, found)?,
         None => Trainer::start(plan, options.run, corpus)?,
     };
@@ -137,7 +150,7 @@ struct Plan<'a> {
     observer: &'a mut dyn Observer,
 }
 
-struct Trainer<'a> {
+struct Trainer<'a, M = LanguageModel> {
     config: &'a RunConfig,
     objective: &'a dyn TrainingObjective,
     config_text: String,
@@ -146,7 +159,7 @@ struct Trainer<'a> {
     device: &'a Device,
     corpus: Corpus,
     identity: Identity,
-    batches: MixedBatches,
+    batches: TrainingBatches,
     text: TextBytes,
     validation: Validation,
     baselines: Baselines,
@@ -154,7 +167,7 @@ struct Trainer<'a> {
     observer: &'a mut dyn Observer,
     stepper: Stepper<'a>,
     /// `None` only during a step.
-    state: Option<TrainState>,
+    state: Option<TrainState<M>>,
     /// Peak FLOP/s for computing utilisation, summed over devices.
     peak: Option<f64>,
     checkpoint: Option<LastCheckpoint>,
@@ -166,18 +179,17 @@ struct Trainer<'a> {
 /// The data of a run.
 struct Data {
     corpus: Corpus,
-    batches: MixedBatches,
+    batches: TrainingBatches,
     identity: Identity,
 }
 
 impl Data {
-    fn new(config: &RunConfig, corpus: Corpus) -> Result<Self, TrainError> {
+    fn new<M: TrainedModel>(config: &RunConfig, corpus: Corpus) -> Result<Self, TrainError> {
         let train = &config.train;
-        let (batch, seq) = (train.batch, config.model.seq_len);
-        let batches = MixedBatches::of(&corpus.train(seq)?, batch, train.seed)?;
-        let model = stage_config(config, &corpus, train.steps);
+        let batches = corpus.training_batches(config.model.seq_len, train.size(), train.seed)?;
+        let model = M::of_run(config, Vocabulary::of(&corpus.tokenizer), train.steps);
         Ok(Self {
-            identity: Identity::of(&model, &corpus, &batches),
+            identity: Identity::of(&M::json(&model), &corpus, &batches),
             corpus,
             batches,
         })
@@ -185,18 +197,18 @@ impl Data {
 }
 
 /// The initial or resumed state of a run.
-struct Standing {
-    model: LanguageModel,
+struct Standing<M> {
+    model: M,
     optimizer: ModelOptimizer,
     step: u64,
     tokens: u64,
     loss_scale: Option<LossScale>,
 }
 
-impl<'a> Trainer<'a> {
+impl<'a, M: TrainedModel> Trainer<'a, M> {
     fn start(plan: Plan<'a>, run: ClaimedRun, corpus: Corpus) -> Result<Self, TrainError> {
         let (config, device) = (plan.config, plan.devices.first());
-        let model_config = stage_config(config, &corpus, 0);
+        let model_config = M::of_run(config, Vocabulary::of(&corpus.tokenizer), 0);
         let model = initial_model(&config.train, &model_config, &corpus.tokenizer, device)?;
         let optimizer = ModelOptimizer::new(&config.train);
         let standing = Standing {
@@ -206,7 +218,7 @@ impl<'a> Trainer<'a> {
             tokens: 0,
             loss_scale: LossScale::of(config.train.precision),
         };
-        let data = Data::new(config, corpus)?;
+        let data = Data::new::<M>(config, corpus)?;
         Self::assemble(plan, run, data, standing)
     }
 
@@ -214,7 +226,7 @@ impl<'a> Trainer<'a> {
         plan: Plan<'a>,
         claim: ClaimedRun,
         data: Data,
-        standing: Standing,
+        standing: Standing<M>,
     ) -> Result<Self, TrainError> {
         let Plan {
             config,
@@ -225,7 +237,7 @@ impl<'a> Trainer<'a> {
         } = plan;
         let run = claim.directory().clone();
         let train = &config.train;
-        let (batch, seq) = (train.batch, config.model.seq_len);
+        let seq = config.model.seq_len;
         let Data {
             corpus,
             batches,
@@ -240,7 +252,7 @@ impl<'a> Trainer<'a> {
         } = standing;
         let text = TextBytes::new(&corpus);
         let held_out = corpus.held_out();
-        let validation = Validation::new(&held_out, &text, batch, seq, train.eval_tokens)?;
+        let validation = Validation::new(&held_out, &text, train.size(), seq, train.eval_tokens)?;
         let baselines = validation.baselines(&corpus.tokenizer)?;
         // Written first: a directory with a configuration is a run, which can be resumed.
         let config_text = config_text(config, revision.as_deref());
@@ -353,14 +365,15 @@ impl<'a> Trainer<'a> {
     /// Switches the solver at the start of a stage.
     fn enter_stage(&mut self) -> Result<(), TrainError> {
         let step = self.state().step();
-        let wanted = stage_config(self.config, &self.corpus, step);
+        let vocabulary = Vocabulary::of(&self.corpus.tokenizer);
+        let wanted: <M as SavedModel>::Config = M::of_run(self.config, vocabulary, step);
         // Compared in serialised form, in which `3` and `[3, 3]` are the same schedule.
-        if wanted.to_json() == self.state().model().config().to_json() {
+        if M::json(&wanted) == M::json(&self.state().model().current()) {
             return Ok(());
         }
         self.observer.on(&Event::Stage {
             step,
-            model: &wanted,
+            solver: &M::solver_name(&wanted),
         });
         let state = self.take_state();
         let seed = self.config.train.seed;
@@ -368,27 +381,13 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn state(&self) -> &TrainState {
+    fn state(&self) -> &TrainState<M> {
         let state = self.state.as_ref();
         state.expect("invariant: the state is always put back")
     }
 
-    fn take_state(&mut self) -> TrainState {
+    fn take_state(&mut self) -> TrainState<M> {
         let state = self.state.take();
         state.expect("invariant: the state is always put back")
     }
-}
-
-/// The model's configuration for the update after `step`.
-fn stage_config(config: &RunConfig, corpus: &Corpus, step: u64) -> ModelConfig {
-    let section = match config.train.stage_at(step) {
-        Some(i) => {
-            let solver = config.train.stages[i].solver(&config.model.solver);
-            let solver = solver.expect("invariant: the configuration was validated");
-            config.model.with_solver(solver)
-        }
-        None => config.model.clone(),
-    };
-    let tokenizer = &corpus.tokenizer;
-    section.config(tokenizer.vocab_size(), tokenizer.document_end())
 }

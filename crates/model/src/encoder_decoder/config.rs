@@ -71,6 +71,29 @@ pub struct StackConfig {
     pub solver: SolverConfig,
 }
 
+/// A side of an encoder-decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// From the source to m.
+    Encoder,
+    /// From the target, and m, to its next tokens.
+    Decoder,
+}
+
+impl Side {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Encoder, Self::Decoder];
+
+    /// `encoder` or `decoder`, its key in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Encoder => "encoder",
+            Self::Decoder => "decoder",
+        }
+    }
+}
+
 impl Default for StackConfig {
     /// Six plain layers, as in Transformer-base (arXiv 1706.03762).
     fn default() -> Self {
@@ -131,12 +154,12 @@ struct Kind {
 /// The sides, as far as they do not depend on a solver.
 #[derive(Deserialize)]
 struct Sides {
-    encoder: Side,
-    decoder: Side,
+    encoder: SideKeys,
+    decoder: SideKeys,
 }
 
 #[derive(Deserialize)]
-struct Side {
+struct SideKeys {
     num_hidden_layers: usize,
     #[serde(default)]
     solver: Option<String>,
@@ -179,9 +202,25 @@ impl EncoderDecoderConfig {
         }
     }
 
+    /// The layers of a side.
+    pub fn stack(&self, side: Side) -> &StackConfig {
+        match side {
+            Side::Encoder => &self.encoder,
+            Side::Decoder => &self.decoder,
+        }
+    }
+
+    /// The layers of a side, to be changed.
+    pub fn stack_mut(&mut self, side: Side) -> &mut StackConfig {
+        match side {
+            Side::Encoder => &mut self.encoder,
+            Side::Decoder => &mut self.decoder,
+        }
+    }
+
     /// Both sides with their keys.
     fn sides(&self) -> [(&'static str, &StackConfig); 2] {
-        [("encoder", &self.encoder), ("decoder", &self.decoder)]
+        Side::ALL.map(|side| (side.name(), self.stack(side)))
     }
 
     /// A side with the sizes that it shares with the other.
@@ -242,7 +281,7 @@ impl EncoderDecoderConfig {
         let sizes: Self = serde_json::from_str(text).map_err(refuse)?;
         let sides: Sides = serde_json::from_str(text).map_err(refuse)?;
         let keys: Map<String, Value> = serde_json::from_str(text).map_err(refuse)?;
-        let stack = |key: &'static str, side: Side| {
+        let stack = |key: &'static str, side: SideKeys| {
             let Some(Value::Object(keys)) = keys.get(key) else {
                 panic!("invariant: {key} was read as a table");
             };

@@ -12,7 +12,7 @@
 mod config;
 mod cost;
 mod decoding;
-mod loss;
+mod objective;
 
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
@@ -23,7 +23,7 @@ use iiet_blocks::{
 use iiet_kernels::{embedding, in_f32, linear};
 use iiet_ode::{NetworkSolver, Parameter, Parameters, Role};
 
-pub use self::config::{EncoderDecoderConfig, StackConfig};
+pub use self::config::{EncoderDecoderConfig, Side, StackConfig};
 pub use self::cost::{EncoderDecoderCost, SequenceInference};
 pub use self::decoding::SourceCache;
 use crate::init::initialised;

@@ -10,7 +10,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_files::FileRecord;
 use iiet_model::{
-    LanguageModel, ParameterVisitor, Role, parse_safetensors, visit_parameters, write_safetensors,
+    ParameterVisitor, Role, SavedModel, parse_safetensors, visit_parameters, write_safetensors,
 };
 use safetensors::{Dtype, View};
 
@@ -61,9 +61,9 @@ impl View for Flat {
     }
 }
 
-pub(super) fn read(
+pub(super) fn read<M: SavedModel>(
     path: &Path,
-    model: &LanguageModel,
+    model: &M,
     updates: &BTreeMap<String, usize>,
     device: &Device,
 ) -> Result<BTreeMap<String, Moments>, TrainError> {

@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use iiet_data::{Corpus, MixedBatches, PreparedSource, TokenFile};
-use iiet_model::ModelConfig;
+use iiet_data::{Corpus, PreparedSource, TokenFile, TrainingBatches};
 use serde::{Deserialize, Serialize};
 
 use crate::step::LossScale;
@@ -128,7 +127,7 @@ impl State {
         step: u64,
         tokens: u64,
         config: &RunConfig,
-        batches: &MixedBatches,
+        batches: &TrainingBatches,
         identity: &Identity,
     ) -> Self {
         let train = &config.train;
@@ -159,7 +158,7 @@ impl State {
 
 impl DataPosition {
     /// The position that follows from the step.
-    pub(crate) fn after(step: u64, config: &RunConfig, batches: &MixedBatches) -> Self {
+    pub(crate) fn after(step: u64, config: &RunConfig, batches: &TrainingBatches) -> Self {
         let micro_batches = step * config.train.accumulation as u64;
         let rows = batches.rows_before(micro_batches).into_iter();
         Self {
@@ -181,7 +180,7 @@ impl RandomState {
 }
 
 impl Identity {
-    pub(crate) fn of(model: &ModelConfig, corpus: &Corpus, batches: &MixedBatches) -> Self {
+    pub(crate) fn of(model_json: &str, corpus: &Corpus, batches: &TrainingBatches) -> Self {
         let hex = |hash: [u8; 32]| blake3::Hash::from(hash).to_hex().to_string();
         let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
         let sources = corpus.sources.iter().zip(batches.shares());
@@ -193,7 +192,7 @@ impl Identity {
             validation: hex(source.validation().content_hash()),
         };
         Self {
-            model: hash(model.to_json().as_bytes()),
+            model: hash(model_json.as_bytes()),
             tokenizer: hash(corpus.tokenizer.json()),
             data: sources.map(source).collect(),
         }

@@ -9,6 +9,8 @@ use crate::{Difference, RunConfig};
 const KEPT: &[&str] = &[
     "train.seed",
     "train.batch",
+    "train.batch_tokens",
+    "train.label_smoothing",
     "train.accumulation",
     "train.optimizer",
     "train.iterations",

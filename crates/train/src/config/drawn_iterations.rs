@@ -78,7 +78,8 @@ impl DrawnIterations {
         solver.clone().with_iterations(schedule)
     }
 
-    pub(super) fn validate(&self, solver: &SolverConfig) -> Result<(), TrainError> {
+    /// Checks the draw for a model with these solvers.
+    pub(super) fn validate(&self, solvers: &[Option<&SolverConfig>]) -> Result<(), TrainError> {
         let refuse = |found: String, allowed: &str| {
             Err(TrainError::Value {
                 key: "train.iterations",
@@ -86,8 +87,10 @@ impl DrawnIterations {
                 allowed: format!("allowed: {allowed}"),
             })
         };
-        if solver.iterations().is_none() {
-            let found = format!("given with the solver {}", solver.name());
+        let known = || solvers.iter().flatten();
+        if known().all(|solver| solver.iterations().is_none()) {
+            let names: Vec<&str> = known().map(|solver| solver.name()).collect();
+            let found = format!("given with the solver {}", names.join(" and "));
             return refuse(found, "a solver that takes corrections");
         }
         match *self {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use iiet_data::Tokenizer;
-use iiet_model::{load_config, model_directory};
+use iiet_model::{EncoderDecoder, ModelKind, load_config, model_directory, model_kind};
 use toml::{Table, Value};
 
 use super::{ModelSection, RunConfig, parse};
@@ -70,12 +70,21 @@ fn missing(
     dir: &Path,
     with_tokenizer: bool,
 ) -> Result<Vec<(&'static str, String, Value)>, TrainError> {
-    let config = load_config(dir)?;
+    let (section, vocab_size) = match model_kind(dir)? {
+        ModelKind::EncoderDecoder => {
+            let config = EncoderDecoder::load_config(dir)?;
+            (ModelSection::of_sequences(&config), config.vocab_size)
+        }
+        _ => {
+            let config = load_config(dir)?;
+            (ModelSection::of(&config), config.vocab_size)
+        }
+    };
     let has = |section: &str, key: &str| {
         let section = table.get(section).and_then(Value::as_table);
         section.is_some_and(|section| section.contains_key(key))
     };
-    let section = Table::try_from(ModelSection::of(&config));
+    let section = Table::try_from(section);
     let section = section.expect("invariant: the section is a table");
     let mut missing: Vec<(&'static str, String, Value)> = section
         .into_iter()
@@ -84,9 +93,9 @@ fn missing(
         .collect();
     let path = dir.join("tokenizer.json");
     // Many checkpoints have more rows in their embedding than their tokenizer has tokens.
-    let padded = config.vocab_size > Tokenizer::open(&path)?.vocab_size();
+    let padded = vocab_size > Tokenizer::open(&path)?.vocab_size();
     if padded && !has("model", "vocab_size") {
-        let size = Value::Integer(config.vocab_size as i64);
+        let size = Value::Integer(vocab_size as i64);
         missing.push(("model", "vocab_size".to_owned(), size));
     }
     if with_tokenizer && !has("data", "tokenizer") {

@@ -1,8 +1,13 @@
-//! `[model]`: the sizes and the solver.
+//! `[model]`: the sizes and the solver. With `[model.encoder]` it is an encoder-decoder, whose decoder the other
+//! keys describe; without, a language model.
 
-use iiet_model::{AttentionBias, Llama3Scaling, LlamaConfig, ModelConfig};
+use iiet_model::{
+    AttentionBias, EncoderDecoderConfig, Llama3Scaling, LlamaConfig, ModelConfig, StackConfig,
+};
 use iiet_ode::SolverConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::Vocabulary;
 
 /// `[model]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +59,19 @@ pub struct ModelSection {
     pub initializer_range: f64,
     /// The layer solver: a name, or a table with its name and options.
     pub solver: SolverConfig,
+    /// The encoder of a sequence-to-sequence model; none for a language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderSection>,
+}
+
+/// `[model.encoder]`: in what the encoder differs from the decoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderSection {
+    /// Number of layers.
+    pub n_layers: usize,
+    /// The layer solver: a name, or a table with its name and options.
+    pub solver: SolverConfig,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -100,6 +118,57 @@ impl ModelSection {
             vocab_size: None,
             initializer_range: config.initializer_range,
             solver: config.solver.clone(),
+            encoder: None,
+        }
+    }
+
+    /// The section that describes an encoder-decoder, all but its vocabulary and its special tokens.
+    pub fn of_sequences(config: &EncoderDecoderConfig) -> Self {
+        let decoder = ModelConfig {
+            vocab_size: config.vocab_size,
+            d_model: config.d_model,
+            n_layers: config.decoder.n_layers,
+            seq_len: config.seq_len,
+            initializer_range: config.initializer_range,
+            tie_embeddings: true,
+            bos_token_id: None,
+            eos_token_ids: Vec::new(),
+            block: config.block.clone(),
+            solver: config.decoder.solver.clone(),
+        };
+        let StackConfig { n_layers, solver } = config.encoder.clone();
+        Self {
+            encoder: Some(EncoderSection { n_layers, solver }),
+            ..Self::of(&decoder)
+        }
+    }
+
+    /// The configuration of an encoder-decoder, once the vocabulary is known. The token that ends a document
+    /// also begins a target.
+    ///
+    /// # Panics
+    ///
+    /// If the section has no encoder.
+    pub fn sequence_config(&self, vocabulary: Vocabulary) -> EncoderDecoderConfig {
+        let of_decoder = self.config(vocabulary.size, vocabulary.document_end);
+        let encoder = self.encoder.clone().expect("a section with an encoder");
+        EncoderDecoderConfig {
+            vocab_size: of_decoder.vocab_size,
+            d_model: of_decoder.d_model,
+            seq_len: of_decoder.seq_len,
+            initializer_range: of_decoder.initializer_range,
+            label_smoothing: 0.0,
+            decoder_start_token_id: vocabulary.document_end,
+            eos_token_ids: of_decoder.eos_token_ids,
+            block: of_decoder.block,
+            encoder: StackConfig {
+                n_layers: encoder.n_layers,
+                solver: encoder.solver,
+            },
+            decoder: StackConfig {
+                n_layers: self.n_layers,
+                solver: of_decoder.solver,
+            },
         }
     }
 

@@ -16,6 +16,9 @@ pub struct Stage {
     /// solver is the model's. Missing options default to the model's if it has the same solver, and
     /// otherwise to the solver's defaults.
     pub solver: Value,
+    /// The solver of an encoder in this stage, described in the same way; the model's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<Value>,
 }
 
 impl Stage {
@@ -25,12 +28,28 @@ impl Stage {
     ///
     /// [`TrainError::Value`] if there is no such solver, or it has no such option.
     pub fn solver(&self, of_model: &SolverConfig) -> Result<SolverConfig, TrainError> {
-        override_solver(of_model, &self.solver).map_err(|allowed| TrainError::Value {
-            key: "train.stages",
-            found: format!("a list with the solver {}", self.solver),
-            allowed,
-        })
+        overridden(of_model, &self.solver)
     }
+
+    /// The encoder's solver of this stage, for an encoder with the given solver.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Value`] if there is no such solver, or it has no such option.
+    pub fn encoder(&self, of_encoder: &SolverConfig) -> Result<SolverConfig, TrainError> {
+        match &self.encoder {
+            Some(solver) => overridden(of_encoder, solver),
+            None => Ok(of_encoder.clone()),
+        }
+    }
+}
+
+fn overridden(of_model: &SolverConfig, given: &Value) -> Result<SolverConfig, TrainError> {
+    override_solver(of_model, given).map_err(|allowed| TrainError::Value {
+        key: "train.stages",
+        found: format!("a list with the solver {given}"),
+        allowed,
+    })
 }
 
 /// The solver described by a name or a table of options, for a model with the given solver: missing
@@ -70,6 +89,7 @@ mod tests {
         let stage = Stage {
             share: 1.0,
             solver: read(solver)["solver"].clone(),
+            encoder: None,
         };
         let of_model = read(of_model)["solver"].clone().try_into().unwrap();
         stage.solver(&of_model).map_err(|error| error.to_string())

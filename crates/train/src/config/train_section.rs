@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use iiet_data::BatchSize;
 use iiet_model::Precision;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +16,13 @@ use crate::{OptimizerKind, TrainError};
 pub struct TrainSection {
     /// Optimiser steps.
     pub steps: u64,
-    /// Sequences per micro-batch.
+    /// Sequences per micro-batch; 0 where `batch_tokens` decides.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub batch: usize,
+    /// The most tokens of a micro-batch on either side, padding included, for pairs of source and target: as
+    /// many pairs of similar lengths as fit, instead of a number of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<usize>,
     /// Micro-batches per step (gradient accumulation).
     #[serde(default = "one")]
     pub accumulation: usize,
@@ -46,6 +52,9 @@ pub struct TrainSection {
     /// What the learning rate of the blocks of iterated layers is multiplied by.
     #[serde(default = "one_f64", skip_serializing_if = "is_one")]
     pub iterated_lr: f64,
+    /// The share of the targets' probability that is spread over the vocabulary (label smoothing).
+    #[serde(default, skip_serializing_if = "is_zero_f64")]
+    pub label_smoothing: f64,
     /// Decoupled weight decay of matrices; norms and solver coefficients are not decayed.
     #[serde(default = "default_weight_decay")]
     pub weight_decay: f64,
@@ -123,6 +132,12 @@ fn default_momentum() -> f64 {
 fn is_default_momentum(momentum: &f64) -> bool {
     *momentum == default_momentum()
 }
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+fn is_zero_f64(share: &f64) -> bool {
+    *share == 0.0
+}
 fn one_f64() -> f64 {
     1.0
 }
@@ -182,13 +197,26 @@ impl TrainSection {
             }
         }
         // Bounds the number of micro-batches of a run, and of tokens per step, to 64 bits.
-        for (key, value) in [
-            ("train.batch", self.batch as u64),
-            ("train.accumulation", self.accumulation as u64),
-        ] {
+        let rows = match (self.batch, self.batch_tokens) {
+            (0, Some(tokens)) => ("train.batch_tokens", tokens as u64),
+            (_, None) => ("train.batch", self.batch as u64),
+            (_, Some(tokens)) => {
+                let allowed = "allowed: instead of train.batch, not beside it";
+                return refuse("train.batch_tokens", tokens.to_string(), allowed);
+            }
+        };
+        for (key, value) in [rows, ("train.accumulation", self.accumulation as u64)] {
             if value == 0 || value > 1 << 20 {
                 return refuse(key, value.to_string(), "allowed: 1 to 2^20");
             }
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            let found = self.label_smoothing.to_string();
+            return refuse(
+                "train.label_smoothing",
+                found,
+                "allowed: 0 up to but not including 1",
+            );
         }
         if self.warmup > self.steps {
             let allowed = format!("allowed: at most train.steps, {}", self.steps);
@@ -250,6 +278,14 @@ impl TrainSection {
             return refuse("train.stages", found, "shares must be above 0 and sum to 1");
         }
         Ok(())
+    }
+
+    /// The size of a micro-batch.
+    pub fn size(&self) -> BatchSize {
+        match self.batch_tokens {
+            Some(tokens) => BatchSize::Tokens(tokens),
+            None => BatchSize::Rows(self.batch),
+        }
     }
 
     /// Refuses what a run on a task has no use for.

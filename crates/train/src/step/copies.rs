@@ -12,18 +12,16 @@ use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::thread;
 
-use burn::module::Module;
 use burn::tensor::{Device, StreamId};
 use iiet_data::{Batch, DataError};
 use iiet_kernels::on_workers;
-use iiet_model::LanguageModel;
 
 use super::Passes;
 use crate::accuracy::Counting;
 use crate::evaluate::batch_tensors;
 use crate::gradients::AccumulatedGradients;
 use crate::optimizer::ModelOptimizer;
-use crate::{Devices, DrawnIterations, TrainingObjective};
+use crate::{Devices, TrainedModel, TrainingObjective};
 
 /// The options of one device.
 #[derive(Debug)]
@@ -34,9 +32,9 @@ pub(super) struct Worker {
 
 /// The state of one device.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(super) struct Copy<M> {
     /// With autodiff.
-    pub(super) model: LanguageModel,
+    pub(super) model: M,
     pub(super) optimizer: ModelOptimizer,
 }
 
@@ -49,22 +47,24 @@ pub(super) struct Losses {
     pub(super) terms: BTreeMap<&'static str, f64>,
     /// Number of targets.
     pub(super) tokens: u64,
+    /// Number of tokens of their sources.
+    pub(super) source_tokens: u64,
     /// Those that were the most likely token, if they are counted.
     pub(super) right: u64,
 }
 
 /// Copies of a model and an optimizer that are on the first device, without autodiff.
-pub(super) fn copies(
-    model: &LanguageModel,
+pub(super) fn copies<M: TrainedModel>(
+    model: &M,
     optimizer: ModelOptimizer,
     devices: &Devices,
-) -> Vec<Copy> {
+) -> Vec<Copy<M>> {
     let on = |device: &Device, optimizer: ModelOptimizer| Copy {
-        model: model.on(device).train(),
+        model: model.copied_to(device).train(),
         optimizer,
     };
     let others = devices.others().iter();
-    let others: Vec<Copy> = others
+    let others: Vec<Copy<M>> = others
         .map(|device| on(device, optimizer.on(device)))
         .collect();
     let mut copies = vec![on(devices.first(), optimizer)];
@@ -110,9 +110,9 @@ impl Worker {
     /// The sums over this device's micro-batches, with one at a time in memory.
     ///
     /// The loss is multiplied by `scale`, a power of two, and its gradients are divided by it.
-    pub(super) fn gradients(
+    pub(super) fn gradients<M: TrainedModel>(
         &self,
-        copy: &Copy,
+        copy: &Copy<M>,
         own: impl Iterator<Item = Result<Batch, DataError>>,
         passes: Passes,
         scale: f64,
@@ -122,29 +122,27 @@ impl Worker {
             recompute,
             accuracy,
             corrections,
+            label_smoothing,
         } = passes;
         // In f32 these are the parameters themselves.
-        let mut model = copy.model.clone().in_precision(precision);
+        let mut model = copy.model.clone().rounded(precision);
         if let Some(r) = corrections {
-            let config = model.config();
-            let drawn = DrawnIterations::with_corrections(&config.solver, config.n_layers, r);
-            let drawn = model.with_solver_options(&drawn);
-            model =
-                drawn.expect("invariant: the most corrections are checked with the configuration");
+            model = model.with_corrections(r);
         }
         let (mut losses, mut gradients) = (Losses::default(), AccumulatedGradients::default());
         for batch in own {
-            let batch = batch_tensors(&batch?, &self.device).scaled(scale);
+            let batch = batch_tensors(&batch?, &self.device)
+                .smoothed(label_smoothing)
+                .scaled(scale);
             let mut objective = self.objective.of_batch(&batch);
-            let ids = batch.ids.clone();
             let (nats, right) = match accuracy {
                 false => {
-                    let nats = gradients.add_loss(&model, ids, &mut *objective, recompute);
+                    let nats = gradients.add_loss(&model, &batch, &mut *objective, recompute);
                     (nats, 0)
                 }
                 true => {
                     let mut counting = Counting::new(&mut *objective, &batch);
-                    let nats = gradients.add_loss(&model, ids, &mut counting, recompute);
+                    let nats = gradients.add_loss(&model, &batch, &mut counting, recompute);
                     (nats, counting.right())
                 }
             };
@@ -152,6 +150,7 @@ impl Worker {
                 nats,
                 terms: objective.terms().into_iter().collect(),
                 tokens: batch.tokens,
+                source_tokens: batch.source_tokens(),
                 right,
             });
         }
@@ -162,7 +161,7 @@ impl Worker {
     }
 }
 
-impl Copy {
+impl<M: TrainedModel> Copy<M> {
     /// The state after one step of AdamW along the gradients multiplied by `scale`. It is updated in place if
     /// the parameters are not shared; otherwise they are copied.
     pub(super) fn updated(self, gradients: AccumulatedGradients, scale: f64, lr: f64) -> Self {
@@ -179,6 +178,7 @@ impl Losses {
     pub(super) fn add(&mut self, other: Self) {
         self.nats += other.nats;
         self.tokens += other.tokens;
+        self.source_tokens += other.source_tokens;
         self.right += other.right;
         for (name, nats) in other.terms {
             *self.terms.entry(name).or_default() += nats;

@@ -2,16 +2,16 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use iiet_data::{Batch, DataError, MixedBatches, statistics};
+use iiet_data::{Batch, DataError, TrainingBatches, statistics};
 
 use super::Trainer;
 use crate::evaluate::TextBytes;
 use crate::step::{MicroBatches, NotTaken, StepError};
-use crate::{CROSS_ENTROPY, Figures, TrainError};
+use crate::{CROSS_ENTROPY, Figures, TrainError, TrainedModel};
 
 /// The micro-batches of one step, which are a function of its number.
 struct Drawn<'a> {
-    batches: &'a MixedBatches,
+    batches: &'a TrainingBatches,
     text: &'a TextBytes,
     /// The index of the first micro-batch.
     first: u64,
@@ -33,7 +33,7 @@ impl MicroBatches for Drawn<'_> {
     }
 }
 
-impl Trainer<'_> {
+impl<M: TrainedModel> Trainer<'_, M> {
     /// Computes the next step. Also returns the cross-entropy in bits per byte, if the targets are
     /// text.
     pub(super) fn take_step(&mut self) -> Result<(Figures, Option<f64>), TrainError> {

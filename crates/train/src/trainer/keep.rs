@@ -7,7 +7,7 @@ use iiet_data::DataError;
 use super::Trainer;
 use crate::checkpoint::{self, Contents, State};
 use crate::evaluate::Evaluation;
-use crate::{Event, TrainError};
+use crate::{Event, TrainError, TrainedModel};
 
 /// The newest checkpoint and its step.
 pub(super) struct LastCheckpoint {
@@ -15,7 +15,7 @@ pub(super) struct LastCheckpoint {
     pub(super) path: PathBuf,
 }
 
-impl Trainer<'_> {
+impl<M: TrainedModel> Trainer<'_, M> {
     pub(super) fn write_checkpoint(
         &mut self,
         evaluation: Option<&Evaluation>,

@@ -1,9 +1,9 @@
 //! Checks before anything is read or written.
 
-use iiet_model::{Cost, LanguageModel, Precision, TrainingMemory};
+use iiet_model::Precision;
 
 use super::RunOptions;
-use crate::{Devices, DrawnIterations, Recompute, RunConfig, TrainError, memory};
+use crate::{Devices, RunConfig, TrainError, TrainedModel, Vocabulary, memory};
 
 pub(super) fn refuse_precision(precision: Precision, devices: &Devices) -> Result<(), TrainError> {
     let works = |precision: Precision| devices.all().all(|device| precision.works_on(device));
@@ -29,7 +29,7 @@ pub(super) fn refuse_vocabulary(config: &RunConfig, of_tokenizer: usize) -> Resu
     }
 }
 
-pub(super) fn refuse_what_does_not_fit(
+pub(super) fn refuse_what_does_not_fit<M: TrainedModel>(
     config: &RunConfig,
     vocab_size: usize,
     options: &RunOptions<'_>,
@@ -37,23 +37,22 @@ pub(super) fn refuse_what_does_not_fit(
 ) -> Result<(), TrainError> {
     if options.on_host {
         // The final solver is assumed to be the most expensive one.
-        let mut wanted = config.model.config(vocab_size, None);
-        if let Some(drawn) = &config.train.iterations {
-            let (layers, most) = (wanted.n_layers, drawn.most());
-            wanted.solver = DrawnIterations::with_corrections(&wanted.solver, layers, most);
-        }
-        let model: LanguageModel = LanguageModel::empty(&wanted, devices.first())?;
-        let (batch, seq) = (config.train.batch, config.model.seq_len);
-        let mut memory = match config.train.recompute {
-            Recompute::None => TrainingMemory::of(&model, batch, seq),
-            Recompute::Layer => TrainingMemory::of_one_layer(&model, batch, seq),
+        let vocabulary = Vocabulary {
+            size: vocab_size,
+            document_end: None,
         };
+        let wanted = M::of_run(config, vocabulary, config.train.steps);
+        let mut model = M::empty(&wanted, devices.first())?;
+        if let Some(drawn) = &config.train.iterations {
+            model = model.with_corrections(drawn.most());
+        }
+        let mut memory = model.training_memory(&config.train, config.model.seq_len);
         memory.parameters += options.objective.footprint().bytes;
         if config.train.precision != Precision::F32 {
             // The rounded copy. Activations are assumed to be f32, because most operations convert
             // to it.
             memory.parameters +=
-                Cost::of(&model).parameters * config.train.precision.bytes() as u64;
+                model.step_cost().parameters * config.train.precision.bytes() as u64;
         }
         // Each of several devices on a host has a copy of everything in the same memory.
         let copies = devices.all().count() as u64;

@@ -2,32 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::ops::ControlFlow;
 
 use iiet_files::append_regular;
-use iiet_model::{Cost, Precision};
-use iiet_text::{Request, Sampler, Sampling, generate};
 
-use super::{Trainer, stage_config};
+use super::Trainer;
 use crate::evaluate::Evaluation;
 use crate::metrics::Record;
-use crate::{Event, Figures, SourceUse, Started, TextUse, TrainError};
+use crate::{
+    Event, Figures, SourceUse, Started, StepCost, TextUse, TrainError, TrainedModel, Vocabulary,
+};
 
-/// Tokens per sample of text.
-const SAMPLE_TOKENS: usize = 64;
-/// The temperature of samples: varied, but mostly coherent.
-const SAMPLE_TEMPERATURE: f64 = 0.8;
-
-impl Trainer<'_> {
+impl<M: TrainedModel> Trainer<'_, M> {
     pub(super) fn announce(&mut self) {
-        let cost = Cost::of(self.state().model());
+        let cost = self.state().model().step_cost();
         let train = &self.config.train;
-        let micro_batch = train.batch as u64 * self.config.model.seq_len as u64;
+        let micro_batch = match train.batch_tokens {
+            Some(tokens) => tokens as u64,
+            None => train.batch as u64 * self.config.model.seq_len as u64,
+        };
+        let vocabulary = Vocabulary::of(&self.corpus.tokenizer);
+        let last = M::of_run(self.config, vocabulary, train.steps);
         let started = Started {
             run: &self.run,
-            model: stage_config(self.config, &self.corpus, train.steps),
+            solver: M::solver_name(&last),
+            layers: cost.layers,
             parameters: cost.parameters,
-            evaluations: cost.total_evaluations(),
+            evaluations: cost.evaluations,
             step: self.state().step(),
             steps: train.steps,
             tokens_per_step: micro_batch.saturating_mul(train.accumulation as u64),
@@ -64,7 +64,7 @@ impl Trainer<'_> {
     /// [`TrainError::Broken`] if it is not finite: the last update damaged the model.
     pub(super) fn evaluate(&self) -> Result<Evaluation, TrainError> {
         let model = self.state().valid();
-        let model = model.in_precision(self.config.train.precision);
+        let model = model.rounded(self.config.train.precision);
         let evaluation = self.validation.evaluate(&model, self.device);
         match evaluation.loss {
             loss if loss.is_finite() => Ok(evaluation),
@@ -84,10 +84,16 @@ impl Trainer<'_> {
             Some(Ok(evaluation)) => (Some(evaluation), None),
             None => (None, None),
         };
-        let cost = Cost::of(self.state().model());
+        let StepCost {
+            evaluations,
+            flops_per_token,
+            flops_per_source_token,
+            ..
+        } = self.state().model().step_cost();
+        let of_sources = figures.source_tokens as f64 / figures.tokens as f64;
+        let forward = flops_per_token + of_sources * flops_per_source_token;
         // The backward pass computes two products for each of the forward pass.
-        let per_token =
-            3.0 * cost.forward_flops_per_token + self.objective.footprint().flops_per_token;
+        let per_token = 3.0 * forward + self.objective.footprint().flops_per_token;
         let flops = per_token * tokens_per_second;
         let record = Record {
             step: self.state().step(),
@@ -100,7 +106,7 @@ impl Trainer<'_> {
             grad_norm: figures.grad_norm,
             tokens_per_second,
             flops_utilisation: self.peak.map(|peak| flops / peak),
-            evaluations: cost.total_evaluations(),
+            evaluations,
             validation_loss: evaluation.as_ref().map(|e| e.loss),
             validation_accuracy: evaluation.as_ref().and_then(|e| e.accuracy),
             validation_bits_per_byte: evaluation.as_ref().and_then(|e| e.bits_per_byte),
@@ -122,33 +128,12 @@ impl Trainer<'_> {
 
     pub(super) fn sample(&mut self) -> Result<(), TrainError> {
         let step = self.state().step();
-        let tokenizer = &self.corpus.tokenizer;
-        let end = tokenizer.document_end();
-        let mut prompt = tokenizer.encode(&self.config.train.sample_prompt)?;
-        if prompt.is_empty() {
-            // The token that starts a document, or any token if documents are not marked.
-            prompt.push(end.unwrap_or(0));
-        }
-        let sampling = Sampling {
-            temperature: SAMPLE_TEMPERATURE,
-            seed: self.config.train.seed ^ step,
-            ..Sampling::default()
-        };
-        let request = Request {
-            prompt,
-            max_tokens: SAMPLE_TOKENS,
-            end: end.into_iter().collect(),
-            sliding: true,
-            sampler: Sampler::new(&sampling),
-        };
-        let model = self.state().valid();
-        let go_on = |_| ControlFlow::Continue(());
-        let (sample, _) = generate(&model, request, Precision::F32, self.device, go_on)?;
-        let text = format!(
-            "{}{}",
-            self.config.train.sample_prompt,
-            tokenizer.decode(&sample.ids)?
-        );
+        let text = self.state().valid().sample(
+            &self.config.train.sample_prompt,
+            &self.corpus.tokenizer,
+            self.config.train.seed ^ step,
+            self.device,
+        )?;
         let text = text.trim_end();
         let entry = format!("--- step {step}\n{text}\n");
         let path = self.run.samples();

@@ -3,17 +3,20 @@
 use burn::tensor::Device;
 use iiet_data::Corpus;
 
-use super::{Data, LastCheckpoint, Plan, Standing, Trainer, stage_config};
+use super::{Data, LastCheckpoint, Plan, Standing, Trainer};
 use crate::checkpoint::{self, Checkpoint, DataPosition, RandomState};
 use crate::config::differences;
 use crate::optimizer::ModelOptimizer;
 use crate::run_directory::Resume;
 use crate::step::LossScale;
-use crate::{ClaimedRun, Difference, Event, Observer, RunConfig, RunDirectory, TrainError};
+use crate::{
+    ClaimedRun, Difference, Event, Observer, RunConfig, RunDirectory, TrainError, TrainedModel,
+    Vocabulary,
+};
 
 /// A checkpoint that is compatible with the configuration.
-pub(super) struct Found {
-    checkpoint: Checkpoint,
+pub(super) struct Found<M> {
+    checkpoint: Checkpoint<M>,
     passed: Vec<String>,
     /// Differences in `[data]`, which are allowed if the tokens are the same.
     data: Vec<Difference>,
@@ -26,12 +29,12 @@ pub(super) struct Found {
 ///
 /// [`TrainError::NothingToResume`], [`TrainError::ResumeMismatch`], or [`TrainError::Value`] for
 /// fewer steps than are completed.
-pub(super) fn find(
+pub(super) fn find<M: TrainedModel>(
     config: &RunConfig,
     run: &RunDirectory,
     device: &Device,
     observer: &mut dyn Observer,
-) -> Result<Option<Found>, TrainError> {
+) -> Result<Option<Found<M>>, TrainError> {
     if !run.checkpoints().exists() {
         return start_over(run, observer);
     }
@@ -69,10 +72,10 @@ pub(super) fn find(
 }
 
 /// Without a checkpoint the run is resumed from its start, unless it has results to lose.
-fn start_over(
+fn start_over<M>(
     run: &RunDirectory,
     observer: &mut dyn Observer,
-) -> Result<Option<Found>, TrainError> {
+) -> Result<Option<Found<M>>, TrainError> {
     if run.model().exists() {
         return Err(TrainError::NothingToResume {
             path: run.checkpoints(),
@@ -83,7 +86,7 @@ fn start_over(
     Ok(None)
 }
 
-fn refuse_impossible_steps(config: &RunConfig, at: &Checkpoint) -> Result<(), TrainError> {
+fn refuse_impossible_steps<M>(config: &RunConfig, at: &Checkpoint<M>) -> Result<(), TrainError> {
     let (train, step) = (&config.train, at.state.step);
     let refuse = |allowed: String| {
         Err(TrainError::Value {
@@ -111,12 +114,12 @@ fn refuse_impossible_steps(config: &RunConfig, at: &Checkpoint) -> Result<(), Tr
     Ok(())
 }
 
-impl<'a> Trainer<'a> {
+impl<'a, M: TrainedModel> Trainer<'a, M> {
     pub(super) fn resume(
         plan: Plan<'a>,
         run: ClaimedRun,
         corpus: Corpus,
-        found: Found,
+        found: Found<M>,
     ) -> Result<Self, TrainError> {
         let config = plan.config;
         let Checkpoint {
@@ -125,8 +128,9 @@ impl<'a> Trainer<'a> {
             model,
             moments,
         } = found.checkpoint;
-        let data = Data::new(config, corpus)?;
-        let vocab_size = stage_config(config, &data.corpus, state.step).vocab_size;
+        let data = Data::new::<M>(config, corpus)?;
+        let vocabulary = Vocabulary::of(&data.corpus.tokenizer);
+        let vocab_size = M::vocab_size(&M::of_run(config, vocabulary, state.step));
         let mut differences = state.identity.differences(&data.identity);
         let expected = DataPosition::after(state.step, config, &data.batches);
         for (key, before, now) in [
@@ -142,7 +146,7 @@ impl<'a> Trainer<'a> {
             ),
             (
                 "the vocabulary",
-                model.sizes().vocab_size.to_string(),
+                M::vocab_size(&model.current()).to_string(),
                 vocab_size.to_string(),
             ),
         ] {
