@@ -6,15 +6,17 @@
 //! all. In cross-attention, queries come from one text and keys and values from another, without rotary
 //! positions. The projections may have biases (Qwen2, arXiv
 //! 2407.10671), and the heads of queries and keys a norm before they are rotated (Qwen3, arXiv 2505.09388,
-//! section 2), with one gain for all heads of a layer.
+//! section 2), with one gain for all heads of a layer. In training the context's dropout may drop weights after the
+//! softmax ([`Place::AttentionWeights`]).
 
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::{Visibility, attention, linear};
+use iiet_kernels::{DropoutMask, Visibility, attention, dropped_attention, linear};
 
 use super::context::{merge_heads, split_heads};
 use super::{AttentionBias, KeyValueCache, LlamaConfig, LlamaContext, normalise};
+use crate::Place;
 
 /// Four projections around the heads.
 #[derive(Module, Debug)]
@@ -107,7 +109,15 @@ impl Attention {
 
         let scale = 1.0 / (head_dim as f64).sqrt();
         let mixed = match (cache, context) {
-            (None, LlamaContext::Whole { visible, .. }) => attention(q, k, v, visible, scale),
+            (
+                None,
+                LlamaContext::Whole {
+                    visible, dropout, ..
+                },
+            ) => {
+                let mask = dropout.mask(Place::AttentionWeights);
+                mixed(q, [k, v], visible, scale, mask)
+            }
             (Some(cache), LlamaContext::New { rows, limit, .. }) => {
                 cache.attend(q, k, v, rows, *limit, scale)
             }
@@ -116,7 +126,8 @@ impl Attention {
         project(&self.o_proj, merge_heads(mixed))
     }
 
-    /// Every token attends to another text, whose keys and values are [`of_memory`](Self::of_memory).
+    /// Every token attends to another text, whose keys and values are [`of_memory`](Self::of_memory). A mask
+    /// drops weights.
     ///
     /// # Shapes
     ///
@@ -130,13 +141,14 @@ impl Attention {
     pub fn crossed(
         &self,
         x: Tensor<3>,
-        [keys, values]: [Tensor<4>; 2],
+        keys_and_values: [Tensor<4>; 2],
         visible: &Visibility,
+        mask: Option<DropoutMask>,
     ) -> Tensor<3> {
         let q = of_heads(&self.q_norm, project(&self.q_proj, x), self.n_heads);
         let q = split_heads(q, self.n_heads);
         let scale = 1.0 / (q.dims()[3] as f64).sqrt();
-        let mixed = attention(q, keys, values, visible, scale);
+        let mixed = mixed(q, keys_and_values, visible, scale, mask);
         project(&self.o_proj, merge_heads(mixed))
     }
 
@@ -177,6 +189,20 @@ impl Attention {
         let k = of_heads(&self.k_norm, project(&self.k_proj, x.clone()), heads);
         let v = split_heads(project(&self.v_proj, x), heads);
         [context.rotate(k, heads), v]
+    }
+}
+
+/// Attention with dropout of its weights, if there is a mask.
+fn mixed(
+    q: Tensor<4>,
+    [k, v]: [Tensor<4>; 2],
+    visible: &Visibility,
+    scale: f64,
+    mask: Option<DropoutMask>,
+) -> Tensor<4> {
+    match mask {
+        None => attention(q, k, v, visible, scale),
+        Some(mask) => dropped_attention(q, k, v, visible, scale, &mask),
     }
 }
 
