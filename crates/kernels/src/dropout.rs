@@ -116,12 +116,8 @@ impl DropoutMask {
         let words = words([(column / 4) as u32, row, high, low], self.key);
         let mut kept = [0.0; GROUP];
         for (kept, words) in kept.as_chunks_mut::<LANES>().0.iter_mut().zip(&words) {
-            for lane in 0..LANES {
-                kept[lane] = if words[lane] < self.threshold {
-                    0.0
-                } else {
-                    1.0
-                };
+            for (kept, word) in kept.iter_mut().zip(words) {
+                *kept = if *word < self.threshold { 0.0 } else { 1.0 };
             }
         }
         kept

@@ -29,13 +29,13 @@ pub(crate) fn words(counter: [u32; 4], key: [u32; 2]) -> [[u32; LANES]; 4] {
     }
     let [mut k0, mut k1] = key;
     for _ in 0..ROUNDS {
-        for lane in 0..LANES {
-            let [c0, c1, c2, c3] = [0, 1, 2, 3].map(|word| x[word][lane]);
-            let (p0, p1) = (u64::from(c0) * M0, u64::from(c2) * M1);
-            x[0][lane] = (p1 >> 32) as u32 ^ c1 ^ k0;
-            x[1][lane] = p1 as u32;
-            x[2][lane] = (p0 >> 32) as u32 ^ c3 ^ k1;
-            x[3][lane] = p0 as u32;
+        let [x0, x1, x2, x3] = &mut x;
+        for (((c0, c1), c2), c3) in x0.iter_mut().zip(x1).zip(x2).zip(x3) {
+            let (p0, p1) = (u64::from(*c0) * M0, u64::from(*c2) * M1);
+            *c0 = (p1 >> 32) as u32 ^ *c1 ^ k0;
+            *c1 = p1 as u32;
+            *c2 = (p0 >> 32) as u32 ^ *c3 ^ k1;
+            *c3 = p0 as u32;
         }
         (k0, k1) = (k0.wrapping_add(W0), k1.wrapping_add(W1));
     }

@@ -54,7 +54,7 @@ fn composed(
     });
     let of = |values: Vec<f64>| {
         let data = burn::tensor::TensorData::new::<f64, _>(values, shape);
-        Tensor::<4>::from_data(data, options.clone())
+        Tensor::<4>::from_data(data, options)
     };
     let scores = q.matmul(repeat(k).transpose()) * 0.4 + of(hidden.collect());
     let kept = of(by_definition(batch * heads * queries, keys, rate));
