@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::BlockError;
+use crate::{BlockError, Dropout};
 
 /// A transformer block. It can be implemented outside this workspace: a language model accepts any block.
 pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
@@ -42,6 +42,24 @@ pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
         tokens: Tokens,
         device: &Device,
     ) -> Self::Context;
+
+    /// The context of a pass with dropout, whose masks must be the same in all evaluations of a layer:
+    /// [`ContextDropout`](crate::ContextDropout) keeps them in a context.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Unsupported`] if the block has no dropout, as by default, or none in such a pass.
+    fn with_dropout(
+        context: Self::Context,
+        dropout: &Dropout,
+    ) -> Result<Self::Context, BlockError> {
+        let _ = context;
+        Err(BlockError::Unsupported {
+            key: "dropout".into(),
+            found: dropout.rates().to_string(),
+            allowed: format!("the block {:?} has no dropout", Self::Config::NAME),
+        })
+    }
 
     /// What the evaluations of this layer share beside what all layers share, computed once before the
     /// first of them; `None` if there is nothing, or the context has it already. The block sees it in the

@@ -7,8 +7,7 @@
 //!
 //! [`Block`] is the interface: a map, a vector field, and what a model needs to know about its parameters and
 //! costs. [`BlockField`] makes any block an [`iiet_ode::VectorField`], so that any solver can integrate it.
-//! [`llama`] has the blocks of this crate: pre-norm, bias-free, dropout-free, with grouped-query
-//! attention, a rotary position embedding in the half-split layout, and a SwiGLU feed-forward layer.
+//! [`llama`] has the blocks of this crate: pre-norm, with grouped-query attention, a rotary position embedding in the half-split layout, and a SwiGLU feed-forward layer.
 //! [`LlamaBlock`] is causal, or sees the whole of a source, as its context says; [`CrossedBlock`] is the
 //! decoder's layer of an encoder-decoder, with attention to the encoder's output between the two.
 //!
@@ -33,13 +32,15 @@
 
 mod block;
 mod block_field;
+mod dropout;
 mod error;
 pub mod llama;
 
 pub use block::{Block, BlockCache, BlockConfig, BlockCost, Evaluation, Tokens};
 pub use block_field::BlockField;
+pub use dropout::{ContextDropout, Dropout, DropoutRates, LayerMasks, Place};
 pub use error::BlockError;
-pub use iiet_kernels::{CacheRow, Precision, Visibility};
+pub use iiet_kernels::{CacheRow, DropoutMask, Precision, Visibility};
 pub use llama::{
     AttentionBias, CrossedBlock, CrossedConfig, CrossedContext, Frequencies, KeyValueCache,
     Llama3Scaling, LlamaBlock, LlamaConfig, LlamaContext, Memory, Positions, normalise,

@@ -96,7 +96,9 @@ fn cross_attention_is_between_the_two_branches() {
     let u = y.clone() + layer.self_attn.forward(x, &context.own, None);
     let keys_and_values = block.encoder_attn.of_memory(states);
     let x = normalise(&block.encoder_attn_layer_norm, u.clone());
-    let v = u + block.encoder_attn.crossed(x, keys_and_values, &visible);
+    let v = u + block
+        .encoder_attn
+        .crossed(x, keys_and_values, &visible, None);
     let x = normalise(&layer.post_attention_layernorm, v.clone());
     let expected = v + layer.mlp.forward(x);
     assert_close(map(&block, &context, y.clone()), expected.clone());

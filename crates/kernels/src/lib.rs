@@ -6,6 +6,7 @@
 //! | operation | formula | kept for the backward pass |
 //! |---|---|---|
 //! | [`attention`], [`causal_attention`] | `softmax(scale q k^T + mask) v`; causal, padded or crossed | inputs, output, one number per row |
+//! | [`dropped_attention`] | the same with dropout of the weights; [`DropoutMask`] | the same, and no mask |
 //! | [`linear_cross_entropy`] | `sum_t c_t (-log softmax(h_t W)[target_t])` | the gradients themselves |
 //! | [`linear_distillation`] | the same mixed with `T^2 KL(teacher, student)` | the gradients themselves |
 //! | [`rms_norm`], [`layer_norm`] | `x / rms(x) gamma`; `(x - mean) / sd gamma + beta` | inputs |
@@ -32,17 +33,20 @@
 //! or `cuda` in Burn enables the feature of the same name here. On a backend that is compiled into Burn but
 //! not enabled here, operations run composed, and Burn differentiates the composition.
 
+mod dropout;
 #[cfg(feature = "flex")]
 mod flex;
 mod ops;
+mod philox;
 mod precision;
 mod record;
 mod route;
 
+pub use dropout::DropoutMask;
 #[cfg(feature = "flex")]
 pub use flex::products::{Products, UnknownProducts};
 pub use ops::adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
-pub use ops::attention::{Visibility, attention, causal_attention};
+pub use ops::attention::{Visibility, attention, causal_attention, dropped_attention};
 pub use ops::backward_from::backward_from;
 pub use ops::cached_attention::{CacheRow, cached_attention};
 pub use ops::cross_entropy::linear_cross_entropy;

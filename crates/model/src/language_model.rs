@@ -136,7 +136,8 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// - input: `[batch, seq]`, ids below `vocab_size`
     /// - output: `[batch, seq, d_model]`
     pub fn hidden_in(&self, ids: Tensor<2, Int>, pass: &mut Pass<'_, B>) -> Tensor<3> {
-        let at = self.walk(self.start(ids), self.sizes.n_layers, pass, &mut ());
+        let start = self.start_in(ids, pass);
+        let at = self.walk(start, self.sizes.n_layers, pass, &mut ());
         normalise(&self.model.norm, at.y)
     }
 

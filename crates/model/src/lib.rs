@@ -54,7 +54,9 @@ pub use encoder_decoder::{
 pub use error::{ModelError, TensorFault};
 #[cfg(feature = "hub")]
 pub use hub::{fetch_model, is_hub_name};
-pub use iiet_blocks::{AttentionBias, Llama3Scaling, LlamaConfig, Precision};
+pub use iiet_blocks::{
+    AttentionBias, Dropout, DropoutRates, Llama3Scaling, LlamaConfig, Precision,
+};
 pub use iiet_ode::Role;
 pub use language_model::{Backbone, ConfigOf, LanguageModel};
 pub use memory::{Inference, MemoryEstimate, available_memory};

@@ -1,11 +1,11 @@
 //! Training objectives: a term of the last hidden states and optionally one of each layer's output.
 
 use burn::tensor::{Int, Tensor};
-use iiet_blocks::{Block, normalise};
+use iiet_blocks::{Block, Dropout, normalise};
 use iiet_kernels::linear_cross_entropy;
 use iiet_ode::{Layer, NetworkSolver};
 
-use crate::{LanguageModel, Observer};
+use crate::{LanguageModel, ModelError, Observer, Pass};
 
 /// The loss of one batch, as a sum of terms.
 ///
@@ -98,14 +98,39 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         ids: Tensor<2, Int>,
         objective: &mut O,
     ) -> Tensor<1> {
-        let mut pass = self.pass(&ids);
+        let pass = self.pass(&ids);
+        self.objective_in(pass, ids, objective)
+    }
+
+    /// [`objective`](Self::objective) in a pass with dropout, if there is one.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`, below `vocab_size`
+    /// - output: `[1]`
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Block`] if the block has no dropout and a rate is not zero.
+    pub fn objective_with<O: Objective + ?Sized>(
+        &self,
+        ids: Tensor<2, Int>,
+        objective: &mut O,
+        dropout: Option<&Dropout>,
+    ) -> Result<Tensor<1>, ModelError> {
+        let pass = self.pass(&ids).with_dropout(dropout)?;
+        Ok(self.objective_in(pass, ids, objective))
+    }
+
+    fn objective_in<O: Objective + ?Sized>(
+        &self,
+        mut pass: Pass<'_, B>,
+        ids: Tensor<2, Int>,
+        objective: &mut O,
+    ) -> Tensor<1> {
+        let start = self.start_in(ids, &pass);
         let mut terms = Terms::new(&mut *objective);
-        let at = self.walk(
-            self.start(ids),
-            self.sizes().n_layers,
-            &mut pass,
-            &mut terms,
-        );
+        let at = self.walk(start, self.sizes().n_layers, &mut pass, &mut terms);
         let sum = pass
             .terms
             .into_iter()

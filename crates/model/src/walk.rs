@@ -2,10 +2,10 @@
 //! the measurement of influence.
 
 use burn::tensor::{Int, Tensor};
-use iiet_blocks::{Block, BlockField, Tokens};
+use iiet_blocks::{Block, BlockField, Dropout, Tokens};
 use iiet_ode::{Layer, NetworkSolver, Solver, Trajectory};
 
-use crate::{Backbone, LanguageModel};
+use crate::{Backbone, LanguageModel, ModelError};
 
 /// The state of a traversal.
 pub type At<S> = Trajectory<Tensor<3>, <S as Solver<Tensor<3>>>::Memory>;
@@ -23,6 +23,8 @@ pub struct Pass<'a, B: Block> {
     /// row after the other. Empty where corrections do not stop by a tolerance: then the solver's
     /// schedule says it.
     pub corrections: Vec<u32>,
+    /// What is dropped, of the embedding and, by the context, of the layers.
+    pub(crate) dropout: Option<Dropout>,
 }
 
 impl<B: Block> Pass<'_, B> {
@@ -33,6 +35,36 @@ impl<B: Block> Pass<'_, B> {
             caches: None,
             terms: Vec::new(),
             corrections: Vec::new(),
+            dropout: None,
+        }
+    }
+
+    /// The same pass with dropout; without one, or with rates of zero, it stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Block`] if the block has no dropout.
+    pub fn with_dropout(self, dropout: Option<&Dropout>) -> Result<Self, ModelError> {
+        let Some(dropout) = dropout.filter(|dropout| !dropout.rates().are_zero()) else {
+            return Ok(self);
+        };
+        Ok(Self {
+            context: B::with_dropout(self.context, dropout)?,
+            dropout: Some(*dropout),
+            ..self
+        })
+    }
+
+    /// `y_0` in this pass: the embedding, after dropout if there is any.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_model]`
+    /// - output: the same
+    pub fn embedded(&self, y: Tensor<3>) -> Tensor<3> {
+        match &self.dropout {
+            None => y,
+            Some(dropout) => dropout.embedding(y),
         }
     }
 }
@@ -85,13 +117,23 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         Pass::over(self.context(Tokens::Whole { seq }, &device))
     }
 
-    /// The state before the first layer, at `y_0`.
+    /// The state before the first layer, at `y_0`, without dropout.
     ///
     /// # Shapes
     ///
     /// - ids: `[batch, seq]`, below `vocab_size`
     pub fn start(&self, ids: Tensor<2, Int>) -> At<S> {
         self.model.solver.start(self.embed(ids))
+    }
+
+    /// The state before the first layer, at `y_0` in this pass.
+    ///
+    /// # Shapes
+    ///
+    /// - ids: `[batch, seq]`, below `vocab_size`
+    pub fn start_in(&self, ids: Tensor<2, Int>, pass: &Pass<'_, B>) -> At<S> {
+        let y = pass.embedded(self.embed(ids));
+        self.model.solver.start(y)
     }
 
     /// Advances through the next `layers` layers, with one step of size 1 each.

@@ -6,15 +6,17 @@
 //! all. In cross-attention, queries come from one text and keys and values from another, without rotary
 //! positions. The projections may have biases (Qwen2, arXiv
 //! 2407.10671), and the heads of queries and keys a norm before they are rotated (Qwen3, arXiv 2505.09388,
-//! section 2), with one gain for all heads of a layer.
+//! section 2), with one gain for all heads of a layer. In training the context's dropout may drop weights after the
+//! softmax ([`Place::AttentionWeights`]).
 
 use burn::module::Module;
 use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::{Visibility, attention, linear};
+use iiet_kernels::{DropoutMask, Visibility, attention, dropped_attention, linear};
 
 use super::context::{merge_heads, split_heads};
 use super::{AttentionBias, KeyValueCache, LlamaConfig, LlamaContext, normalise};
+use crate::Place;
 
 /// Four projections around the heads.
 #[derive(Module, Debug)]
@@ -107,7 +109,15 @@ impl Attention {
 
         let scale = 1.0 / (head_dim as f64).sqrt();
         let mixed = match (cache, context) {
-            (None, LlamaContext::Whole { visible, .. }) => attention(q, k, v, visible, scale),
+            (
+                None,
+                LlamaContext::Whole {
+                    visible, dropout, ..
+                },
+            ) => {
+                let mask = dropout.mask(Place::AttentionWeights);
+                mixed(q, [k, v], visible, scale, mask)
+            }
             (Some(cache), LlamaContext::New { rows, limit, .. }) => {
                 cache.attend(q, k, v, rows, *limit, scale)
             }
@@ -116,7 +126,8 @@ impl Attention {
         project(&self.o_proj, merge_heads(mixed))
     }
 
-    /// Every token attends to another text, whose keys and values are [`of_memory`](Self::of_memory).
+    /// Every token attends to another text, whose keys and values are [`of_memory`](Self::of_memory). A mask
+    /// drops weights.
     ///
     /// Consecutive rows may share a text, the same number of rows each: row b attends to the text
     /// `b / (batch / texts)`. Its keys and values are not copied.
@@ -133,11 +144,12 @@ impl Attention {
     pub fn crossed(
         &self,
         x: Tensor<3>,
-        [keys, values]: [Tensor<4>; 2],
+        keys_and_values: [Tensor<4>; 2],
         visible: &Visibility,
+        mask: Option<DropoutMask>,
     ) -> Tensor<3> {
         let [batch, seq, d_model] = x.dims();
-        let [texts, ..] = keys.dims();
+        let [texts, ..] = keys_and_values[0].dims();
         // Queries see all keys of their text and have no positions, so rows that share one are one row.
         let x = match batch == texts {
             true => x,
@@ -146,7 +158,7 @@ impl Attention {
         let q = of_heads(&self.q_norm, project(&self.q_proj, x), self.n_heads);
         let q = split_heads(q, self.n_heads);
         let scale = 1.0 / (q.dims()[3] as f64).sqrt();
-        let mixed = attention(q, keys, values, visible, scale);
+        let mixed = mixed(q, keys_and_values, visible, scale, mask);
         let mixed = project(&self.o_proj, merge_heads(mixed));
         match batch == texts {
             true => mixed,
@@ -191,6 +203,20 @@ impl Attention {
         let k = of_heads(&self.k_norm, project(&self.k_proj, x.clone()), heads);
         let v = split_heads(project(&self.v_proj, x), heads);
         [context.rotate(k, heads), v]
+    }
+}
+
+/// Attention with dropout of its weights, if there is a mask.
+fn mixed(
+    q: Tensor<4>,
+    [k, v]: [Tensor<4>; 2],
+    visible: &Visibility,
+    scale: f64,
+    mask: Option<DropoutMask>,
+) -> Tensor<4> {
+    match mask {
+        None => attention(q, k, v, visible, scale),
+        Some(mask) => dropped_attention(q, k, v, visible, scale, &mask),
     }
 }
 

@@ -1,10 +1,11 @@
-//! The positions of the tokens of a pass, and what they may attend to.
+//! The positions of the tokens of a pass, what they may attend to, and what is dropped.
 
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::{CacheRow, Visibility};
+use iiet_ode::Layer;
 
 use super::{Frequencies, Positions};
-use crate::Tokens;
+use crate::{BlockError, ContextDropout, Dropout, Tokens};
 
 /// What all LLaMA layers of a pass share.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub enum LlamaContext {
         positions: Positions,
         /// Which tokens a token sees.
         visible: Visibility,
+        /// What is dropped, in training.
+        dropout: ContextDropout,
     },
     /// New tokens of texts whose earlier keys and values are cached.
     New {
@@ -34,10 +37,12 @@ impl LlamaContext {
             Tokens::Whole { seq } => Self::Whole {
                 positions: Positions::at(frequencies, 0..seq, device),
                 visible: Visibility::Causal,
+                dropout: ContextDropout::Off,
             },
             Tokens::Source { lengths, seq } => Self::Whole {
                 positions: Positions::at(frequencies, 0..seq, device),
                 visible: Visibility::keys(lengths),
+                dropout: ContextDropout::Off,
             },
             Tokens::New { rows, seq, limit } => {
                 let at = rows.iter().flat_map(|row| {
@@ -51,6 +56,46 @@ impl LlamaContext {
                 }
             }
         }
+    }
+
+    /// The context of a pass with dropout.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Unsupported`] for new tokens of cached texts.
+    pub fn with_dropout(self, dropout: &Dropout) -> Result<Self, BlockError> {
+        match self {
+            Self::Whole {
+                positions, visible, ..
+            } => Ok(Self::Whole {
+                positions,
+                visible,
+                dropout: ContextDropout::Pass(*dropout),
+            }),
+            Self::New { .. } => Err(BlockError::Unsupported {
+                key: "dropout".into(),
+                found: dropout.rates().to_string(),
+                allowed: "decoding with caches has no dropout".into(),
+            }),
+        }
+    }
+
+    /// What is dropped.
+    pub fn dropout(&self) -> &ContextDropout {
+        match self {
+            Self::Whole { dropout, .. } => dropout,
+            Self::New { .. } => &ContextDropout::Off,
+        }
+    }
+
+    /// The context of a layer with its masks, if there is dropout and this is not a layer's.
+    pub fn at_layer(&self, layer: Layer) -> Option<Self> {
+        let of_layer = self.dropout().at_layer(layer)?;
+        let mut context = self.clone();
+        if let Self::Whole { dropout, .. } = &mut context {
+            *dropout = of_layer;
+        }
+        Some(context)
     }
 
     /// Splits into heads and rotates each by its tokens' positions.

@@ -21,7 +21,9 @@ use iiet_ode::{Layer, Parameter, Parameters, Role, State, norm_parameter};
 use serde::{Deserialize, Serialize};
 
 use super::{Attention, KeyValueCache, LlamaBlock, LlamaConfig, LlamaContext, normalise};
-use crate::{Block, BlockConfig, BlockCost, BlockError, Evaluation, Tokens};
+use crate::{
+    Block, BlockConfig, BlockCost, BlockError, ContextDropout, Dropout, Evaluation, Place, Tokens,
+};
 
 /// A LLaMA layer, and cross-attention with its norm between the layer's two branches.
 #[derive(Module, Debug)]
@@ -77,25 +79,42 @@ pub enum Memory {
 
 impl CrossedBlock {
     /// `c CrossAttention(RMSNorm(u), m)`, if there is an m.
-    fn cross(&self, u: Tensor<3>, memory: &Memory) -> Tensor<3> {
+    fn cross(&self, u: Tensor<3>, memory: &Memory, dropout: &ContextDropout) -> Tensor<3> {
         let x = normalise(&self.encoder_attn_layer_norm, u);
+        let mask = dropout.mask(Place::CrossAttentionWeights);
         let mixed = match memory {
             Memory::States { states, visible } => {
                 let keys_and_values = self.encoder_attn.of_memory(states.clone());
-                self.encoder_attn.crossed(x, keys_and_values, visible)
+                self.encoder_attn.crossed(x, keys_and_values, visible, mask)
             }
             Memory::Layer {
                 keys_and_values,
                 visible,
             } => {
                 let keys_and_values = keys_and_values.clone();
-                self.encoder_attn.crossed(x, keys_and_values, visible)
+                self.encoder_attn.crossed(x, keys_and_values, visible, mask)
             }
             Memory::Kept { .. } => {
                 panic!("the keys and values of all layers: at_layer has those of one")
             }
         };
-        self.layer.branch(mixed)
+        self.layer.branch(mixed, dropout, Place::CrossAttention)
+    }
+
+    /// The keys and values of this layer, unless there are none, or the memory has them already.
+    fn memory_at(&self, memory: Option<&Memory>, layer: Layer) -> Option<Memory> {
+        let (keys_and_values, visible) = match memory? {
+            Memory::States { states, visible } => {
+                let keys_and_values = self.encoder_attn.of_memory(states.clone());
+                (keys_and_values, visible.clone())
+            }
+            Memory::Kept { layers, visible } => (layers[layer.index()].clone(), visible.clone()),
+            Memory::Layer { .. } => return None,
+        };
+        Some(Memory::Layer {
+            keys_and_values,
+            visible,
+        })
     }
 }
 
@@ -130,22 +149,23 @@ impl Block for CrossedBlock {
         }
     }
 
-    /// The keys and values of cross-attention in this layer.
+    fn with_dropout(
+        context: CrossedContext,
+        dropout: &Dropout,
+    ) -> Result<CrossedContext, BlockError> {
+        Ok(CrossedContext {
+            own: context.own.with_dropout(dropout)?,
+            ..context
+        })
+    }
+
+    /// The keys and values of cross-attention in this layer, and dropout's masks.
     fn at_layer(&self, context: &CrossedContext, layer: Layer) -> Option<CrossedContext> {
-        let (keys_and_values, visible) = match context.memory.as_ref()? {
-            Memory::States { states, visible } => {
-                let keys_and_values = self.encoder_attn.of_memory(states.clone());
-                (keys_and_values, visible.clone())
-            }
-            Memory::Kept { layers, visible } => (layers[layer.index()].clone(), visible.clone()),
-            Memory::Layer { .. } => return None,
-        };
-        Some(CrossedContext {
-            own: context.own.clone(),
-            memory: Some(Memory::Layer {
-                keys_and_values,
-                visible,
-            }),
+        let memory = self.memory_at(context.memory.as_ref(), layer);
+        let own = context.own.at_layer(layer);
+        (memory.is_some() || own.is_some()).then(|| CrossedContext {
+            own: own.unwrap_or_else(|| context.own.clone()),
+            memory: memory.or_else(|| context.memory.clone()),
         })
     }
 
@@ -160,19 +180,19 @@ impl Block for CrossedBlock {
         let CrossedContext { own, memory } = at.context;
         let u = y.clone() + self.layer.attend(y, own, at.cache);
         let v = match memory {
-            Some(memory) => u.clone() + self.cross(u, memory),
+            Some(memory) => u.clone() + self.cross(u, memory, own.dropout()),
             None => u,
         };
-        v.clone() + self.layer.feed_forward(v)
+        v.clone() + self.layer.feed_forward(v, own.dropout())
     }
 
     fn slope(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
         let CrossedContext { own, memory } = at.context;
         let mut slope = self.layer.attend(y.clone(), own, at.cache);
         if let Some(memory) = memory {
-            slope = slope.clone() + self.cross(y.clone() + slope, memory);
+            slope = slope.clone() + self.cross(y.clone() + slope, memory, own.dropout());
         }
-        let fed = self.layer.feed_forward(y + slope.clone());
+        let fed = self.layer.feed_forward(y + slope.clone(), own.dropout());
         slope + fed
     }
 

@@ -11,6 +11,9 @@
 //! the scale of the residual stream (arXiv 2606.18524). It is a constant of the model, and does not
 //! follow the schedule, so that another schedule leaves the block as it was trained.
 //!
+//! In training both branches, the weights of attention and the hidden activations may be dropped
+//! ([`Dropout`](crate::Dropout)).
+//!
 //! Touvron et al., *LLaMA* (arXiv 2302.13971), section 2.2. Names and layouts are those of the
 //! checkpoints on the hub. Mistral, Qwen2 and Qwen3 are the same layer with options of attention
 //! ([`LlamaConfig`]).
@@ -28,7 +31,7 @@ use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::rms_norm;
-use iiet_ode::{Parameter, Parameters, Role, norm_parameter};
+use iiet_ode::{Layer, Parameter, Parameters, Role, norm_parameter};
 
 pub use self::attention::Attention;
 pub use self::config::{AttentionBias, LlamaConfig};
@@ -37,7 +40,7 @@ pub use self::crossed::{CrossedBlock, CrossedConfig, CrossedContext, Memory};
 pub use self::key_value_cache::KeyValueCache;
 pub use self::rope::{Frequencies, Llama3Scaling, Positions};
 pub use self::swiglu::SwiGlu;
-use crate::{Block, Evaluation, Tokens};
+use crate::{Block, BlockError, ContextDropout, Dropout, Evaluation, Place, Tokens};
 
 /// Attention and feed-forward layer, each with a norm before it.
 #[derive(Module, Debug)]
@@ -64,17 +67,20 @@ impl LlamaBlock {
         cache: Option<&mut KeyValueCache>,
     ) -> Tensor<3> {
         let x = normalise(&self.input_layernorm, y);
-        self.branch(self.self_attn.forward(x, context, cache))
+        let attended = self.self_attn.forward(x, context, cache);
+        self.branch(attended, context.dropout(), Place::Attention)
     }
 
     /// `c SwiGLU(RMSNorm(u))`
-    fn feed_forward(&self, u: Tensor<3>) -> Tensor<3> {
+    fn feed_forward(&self, u: Tensor<3>, dropout: &ContextDropout) -> Tensor<3> {
         let x = normalise(&self.post_attention_layernorm, u);
-        self.branch(self.mlp.forward(x))
+        let hidden = dropout.apply(Place::Activation, self.mlp.hidden(x));
+        self.branch(self.mlp.down(hidden), dropout, Place::FeedForward)
     }
 
-    /// `c x`, what is added to the residual stream.
-    fn branch(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `c m x`, what is added to the residual stream.
+    fn branch(&self, x: Tensor<3>, dropout: &ContextDropout, place: Place) -> Tensor<3> {
+        let x = dropout.apply(place, x);
         match self.residual_multiplier {
             1.0 => x,
             c => x.mul_scalar(c),
@@ -115,14 +121,22 @@ impl Block for LlamaBlock {
         LlamaContext::new(&config.frequencies(d_model), tokens, device)
     }
 
+    fn with_dropout(context: LlamaContext, dropout: &Dropout) -> Result<LlamaContext, BlockError> {
+        context.with_dropout(dropout)
+    }
+
+    fn at_layer(&self, context: &LlamaContext, layer: Layer) -> Option<LlamaContext> {
+        context.at_layer(layer)
+    }
+
     fn forward(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
         let u = y.clone() + self.attend(y, at.context, at.cache);
-        u.clone() + self.feed_forward(u)
+        u.clone() + self.feed_forward(u, at.context.dropout())
     }
 
     fn slope(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
         let attended = self.attend(y.clone(), at.context, at.cache);
-        let fed = self.feed_forward(y + attended.clone());
+        let fed = self.feed_forward(y + attended.clone(), at.context.dropout());
         attended + fed
     }
 

@@ -36,8 +36,28 @@ impl SwiGlu {
     /// - input: `[batch, seq, d_model]`
     /// - output: the same
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.down(self.hidden(x))
+    }
+
+    /// The hidden activations, `silu(W_gate x) * W_up x`.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_model]`
+    /// - output: `[batch, seq, d_ff]`
+    pub fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
         let gate = linear(x.clone(), self.gate_proj.weight.val());
         let up = linear(x, self.up_proj.weight.val());
-        linear(swiglu(gate, up), self.down_proj.weight.val())
+        swiglu(gate, up)
+    }
+
+    /// The output for hidden activations.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, seq, d_ff]`
+    /// - output: `[batch, seq, d_model]`
+    pub fn down(&self, hidden: Tensor<3>) -> Tensor<3> {
+        linear(hidden, self.down_proj.weight.val())
     }
 }

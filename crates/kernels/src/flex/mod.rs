@@ -10,6 +10,7 @@
 
 pub(crate) mod blocks;
 pub(crate) mod buffer;
+pub(crate) mod dropout;
 pub(crate) mod exp;
 pub(crate) mod few_rows;
 pub(crate) mod gemm;

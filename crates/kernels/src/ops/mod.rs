@@ -50,6 +50,7 @@ mod tests {
     use super::swiglu::Swiglu;
     use super::weighted_sum::{States, WeightedSum};
     use super::*;
+    use crate::DropoutMask;
     use crate::route::is_routed;
 
     /// The value, and the gradient to a leaf, of a function that passes the leaf to the dispatcher.
@@ -117,15 +118,18 @@ mod tests {
         let heads = |n| Tensor::<4>::random([2, n, 5, 6], normal, &device);
         let (k, v) = (heads(2).into_dispatch(), heads(2).into_dispatch());
         for visible in [Visibility::Causal, Visibility::keys([3, 5])] {
-            let mix = Mix {
-                visible,
-                scale: 0.4,
-            };
-            assert_same(
-                heads(4),
-                |x| Dispatch::attend(x, k.clone(), v.clone(), &mix).0,
-                |x| attention::forward::<Dispatch>(x, k.clone(), v.clone(), &mix).0,
-            );
+            for dropout in [None, Some(DropoutMask::new([1, 2], [3, 4], 0.3))] {
+                let mix = Mix {
+                    visible: visible.clone(),
+                    scale: 0.4,
+                    dropout,
+                };
+                assert_same(
+                    heads(4),
+                    |x| Dispatch::attend(x, k.clone(), v.clone(), &mix).0,
+                    |x| attention::forward::<Dispatch>(x, k.clone(), v.clone(), &mix).0,
+                );
+            }
         }
         let table = || Tensor::<2>::random([5, 3], normal, &device).into_dispatch();
         let (cos, sin) = (table(), table());

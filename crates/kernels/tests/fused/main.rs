@@ -11,6 +11,7 @@ mod check;
 mod cross_entropy;
 mod determinism;
 mod distillation;
+mod dropout;
 mod elementwise;
 mod halves;
 mod linear;

@@ -18,7 +18,8 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor};
 use iiet_blocks::{
-    Block, CrossedBlock, CrossedConfig, CrossedContext, LlamaBlock, Memory, Tokens, Visibility,
+    Block, CrossedBlock, CrossedConfig, CrossedContext, Dropout, LlamaBlock, Memory, Tokens,
+    Visibility,
 };
 use iiet_kernels::{embedding, in_f32, linear};
 use iiet_ode::{NetworkSolver, Parameter, Parameters, Role};
@@ -169,13 +170,21 @@ impl EncoderDecoder {
     /// - source: `[batch, source]`
     /// - output: `[batch, source, d_model]`
     pub fn encode(&self, source: &Source) -> Tensor<3> {
+        self.encode_in(source, &mut self.encoder_pass(source))
+    }
+
+    fn encode_in(&self, source: &Source, pass: &mut Pass<'_, LlamaBlock>) -> Tensor<3> {
+        let y = pass.embedded(self.embed(source.ids.clone()));
+        self.encoder.hidden(y, pass)
+    }
+
+    fn encoder_pass<'a>(&self, source: &Source) -> Pass<'a, LlamaBlock> {
         let [_, seq] = source.ids.dims();
         let lengths = source.lengths.clone();
         let tokens = Tokens::Source { lengths, seq };
         let (config, device) = (&self.sizes, source.ids.device());
         let context = LlamaBlock::context(&config.block, config.d_model, tokens, &device);
-        let y = self.embed(source.ids.clone());
-        self.encoder.hidden(y, &mut Pass::over(context))
+        Pass::over(context)
     }
 
     /// The decoder's normalised hidden states, before the output projection.
@@ -189,14 +198,53 @@ impl EncoderDecoder {
     /// - ids: `[batch, target]`, below `vocab_size`
     /// - output: `[batch, target, d_model]`
     pub fn hidden(&self, source: &Source, ids: Tensor<2, Int>) -> Tensor<3> {
+        let mut pass = self.decoder_pass(source, self.encode(source), &ids);
+        self.hidden_in(ids, &mut pass)
+    }
+
+    /// [`hidden`](Self::hidden) with dropout on both sides, if there is one.
+    ///
+    /// # Shapes
+    ///
+    /// - source: `[batch, source]`
+    /// - ids: `[batch, target]`, below `vocab_size`
+    /// - output: `[batch, target, d_model]`
+    ///
+    /// # Errors
+    ///
+    /// None for rates that [`Dropout::new`] accepts: both sides are passes over whole texts.
+    pub fn hidden_with(
+        &self,
+        source: &Source,
+        ids: Tensor<2, Int>,
+        dropout: Option<&Dropout>,
+    ) -> Result<Tensor<3>, ModelError> {
+        let mut pass = self.encoder_pass(source).with_dropout(dropout)?;
+        let memory = self.encode_in(source, &mut pass);
+        let of_decoder = dropout.map(|dropout| dropout.of_decoder());
+        let pass = self.decoder_pass(source, memory, &ids);
+        let mut pass = pass.with_dropout(of_decoder.as_ref())?;
+        Ok(self.hidden_in(ids, &mut pass))
+    }
+
+    fn hidden_in(&self, ids: Tensor<2, Int>, pass: &mut Pass<'_, CrossedBlock>) -> Tensor<3> {
+        let y = pass.embedded(self.embed(ids));
+        self.decoder.hidden(y, pass)
+    }
+
+    /// The decoder's pass over these targets, given m.
+    fn decoder_pass<'a>(
+        &self,
+        source: &Source,
+        memory: Tensor<3>,
+        ids: &Tensor<2, Int>,
+    ) -> Pass<'a, CrossedBlock> {
         let [_, seq] = ids.dims();
         let memory = Memory::States {
-            states: self.encode(source),
+            states: memory,
             visible: Visibility::keys(source.lengths.as_slice()),
         };
-        let context = self.context(Tokens::Whole { seq }, memory, &ids.device());
-        self.decoder
-            .hidden(self.embed(ids), &mut Pass::over(context))
+        Pass::over(self.context(Tokens::Whole { seq }, memory, &ids.device()))
     }
 
     /// Logits of the next token at every position of the target.

@@ -149,6 +149,13 @@ vectorised! {
         fade
     }
 
+    /// Drops weights of the row, which are not scaled.
+    fn drop_weights(weights: &mut [f32], kept: &[f32]) {
+        for (weight, kept) in weights.iter_mut().zip(kept) {
+            *weight *= kept;
+        }
+    }
+
     fn scale(row: &mut [f32], factor: f32) {
         for x in row {
             *x *= factor;

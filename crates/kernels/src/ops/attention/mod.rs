@@ -10,6 +10,13 @@
 //! ds = p * (dp - delta)        dq = scale ds k        dk = scale ds^T q
 //! ```
 //!
+//! With dropout the weights are multiplied by a mask m after the softmax, `y = (m * p) v`. The mask is computed
+//! again in the backward pass ([`DropoutMask`]), and delta remains a sum over the output:
+//!
+//! ```text
+//! dv = (m * p)^T dy    dp = m * (dy v^T)    delta = rowsum(p * dp) = rowsum(dy * y)
+//! ```
+//!
 //! Consecutive query heads share a key/value head (Ainslie et al., *GQA*, arXiv 2305.13245).
 
 #[cfg(feature = "flex")]
@@ -19,10 +26,11 @@ mod visibility;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{Shape, Tensor, TensorData};
 
 pub use self::visibility::Visibility;
 pub(super) use self::visibility::future;
+use crate::dropout::DropoutMask;
 use crate::precision::{rounded, widened};
 use crate::record::ComputeBound;
 use crate::route::{composed, operation, routed};
@@ -63,6 +71,46 @@ pub fn attention(
     visible: &Visibility,
     scale: f64,
 ) -> Tensor<4> {
+    mixed(q, k, v, visible, scale, None)
+}
+
+/// [`attention`] with dropout of the weights, `(m * softmax(scale q k^T + mask)) v`.
+///
+/// Row `(b n_heads + head) queries + query` of the mask m has that query's weights, and its columns are the
+/// keys. Backends without a kernel compute the mask on the CPU, once in each pass.
+///
+/// # Shapes
+///
+/// The same as for [`attention`].
+///
+/// # Panics
+///
+/// The same as for [`attention`]; and if there are more than `2^32` rows.
+pub fn dropped_attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    visible: &Visibility,
+    scale: f64,
+    mask: &DropoutMask,
+) -> Tensor<4> {
+    let [batch, n_heads, queries, _] = q.dims();
+    assert!(
+        batch * n_heads * queries <= 1 << 32,
+        "dropped_attention: q {:?} has more than 2^32 rows",
+        q.dims()
+    );
+    mixed(q, k, v, visible, scale, Some(*mask))
+}
+
+fn mixed(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    visible: &Visibility,
+    scale: f64,
+    dropout: Option<DropoutMask>,
+) -> Tensor<4> {
     let [batch, n_heads, queries, head_dim] = q.dims();
     let [_, n_kv_heads, keys, _] = k.dims();
     let mismatch = visible.mismatch(batch, queries, keys);
@@ -85,6 +133,7 @@ pub fn attention(
     let mix = Mix {
         visible: visible.clone(),
         scale,
+        dropout,
     };
     let (y, _) = routed!(Attention::attend(q, k, v, &mix), else forward);
     Tensor::from_dispatch(y)
@@ -95,6 +144,8 @@ pub fn attention(
 pub struct Mix {
     pub(super) visible: Visibility,
     pub(super) scale: f64,
+    /// Of the weights.
+    pub(super) dropout: Option<DropoutMask>,
 }
 
 operation! {
@@ -166,6 +217,19 @@ fn visible_scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, mix: &Mix) -
     scores::<B>(q, k, hidden, mix.scale)
 }
 
+/// The weights, or gradients to them, times dropout's mask if there is one: `[batch, n_heads, queries, keys]`.
+fn dropped<B: Backend>(weights: FloatTensor<B>, mix: &Mix) -> FloatTensor<B> {
+    let Some(mask) = &mix.dropout else {
+        return weights;
+    };
+    let shape = weights.shape();
+    let [batch, n_heads, queries, keys] = shape.dims();
+    let kept = mask.kept(batch * n_heads * queries, keys);
+    let kept = TensorData::new::<f32, _>(kept, shape).convert_dtype(weights.dtype());
+    let kept = B::float_from_data(kept, &weights.device());
+    B::float_mul_scalar(B::float_mul(weights, kept), mask.scale().into())
+}
+
 pub(super) fn forward<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
@@ -178,7 +242,8 @@ pub(super) fn forward<B: Backend>(
     let max = B::float_max_dim(B::float_detach(s.clone()), 3);
     let p = B::float_exp(B::float_sub(s, max.clone()));
     let sum = B::float_sum_dim(p.clone(), 3);
-    let p = rounded::<B>(B::float_div(p, sum.clone()), v.dtype());
+    let p = dropped::<B>(B::float_div(p, sum.clone()), mix);
+    let p = rounded::<B>(p, v.dtype());
     let y = B::float_matmul(grouped::<B>(p, v.shape()[1]), v);
     let lse = B::float_add(B::float_log(sum), max);
     (
@@ -208,10 +273,13 @@ pub(super) fn backward<B: Backend>(
     let delta = B::float_sum_dim(along, 3);
     let dy = grouped::<B>(dy, n_kv_heads);
     let dp = widened::<B>(B::float_matmul(dy.clone(), B::float_swap_dims(v, 2, 3)));
-    let dp = B::float_reshape(dp, p.shape());
+    let dp = dropped::<B>(B::float_reshape(dp, p.shape()), mix);
     let ds = B::float_mul(p.clone(), B::float_sub(dp, delta));
     let ds = rounded::<B>(B::float_mul_scalar(ds, mix.scale.into()), dtype);
-    let (ds, p) = (grouped::<B>(ds, n_kv_heads), rounded::<B>(p, dtype));
+    let (ds, p) = (
+        grouped::<B>(ds, n_kv_heads),
+        rounded::<B>(dropped::<B>(p, mix), dtype),
+    );
     let dv = B::float_matmul(B::float_swap_dims(grouped::<B>(p, n_kv_heads), 2, 3), dy);
     let dq = B::float_reshape(B::float_matmul(ds.clone(), k), shape);
     let dk = B::float_matmul(B::float_swap_dims(ds, 2, 3), grouped::<B>(q, n_kv_heads));

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::{Heads, KEYS, Mix, QUERIES, by_head, rows_by_head};
 use crate::flex::Primitive;
 use crate::flex::buffer::{dense, values, zeros};
+use crate::flex::dropout::fill;
 use crate::flex::exp::exp;
 use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm};
 use crate::flex::simd::{sum2, vectorised};
@@ -31,6 +32,26 @@ vectorised! {
             let p = exp(*s - lse);
             *dp = p * (*dp - delta);
             *s = p;
+        }
+    }
+
+    /// The same with dropout's mask of the weights, which are dropped too: the visible ones, `factor` if kept.
+    fn differentiate_dropped(
+        scores: &mut [f32],
+        dp: &mut [f32],
+        kept: &[f32],
+        factor: f32,
+        lse: f32,
+        delta: f32,
+    ) {
+        let (scores, hidden) = scores.split_at_mut(kept.len());
+        let (dp, d_hidden) = dp.split_at_mut(kept.len());
+        hidden.fill(0.0);
+        d_hidden.fill(0.0);
+        for ((s, dp), kept) in scores.iter_mut().zip(dp).zip(kept) {
+            let (p, m) = (exp(*s - lse), kept * factor);
+            *dp = p * (m * *dp - delta);
+            *s = p * m;
         }
     }
 
@@ -171,6 +192,7 @@ impl<T: Entry> Inputs<'_, T> {
         });
         for (g, first, dq_rows) in blocks {
             let (head, n) = (kv_head * self.group + g, dq_rows.len());
+            let mut kept = [0.0; KEYS];
             let mut delta = [0.0; QUERIES];
             for (r, delta) in delta[..n].iter_mut().enumerate() {
                 let [out_row, dy_row] = &mut scratch.rows;
@@ -202,7 +224,15 @@ impl<T: Entry> Inputs<'_, T> {
                 let rows = p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys));
                 for (r, (p, ds)) in rows.enumerate() {
                     let seen = visible.within(first + r, from, keys);
-                    differentiate(p, ds, seen, lse[r], delta[r]);
+                    match &self.mix.dropout {
+                        None => differentiate(p, ds, seen, lse[r], delta[r]),
+                        Some(mask) => {
+                            let row = (b * self.heads + head) * q.seq + first + r;
+                            let (kept, factor) = (&mut kept[..seen], mask.scale() as f32);
+                            fill(mask, row as u32, from, kept);
+                            differentiate_dropped(p, ds, kept, factor, lse[r], delta[r]);
+                        }
+                    }
                 }
                 let p = View::rows(T::rounded(p, &mut scratch.rounded_p), n, keys);
                 let ds = View::rows(T::rounded(ds, &mut scratch.rounded_ds), n, keys);

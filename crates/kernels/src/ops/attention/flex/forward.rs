@@ -4,9 +4,10 @@ use burn::backend::TensorMetadata;
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::{Heads, KEYS, Mix, QUERIES, by_head, rows_by_head, scale, weigh};
+use super::{Heads, KEYS, Mix, QUERIES, by_head, drop_weights, rows_by_head, scale, weigh};
 use crate::flex::Primitive;
 use crate::flex::buffer::{tensor, zeros};
+use crate::flex::dropout::fill;
 use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm};
 
 /// The output and each row's `log sum exp`.
@@ -15,6 +16,8 @@ pub(super) fn forward<T: Entry>([q, k, v]: [Primitive; 3], mix: &Mix) -> (Primit
     let shape: [usize; 4] = q.shape().dims();
     let [batch, heads, seq, head_dim] = shape;
     let group = heads / k.shape()[1];
+    // Weights that dropout keeps are scaled with the sum of all.
+    let kept_scale = mix.dropout.map_or(1.0, |mask| mask.scale() as f32);
     let [q, k, v] = [q, k, v].map(Heads::<T>::new);
     let mut out: Vec<T> = zeros(batch * heads * seq * head_dim);
     let mut lse = vec![0.0; batch * heads * seq];
@@ -37,6 +40,7 @@ pub(super) fn forward<T: Entry>([q, k, v]: [Primitive; 3], mix: &Mix) -> (Primit
             let n = rows.len();
             let queries = q.view(b, head, first, first + n);
             let mixed = &mut mixed[..n * head_dim];
+            let mut kept = [0.0; KEYS];
             let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0.0; QUERIES]);
             let end = visible.end(b, first + n - 1);
             for from in (0..end).step_by(KEYS) {
@@ -49,6 +53,16 @@ pub(super) fn forward<T: Entry>([q, k, v]: [Primitive; 3], mix: &Mix) -> (Primit
                 for (r, scores) in tile.chunks_exact_mut(keys).enumerate() {
                     let seen = visible.within(first + r, from, keys);
                     let fade = weigh(scores, seen, &mut max[r], &mut sum[r]);
+                    if let Some(mask) = &mix.dropout {
+                        let kept = &mut kept[..seen];
+                        fill(
+                            mask,
+                            ((b * heads + head) * seq + first + r) as u32,
+                            from,
+                            kept,
+                        );
+                        drop_weights(&mut scores[..seen], kept);
+                    }
                     if from > 0 {
                         scale(&mut mixed[r * head_dim..(r + 1) * head_dim], fade);
                     }
@@ -60,7 +74,7 @@ pub(super) fn forward<T: Entry>([q, k, v]: [Primitive; 3], mix: &Mix) -> (Primit
                 gemm(to, then, 1.0, weights, v, Threads::Caller);
             }
             for (r, mixed) in mixed.chunks_exact_mut(head_dim).enumerate() {
-                scale(mixed, 1.0 / sum[r]);
+                scale(mixed, kept_scale / sum[r]);
                 T::write(mixed, rows[r]);
                 lse[r] = max[r] + sum[r].ln();
             }
