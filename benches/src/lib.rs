@@ -3,10 +3,11 @@
 pub mod ratios;
 
 use burn::tensor::Device;
-use iiet_data::Batch;
+use iiet_data::{Batch, Sources};
 use iiet_model::LanguageModel;
 use iiet_train::{
     Devices, ModelOptimizer, NextToken, ScheduleKind, Stepper, TrainSection, TrainState,
+    TrainedModel,
 };
 
 /// The learning rate of every step; small, so that the first losses stay comparable.
@@ -18,19 +19,20 @@ pub fn token(i: u64, vocab: usize) -> i64 {
 }
 
 /// Repeated training on one batch.
-pub struct TrainingStep {
+pub struct TrainingStep<M = LanguageModel> {
     stepper: Stepper<'static>,
     /// `None` only during a step.
-    state: Option<TrainState>,
+    state: Option<TrainState<M>>,
     batches: [Batch; 1],
 }
 
-impl TrainingStep {
-    /// A batch of `batch` windows of `seq` tokens, for a model without gradients so far.
-    pub fn new(model: LanguageModel, train: &TrainSection, batch: usize, seq: usize) -> Self {
+impl<M: TrainedModel> TrainingStep<M> {
+    /// A batch of `batch` windows of `seq` tokens, for a model without gradients so far. The source of a window,
+    /// if the model needs one, is the window backwards.
+    pub fn new(model: M, train: &TrainSection, batch: usize, seq: usize) -> Self {
         // Leaked: there are only a few per process.
         let devices: &'static Devices = Box::leak(Box::new(Devices::one(Device::default())));
-        let vocab = model.sizes().vocab_size;
+        let vocab = M::vocab_size(&model.current());
         let part = |from: usize| -> Vec<u32> {
             let rows = (0..batch).flat_map(|row| {
                 let first = row * (seq + 1) + from;
@@ -44,7 +46,14 @@ impl TrainingStep {
             weights: vec![1.0; batch * seq],
             batch,
             seq,
-            source: None,
+            source: Some(Sources {
+                ids: part(0)
+                    .chunks(seq)
+                    .flat_map(|row| row.iter().rev().copied())
+                    .collect(),
+                lengths: vec![seq; batch],
+                seq,
+            }),
         }];
         // A constant learning rate.
         let train = TrainSection {

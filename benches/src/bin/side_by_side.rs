@@ -2,7 +2,8 @@
 //!
 //!     cargo xtask bench peers -- --python venv/bin/python [--size 55m=4x256]... [--steps 9] [--compile]
 //!
-//! For every size and solver both sides load the same weights and train on the same tokens, each in a
+//! Presets of language models and of encoder-decoders: of these the solver is the encoder's, and sources are as
+//! long as targets. For every size and solver both sides load the same weights and train on the same tokens, each in a
 //! separate process with the same number of threads. They take steps in turn, so that variations in the
 //! machine's speed affect both. It prints medians, their ratio, both losses and both peaks of resident
 //! memory. With `--set train.precision=bf16` PyTorch's side runs under its autocast.
@@ -19,8 +20,10 @@ use clap::Parser;
 use iiet_benches::TrainingStep;
 use iiet_eval::report::Machine;
 use iiet_kernels::Products;
-use iiet_model::{Cost, LanguageModel, Precision, SaveOptions, load, save};
-use iiet_train::RunConfig;
+use iiet_model::{
+    EncoderDecoder, LanguageModel, ModelKind, Precision, SaveOptions, load, model_kind, save,
+};
+use iiet_train::{RunConfig, TrainedModel, Vocabulary};
 
 /// Warm-up steps of each side: compilation, caches, the optimiser's state.
 const WARM_UP: usize = 2;
@@ -138,19 +141,21 @@ fn torch_step() -> PathBuf {
 }
 
 fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<()> {
-    let mut set = vec![format!("model.solver={solver}")];
-    set.extend(arguments.set.iter().cloned());
-    let config = size.config(&set)?;
-    let vocab = config.data.vocab_size;
-    let mut model = config.model.config(vocab, None);
-    model.seq_len = size.seq;
-    let folder = tempfile::tempdir()?;
-    let flops = {
-        let model: LanguageModel =
-            LanguageModel::init(&model, config.train.seed, &Device::default())?;
-        save(&model, folder.path(), &SaveOptions::default())?;
-        3.0 * Cost::of(&model).forward_flops_per_token * (size.batch * size.seq) as f64
+    let sequences = size.config(&arguments.set)?.model.encoder.is_some();
+    let key = match sequences {
+        true => "model.encoder.solver",
+        false => "model.solver",
     };
+    let mut set = vec![format!("{key}={solver}")];
+    set.extend(arguments.set.iter().cloned());
+    set.push(format!("model.seq_len={}", size.seq));
+    let config = size.config(&set)?;
+    let folder = tempfile::tempdir()?;
+    let flops_per_token = match sequences {
+        true => write_model::<EncoderDecoder>(&config, folder.path())?,
+        false => write_model::<LanguageModel>(&config, folder.path())?,
+    };
+    let flops = flops_per_token * (size.batch * size.seq) as f64;
     let threads = arguments.threads.to_string();
     let shape = format!("{}={}x{}", size.name, size.batch, size.seq);
     let mut ours = Command::new(std::env::current_exe()?);
@@ -207,6 +212,20 @@ fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<(
         ),
     }
     Ok(())
+}
+
+/// Writes the model of a configuration, with initial weights. Returns the operations of a training step per
+/// token of a text, or of a target with a source of its length.
+fn write_model<M: TrainedModel>(config: &RunConfig, folder: &Path) -> anyhow::Result<f64> {
+    let vocabulary = Vocabulary {
+        size: config.data.vocab_size,
+        document_end: None,
+    };
+    let wanted = M::of_run(config, vocabulary, config.train.steps);
+    let model = M::initialised(&wanted, config.train.seed, &Device::default())?;
+    save(&model, folder, &SaveOptions::default())?;
+    let cost = model.step_cost();
+    Ok(3.0 * (cost.flops_per_token + cost.flops_per_source_token))
 }
 
 /// A process that takes a step for each input line.
@@ -289,8 +308,21 @@ impl Side {
 }
 
 fn work(model: &Path, size: &Size, set: &[String]) -> anyhow::Result<()> {
-    let (model, _) = load(model, &Device::default())?;
-    let mut step = TrainingStep::new(model, &size.config(set)?.train, size.batch, size.seq);
+    let (train, device) = (size.config(set)?.train, Device::default());
+    match model_kind(model)? {
+        ModelKind::EncoderDecoder => {
+            let model = EncoderDecoder::load(model, &device)?;
+            take_steps(TrainingStep::new(model, &train, size.batch, size.seq))
+        }
+        _ => {
+            let (model, _) = load(model, &device)?;
+            take_steps(TrainingStep::new(model, &train, size.batch, size.seq))
+        }
+    }
+}
+
+/// Takes a step for each input line, and answers with its time and its loss.
+fn take_steps<M: TrainedModel>(mut step: TrainingStep<M>) -> anyhow::Result<()> {
     // Unlike println, this returns an error instead of a panic if the other end is closed.
     let mut out = std::io::stdout();
     for line in std::io::stdin().lines() {

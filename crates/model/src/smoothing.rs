@@ -11,7 +11,7 @@
 //! cross-entropy, which holds no logits, serves it as it is.
 
 use burn::tensor::{Int, Tensor};
-use iiet_kernels::{embedding, in_f32};
+use iiet_kernels::{embedding, in_f32, linear};
 
 use crate::{CrossEntropy, Objective};
 
@@ -52,7 +52,10 @@ impl Objective for SmoothedCrossEntropy {
         let [batch, seq, _] = hidden.dims();
         let CrossEntropy { targets, weights } = self.plain.clone();
         let rows = projection.transpose();
-        let mean = in_f32(rows.clone()).mean_dim(0).unsqueeze::<3>();
+        let [vocab, _] = rows.dims();
+        // As a product, whose gradient to half-precision rows is f32 like that of the other terms.
+        let ones = Tensor::ones([1, 1, vocab], (&rows.device(), rows.dtype()));
+        let mean = in_f32(linear(ones, rows.clone())) / vocab as f64;
         let apart = in_f32(embedding(rows, targets)) - mean;
         let gap = (apart * in_f32(hidden)).sum_dim(2).reshape([batch, seq]);
         plain + (gap * weights).sum() * self.smoothing

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use iiet_data::{Batch, BatchSize, Corpus, HeldOut, TokenFile, Tokenizer, statistics};
-use iiet_model::{CrossEntropy, Source, token_ids};
+use iiet_model::{CrossEntropy, Dropout, Source, token_ids};
 
 use crate::accuracy::Counting;
 use crate::{TrainError, TrainedModel};
@@ -80,6 +80,8 @@ pub struct BatchTensors {
     pub source: Option<Source>,
     /// The share of the targets' probability that is spread over the vocabulary.
     pub label_smoothing: f64,
+    /// What the model drops.
+    pub dropout: Option<Dropout>,
 }
 
 impl BatchTensors {
@@ -101,10 +103,11 @@ impl BatchTensors {
             tokens,
             source: None,
             label_smoothing: 0.0,
+            dropout: None,
         }
     }
 
-    /// The batch without autodiff.
+    /// The batch without autodiff and without dropout, for a model that is not trained.
     pub fn inner(&self) -> Self {
         Self {
             ids: self.ids.clone().inner(),
@@ -114,6 +117,7 @@ impl BatchTensors {
                 .source
                 .as_ref()
                 .map(|source| Source::new(source.ids().clone().inner(), source.lengths().to_vec())),
+            dropout: None,
             ..*self
         }
     }
@@ -129,6 +133,12 @@ impl BatchTensors {
     /// The batch with this share of the targets' probability spread over the vocabulary.
     pub(crate) fn smoothed(mut self, label_smoothing: f64) -> Self {
         self.label_smoothing = label_smoothing;
+        self
+    }
+
+    /// The batch with dropout.
+    pub(crate) fn dropped(mut self, dropout: Option<Dropout>) -> Self {
+        self.dropout = dropout;
         self
     }
 
@@ -156,6 +166,7 @@ pub(crate) fn batch_tensors(batch: &Batch, device: &Device) -> BatchTensors {
             )
         }),
         label_smoothing: 0.0,
+        dropout: None,
     }
 }
 

@@ -47,7 +47,9 @@ pub use optimizer::{ModelOptimizer, OptimizerKind};
 pub use peak::matrix_product_peak;
 pub use run_directory::{ClaimedRun, RunDirectory};
 pub use schedule::{LearningRate, ScheduleKind};
-pub use step::{Figures, MicroBatches, NotTaken, Passes, StepError, Stepper, TrainState};
+pub use step::{
+    Figures, MicroBatches, NotTaken, Passes, StepDropout, StepError, Stepper, TrainState,
+};
 pub use trained::{StepCost, TrainedModel, Vocabulary};
 pub use trainer::{RunOptions, Summary, train};
 

@@ -16,7 +16,7 @@ mod state;
 use std::collections::BTreeMap;
 
 use iiet_data::{Batch, DataError};
-use iiet_model::{LanguageModel, Precision};
+use iiet_model::{Dropout, DropoutRates, LanguageModel, Precision};
 
 use self::copies::{Losses, Worker, on_each};
 pub(crate) use self::loss_scale::LossScale;
@@ -64,6 +64,29 @@ pub struct Passes {
     pub corrections: Option<usize>,
     /// The share of the targets' probability that is spread over the vocabulary.
     pub label_smoothing: f64,
+    /// The dropout of each micro-batch.
+    pub dropout: StepDropout,
+}
+
+/// The dropout of a step, whose masks depend on the seed, the step and the micro-batch alone.
+#[derive(Debug, Clone, Copy)]
+pub struct StepDropout {
+    /// The rates; without effect if they are zero.
+    pub rates: DropoutRates,
+    /// The run's RNG seed.
+    pub seed: u64,
+    /// The step, counted from 1.
+    pub step: u64,
+}
+
+impl StepDropout {
+    /// That of a micro-batch of the step, counted over all devices.
+    fn at(&self, micro_batch: usize) -> Option<Dropout> {
+        let Self { rates, seed, step } = *self;
+        let dropout = Dropout::new(rates, seed, step, micro_batch as u64);
+        let dropout = dropout.expect("invariant: the rates are checked with the configuration");
+        (!rates.are_zero()).then_some(dropout)
+    }
 }
 
 /// The measurements of an update.
@@ -160,6 +183,11 @@ impl<'a> Stepper<'a> {
                 accuracy: false,
                 corrections: None,
                 label_smoothing: train.label_smoothing,
+                dropout: StepDropout {
+                    rates: train.dropout,
+                    seed: train.seed,
+                    step: 0,
+                },
             },
             clip: train.clip,
             schedule: LearningRate::new(train),
@@ -198,6 +226,7 @@ impl<'a> Stepper<'a> {
     ) -> Result<(TrainState<M>, Figures), Box<NotTaken<M>>> {
         let step = state.step + 1;
         self.passes.corrections = self.drawn.map(|drawn| drawn.at(self.seed, step));
+        self.passes.dropout.step = step;
         let sums = loop {
             let reason = match self.sums(&mut state, batches) {
                 Ok(sums) => match sums.non_finite() {
@@ -285,7 +314,7 @@ impl<'a> Stepper<'a> {
         let inputs = state.copies.iter_mut().enumerate().collect();
         let of_each = on_each(&mut self.workers, inputs, |worker, (at, copy)| {
             let own = (at..batches.count()).step_by(count);
-            worker.gradients(copy, own.map(|at| batches.get(at)), passes, scale)
+            worker.gradients(copy, own.map(|at| (at, batches.get(at))), passes, scale)
         });
         let mut losses = Losses::default();
         let mut gradients = Vec::with_capacity(count);

@@ -18,8 +18,8 @@ impl Pairs {
     fn new() -> Self {
         let place = Place::new();
         let words = ["red", "green", "blue", "one", "two", "three", "up", "down"];
-        let word = |i: usize, at: usize| words[(i * (2 * at + 3) + at * at + i / 7) % words.len()];
-        let lines = (0..200).map(|i| {
+        let word = |i: usize, at: usize| words[(i * 7919 + at * 104_729) / 11 % 61 % words.len()];
+        let lines = (0..600).map(|i| {
             let length = 2 + i % 4;
             let source: Vec<&str> = (0..length).map(|at| word(i, at)).collect();
             let target: Vec<&str> = source.iter().rev().copied().collect();
@@ -73,15 +73,16 @@ impl Pairs {
 fn a_model_learns_to_reverse_and_its_directory_loads() {
     let pairs = Pairs::new();
     let sets = [
-        "train.steps=400",
-        "train.lr=5e-3",
+        "model.d_model=32",
+        "train.steps=600",
+        "train.lr=1e-2",
         "train.warmup=40",
-        "train.eval_every=400",
-        "train.checkpoint_every=400",
+        "train.eval_every=600",
+        "train.checkpoint_every=600",
     ];
     pairs.run("run", &sets);
     let records = pairs.0.records("run");
-    let (first, last) = (&records[0], &records[399]);
+    let (first, last) = (&records[0], &records[599]);
     // Both layers of the encoder take three evaluations, those of the decoder one.
     assert_eq!(first.evaluations, 2 * 3 + 2);
     assert!(first.terms.contains_key("cross_entropy"));
@@ -112,6 +113,7 @@ fn resuming_is_exact() {
         "train.accumulation=2",
         "train.checkpoint_every=1",
         "train.keep=100",
+        "train.dropout={residual=0.1, attention=0.2, activation=0.3}",
         "train.stages=[{solver='explicit_euler', encoder='explicit_euler', share=0.5}, \
          {solver='explicit_euler', share=0.5}]",
     ];
@@ -162,9 +164,11 @@ fn an_interrupted_run_resumes_exactly() {
 #[test]
 fn recomputation_and_half_precision_train() {
     let pairs = Pairs::new();
-    pairs.run("whole", &["train.steps=4"]);
-    pairs.run("again", &["train.steps=4", "train.recompute=layer"]);
-    pairs.run("bf16", &["train.steps=4", "train.precision=bf16"]);
+    let dropout = "train.dropout={residual=0.1, attention=0.2, activation=0.3}";
+    let run = |name: &str, more: &str| pairs.run(name, &["train.steps=4", dropout, more]);
+    run("whole", "train.recompute=none");
+    run("again", "train.recompute=layer");
+    run("bf16", "train.precision=bf16");
     let [whole, again, bf16] = ["whole", "again", "bf16"].map(|name| pairs.0.records(name));
     for (a, b) in whole.iter().zip(&again) {
         assert!((a.loss - b.loss).abs() < 1e-5, "{a:?} {b:?}");
@@ -187,7 +191,7 @@ fn initial_weights_come_from_a_directory_with_another_solver() {
     let sets = [
         init.as_str(),
         &tokenizer,
-        "train.steps=1",
+        "train.steps=2",
         "model.encoder.solver.iterations=[1, 0]",
     ];
     pairs.run("student", &sets);

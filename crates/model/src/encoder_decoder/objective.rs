@@ -2,12 +2,12 @@
 //! the layers.
 
 use burn::tensor::{Int, Tensor};
-use iiet_blocks::{Block, LlamaBlock, Memory, Tokens, Visibility};
+use iiet_blocks::Dropout;
 use iiet_ode::{AnySolver, Solver};
 
 use super::{EncoderDecoder, Source};
 use crate::objective::{Terms, plus};
-use crate::{Objective, Observer, Pass, SmoothedCrossEntropy};
+use crate::{ModelError, Objective, Observer, SmoothedCrossEntropy};
 
 /// What the solver of a side remembers.
 type Remembered = <AnySolver as Solver<Tensor<3>>>::Memory;
@@ -30,12 +30,35 @@ impl EncoderDecoder {
         ids: Tensor<2, Int>,
         objective: &mut O,
     ) -> Tensor<1> {
-        let (states, of_encoder) = self.through_encoder(source, &mut ());
+        self.objective_with(source, ids, objective, None)
+            .expect("invariant: a pass without dropout is always possible")
+    }
+
+    /// [`objective`](Self::objective) with dropout on both sides, if there is one.
+    ///
+    /// # Shapes
+    ///
+    /// - source: `[batch, source]`
+    /// - ids: `[batch, target]`, below `vocab_size`
+    /// - output: `[1]`
+    ///
+    /// # Errors
+    ///
+    /// None for rates that [`Dropout::new`] accepts: both sides are passes over whole texts.
+    pub fn objective_with<O: Objective + ?Sized>(
+        &self,
+        source: &Source,
+        ids: Tensor<2, Int>,
+        objective: &mut O,
+        dropout: Option<&Dropout>,
+    ) -> Result<Tensor<1>, ModelError> {
+        let (states, of_encoder) = self.through_encoder(source, dropout, &mut ())?;
         let mut terms = Terms::new(&mut *objective);
-        let (hidden, of_decoder) = self.through_decoder(source, states, ids, &mut terms);
+        let of_target = (states, ids);
+        let (hidden, of_decoder) = self.through_decoder(source, of_target, dropout, &mut terms)?;
         let of_blocks = of_encoder.into_iter().chain(of_decoder);
         let sum = of_blocks.fold(terms.sum, |sum, term| Some(plus(sum, term)));
-        plus(sum, objective.of_hidden(hidden, self.projection()))
+        Ok(plus(sum, objective.of_hidden(hidden, self.projection())))
     }
 
     /// `sum_t weights[t] * loss_t` in nats, with the configuration's label smoothing.
@@ -71,36 +94,35 @@ impl EncoderDecoder {
         of_encoder: &mut impl Observer<Remembered>,
         of_decoder: &mut impl Observer<Remembered>,
     ) {
-        let (states, _) = self.through_encoder(source, of_encoder);
-        self.through_decoder(source, states, ids, of_decoder);
+        let possible = "invariant: a pass without dropout is always possible";
+        let encoded = self.through_encoder(source, None, of_encoder);
+        let (states, _) = encoded.expect(possible);
+        let decoded = self.through_decoder(source, (states, ids), None, of_decoder);
+        decoded.expect(possible);
     }
 
-    fn through_encoder(&self, source: &Source, observer: &mut impl Observer<Remembered>) -> Passed {
-        let [_, seq] = source.ids.dims();
-        let lengths = source.lengths.clone();
-        let tokens = Tokens::Source { lengths, seq };
-        let (config, device) = (&self.sizes, source.ids.device());
-        let context = LlamaBlock::context(&config.block, config.d_model, tokens, &device);
-        let mut pass = Pass::over(context);
-        let y = self.embed(source.ids.clone());
-        (self.encoder.observed(y, &mut pass, observer), pass.terms)
+    fn through_encoder(
+        &self,
+        source: &Source,
+        dropout: Option<&Dropout>,
+        observer: &mut impl Observer<Remembered>,
+    ) -> Result<Passed, ModelError> {
+        let mut pass = self.encoder_pass(source).with_dropout(dropout)?;
+        let y = pass.embedded(self.embed(source.ids.clone()));
+        Ok((self.encoder.observed(y, &mut pass, observer), pass.terms))
     }
 
     fn through_decoder(
         &self,
         source: &Source,
-        states: Tensor<3>,
-        ids: Tensor<2, Int>,
+        (states, ids): (Tensor<3>, Tensor<2, Int>),
+        dropout: Option<&Dropout>,
         observer: &mut impl Observer<Remembered>,
-    ) -> Passed {
-        let [_, seq] = ids.dims();
-        let memory = Memory::States {
-            states,
-            visible: Visibility::keys(source.lengths.as_slice()),
-        };
-        let context = self.context(Tokens::Whole { seq }, memory, &ids.device());
-        let mut pass = Pass::over(context);
-        let y = self.embed(ids);
-        (self.decoder.observed(y, &mut pass, observer), pass.terms)
+    ) -> Result<Passed, ModelError> {
+        let dropout = dropout.map(|dropout| dropout.of_decoder());
+        let pass = self.decoder_pass(source, states, &ids);
+        let mut pass = pass.with_dropout(dropout.as_ref())?;
+        let y = pass.embedded(self.embed(ids));
+        Ok((self.decoder.observed(y, &mut pass, observer), pass.terms))
     }
 }

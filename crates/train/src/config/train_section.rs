@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use iiet_data::BatchSize;
-use iiet_model::Precision;
+use iiet_model::{DropoutRates, ModelError, Precision};
 use serde::{Deserialize, Serialize};
 
 use super::{DrawnIterations, Stage, by_name};
@@ -55,6 +55,9 @@ pub struct TrainSection {
     /// The share of the targets' probability that is spread over the vocabulary (label smoothing).
     #[serde(default, skip_serializing_if = "is_zero_f64")]
     pub label_smoothing: f64,
+    /// Probabilities with which elements are dropped in training, and nowhere else.
+    #[serde(default, skip_serializing_if = "DropoutRates::are_zero")]
+    pub dropout: DropoutRates,
     /// Decoupled weight decay of matrices; norms and solver coefficients are not decayed.
     #[serde(default = "default_weight_decay")]
     pub weight_decay: f64,
@@ -210,6 +213,7 @@ impl TrainSection {
                 return refuse(key, value.to_string(), "allowed: 1 to 2^20");
             }
         }
+        self.dropout.validate().map_err(ModelError::from)?;
         if !(0.0..1.0).contains(&self.label_smoothing) {
             let found = self.label_smoothing.to_string();
             return refuse(

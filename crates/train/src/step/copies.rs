@@ -107,13 +107,13 @@ pub(super) fn on_each<I: Send, O: Send>(
 }
 
 impl Worker {
-    /// The sums over this device's micro-batches, with one at a time in memory.
+    /// The sums over this device's micro-batches, with their numbers in the step and one at a time in memory.
     ///
     /// The loss is multiplied by `scale`, a power of two, and its gradients are divided by it.
     pub(super) fn gradients<M: TrainedModel>(
         &self,
         copy: &Copy<M>,
-        own: impl Iterator<Item = Result<Batch, DataError>>,
+        own: impl Iterator<Item = (usize, Result<Batch, DataError>)>,
         passes: Passes,
         scale: f64,
     ) -> Result<(Losses, AccumulatedGradients), DataError> {
@@ -123,6 +123,7 @@ impl Worker {
             accuracy,
             corrections,
             label_smoothing,
+            dropout,
         } = passes;
         // In f32 these are the parameters themselves.
         let mut model = copy.model.clone().rounded(precision);
@@ -130,9 +131,10 @@ impl Worker {
             model = model.with_corrections(r);
         }
         let (mut losses, mut gradients) = (Losses::default(), AccumulatedGradients::default());
-        for batch in own {
+        for (at, batch) in own {
             let batch = batch_tensors(&batch?, &self.device)
                 .smoothed(label_smoothing)
+                .dropped(dropout.at(at))
                 .scaled(scale);
             let mut objective = self.objective.of_batch(&batch);
             let (nats, right) = match accuracy {

@@ -10,7 +10,7 @@ use iiet_model::{
 };
 use iiet_ode::{Options, SolverConfig};
 
-use super::language_model::iterated;
+use super::language_model::{DROPS, iterated};
 use super::{StepCost, TrainedModel, Vocabulary};
 use crate::{
     BatchTensors, DrawnIterations, ModelSection, Recompute, RunConfig, TrainError, TrainSection,
@@ -107,7 +107,9 @@ impl TrainedModel for EncoderDecoder {
     }
 
     fn loss_of(&self, batch: &BatchTensors, objective: &mut dyn Objective) -> Tensor<1> {
-        self.objective(source(batch), batch.ids.clone(), objective)
+        let (ids, dropout) = (batch.ids.clone(), batch.dropout.as_ref());
+        self.objective_with(source(batch), ids, objective, dropout)
+            .expect(DROPS)
     }
 
     fn loss_by_layers(
@@ -116,7 +118,7 @@ impl TrainedModel for EncoderDecoder {
         objective: &mut dyn Objective,
         collect: &mut dyn FnMut(Gradients),
     ) -> Tensor<1> {
-        let sum = self.objective(source(batch), batch.ids.clone(), objective);
+        let sum = self.loss_of(batch, objective);
         collect(sum.backward());
         sum.inner()
     }

@@ -16,6 +16,8 @@ use crate::{
     BatchTensors, DrawnIterations, ModelSection, Recompute, RunConfig, TrainError, TrainSection,
 };
 
+/// Why a pass with dropout is possible.
+pub(super) const DROPS: &str = "invariant: LLaMA's blocks have dropout in passes over whole texts";
 /// Tokens per sample of text.
 const SAMPLE_TOKENS: usize = 64;
 /// The temperature of samples: varied, but mostly coherent.
@@ -86,7 +88,8 @@ impl TrainedModel for LanguageModel {
     }
 
     fn loss_of(&self, batch: &BatchTensors, objective: &mut dyn Objective) -> Tensor<1> {
-        self.objective(batch.ids.clone(), objective)
+        self.objective_with(batch.ids.clone(), objective, batch.dropout.as_ref())
+            .expect(DROPS)
     }
 
     fn loss_by_layers(
@@ -95,7 +98,13 @@ impl TrainedModel for LanguageModel {
         objective: &mut dyn Objective,
         collect: &mut dyn FnMut(Gradients),
     ) -> Tensor<1> {
-        self.objective_by_layers(batch.ids.clone(), objective, collect)
+        self.objective_by_layers_with(
+            batch.ids.clone(),
+            objective,
+            batch.dropout.as_ref(),
+            collect,
+        )
+        .expect(DROPS)
     }
 
     fn step_cost(&self) -> StepCost {
