@@ -1,5 +1,6 @@
 //! The `[data]` section of a configuration.
 
+mod aligned_files;
 mod limits;
 mod source_spec;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::aligned_files::AlignedFiles;
 pub(crate) use self::limits::EXPANSION_FREE_BYTES;
 pub use self::limits::Limits;
 pub use self::source_spec::{SourceSpec, WeightedSource};
@@ -17,8 +19,8 @@ use crate::token_file::DocumentKind;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `"cargo-deps"`, a path, a list of paths, a list of sources with weights, or a task. A task has
-    /// its own vocabulary and validation, and takes no other key of this section.
+    /// `"cargo-deps"`, a path, a list of paths, a list of sources with weights, two aligned files, or a
+    /// task. A task has its own vocabulary and validation, and takes no other key of this section.
     pub source: SourceSpec,
     /// `"train"`, or the path of a `tokenizer.json`.
     pub tokenizer: String,
@@ -84,6 +86,8 @@ pub enum Validation {
     Fraction(f64),
     /// The path of a separate source.
     Path(String),
+    /// Two aligned files of sources and targets.
+    Aligned(AlignedFiles),
 }
 
 impl Default for Validation {
@@ -135,6 +139,7 @@ impl DataConfig {
                 match &self.validation {
                     Validation::Fraction(fraction) => fraction.to_string(),
                     Validation::Path(path) => text(path),
+                    Validation::Aligned(_) => "two files".to_owned(),
                 },
             ),
             (
@@ -191,7 +196,7 @@ impl DataConfig {
 
     /// What a record of the source is.
     pub(crate) fn document_kind(&self) -> DocumentKind {
-        if self.source_field.is_some() {
+        if self.source_field.is_some() || matches!(self.source, SourceSpec::Aligned(_)) {
             DocumentKind::Sources
         } else if self.prompt_field.is_some() {
             DocumentKind::Prompts
@@ -200,7 +205,8 @@ impl DataConfig {
         }
     }
 
-    /// The keys and names of the fields that are read from a record: one, or two of a pair.
+    /// The keys and names of the fields that are read from a record: one, or two of a pair; none of aligned
+    /// files.
     pub(crate) fn fields(&self) -> Vec<(&'static str, &str)> {
         let (keys, fields) = match self.document_kind() {
             DocumentKind::Text => return vec![("text_field", self.text_field.as_str())],
@@ -213,8 +219,10 @@ impl DataConfig {
                 [&self.source_field, &self.target_field],
             ),
         };
-        let fields = fields.map(|field| field.as_deref().unwrap_or_default());
-        keys.into_iter().zip(fields).collect()
+        let fields = keys.into_iter().zip(fields);
+        fields
+            .filter_map(|(key, field)| Some((key, field.as_deref()?)))
+            .collect()
     }
 
     /// Checks what can be checked without reading the source.
@@ -293,6 +301,44 @@ impl DataConfig {
             let allowed = "either source_field and target_field, or prompt_field and \
                            completion_field: a record is one kind of pair";
             return invalid("data.prompt_field", &format!("{prompt:?}"), allowed);
+        }
+        self.check_forms_of_pairs()
+    }
+
+    /// Checks that the forms of source and validation are both of pairs, or neither.
+    fn check_forms_of_pairs(&self) -> Result<(), DataError> {
+        let invalid = |key: &'static str, found: &str, allowed: &str| {
+            Err(DataError::Config {
+                key,
+                found: found.to_owned(),
+                allowed: allowed.to_owned(),
+            })
+        };
+        if let SourceSpec::Aligned(_) = self.source {
+            let given = [
+                ("data.source_field", &self.source_field),
+                ("data.prompt_field", &self.prompt_field),
+            ];
+            for (key, field) in given {
+                if let Some(field) = field {
+                    let allowed = "no field beside two aligned files: each line is a side";
+                    return invalid(key, &format!("{field:?}"), allowed);
+                }
+            }
+            if let Validation::Path(path) = &self.validation {
+                let allowed = "a number above 0 and below 1, or { source, target }: two aligned \
+                               files as data.source";
+                return invalid("data.validation", &format!("{path:?}"), allowed);
+            }
+        }
+        if let Validation::Aligned(files) = &self.validation {
+            files.check("data.validation")?;
+            if !self.has_sources() {
+                let allowed = "a number above 0 and below 1, or a path; two files hold pairs of \
+                               source and target, as data.source = { source, target } or \
+                               data.source_field and data.target_field";
+                return invalid("data.validation", "{ source, target }", allowed);
+            }
         }
         match (&self.source, self.has_sources()) {
             (SourceSpec::Mixture(members), true) => {

@@ -64,7 +64,9 @@ mod training_batches;
 pub use batch::{Batch, Sources};
 pub use batches::{Batches, evaluation_windows};
 pub use bucketed::{BatchSize, BucketedBatches};
-pub use config::{DataConfig, Limits, OnError, SourceSpec, Validation, WeightedSource};
+pub use config::{
+    AlignedFiles, DataConfig, Limits, OnError, SourceSpec, Validation, WeightedSource,
+};
 pub use error::{BadRecord, DataError, Problem};
 pub use examples::{Examples, TextWindows, WeightedExamples};
 pub use guarded::guarded;

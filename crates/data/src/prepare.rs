@@ -171,19 +171,24 @@ fn locate(config: &DataConfig) -> Result<Located, DataError> {
             let own = source::find(&[Path::new(path)], Some(Split::Validation))?;
             (own, Some(Split::Train))
         }
+        Validation::Aligned(files) => {
+            let own = vec![source::aligned::find(files, Some(Split::Validation))?];
+            (own, Some(Split::Train))
+        }
         Validation::Fraction(_) => (Vec::new(), None),
     };
-    Ok(match config.source.is_cargo_deps() {
-        true => Located::Packages {
-            packages: cargo_deps::packages(Path::new("."))?,
-            validation: own,
-        },
-        false => {
-            let mut items = source::find(&config.source.paths(), train)?;
-            items.extend(own);
-            Located::Files(items)
+    let mut items = match &config.source {
+        source if source.is_cargo_deps() => {
+            return Ok(Located::Packages {
+                packages: cargo_deps::packages(Path::new("."))?,
+                validation: own,
+            });
         }
-    })
+        SourceSpec::Aligned(files) => vec![source::aligned::find(files, train)?],
+        source => source::find(&source.paths(), train)?,
+    };
+    items.extend(own);
+    Ok(Located::Files(items))
 }
 
 /// Reads the source and writes all files of a prepared directory.
@@ -254,7 +259,7 @@ fn collect(
     };
     let held_out = match config.validation {
         Validation::Fraction(fraction) => Some(fraction),
-        Validation::Path(_) => None,
+        Validation::Path(_) | Validation::Aligned(_) => None,
     };
     progress.stage("choosing sources of the locked dependencies", None);
     let (mut items, summary) =

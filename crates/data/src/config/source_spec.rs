@@ -1,4 +1,4 @@
-//! The value of `source`: one source, several read as one, several mixed by weight, or a task.
+//! The value of `source`: one source, several read as one, several mixed by weight, two aligned files, or a task.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,13 +8,13 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::CARGO_DEPS;
+use super::{AlignedFiles, CARGO_DEPS};
 use crate::error::DataError;
 use crate::tasks::{PREFIX, TaskSpec};
 
 /// The allowed values of `source`, for messages.
 const ALLOWED: &str = "\"cargo-deps\", a path, a list of paths, a list of { path, weight }, \
-                       \"task:NAME\", or { task, .. } with its options";
+                       { source, target }, \"task:NAME\", or { task, .. } with its options";
 
 /// Where the text or the examples come from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,6 +26,8 @@ pub enum SourceSpec {
     Many(Vec<String>),
     /// Several sources, each with a share of the rows of a batch.
     Mixture(Vec<WeightedSource>),
+    /// Two files of sources and targets, line by line.
+    Aligned(AlignedFiles),
     /// A task whose examples are computed: `"task:NAME"`, or a table with its options.
     Task(TaskSpec),
 }
@@ -69,6 +71,7 @@ impl SourceSpec {
             Self::One(path) => vec![Path::new(path)],
             Self::Many(paths) => paths.iter().map(Path::new).collect(),
             Self::Mixture(sources) => sources.iter().map(|s| Path::new(&s.path)).collect(),
+            Self::Aligned(files) => vec![Path::new(&files.source), Path::new(&files.target)],
             Self::Task(_) => Vec::new(),
         }
     }
@@ -93,6 +96,7 @@ impl SourceSpec {
         let clean = short_name(&first.to_string_lossy());
         match paths.len() {
             1 => clean,
+            _ if matches!(self, Self::Aligned(_)) => clean,
             n => format!("{clean}-and-{}", n - 1),
         }
     }
@@ -108,6 +112,7 @@ impl SourceSpec {
         match self {
             Self::One(_) => Ok(()),
             Self::Task(task) => task.check(),
+            Self::Aligned(files) => files.check("data.source"),
             Self::Many(paths) if paths.is_empty() => invalid("an empty list".into(), ALLOWED),
             Self::Many(paths) if paths.iter().any(|path| path == CARGO_DEPS) => invalid(
                 "\"cargo-deps\" within a list".into(),
@@ -183,7 +188,18 @@ impl<'de> Visitor<'de> for SpecVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SourceSpec, A::Error> {
-        TaskSpec::deserialize(MapAccessDeserializer::new(map)).map(SourceSpec::Task)
+        // Which of the two is known when all keys are.
+        let map = MapAccessDeserializer::new(map);
+        let table = serde_json::Map::<String, serde_json::Value>::deserialize(map)?;
+        let is_aligned = ["source", "target"]
+            .iter()
+            .any(|key| table.contains_key(*key));
+        let table = serde_json::Value::Object(table);
+        match is_aligned {
+            true => AlignedFiles::deserialize(table).map(SourceSpec::Aligned),
+            false => TaskSpec::deserialize(table).map(SourceSpec::Task),
+        }
+        .map_err(A::Error::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<SourceSpec, A::Error> {
@@ -249,6 +265,7 @@ mod tests {
             r#"["a.txt","b"]"#,
             r#"[{"path":"a.txt","weight":0.7},{"path":"b","weight":2.0,"name":"c"}]"#,
             r#"{"task":"group","group":"A5","length":[8,16]}"#,
+            r#"{"source":"a.en","target":"a.de.gz"}"#,
         ] {
             let spec = read(json).unwrap();
             spec.check().unwrap();
@@ -274,6 +291,8 @@ mod tests {
             (r#""task:sorting""#, "task:group, task:hops"),
             (r#"{"task": "group", "size": 3}"#, "unknown field `size`"),
             (r#"["a", {"path": "b", "weight": 1}]"#, "in one list"),
+            (r#"{"source": "a.en"}"#, "missing field `target`"),
+            (r#"{"source": "a", "taget": "b"}"#, "unknown field `taget`"),
             (r#"[{"path": "b", "wieght": 1}]"#, "unknown field `wieght`"),
             (r#"[{"path": "b"}]"#, "missing field `weight`"),
             (r#"[{"path": "b", "weight": "much"}]"#, "expected f64"),
@@ -287,6 +306,10 @@ mod tests {
             (r#"["a", "task:hops"]"#, "\"task:hops\" within a list"),
             (r#"[{"path": "task:hops", "weight": 1}]"#, "within a list"),
             (r#"[{"path": "b", "weight": 0}]"#, "a weight of 0 for \"b\""),
+            (
+                r#"{"source": "a", "target": "a"}"#,
+                "the paths of two files",
+            ),
             (
                 r#"[{"path": "a/b", "weight": 1}, {"path": "c/b", "weight": 1}]"#,
                 "two sources called \"b\"",

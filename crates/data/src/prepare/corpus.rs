@@ -289,7 +289,7 @@ pub fn prepare_corpus(config: &DataConfig, progress: &dyn Progress) -> Result<Co
     Ok(Corpus {
         tokenizer,
         sources,
-        shared_validation: matches!(config.validation, Validation::Path(_)),
+        shared_validation: !matches!(config.validation, Validation::Fraction(_)),
     })
 }
 

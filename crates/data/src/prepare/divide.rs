@@ -25,7 +25,7 @@ impl Plan {
     pub fn new(scan: &Scan, config: &DataConfig) -> Self {
         let fraction = match &config.validation {
             Validation::Fraction(fraction) => *fraction,
-            Validation::Path(_) => 0.0, // every item has a fixed part
+            Validation::Path(_) | Validation::Aligned(_) => 0.0, // every item has a fixed part
         };
         // A pair is never separated.
         let are_texts = config.document_kind() == DocumentKind::Text;

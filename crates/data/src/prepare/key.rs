@@ -4,8 +4,8 @@ use super::{FORMAT, Located, contents};
 use crate::config::{DataConfig, OnError, Validation};
 use crate::error::DataError;
 use crate::progress::Progress;
-use crate::source::Format;
 use crate::source::cargo_deps;
+use crate::source::{Format, Item};
 use crate::tokenizer::Tokenizer;
 
 /// blake3, in hexadecimal, of the configuration, the version of every package or the kind and
@@ -27,7 +27,7 @@ pub(super) fn key(
     field("on_error", format!("{:?}", config.on_error).as_bytes());
     match &config.validation {
         Validation::Fraction(fraction) => field("fraction", &fraction.to_le_bytes()),
-        Validation::Path(_) => field("validation", b"own"),
+        Validation::Path(_) | Validation::Aligned(_) => field("validation", b"own"),
     }
     match tokenizer {
         Some(tokenizer) => field("tokenizer", tokenizer.json()),
@@ -51,7 +51,9 @@ pub(super) fn key(
             field(key, name.as_bytes());
         }
     }
-    let contents = contents::hashes(&config.cache, items, progress)?;
+    // Two aligned files are one item.
+    let items: Vec<Item> = items.iter().flat_map(Item::files).cloned().collect();
+    let contents = contents::hashes(&config.cache, &items, progress)?;
     if config.on_error == OnError::Skip {
         // Records that exceed the limits are skipped.
         field("limits", format!("{:?}", config.limits).as_bytes());

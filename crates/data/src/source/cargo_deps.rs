@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Compression, Format, Item, Split};
+use super::{Format, Item, Split};
 use crate::config::Validation;
 use crate::error::DataError;
 
@@ -167,13 +167,7 @@ pub(crate) fn corpus(
                 continue;
             }
             taken.push(Taken {
-                item: Item {
-                    path: file.path,
-                    format: Format::Text,
-                    compression: Compression::None,
-                    bytes: file.bytes,
-                    split: Some(Split::Train),
-                },
+                item: Item::file(&file.path, Format::Text, file.bytes, Some(Split::Train)),
                 krate: versions[0].name.clone(),
             });
         }
@@ -229,7 +223,7 @@ impl HeldOutCrates {
     pub fn locate(folder: &Path) -> Result<Self, DataError> {
         let share = match Validation::default() {
             Validation::Fraction(share) => share,
-            Validation::Path(_) => 0.0,
+            Validation::Path(_) | Validation::Aligned(_) => 0.0,
         };
         let (workspace, packages) = locked(folder)?;
         Ok(Self {

@@ -41,11 +41,8 @@ pub(crate) fn find(paths: &[&Path], split: Option<Split>) -> Result<Vec<Item>, D
                     known: known_extensions(),
                 })?;
             items.push(Item {
-                path: path.to_path_buf(),
-                format,
                 compression,
-                bytes: metadata.len(),
-                split,
+                ..Item::file(path, format, metadata.len(), split)
             });
         }
     }
@@ -85,11 +82,8 @@ fn search(
         } else if metadata.is_file() {
             match kind(&path) {
                 Some((format, compression)) => items.push(Item {
-                    path,
-                    format,
                     compression,
-                    bytes: metadata.len(),
-                    split,
+                    ..Item::file(&path, format, metadata.len(), split)
                 }),
                 None => *other_files += 1,
             }

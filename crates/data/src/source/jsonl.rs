@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{BufRead, Read};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor as JsonVisitor};
 
-use super::decompress::{open, read_error};
+use super::decompress::read_error;
+use super::lines::{Line, Lines};
 use super::{Item, Reading, Visitor};
 use crate::error::{BadRecord, DataError, Problem};
 
@@ -25,35 +25,26 @@ pub(crate) fn read(
         line,
         problem,
     };
-    let mut source = open(item, &reading.limits)?;
-    let most = reading.limits.record_bytes;
+    let mut lines = Lines::open(item, reading)?;
     let mut buffer = Vec::new();
-    let (mut lines, mut records) = (0_u64, 0_u64);
+    let mut records = 0_u64;
     loop {
-        buffer.clear();
-        let mut limited = (&mut *source).take(most + 1);
-        match limited.read_until(b'\n', &mut buffer) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) => return visitor.bad(read_error(item, lines, error)?),
-        }
-        let line = Some(lines + 1);
-        if buffer.len() as u64 > most {
-            if let Err(error) = source.skip_until(b'\n') {
-                return visitor.bad(read_error(item, lines, error)?);
+        let found = match lines.next(&mut buffer) {
+            Ok(found) => found,
+            Err(error) => return visitor.bad(read_error(item, lines.count, error)?),
+        };
+        let line = Some(lines.count);
+        match found {
+            Line::Whole => {}
+            Line::TooLong => {
+                records += 1;
+                visitor.bad(bad(line, too_long(reading)))?;
+                continue;
             }
-            lines += 1;
-            records += 1;
-            visitor.bad(bad(line, too_long(reading)))?;
-            continue;
-        }
-        lines += 1;
-        let mut bytes = &buffer[..];
-        if lines == 1 {
-            bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+            Line::End => break,
         }
         // A line end within a value would be reported as a truncated value.
-        bytes = bytes.trim_ascii_end();
+        let bytes = buffer.trim_ascii_end();
         if bytes.is_empty() {
             continue;
         }

@@ -4,12 +4,14 @@
 //! [`pieces::PIECE_BYTES`], split at line ends where possible, and then the end of the document. The splits
 //! depend only on the text, so tokens do not depend on how it is read.
 
+pub(crate) mod aligned;
 pub(crate) mod cargo_deps;
 mod csv;
 mod decompress;
 mod find;
 mod json;
 mod jsonl;
+mod lines;
 pub(crate) mod parquet;
 mod pieces;
 mod text;
@@ -37,6 +39,8 @@ pub(crate) enum Format {
     Csv { delimiter: u8 },
     /// Every row is a document.
     Parquet,
+    /// Every line is one side of a pair, of which the other is the same line of the item's target.
+    Lines,
 }
 
 /// The two parts of a corpus.
@@ -57,6 +61,27 @@ pub(crate) struct Item {
     pub bytes: u64,
     /// The part that this whole file belongs to; `None` if its documents are divided.
     pub split: Option<Split>,
+    /// The file of the targets, for [`Format::Lines`].
+    pub target: Option<Box<Item>>,
+}
+
+impl Item {
+    /// An uncompressed file.
+    pub fn file(path: &Path, format: Format, bytes: u64, split: Option<Split>) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            format,
+            compression: Compression::None,
+            bytes,
+            split,
+            target: None,
+        }
+    }
+
+    /// The files of the item: itself, and that of its targets if there is one.
+    pub fn files(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.target.as_deref())
+    }
 }
 
 /// Receives the text of an item.
@@ -128,13 +153,13 @@ impl Reading {
             ),
             DocumentKind::Sources => (
                 "pairs of source and target",
-                "data.source_field and data.target_field",
+                "data.source_field and data.target_field (two aligned text files are data.source = { source, target })",
             ),
         };
         Some(Problem::NoPairs {
             found,
             pairs,
-            allowed: ".jsonl, .ndjson, .json, .csv and .tsv",
+            allowed: ".jsonl, .ndjson, .json, .csv, .tsv and .parquet",
             keys,
         })
     }
@@ -170,7 +195,6 @@ pub(crate) fn read(
 ) -> Result<(), DataError> {
     let without_pairs = match item.format {
         Format::Text => reading.without_pairs("a text file"),
-        Format::Parquet => reading.without_pairs("a Parquet file"),
         _ => None,
     };
     if let Some(problem) = without_pairs {
@@ -186,6 +210,10 @@ pub(crate) fn read(
         Format::Json => json::read(item, reading, visitor),
         Format::Csv { delimiter } => csv::read(item, delimiter, reading, visitor),
         Format::Parquet => parquet::read(item, reading, visitor),
+        Format::Lines => match &item.target {
+            Some(target) => aligned::read(item, target, reading, visitor),
+            None => unreachable!("invariant: aligned files are found together"),
+        },
     }
 }
 

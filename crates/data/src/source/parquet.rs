@@ -1,4 +1,4 @@
-//! Reads a column of a Parquet file, one document per row.
+//! Reads a column of a Parquet file, or two of a pair, one document per row.
 //!
 //! Snappy, gzip, LZ4 and Zstandard pages are supported; other codecs are errors that name them.
 //! Checksums of pages are verified if present.
@@ -6,6 +6,7 @@
 mod checked;
 mod pages;
 mod sizes;
+mod values;
 
 use std::fs::File;
 
@@ -18,11 +19,11 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use self::checked::CheckedPages;
 pub use self::sizes::{ParquetSize, parquet_size};
+use self::values::Values;
 use super::decompress::{expansion, over_expansion};
-use super::{Item, Reading, Visitor, jsonl};
+use super::{Item, Reading, Visitor, give, jsonl};
 use crate::error::{BadRecord, DataError, Problem};
 use crate::guarded::guarded;
-use crate::source::pieces::pieces;
 
 /// Rows per batch; their pages are decompressed one at a time.
 const ROWS: usize = 256;
@@ -39,7 +40,6 @@ pub(crate) fn read(
         problem,
     };
     let damaged = |row: Option<u64>, message| bad(row, Problem::Parquet { message });
-    let text_field = reading.fields[0].as_str();
     if item.bytes == 0 {
         return visitor.bad(bad(None, Problem::EmptyFile));
     }
@@ -49,8 +49,11 @@ pub(crate) fn read(
         Ok(reader) => reader,
         Err(message) => return visitor.bad(damaged(None, message)),
     };
-    let column = match text_column(&reader, text_field) {
-        Ok(column) => column,
+    let columns = reading.fields.iter();
+    let columns: Result<Vec<usize>, Problem> =
+        columns.map(|field| text_column(&reader, field)).collect();
+    let columns = match columns {
+        Ok(columns) => columns,
         Err(problem) => return visitor.bad(bad(None, problem)),
     };
     let mut row = 0;
@@ -58,48 +61,59 @@ pub(crate) fn read(
     // Rows refer to a dictionary, so their text may be much larger than the file.
     let mut left = expansion(item, &reading.limits);
     for group in 0..reader.num_row_groups() {
-        let chunk = reader.metadata().row_group(group).columns().get(column);
-        let found = chunk.ok_or_else(|| "a row group without the column".to_owned());
-        let found = found.and_then(|chunk| step(|| Ok(pages::survey(&pages_of, chunk, allowed)))?);
-        let pages = match found {
-            Ok(pages) => pages,
-            Err(message) => return visitor.bad(damaged(Some(row + 1), message)),
-        };
         // If values share prefixes, each is stored separately in memory.
-        let rows = if pages.prefixed { 1 } else { ROWS };
-        let column = step(|| open_column(&reader, group, column));
-        let mut column = match column {
-            Ok(ColumnReader::ByteArrayColumnReader(column)) => column,
-            Ok(_) => continue, // excluded by the schema, which was checked above
-            Err(message) => return visitor.bad(damaged(Some(row + 1), message)),
-        };
+        let mut rows = ROWS;
+        let mut readers = Vec::with_capacity(columns.len());
+        for &column in &columns {
+            let chunk = reader.metadata().row_group(group).columns().get(column);
+            let found = chunk.ok_or_else(|| "a row group without the column".to_owned());
+            let found =
+                found.and_then(|chunk| step(|| Ok(pages::survey(&pages_of, chunk, allowed)))?);
+            let opened = found.and_then(|pages| {
+                rows = if pages.prefixed { 1 } else { rows };
+                step(|| open_column(&reader, group, column))
+            });
+            match opened {
+                Ok(ColumnReader::ByteArrayColumnReader(column)) => readers.push(column),
+                Ok(_) => {} // excluded by the schema, which was checked above
+                Err(message) => return visitor.bad(damaged(Some(row + 1), message)),
+            }
+        }
         loop {
-            let (mut values, mut levels) = (Vec::<ByteArray>::new(), Vec::<i16>::new());
-            let read = step(|| column.read_records(rows, Some(&mut levels), None, &mut values));
-            let records = match read {
-                Ok((0, _, _)) => break,
-                Ok((records, _, _)) => records,
+            let read = readers.iter_mut().map(|column| Values::read(column, rows));
+            let mut values = match read.collect::<Result<Vec<Values>, String>>() {
+                Ok(values) => values,
                 Err(message) => return visitor.bad(damaged(Some(row + 1), message)),
             };
-            let nulls_possible = values.len() < records;
-            let mut values = values.iter();
+            let records = values.first().map_or(0, |values| values.rows());
+            if values.iter().any(|values| values.rows() != records) {
+                let message = "its columns differ in their numbers of rows".to_owned();
+                return visitor.bad(damaged(Some(row + 1), message));
+            }
+            if records == 0 {
+                break;
+            }
             for at in 0..records {
                 row += 1;
-                let is_null = nulls_possible && levels.get(at).is_none_or(|&level| level == 0);
-                let value = if is_null { None } else { values.next() };
-                match text_of(value, reading) {
-                    Ok(text) => {
-                        let Some(after) = left.checked_sub(text.len() as u64) else {
-                            return visitor.bad(bad(Some(row), over_expansion(&reading.limits)));
-                        };
-                        left = after;
-                        for piece in pieces(text) {
-                            visitor.piece(piece)?;
-                        }
-                        visitor.end()?;
+                // Of every column, also after an invalid value.
+                let found: Vec<Option<ByteArray>> =
+                    values.iter_mut().map(|values| values.take(at)).collect();
+                let texts = found.iter().zip(&reading.fields);
+                let texts = texts.map(|(value, field)| text_of(value.as_ref(), field, reading));
+                let texts = texts.collect::<Result<Vec<&str>, Problem>>();
+                let texts = match texts.and_then(|texts| reading.checked(texts)) {
+                    Ok(texts) => texts,
+                    Err(problem) => {
+                        visitor.bad(bad(Some(row), problem))?;
+                        continue;
                     }
-                    Err(problem) => visitor.bad(bad(Some(row), problem))?,
-                }
+                };
+                let bytes = texts.iter().map(|text| text.len() as u64).sum();
+                let Some(after) = left.checked_sub(bytes) else {
+                    return visitor.bad(bad(Some(row), over_expansion(&reading.limits)));
+                };
+                left = after;
+                give(&texts, visitor)?;
             }
         }
     }
@@ -141,23 +155,23 @@ fn step<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> 
     }
 }
 
-fn text_of<'a>(value: Option<&'a ByteArray>, reading: &Reading) -> Result<&'a str, Problem> {
+fn text_of<'a>(
+    value: Option<&'a ByteArray>,
+    field: &str,
+    reading: &Reading,
+) -> Result<&'a str, Problem> {
     let value = value.ok_or_else(|| Problem::WrongType {
-        what: format!("the field \"{}\"", reading.fields[0]),
+        what: format!("the field \"{field}\""),
         found: "null".to_owned(),
         expected: "a string",
     })?;
     if value.len() as u64 > reading.limits.record_bytes {
         return Err(jsonl::too_long(reading));
     }
-    match std::str::from_utf8(value.data()) {
-        Ok("") => Err(Problem::EmptyText),
-        Ok(text) => Ok(text),
-        Err(error) => Err(Problem::NotUtf8 {
-            offset: error.valid_up_to() as u64,
-            of: "row's text",
-        }),
-    }
+    std::str::from_utf8(value.data()).map_err(|error| Problem::NotUtf8 {
+        offset: error.valid_up_to() as u64,
+        of: "row's text",
+    })
 }
 
 /// The index of the column of byte strings with this (dotted) name and one value per row.
@@ -192,7 +206,7 @@ mod tests {
     use std::sync::Arc;
 
     use parquet::basic::Compression;
-    use parquet::data_type::{ByteArray, ByteArrayType, Int32Type};
+    use parquet::data_type::{ByteArrayType, Int32Type};
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
@@ -247,6 +261,58 @@ mod tests {
             assert_eq!(places, [Some(2), Some(5)]);
             assert_eq!(got.bad[1].problem, Problem::EmptyText);
         }
+    }
+
+    /// Columns `de` and `en` of 600 rows in one group; `de` is null in every seventh row and `en` blank in
+    /// every ninth.
+    fn pairs() -> Vec<u8> {
+        let schema = "message m { optional binary de (UTF8); required binary en (UTF8); }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let mut bytes = Vec::new();
+        let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let de = (0..600).filter(|i| i % 7 != 6);
+        let de: Vec<ByteArray> = de.map(|i| format!("Zahl {i}").as_str().into()).collect();
+        let levels: Vec<i16> = (0..600).map(|i| i16::from(i % 7 != 6)).collect();
+        let en = (0..600).map(|i| match i % 9 {
+            8 => " ".to_owned(),
+            _ => format!("number {i}"),
+        });
+        let en: Vec<ByteArray> = en.map(|text| text.as_str().into()).collect();
+        for (values, levels) in [(de, Some(levels)), (en, None)] {
+            let mut column = group.next_column().unwrap().unwrap();
+            let typed = column.typed::<ByteArrayType>();
+            typed.write_batch(&values, levels.as_deref(), None).unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        writer.close().unwrap();
+        bytes
+    }
+
+    #[test]
+    fn both_sides_of_a_pair_are_read_from_the_same_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        std::fs::write(&path, pairs()).unwrap();
+        let item = &crate::source::find(&[&path], None).unwrap()[0];
+        let reading = Reading {
+            fields: vec!["en".to_owned(), "de".to_owned()],
+            kind: crate::token_file::DocumentKind::Sources,
+            ..Reading::of_field("")
+        };
+        let mut got = Collect::default();
+        read(item, &reading, &mut got).unwrap();
+        let valid = (0..600).filter(|i| i % 7 != 6 && i % 9 != 8);
+        let expected: Vec<String> = valid.map(|i| format!("number {i}|Zahl {i}")).collect();
+        assert_eq!(got.documents, expected);
+        assert_eq!(got.bad.len(), 600 - expected.len());
+        let first: Vec<String> = got.bad[..2]
+            .iter()
+            .map(|bad| format!("{} {}", bad.line.unwrap(), bad.problem))
+            .collect();
+        let null = "7 the field \"de\" is null, expected a string";
+        assert_eq!(first, [null, "9 the source is empty"]);
     }
 
     #[test]
