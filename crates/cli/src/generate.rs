@@ -3,17 +3,19 @@
 mod batch;
 mod memory;
 mod prompts;
+mod targets;
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
-use iiet_model::Precision;
+use anyhow::{anyhow, bail};
+use iiet_model::{ModelKind, Precision, model_kind};
 use iiet_text::{
     EngineOptions, Sampler, Sampling, Speed, TextEnd, TextEngine, TextError, TextEvent, TextModel,
     TextRequest,
 };
 
 use crate::backend::{Chosen, DeviceArgument};
+use crate::beam::BeamArguments;
 use crate::corrections::{self, CorrectionArguments};
 use crate::precision::{self, PrecisionArgument};
 use crate::print::{errln, is_closed, out, outln};
@@ -23,18 +25,21 @@ pub(crate) struct Arguments {
     /// A model directory with a tokenizer.json, that of a run, or a name on the Hugging Face hub.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// The text to continue; - reads standard input, without its last line end.
-    #[arg(long, value_name = "TEXT", required_unless_present = "batch")]
+    /// The text that a language model continues; - reads standard input, without its last line end.
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["source", "batch"])]
     prompt: Option<String>,
-    /// A file of prompts, with results as JSONL: one prompt per line, or in a .jsonl file a string or an
-    /// object with "prompt" per line; - reads lines from standard input.
-    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    /// The text that a sequence-to-sequence model translates or summarises; - reads standard input.
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt")]
+    source: Option<String>,
+    /// A file of prompts or sources, with results as JSONL: one per line, or in a .jsonl file a string or an
+    /// object with "prompt" or "source" per line; - reads lines from standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "source"])]
     batch: Option<PathBuf>,
-    /// How many prompts of a batch are continued at a time.
+    /// How many prompts or sources of a batch are decoded at a time.
     #[arg(long, value_name = "N", default_value_t = 8, requires = "batch",
         value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
-    /// Maximum bytes of a prompt, or of its line in a .jsonl file.
+    /// Maximum bytes of a prompt or source, or of its line in a .jsonl file.
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     max_prompt_bytes: u64,
     /// Maximum number of tokens to add.
@@ -81,6 +86,11 @@ pub(crate) struct Arguments {
     /// RNG seed; the same seed gives the same text.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    beam: BeamArguments,
+    /// How many hypotheses of a source are in its line of JSONL, with their scores [default: 1]
+    #[arg(long, value_name = "N", requires = "batch")]
+    n_best: Option<usize>,
     #[command(flatten)]
     corrections: CorrectionArguments,
     #[command(flatten)]
@@ -135,13 +145,32 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match model_kind(&arguments.model)? {
+        ModelKind::EncoderDecoder => targets::run(arguments),
+        _ => go_on(arguments),
+    }
+}
+
+/// Continues the prompts with a language model.
+fn go_on(arguments: &Arguments) -> anyhow::Result<()> {
+    let model = arguments.model.display();
+    if arguments.source.is_some() {
+        bail!("--source: {model} is a language model, which has no source; give --prompt");
+    }
+    let n_best = arguments.n_best.map(|_| "--n-best");
+    if let Some(option) = arguments.beam.given().or(n_best) {
+        bail!(
+            "{option}: for sequence-to-sequence models; {model} is a language model, which samples \
+             (--temperature, --top-p)"
+        );
+    }
     let sampling = arguments.sampling()?;
     let chosen = arguments.device.open()?;
     if let Some(file) = &arguments.batch {
         return batch::run(file, arguments, &sampling, &chosen);
     }
     let mut prompt = match arguments.prompt.as_deref() {
-        Some("-") => prompts::standard_input(arguments.max_prompt_bytes)?,
+        Some("-") => prompts::standard_input("prompt", arguments.max_prompt_bytes)?,
         Some(prompt) => prompt.to_owned(),
         None => String::new(),
     };

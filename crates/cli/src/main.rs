@@ -4,6 +4,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod backend;
+mod beam;
 mod compare;
 mod conformance;
 mod convert;
@@ -57,7 +58,8 @@ enum Command {
     Compare(compare::Arguments),
     /// Score texts against references: BLEU, chrF, chrF++ and ROUGE.
     Score(score::Arguments),
-    /// Continue a prompt, or many.
+    /// Continue prompts with a language model, or translate or summarise sources with a sequence-to-sequence
+    /// model.
     Generate(generate::Arguments),
     /// Convert a model to another solver, for further training.
     Convert(convert::Arguments),

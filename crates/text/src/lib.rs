@@ -6,13 +6,13 @@
 //! - [`Stops`]: finds stop texts in streamed text.
 //! - [`Engine`] (feature `engine`): requests of any length, admitted, stepped together and evicted at any
 //!   step; [`generate`] for a single request.
-//! - [`BeamSearch`] (feature `engine`): the most likely targets of a sequence-to-sequence model.
+//! - [`BeamSearch`]: the most likely targets of a sequence-to-sequence model (the search itself with feature
+//!   `engine`).
 //! - [`TextModel`] and [`TextEngine`] (feature `engine`): the engine for strings.
 //! - [`TextToText`] (feature `engine`): beam search for strings.
 //!
 //! This crate does not print: results are returned as events.
 
-#[cfg(feature = "engine")]
 mod beam;
 #[cfg(feature = "engine")]
 mod engine;
@@ -29,8 +29,9 @@ mod text_to_text;
 mod text_tokenizer;
 mod tokenizer_class;
 
+pub use beam::BeamSearch;
 #[cfg(feature = "engine")]
-pub use beam::{BeamBatch, BeamSearch, Hypothesis, TargetEnds};
+pub use beam::{BeamBatch, Hypothesis, TargetEnds};
 #[cfg(feature = "engine")]
 pub use engine::{
     Continuation, End, Engine, EngineOptions, Event, Request, RequestId, Speed, generate,

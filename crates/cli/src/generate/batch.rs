@@ -25,7 +25,7 @@ pub(super) fn run(
     sampling: &Sampling,
     chosen: &Chosen,
 ) -> anyhow::Result<()> {
-    let prompts = prompts::read(file, arguments.max_prompt_bytes)?;
+    let prompts = prompts::read(file, "prompt", arguments.max_prompt_bytes)?;
     let place = |number: usize| format!("{}: line {}", file.display(), prompts[number].0);
     let rows = usize::from(arguments.batch_size);
     let longest = prompts.iter().map(|(_, prompt)| prompt.len()).max();
@@ -102,13 +102,13 @@ fn word(end: TextEnd) -> &'static str {
 
 /// Prints lines in the order of their numbers, each as soon as those before it are there.
 #[derive(Default)]
-struct Lines {
+pub(super) struct Lines {
     next: usize,
     early: BTreeMap<usize, String>,
 }
 
 impl Lines {
-    fn print(&mut self, number: usize, line: String) -> anyhow::Result<()> {
+    pub(super) fn print(&mut self, number: usize, line: String) -> anyhow::Result<()> {
         self.early.insert(number, line);
         while let Some(line) = self.early.remove(&self.next) {
             outln!("{line}")?;
