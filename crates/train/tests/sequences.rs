@@ -100,9 +100,16 @@ fn a_model_learns_to_reverse_and_its_directory_loads() {
     let tokenizer = Tokenizer::open(&dir.join("tokenizer.json")).unwrap();
     let end = tokenizer.document_end().unwrap();
     assert_eq!(model.sizes().decoder_start_token_id, Some(end));
-    let text = [tokenizer.encode("one two red").unwrap(), vec![end]].concat();
-    let found = model.greedy(&Source::of(&[&text], &device), end, 10, &device);
-    assert_eq!(tokenizer.decode(&found[0]).unwrap(), "red two one");
+    let text = fs::read_to_string(pairs.0.path("pairs.jsonl")).unwrap();
+    let right = text.lines().take(60).filter(|line| {
+        let pair: serde_json::Value = serde_json::from_str(line).unwrap();
+        let source = tokenizer.encode(pair["in"].as_str().unwrap()).unwrap();
+        let source = [source, vec![end]].concat();
+        let found = model.greedy(&Source::of(&[&source], &device), end, 15, &device);
+        tokenizer.decode(&found[0]).unwrap() == pair["out"].as_str().unwrap()
+    });
+    let right = right.count();
+    assert!(right >= 48, "{right} of 60");
 }
 
 #[test]
