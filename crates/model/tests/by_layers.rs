@@ -6,8 +6,9 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor};
 use iiet_model::{
-    CrossEntropy, Dropout, DropoutRates, LanguageModel, ModelConfig, Objective, ParameterVisitor,
-    Role, load, visit_parameters,
+    CrossEntropy, Dropout, DropoutRates, EncoderDecoder, EncoderDecoderConfig, LanguageModel,
+    LlamaConfig, ModelConfig, Objective, ParameterVisitor, Role, Source, StackConfig, load,
+    token_ids, visit_parameters,
 };
 use iiet_ode::{Layer, Options, SolverConfig};
 
@@ -162,6 +163,87 @@ fn compare(path: &Path, [(sum, whole), (again, parts)]: [(f32, Sums); 2], exact:
         let bound = 1e-5 * largest(expected) + rounding;
         for (a, b) in found.iter().zip(expected) {
             assert!((a - b).abs() <= bound, "{path:?} {name}: {a} {b}");
+        }
+    }
+}
+
+/// Parameters' gradients of an encoder-decoder, in one backward pass and by layers.
+fn both_of_sequences(
+    model: &EncoderDecoder,
+    objective: &mut dyn Objective,
+    dropout: Option<&Dropout>,
+) -> [(f32, Sums); 2] {
+    let device = Device::default().autodiff();
+    let texts: [&[u32]; 2] = [&[3, 17, 4, 28, 9, 1], &[5, 8, 8]];
+    let source = Source::of(&texts, &device);
+    let ids = token_ids(&[1, 6, 20, 7, 1, 11, 19, 3], [2, 4], &device);
+    let (mut whole, mut parts) = (Sums::default(), Sums::default());
+    let sum = model.objective_with(&source, ids.clone(), objective, dropout);
+    let sum = sum.unwrap();
+    visit_parameters(model, &mut Add(&mut whole, sum.backward()));
+    let add = |gradients| visit_parameters(model, &mut Add(&mut parts, gradients));
+    let by_layers = model.objective_by_layers_with(&source, ids, objective, dropout, add);
+    [
+        (sum.into_scalar::<f32>(), whole),
+        (by_layers.unwrap().into_scalar::<f32>(), parts),
+    ]
+}
+
+#[test]
+fn gradients_of_every_pair_of_solvers_equal_those_of_one_backward_pass() {
+    let device = Device::default();
+    let mut solvers: Vec<SolverConfig> = SolverConfig::NAMES
+        .iter()
+        .map(|name| SolverConfig::named(name).unwrap())
+        .collect();
+    let implicit = serde_json::json!({
+        "name": "implicit_euler", "iterations": 6, "gradient": "implicit",
+    });
+    solvers.push(serde_json::from_value(implicit).unwrap());
+    let stack = |solver: &SolverConfig| StackConfig {
+        n_layers: 3,
+        solver: solver.clone(),
+    };
+    let rates = DropoutRates {
+        residual: 0.1,
+        attention: 0.2,
+        activation: 0.1,
+    };
+    let dropout = Dropout::new(rates, 1, 0, 0).unwrap();
+    let on = device.clone().autodiff();
+    let cross_entropy = CrossEntropy {
+        targets: token_ids(&[6, 20, 7, 2, 11, 19, 3, 2], [2, 4], &on),
+        weights: Tensor::ones([2, 4], &on),
+    };
+    for encoder in &solvers {
+        for decoder in &solvers {
+            let config = EncoderDecoderConfig {
+                vocab_size: 29,
+                d_model: 16,
+                seq_len: 12,
+                initializer_range: 0.2,
+                label_smoothing: 0.0,
+                decoder_start_token_id: Some(1),
+                eos_token_ids: vec![2],
+                block: LlamaConfig {
+                    d_ff: 24,
+                    n_heads: 4,
+                    n_kv_heads: 2,
+                    ..LlamaConfig::default()
+                },
+                encoder: stack(encoder),
+                decoder: stack(decoder),
+            };
+            let model = EncoderDecoder::init(&config, 5, &device).unwrap().train();
+            let name = format!("{} and {}", encoder.name(), decoder.name());
+            let mut losses = Vec::new();
+            for dropout in [None, Some(&dropout)] {
+                let objective = &mut WithLayers(cross_entropy.clone());
+                let results = both_of_sequences(&model, objective, dropout);
+                losses.push(results[0].0);
+                compare(Path::new(&name), results, false);
+            }
+            assert_ne!(losses[0], losses[1], "{name}");
         }
     }
 }

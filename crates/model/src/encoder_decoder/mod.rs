@@ -9,6 +9,7 @@
 //! integrates either side, with a schedule and a history of its own. Padding of a source is never attended
 //! to; its hidden states mean nothing.
 
+mod by_layers;
 mod config;
 mod cost;
 mod decoding;
@@ -86,6 +87,14 @@ impl Source {
     /// `[batch, seq]`
     pub fn ids(&self) -> &Tensor<2, Int> {
         &self.ids
+    }
+
+    /// The same texts without autodiff.
+    fn inner(&self) -> Self {
+        Self {
+            ids: self.ids.clone().inner(),
+            lengths: self.lengths.clone(),
+        }
     }
 
     /// The tokens of each text.
