@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, ensure};
 
-use super::Extent;
 use super::random::Random;
 use super::workload::Workload;
 
@@ -38,11 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LONGEST_SAVE: u64 = 8_000;
 
 /// Complete runs, killed repeatedly, until the number of kills is reached.
-pub(super) fn run(
-    workload: &Workload,
-    extent: &Extent,
-    random: &mut Random,
-) -> anyhow::Result<Kills> {
+pub(super) fn run(workload: &Workload, kills: u64, random: &mut Random) -> anyhow::Result<Kills> {
     let started = Instant::now();
     let mut done = Kills {
         kills: 0,
@@ -51,10 +46,9 @@ pub(super) fn run(
         steps_compared: 0,
         seconds: 0.0,
     };
-    while done.kills < extent.kills || 2 * done.during_a_save < extent.kills {
+    while done.kills < kills || 2 * done.during_a_save < kills {
         let run = workload.folder(&format!("killed-{}", done.runs));
-        let enough =
-            |done: &Kills| done.kills >= extent.kills && 2 * done.during_a_save >= extent.kills;
+        let enough = |done: &Kills| done.kills >= kills && 2 * done.during_a_save >= kills;
         loop {
             let kill = (!enough(&done)).then(|| match 2 * done.during_a_save <= done.kills {
                 true => Moment::Save {

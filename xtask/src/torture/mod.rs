@@ -1,6 +1,7 @@
 //! `cargo xtask torture`: tests the guarantees of docs/reliability.md with the real `iiet`.
 //!
-//! A small run (two sources, two stages, accumulation, several epochs) is trained once without disturbance.
+//! A small run (two sources, two stages, accumulation, several epochs) is trained once without disturbance, and an
+//! encoder-decoder too.
 //! Then it is killed, its files are damaged, the disk is filled, and non-finite values are provoked. Each
 //! time the command that a user would type, `iiet train --resume`, must end with the losses and weights of
 //! the undisturbed run, bitwise, or with an error that names the remedy.
@@ -145,15 +146,23 @@ fn training(
     extent: &Extent,
     random: &mut Random,
 ) -> anyhow::Result<()> {
-    let workload = Workload::prepare(workspace, iiet, place, extent.steps)?;
+    let workload = Workload::texts(workspace, iiet, place, extent.steps)?;
     println!(
         "clean run         {} steps in {:.1} s: two sources, two stages, accumulation 2, {:.1} epochs of the smaller source",
         extent.steps, workload.clean_seconds, workload.epochs,
     );
-    println!("{}", kills::run(&workload, extent, random)?);
+    println!("{}", kills::run(&workload, extent.kills, random)?);
     println!("{}", corruption::run(&workload, extent, random)?);
     println!("{}", disk::run(&workload, extent)?);
     println!("{}", numbers::run(&workload)?);
+    let steps = extent.steps / 2;
+    let workload = Workload::sequences(workspace, iiet, place, steps)?;
+    println!(
+        "clean run         {steps} steps in {:.1} s: an encoder-decoder, two stages, dropout, accumulation 2, {:.1} epochs",
+        workload.clean_seconds, workload.epochs,
+    );
+    let kills = extent.kills.div_ceil(4);
+    println!("{}", kills::run(&workload, kills, random)?);
     Ok(())
 }
 

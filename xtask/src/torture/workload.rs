@@ -24,6 +24,8 @@ pub(super) struct Outcome {
 pub(super) struct Workload {
     iiet: PathBuf,
     place: PathBuf,
+    /// What the names of its directories begin with.
+    prefix: String,
     config: PathBuf,
     pub(super) steps: u64,
     pub(super) clean: PathBuf,
@@ -33,8 +35,8 @@ pub(super) struct Workload {
 }
 
 impl Workload {
-    /// Prepares a corpus, trains once without disturbance and keeps the result.
-    pub(super) fn prepare(
+    /// A language model on two sources with several epochs of the smaller one.
+    pub(super) fn texts(
         workspace: &Path,
         iiet: &Path,
         place: &Path,
@@ -49,14 +51,9 @@ impl Workload {
                 "rs",
             )?;
         }
-        let config = place.join("torture.toml");
-        let text = format!(
+        let more = format!(
             r#"
-[model]
-d_model = 64
-d_ff = 176
 n_layers = 3
-n_heads = 2
 seq_len = 64
 solver = {{ name = "iterative_implicit_euler", iterations = 1 }}
 
@@ -65,9 +62,98 @@ source = [{{ path = '{}', weight = 0.7 }}, {{ path = '{}', weight = 0.3 }}]
 cache = '{}'
 vocab_size = 1024
 
+[[train.stages]]
+solver = "explicit_euler"
+share = 0.5
+
+[[train.stages]]
+solver = "iterative_implicit_euler"
+share = 0.5
+
 [train]
-steps = {steps}
 batch = 4
+"#,
+            prose.display(),
+            code.display(),
+            place.join("cache").display(),
+        );
+        Self::prepare(iiet, place, "", &more, steps)
+    }
+
+    /// An encoder-decoder on lines and the same lines backwards, with dropout and batches by tokens.
+    pub(super) fn sequences(
+        workspace: &Path,
+        iiet: &Path,
+        place: &Path,
+        steps: u64,
+    ) -> anyhow::Result<Self> {
+        let [source, target] = ["lines.txt", "backwards.txt"].map(|name| place.join(name));
+        let text = fs::read_to_string(workspace.join("docs/guide.md")).context("docs/guide.md")?;
+        let lines = text.lines().map(|line| line.split_whitespace());
+        let lines: Vec<Vec<&str>> = lines
+            .map(Iterator::collect)
+            .filter(|words: &Vec<&str>| (3..20).contains(&words.len()))
+            .collect();
+        let joined = |lines: Vec<Vec<&str>>| -> String {
+            lines.iter().map(|words| words.join(" ") + "\n").collect()
+        };
+        let backwards = lines.iter().map(|words| words.iter().rev().copied());
+        fs::write(&target, joined(backwards.map(Iterator::collect).collect()))?;
+        fs::write(&source, joined(lines))?;
+        let more = format!(
+            r#"
+n_layers = 2
+seq_len = 96
+solver = "explicit_euler"
+
+[model.encoder]
+n_layers = 2
+solver = {{ name = "iterative_implicit_euler", iterations = 1 }}
+
+[data]
+source = {{ source = '{}', target = '{}' }}
+cache = '{}'
+vocab_size = 512
+
+[[train.stages]]
+solver = "explicit_euler"
+encoder = "explicit_euler"
+share = 0.5
+
+[[train.stages]]
+solver = "explicit_euler"
+share = 0.5
+
+[train]
+batch_tokens = 256
+label_smoothing = 0.1
+dropout = {{ residual = 0.1, attention = 0.1, activation = 0.1 }}
+"#,
+            source.display(),
+            target.display(),
+            place.join("cache").display(),
+        );
+        Self::prepare(iiet, place, "sequences-", &more, steps)
+    }
+
+    /// Trains once without disturbance and keeps the result. `more` are the keys that differ, beginning with
+    /// those of `[model]` and ending with those of `[train]`.
+    fn prepare(
+        iiet: &Path,
+        place: &Path,
+        prefix: &str,
+        more: &str,
+        steps: u64,
+    ) -> anyhow::Result<Self> {
+        let config = place.join(format!("{prefix}torture.toml"));
+        let text = format!(
+            r#"
+[model]
+d_model = 64
+d_ff = 176
+n_heads = 2
+{more}
+steps = {steps}
 accumulation = 2
 lr = 3e-3
 warmup = 5
@@ -77,24 +163,14 @@ eval_every = 1000
 eval_tokens = 512
 checkpoint_every = {EVERY}
 keep = 2
-
-[[train.stages]]
-solver = "explicit_euler"
-share = 0.5
-
-[[train.stages]]
-solver = "iterative_implicit_euler"
-share = 0.5
-"#,
-            prose.display(),
-            code.display(),
-            place.join("cache").display(),
+"#
         );
         fs::write(&config, text).context("cannot write the configuration")?;
-        let clean = place.join("clean");
+        let clean = place.join(format!("{prefix}clean"));
         let mut workload = Self {
             iiet: iiet.to_owned(),
             place: place.to_owned(),
+            prefix: prefix.to_owned(),
             config,
             steps,
             clean: clean.clone(),
@@ -122,7 +198,7 @@ share = 0.5
 
     /// A path for a new directory.
     pub(super) fn folder(&self, name: &str) -> PathBuf {
-        self.place.join(name)
+        self.place.join(format!("{}{name}", self.prefix))
     }
 
     /// The directory of prepared corpora.

@@ -118,9 +118,9 @@ impl TrainedModel for EncoderDecoder {
         objective: &mut dyn Objective,
         collect: &mut dyn FnMut(Gradients),
     ) -> Tensor<1> {
-        let sum = self.loss_of(batch, objective);
-        collect(sum.backward());
-        sum.inner()
+        let (ids, dropout) = (batch.ids.clone(), batch.dropout.as_ref());
+        self.objective_by_layers_with(source(batch), ids, objective, dropout, collect)
+            .expect(DROPS)
     }
 
     fn step_cost(&self) -> StepCost {

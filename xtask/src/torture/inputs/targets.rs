@@ -354,7 +354,12 @@ pub(super) fn arguments(random: &mut Random) -> Vec<String> {
         "data.validation",
         "train.steps",
         "train.batch",
+        "train.batch_tokens",
         "train.accumulation",
+        "train.label_smoothing",
+        "train.dropout.residual",
+        "train.dropout.attention",
+        "train.dropout.activation",
     ];
     let train_keys = [
         "train.lr",
