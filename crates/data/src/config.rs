@@ -19,8 +19,8 @@ use crate::token_file::DocumentKind;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// `"cargo-deps"`, a path, a list of paths, a list of sources with weights, two aligned files, or a
-    /// task. A task has its own vocabulary and validation, and takes no other key of this section.
+    /// `"cargo-deps"`, `"cargo-docs"`, a path, a list of paths, a list of sources with weights, two aligned
+    /// files, or a task. A task has its own vocabulary and validation, and takes no other key of this section.
     pub source: SourceSpec,
     /// `"train"`, or the path of a `tokenizer.json`.
     pub tokenizer: String,
@@ -75,6 +75,8 @@ impl Default for DataConfig {
 
 /// The value of `source` for the sources of the workspace's locked dependencies.
 pub(crate) const CARGO_DEPS: &str = "cargo-deps";
+/// The value of `source` for pairs of code and documentation from the same.
+pub(crate) const CARGO_DOCS: &str = "cargo-docs";
 /// The value of `tokenizer` for training one on the corpus.
 pub(crate) const TRAIN: &str = "train";
 
@@ -196,7 +198,7 @@ impl DataConfig {
 
     /// What a record of the source is.
     pub(crate) fn document_kind(&self) -> DocumentKind {
-        if self.source_field.is_some() || matches!(self.source, SourceSpec::Aligned(_)) {
+        if self.source_field.is_some() || self.source.is_of_pairs() {
             DocumentKind::Sources
         } else if self.prompt_field.is_some() {
             DocumentKind::Prompts
@@ -205,8 +207,8 @@ impl DataConfig {
         }
     }
 
-    /// The keys and names of the fields that are read from a record: one, or two of a pair; none of aligned
-    /// files.
+    /// The keys and names of the fields that are read from a record: one, or two of a pair; none if the
+    /// source is pairs without fields.
     pub(crate) fn fields(&self) -> Vec<(&'static str, &str)> {
         let (keys, fields) = match self.document_kind() {
             DocumentKind::Text => return vec![("text_field", self.text_field.as_str())],
@@ -314,20 +316,21 @@ impl DataConfig {
                 allowed: allowed.to_owned(),
             })
         };
-        if let SourceSpec::Aligned(_) = self.source {
+        if self.source.is_of_pairs() {
             let given = [
                 ("data.source_field", &self.source_field),
                 ("data.prompt_field", &self.prompt_field),
             ];
             for (key, field) in given {
                 if let Some(field) = field {
-                    let allowed = "no field beside two aligned files: each line is a side";
+                    let allowed = "no field beside \"cargo-docs\" or two aligned files, which have \
+                                   no fields";
                     return invalid(key, &format!("{field:?}"), allowed);
                 }
             }
             if let Validation::Path(path) = &self.validation {
                 let allowed = "a number above 0 and below 1, or { source, target }: two aligned \
-                               files as data.source";
+                               files of pairs";
                 return invalid("data.validation", &format!("{path:?}"), allowed);
             }
         }

@@ -291,6 +291,12 @@ pub enum DataError {
         /// The file or directory.
         path: PathBuf,
     },
+    /// Threads that cannot be started.
+    #[error("cannot start the threads that parse sources: {message}")]
+    Threads {
+        /// The reason.
+        message: String,
+    },
     /// A failed allocation of a known size.
     #[error("cannot allocate {bytes} bytes for {what}")]
     OutOfMemory {

@@ -193,6 +193,18 @@ impl fmt::Display for Inspection {
                 writeln!(f, "crates            {}", cargo.crates)?;
                 writeln!(f, "crates held out   {}", cargo.held_out.join(" "))?;
             }
+            if let Some(docs) = &manifest.docs {
+                writeln!(
+                    f,
+                    "files parsed      {}, {} not parsed",
+                    docs.files, docs.not_parsed
+                )?;
+                writeln!(f, "documented        {} public functions", docs.functions)?;
+                for (reason, count) in &docs.left_out {
+                    let reason = reason.to_string();
+                    writeln!(f, "left out          {count:>7} {reason}")?;
+                }
+            }
             writeln!(f)?;
         }
         for (at, file) in self.files.iter().enumerate() {

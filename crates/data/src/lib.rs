@@ -80,6 +80,7 @@ pub use prepare::{
 pub use progress::Progress;
 pub use sequence_pairs::{PairLengths, SequencePairs};
 pub use source::cargo_deps::{CargoSummary, HeldOutCrates, HeldOutFile, LeftOut, default_corpus};
+pub use source::cargo_docs::{DocsSummary, FunctionLeftOut};
 pub use source::parquet::{ParquetSize, parquet_size};
 pub use tasks::{
     Addition, Difficulties, Example, Group, GroupName, Hops, Judged, Part, PermutationGroup,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::DataConfig;
 use crate::error::{BadRecord, DataError};
 use crate::source::cargo_deps::CargoSummary;
+use crate::source::cargo_docs::DocsSummary;
 
 /// The maximum number of locations of skipped records that are kept.
 const PLACES_KEPT: usize = 20;
@@ -31,8 +32,11 @@ pub struct Manifest {
     pub vocab_size: usize,
     /// blake3 of `tokenizer.json`, in hexadecimal.
     pub tokenizer: String,
-    /// The content of the default corpus, if that is the source.
+    /// The content of the default corpus, if that is the source or pairs are made from it.
     pub cargo: Option<CargoSummary>,
+    /// The pairs of code and documentation, if that is the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docs: Option<DocsSummary>,
     /// Invalid records that were skipped.
     pub skipped: SkipReport,
 }

@@ -27,6 +27,7 @@ use crate::error::DataError;
 use crate::manifest::{Manifest, SkipReport};
 use crate::progress::Progress;
 use crate::source::cargo_deps::{self, CargoSummary, Package};
+use crate::source::cargo_docs::{self, DocsSummary};
 use crate::source::{self, Item, Split};
 use crate::token_file::TokenFile;
 use crate::tokenizer::Tokenizer;
@@ -178,7 +179,7 @@ fn locate(config: &DataConfig) -> Result<Located, DataError> {
         Validation::Fraction(_) => (Vec::new(), None),
     };
     let mut items = match &config.source {
-        source if source.is_cargo_deps() => {
+        source if source.is_cargo_deps() || source.is_cargo_docs() => {
             return Ok(Located::Packages {
                 packages: cargo_deps::packages(Path::new("."))?,
                 validation: own,
@@ -200,7 +201,7 @@ fn build(
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<(), DataError> {
-    let (scan, plan, cargo) = survey(config, source, progress)?;
+    let Survey { scan, plan, made } = survey(config, source, progress)?;
     let tokenizer = match tokenizer {
         Some(tokenizer) => tokenizer.clone(),
         None => {
@@ -224,7 +225,8 @@ fn build(
         validation: counts.validation,
         vocab_size: tokenizer.vocab_size(),
         tokenizer: blake3::hash(tokenizer.json()).to_hex().to_string(),
-        cargo,
+        cargo: made.cargo,
+        docs: made.docs,
         skipped: scan.skipped,
     };
     write(&folder.join(TOKENIZER), tokenizer.json())?;
@@ -232,26 +234,40 @@ fn build(
     sync_folder(folder)
 }
 
+/// A source that was read once.
+struct Survey {
+    scan: Scan,
+    plan: Plan,
+    made: Made,
+}
+
+/// What was chosen from the locked dependencies, if they are the source.
+#[derive(Default)]
+struct Made {
+    cargo: Option<CargoSummary>,
+    docs: Option<DocsSummary>,
+}
+
 /// Reads the source once, and divides it.
 fn survey(
     config: &DataConfig,
     source: Located,
     progress: &dyn Progress,
-) -> Result<(Scan, Plan, Option<CargoSummary>), DataError> {
-    let (items, cargo) = collect(config, source, progress)?;
+) -> Result<Survey, DataError> {
+    let (items, made) = collect(config, source, progress)?;
     let scan = scan::scan(&items, config, progress)?;
     let plan = Plan::new(&scan, config);
-    Ok((scan, plan, cargo))
+    Ok(Survey { scan, plan, made })
 }
 
-/// The files to read; for the default corpus this evaluates the filters on every file.
+/// The files to read; for the locked dependencies this evaluates the filters on every file.
 fn collect(
     config: &DataConfig,
     source: Located,
     progress: &dyn Progress,
-) -> Result<(Vec<Item>, Option<CargoSummary>), DataError> {
+) -> Result<(Vec<Item>, Made), DataError> {
     let (packages, validation) = match source {
-        Located::Files(items) => return Ok((items, None)),
+        Located::Files(items) => return Ok((items, Made::default())),
         Located::Packages {
             packages,
             validation,
@@ -262,18 +278,36 @@ fn collect(
         Validation::Path(_) | Validation::Aligned(_) => None,
     };
     progress.stage("choosing sources of the locked dependencies", None);
-    let (mut items, summary) =
-        cargo_deps::corpus(&packages, held_out, &|bytes| progress.advance(bytes))?;
-    progress.done(&format!(
-        "{} files of {} crates, {:.1} MB; {} crates held out, {:.1} MB",
-        summary.files,
-        summary.crates,
-        summary.bytes as f64 / 1e6,
-        summary.held_out.len(),
-        summary.held_out_bytes as f64 / 1e6,
-    ));
+    let advance = |bytes| progress.advance(bytes);
+    let (mut items, made) = match config.source.is_cargo_docs() {
+        true => {
+            let (items, cargo, docs) = cargo_docs::corpus(&packages, held_out, &advance)?;
+            progress.done(&format!(
+                "{} pairs of {} documented functions in {} files, {} held out",
+                docs.pairs + docs.held_out,
+                docs.functions,
+                docs.files,
+                docs.held_out,
+            ));
+            let (cargo, docs) = (Some(cargo), Some(docs));
+            (items, Made { cargo, docs })
+        }
+        false => {
+            let (items, cargo) = cargo_deps::corpus(&packages, held_out, &advance)?;
+            progress.done(&format!(
+                "{} files of {} crates, {:.1} MB; {} crates held out, {:.1} MB",
+                cargo.files,
+                cargo.crates,
+                cargo.bytes as f64 / 1e6,
+                cargo.held_out.len(),
+                cargo.held_out_bytes as f64 / 1e6,
+            ));
+            let (cargo, docs) = (Some(cargo), None);
+            (items, Made { cargo, docs })
+        }
+    };
     items.extend(validation);
-    Ok((items, Some(summary)))
+    Ok((items, made))
 }
 
 /// Opens a prepared directory and checks that its files are complete and consistent.

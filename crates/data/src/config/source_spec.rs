@@ -8,19 +8,19 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::{AlignedFiles, CARGO_DEPS};
+use super::{AlignedFiles, CARGO_DEPS, CARGO_DOCS};
 use crate::error::DataError;
 use crate::tasks::{PREFIX, TaskSpec};
 
 /// The allowed values of `source`, for messages.
-const ALLOWED: &str = "\"cargo-deps\", a path, a list of paths, a list of { path, weight }, \
+const ALLOWED: &str = "\"cargo-deps\", \"cargo-docs\", a path, a list of paths, a list of { path, weight }, \
                        { source, target }, \"task:NAME\", or { task, .. } with its options";
 
 /// Where the text or the examples come from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum SourceSpec {
-    /// `"cargo-deps"`, or the path of a file or directory.
+    /// `"cargo-deps"`, `"cargo-docs"`, or the path of a file or directory.
     One(String),
     /// Several paths, read in the given order.
     Many(Vec<String>),
@@ -64,10 +64,20 @@ impl SourceSpec {
         matches!(self, Self::One(name) if name == CARGO_DEPS)
     }
 
-    /// The paths; empty for the default corpus.
+    /// Whether these are pairs of code and documentation of the locked dependencies.
+    pub fn is_cargo_docs(&self) -> bool {
+        matches!(self, Self::One(name) if name == CARGO_DOCS)
+    }
+
+    /// Whether it holds pairs of source and target without fields.
+    pub(crate) fn is_of_pairs(&self) -> bool {
+        self.is_cargo_docs() || matches!(self, Self::Aligned(_))
+    }
+
+    /// The paths; empty for the locked dependencies.
     pub(crate) fn paths(&self) -> Vec<&Path> {
         match self {
-            Self::One(name) if name == CARGO_DEPS => Vec::new(),
+            Self::One(name) if [CARGO_DEPS, CARGO_DOCS].contains(&name.as_str()) => Vec::new(),
             Self::One(path) => vec![Path::new(path)],
             Self::Many(paths) => paths.iter().map(Path::new).collect(),
             Self::Mixture(sources) => sources.iter().map(|s| Path::new(&s.path)).collect(),
@@ -91,7 +101,12 @@ impl SourceSpec {
         }
         let paths = self.paths();
         let Some(first) = paths.first() else {
-            return CARGO_DEPS.to_owned();
+            let source = if self.is_cargo_docs() {
+                CARGO_DOCS
+            } else {
+                CARGO_DEPS
+            };
+            return source.to_owned();
         };
         let clean = short_name(&first.to_string_lossy());
         match paths.len() {
@@ -118,16 +133,15 @@ impl SourceSpec {
                 "\"cargo-deps\" within a list".into(),
                 "\"cargo-deps\" alone, a list of paths, or a list of { path, weight }",
             ),
-            Self::Many(paths) => match paths.iter().find(|path| path.starts_with(PREFIX)) {
-                Some(path) => invalid(format!("{path:?} within a list"), "a task alone"),
+            Self::Many(paths) => match paths.iter().find_map(|path| alone(path)) {
+                Some((found, allowed)) => invalid(found, allowed),
                 None => Ok(()),
             },
             Self::Mixture(sources) => {
                 let mut labels = BTreeSet::new();
                 for source in sources {
-                    if source.path.starts_with(PREFIX) {
-                        let found = format!("{:?} within a list", source.path);
-                        return invalid(found, "a task alone");
+                    if let Some((found, allowed)) = alone(&source.path) {
+                        return invalid(found, allowed);
                     }
                     let WeightedSource { path, weight, .. } = source;
                     if !(weight.is_finite() && *weight > 0.0) {
@@ -143,6 +157,16 @@ impl SourceSpec {
             }
         }
     }
+}
+
+/// What was found and is allowed, if a member of a list is a source that stands alone.
+fn alone(path: &str) -> Option<(String, &'static str)> {
+    let allowed = match path {
+        CARGO_DOCS => "\"cargo-docs\" alone",
+        path if path.starts_with(PREFIX) => "a task alone",
+        _ => return None,
+    };
+    Some((format!("{path:?} within a list"), allowed))
 }
 
 /// The stem of a path's last component, as a directory name.
@@ -287,7 +311,10 @@ mod tests {
     #[test]
     fn errors_describe_the_mistake() {
         for (json, expected) in [
-            ("7", "expected \"cargo-deps\", a path, a list of paths"),
+            (
+                "7",
+                "expected \"cargo-deps\", \"cargo-docs\", a path, a list",
+            ),
             (r#""task:sorting""#, "task:group, task:hops"),
             (r#"{"task": "group", "size": 3}"#, "unknown field `size`"),
             (r#"["a", {"path": "b", "weight": 1}]"#, "in one list"),
@@ -303,6 +330,7 @@ mod tests {
         for (json, expected) in [
             ("[]", "an empty list"),
             (r#"["a", "cargo-deps"]"#, "within a list"),
+            (r#"["a", "cargo-docs"]"#, "\"cargo-docs\" alone"),
             (r#"["a", "task:hops"]"#, "\"task:hops\" within a list"),
             (r#"[{"path": "task:hops", "weight": 1}]"#, "within a list"),
             (r#"[{"path": "b", "weight": 0}]"#, "a weight of 0 for \"b\""),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::lock::lock;
-use super::{FORMAT, Prepared, TOKENIZER, locate, prepare, survey, sync_folder, write};
+use super::{FORMAT, Prepared, Survey, TOKENIZER, locate, prepare, survey, sync_folder, write};
 use crate::batches::examples;
 use crate::config::{DataConfig, SourceSpec, TRAIN, Validation, WeightedSource};
 use crate::error::DataError;
@@ -325,7 +325,7 @@ fn train_tokenizer(
     let sum: f64 = members.iter().map(|(_, weight)| weight).sum();
     let mut texts = Vec::new();
     for (member, weight) in members {
-        let (scan, plan, _) = survey(member, locate(member)?, progress)?;
+        let Survey { scan, plan, .. } = survey(member, locate(member)?, progress)?;
         let budget = (sample::SAMPLE_BYTES as f64 * weight / sum) as u64;
         texts.extend(sample::sample(&scan, &plan, member, budget, progress)?);
     }

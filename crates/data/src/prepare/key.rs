@@ -4,8 +4,7 @@ use super::{FORMAT, Located, contents};
 use crate::config::{DataConfig, OnError, Validation};
 use crate::error::DataError;
 use crate::progress::Progress;
-use crate::source::cargo_deps;
-use crate::source::{Format, Item};
+use crate::source::{Format, Item, cargo_deps, cargo_docs};
 use crate::tokenizer::Tokenizer;
 
 /// blake3, in hexadecimal, of the configuration, the version of every package or the kind and
@@ -40,6 +39,9 @@ pub(super) fn key(
             validation,
         } => {
             field("rules", &cargo_deps::RULES.to_le_bytes());
+            if config.source.is_cargo_docs() {
+                field("documentation rules", &cargo_docs::RULES.to_le_bytes());
+            }
             for package in packages {
                 field("package", package.id.as_bytes());
             }

@@ -6,6 +6,7 @@
 
 pub(crate) mod aligned;
 pub(crate) mod cargo_deps;
+pub(crate) mod cargo_docs;
 mod csv;
 mod decompress;
 mod find;
@@ -17,6 +18,7 @@ mod pieces;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(crate) use decompress::Compression;
 pub(crate) use find::find;
@@ -41,6 +43,8 @@ pub(crate) enum Format {
     Parquet,
     /// Every line is one side of a pair, of which the other is the same line of the item's target.
     Lines,
+    /// The pairs are in memory.
+    Pairs,
 }
 
 /// The two parts of a corpus.
@@ -63,6 +67,8 @@ pub(crate) struct Item {
     pub split: Option<Split>,
     /// The file of the targets, for [`Format::Lines`].
     pub target: Option<Box<Item>>,
+    /// The sources and targets of [`Format::Pairs`].
+    pub pairs: Arc<[(String, String)]>,
 }
 
 impl Item {
@@ -75,6 +81,7 @@ impl Item {
             bytes,
             split,
             target: None,
+            pairs: Arc::default(),
         }
     }
 
@@ -214,6 +221,10 @@ pub(crate) fn read(
             Some(target) => aligned::read(item, target, reading, visitor),
             None => unreachable!("invariant: aligned files are found together"),
         },
+        Format::Pairs => {
+            let mut pairs = item.pairs.iter();
+            pairs.try_for_each(|(source, target)| give(&[source, target], visitor))
+        }
     }
 }
 
