@@ -1,5 +1,7 @@
 //! `iiet eval`
 
+mod sequence;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,11 +14,12 @@ use iiet_eval::{
     table, task,
 };
 use iiet_files::write_file;
-use iiet_model::{Precision, load_in, model_hash};
+use iiet_model::{ModelKind, Precision, load_in, model_hash, model_kind};
 use iiet_text::TextTokenizer;
 use serde_json::{Value, json};
 
-use crate::backend::DeviceArgument;
+use crate::backend::{Chosen, DeviceArgument};
+use crate::beam::BeamArguments;
 use crate::corrections::{self, CorrectionArguments};
 use crate::held_out::HeldOutArguments;
 use crate::output;
@@ -61,6 +64,11 @@ pub(crate) struct Arguments {
     /// The split to evaluate [default: test, else validation].
     #[arg(long, value_name = "SPLIT")]
     split: Option<Split>,
+    #[command(flatten)]
+    beam: BeamArguments,
+    /// Maximum number of tokens of a target, for sequence-to-sequence models.
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     #[command(flatten)]
     held_out: HeldOutArguments,
     #[command(flatten)]
@@ -107,11 +115,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(out) = &arguments.out {
         output::prepare(out)?;
     }
-    let prepared: Vec<Prepared> = arguments
+    let mut prepared: Vec<Prepared> = arguments
         .tasks
         .iter()
         .map(|name| Ok(prepare(task(name)?, &settings)?))
         .collect::<anyhow::Result<_>>()?;
+    sequence::configure(arguments, &mut prepared)?;
     for prepared in &prepared {
         errln!("{prepared}");
     }
@@ -120,25 +129,34 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut done = Done::new(arguments, &prepared);
     // A second model that cannot be read is found out before the first has been asked.
     let models = arguments.model.iter();
-    let models: Vec<(Provenance, TextTokenizer)> = models
-        .map(|model| {
-            let config = iiet_model::load_config(model)?;
-            let config = arguments.corrections.configure(config)?;
-            if chosen.on_host {
-                let work = format!("evaluating {}", model.display());
-                let estimate = ModelScorer::memory(work, precision, &config, &chosen.device)?;
-                estimate.check("use --precision bf16, or a model with a shorter context")?;
+    let models: Vec<Inspected> = models
+        .map(|model| match model_kind(model)? {
+            ModelKind::EncoderDecoder => {
+                sequence::inspect(model, arguments, &prepared, precision, &chosen)
             }
-            let tokenizer = TextTokenizer::open(model, config.vocab_size)?;
-            let provenance = provenance(model, arguments, precision, &tokenizer)?;
-            Ok((provenance, tokenizer))
+            _ => inspect(model, arguments, &prepared, precision, &chosen),
         })
         .collect::<anyhow::Result<_>>()?;
-    for (path, (provenance, tokenizer)) in arguments.model.iter().zip(models) {
+    for (
+        path,
+        Inspected {
+            provenance,
+            tokenizer,
+        },
+    ) in arguments.model.iter().zip(models)
+    {
+        done.begin(provenance);
+        let Some(tokenizer) = tokenizer else {
+            let decoder = sequence::open(path, precision, &chosen)?;
+            for prepared in &prepared {
+                let bar = TokenBar::new(prepared.task.name);
+                done.add(prepared.decode(&decoder, &bar))?;
+            }
+            continue;
+        };
         let (model, _) = load_in(precision, path, &chosen.device)?;
         let model = arguments.corrections.apply(model)?;
         let scorer = TokenScorer::new(ModelScorer::new(model, chosen.device.clone()), tokenizer);
-        done.begin(provenance);
         for prepared in &prepared {
             let bar = TokenBar::new(prepared.task.name);
             done.add(prepared.evaluate(&scorer, &bar))?;
@@ -146,6 +164,40 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         corrections::report(scorer.model().corrections());
     }
     done.print()
+}
+
+/// What is known of a model from its small files.
+struct Inspected {
+    provenance: Provenance,
+    /// That of a language model.
+    tokenizer: Option<TextTokenizer>,
+}
+
+/// Looks at a language model.
+fn inspect(
+    model: &Path,
+    arguments: &Arguments,
+    prepared: &[Prepared],
+    precision: Precision,
+    chosen: &Chosen,
+) -> anyhow::Result<Inspected> {
+    if let Some(prepared) = prepared.iter().find(|prepared| prepared.search.is_some()) {
+        let task = prepared.task.name;
+        return Err(EvalError::NeedsDecoder { task }).context(model.display().to_string());
+    }
+    let config = iiet_model::load_config(model)?;
+    let config = arguments.corrections.configure(config)?;
+    if chosen.on_host {
+        let work = format!("evaluating {}", model.display());
+        let estimate = ModelScorer::memory(work, precision, &config, &chosen.device)?;
+        estimate.check("use --precision bf16, or a model with a shorter context")?;
+    }
+    let tokenizer = TextTokenizer::open(model, config.vocab_size)?;
+    let rule = tokenizer.rule().to_owned();
+    Ok(Inspected {
+        provenance: provenance(model, arguments, precision, rule)?,
+        tokenizer: Some(tokenizer),
+    })
 }
 
 /// What there is so far. The files are written after each task, so an end of the process costs the
@@ -268,6 +320,9 @@ impl<'a> Done<'a> {
             } = &model.provenance;
             outln!("{model}: {tokenizer}\n{table}")?;
         }
+        for model in &self.models {
+            sequence::print_scores(&model.provenance.model, &self.outcomes(model))?;
+        }
         if let [a, b] = &self.models[..] {
             outln!("{}", comparison_table(&self.differences(a, b)?))?;
         }
@@ -307,7 +362,7 @@ fn provenance(
     model: &Path,
     arguments: &Arguments,
     precision: Precision,
-    tokenizer: &TextTokenizer,
+    tokenizer: String,
 ) -> anyhow::Result<Provenance> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Ok(Provenance {
@@ -318,7 +373,7 @@ fn provenance(
         git_revision: git_revision(),
         limit: arguments.limit.map(|limit| limit as usize),
         date: since.map_or(0.0, |since| since.as_secs_f64()),
-        tokenizer: tokenizer.rule().to_owned(),
+        tokenizer,
     })
 }
 

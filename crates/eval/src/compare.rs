@@ -10,10 +10,12 @@ use serde_json::{Value, json};
 
 use crate::error::EvalError;
 use crate::evaluation::Evaluated;
-use crate::metric::{Difference, Metric};
+use crate::metric::{Difference, Metric, Values};
 use crate::results::value;
 
-/// Two-sided, at a level of 5 %.
+/// The level of all verdicts.
+const LEVEL: f64 = 0.05;
+/// Two-sided, at that level.
 const CRITICAL: f64 = 1.96;
 
 /// A metric of both models and how the second differs.
@@ -29,6 +31,8 @@ pub struct Comparison {
     pub second: f64,
     /// Second minus first, over paired items.
     pub difference: Difference,
+    /// Of scores of texts: how probable so great a difference is by chance, by paired bootstrap resampling.
+    pub p_value: Option<f64>,
     /// What the difference is in; empty for a share of items.
     pub unit: &'static str,
     higher_is_better: bool,
@@ -99,6 +103,10 @@ fn of_metric(task: &'static str, a: &Metric, b: &Metric) -> Result<Comparison, E
             first: a.values.len().to_string(),
             second: b.values.len().to_string(),
         })?,
+        p_value: match (&a.values, &b.values) {
+            (Values::Texts(a), Values::Texts(b)) => a.p_value(b),
+            _ => None,
+        },
         unit: a.values.paired_unit(),
         higher_is_better: a.values.higher_is_better(),
         determined: [a.is_determined(), b.is_determined()],
@@ -115,8 +123,12 @@ impl Comparison {
         else {
             return Verdict::Undecided;
         };
+        let is_chance = match self.p_value {
+            Some(p) => p > LEVEL,
+            None => value.abs() <= CRITICAL * error,
+        };
         match value {
-            _ if value.abs() <= CRITICAL * error || value == 0.0 => Verdict::Undecided,
+            _ if is_chance || value == 0.0 => Verdict::Undecided,
             _ if (value > 0.0) == self.higher_is_better => Verdict::Better,
             _ => Verdict::Worse,
         }
@@ -131,6 +143,7 @@ impl Comparison {
             "second": self.second,
             "difference": self.difference.value,
             "difference_stderr": self.difference.standard_error,
+            "p_value": self.p_value,
             "unit": self.unit,
             "verdict": format!("{:?}", self.verdict()).to_lowercase(),
         })
@@ -141,9 +154,13 @@ impl Comparison {
 pub fn table(comparisons: &[Comparison]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    table.set_header([
-        "Tasks", "Metric", "A", "B", "B - A", "", "Stderr", "Unit", "B is",
-    ]);
+    // Only the scores of texts have a p-value.
+    let has_p = comparisons
+        .iter()
+        .any(|comparison| comparison.p_value.is_some());
+    let p_header = has_p.then_some("p");
+    let header = ["Tasks", "Metric", "A", "B", "B - A", "", "Stderr"];
+    table.set_header(header.into_iter().chain(p_header).chain(["Unit", "B is"]));
     for comparison in comparisons {
         let error = comparison.difference.standard_error;
         let verdict = match comparison.verdict() {
@@ -151,7 +168,7 @@ pub fn table(comparisons: &[Comparison]) -> Table {
             Verdict::Worse => "worse",
             Verdict::Undecided => "as good, or too few items to say",
         };
-        table.add_row([
+        let numbers = [
             comparison.task.to_owned(),
             comparison.metric.to_string(),
             value(comparison.first, comparison.determined[0]),
@@ -159,9 +176,12 @@ pub fn table(comparisons: &[Comparison]) -> Table {
             format!("{:+.4}", comparison.difference.value),
             "±".to_owned(),
             error.map_or("N/A".to_owned(), |error| format!("{error:.4}")),
-            comparison.unit.to_owned(),
-            verdict.to_owned(),
-        ]);
+        ];
+        let p = comparison
+            .p_value
+            .map_or("N/A".to_owned(), |p| format!("{p:.4}"));
+        let ends = [comparison.unit.to_owned(), verdict.to_owned()];
+        table.add_row(numbers.into_iter().chain(has_p.then_some(p)).chain(ends));
     }
     table
 }

@@ -144,6 +144,22 @@ pub enum EvalError {
     /// A context or continuation that the definitions give no value for.
     #[error(transparent)]
     Unscorable(#[from] Unscorable),
+    /// A task of sources and targets is asked of a language model.
+    #[error(
+        "{task}: a task for sequence-to-sequence models, which decode a target for each source; this is a language model"
+    )]
+    NeedsDecoder {
+        /// The task.
+        task: &'static str,
+    },
+    /// A task of probabilities is asked of a sequence-to-sequence model.
+    #[error(
+        "{task}: a task for language models; sequence-to-sequence models are asked for translation and summarisation"
+    )]
+    NeedsScorer {
+        /// The task.
+        task: &'static str,
+    },
     /// Two evaluations are not of the same items.
     #[error(
         "{task}: the evaluations differ in {what}: {first} and {second}; they cannot be paired"

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use iiet_files::read_regular_text;
+use iiet_text::BeamSearch;
 use serde_json::{Map, Value};
 
 use crate::data::{self, Document, Part, Split};
@@ -17,7 +18,7 @@ use crate::identity;
 use crate::metric::Metric;
 use crate::python_random::PythonRandom;
 use crate::scorer::{Continuation, Progress, Scored, Scorer, Targets, Unscorable};
-use crate::task::{Answers, Item, Source, Task};
+use crate::task::{Answers, Form, Item, Source, Task};
 
 /// The seed of the harness's choice of examples, fresh for each task.
 pub const EXAMPLES_SEED: u32 = 1234;
@@ -80,6 +81,8 @@ pub struct Prepared {
     pub num_fewshot: usize,
     /// The options of a generated task.
     pub generated: Option<AskedGenerated>,
+    /// How the targets of sources are decoded: as the task says, unless it is changed.
+    pub search: Option<BeamSearch>,
     /// Documents that there are, whatever the limit.
     pub original: usize,
     /// The documents, within the limit.
@@ -148,6 +151,10 @@ pub fn prepare(task: &'static Task, settings: &Settings) -> Result<Prepared, Eva
             Source::Generated => Some(settings.generated(task.name)?.clone()),
             _ => None,
         },
+        search: match task.form {
+            Form::TargetText { search, .. } => Some(search),
+            _ => None,
+        },
         original,
         documents,
         items,
@@ -159,7 +166,7 @@ pub fn prepare(task: &'static Task, settings: &Settings) -> Result<Prepared, Eva
 
 fn documents(task: &'static Task, settings: &Settings) -> Result<Part, EvalError> {
     let data = settings.data.as_deref();
-    let undivided = !matches!(task.source, Source::Hub(_));
+    let undivided = !matches!(task.source, Source::Hub(_) | Source::Pairs);
     if let (Some(split), true) = (settings.split, undivided) {
         return Err(EvalError::NoSplit {
             task: task.name.to_owned(),
@@ -170,6 +177,7 @@ fn documents(task: &'static Task, settings: &Settings) -> Result<Part, EvalError
     match &task.source {
         Source::Hub(hub) => hub.load_evaluated(task.name, data, settings.split),
         Source::Text => texts(task.name, data),
+        Source::Pairs => data::pairs(task.name, data, settings.split),
         Source::HeldOut(generate) => held_out::load(task.name, *generate, settings),
         Source::Generated => Ok(Part {
             split: None,
@@ -261,7 +269,7 @@ impl Examples {
                 (data.excludes_the_document(evaluated), split, part.rows)
             }
             // A generated task has but one part.
-            Source::Text | Source::HeldOut(_) | Source::Generated => {
+            Source::Text | Source::HeldOut(_) | Source::Generated | Source::Pairs => {
                 (true, Split::Test, documents(task, settings)?.rows)
             }
         };
@@ -317,16 +325,19 @@ impl Prepared {
     pub fn chance(&self) -> Option<f64> {
         let of_item = |item: &Item| match item {
             Item::Choice { requests, .. } => Some(1.0 / requests.len() as f64),
-            Item::Cloze(_) | Item::Rolling { .. } | Item::Targets { .. } => None,
+            Item::Cloze(_)
+            | Item::Rolling { .. }
+            | Item::Targets { .. }
+            | Item::TargetText { .. } => None,
         };
         let sum: f64 = self.items.iter().map(of_item).sum::<Option<f64>>()?;
         (!self.items.is_empty()).then(|| sum / self.items.len() as f64)
     }
 
-    /// Asks a model.
+    /// Asks a language model.
     ///
     /// # Errors
-    /// Those of the scorer.
+    /// Those of the scorer; [`EvalError::NeedsDecoder`] for a task that [`decode`](Self::decode) asks.
     pub fn evaluate(
         &self,
         scorer: &dyn Scorer,
@@ -342,6 +353,10 @@ impl Prepared {
                 Item::Cloze(request) => requests.push(request.clone()),
                 Item::Rolling { scored, .. } => texts.push(scored.clone()),
                 Item::Targets { request, .. } => targets.push(request.clone()),
+                Item::TargetText { .. } => {
+                    let task = self.task.name;
+                    return Err(EvalError::NeedsDecoder { task });
+                }
             }
         }
         // The items of a task are of one kind, so at most one of these has requests.
@@ -373,6 +388,7 @@ impl Prepared {
                     answers.extend(of_targets.next().map(Answers::Scored));
                     continue;
                 }
+                Item::TargetText { .. } => continue,
             };
             let scored: Vec<Result<Scored, Unscorable>> = scored;
             match scored.into_iter().collect() {
@@ -387,8 +403,9 @@ impl Prepared {
     /// The metrics of the items that were answered.
     ///
     /// # Errors
-    /// [`EvalError::Unscorable`] with the first reason if there are none.
-    fn judge(
+    /// [`EvalError::Unscorable`] with the first reason if there are none, and those of
+    /// [`Form::metrics`].
+    pub(crate) fn judge(
         &self,
         left_out: Vec<LeftOut>,
         answers: Vec<Answers>,
@@ -406,7 +423,7 @@ impl Prepared {
         };
         let answered = evaluated.answered(self.items.len());
         let answered: Vec<&Item> = answered.map(|number| &self.items[number]).collect();
-        evaluated.metrics = self.task.form.metrics(&answered, &evaluated.answers);
+        evaluated.metrics = self.task.form.metrics(&answered, &evaluated.answers)?;
         Ok(evaluated)
     }
 

@@ -81,6 +81,7 @@ fn prompt(item: &Item) -> Cow<'_, str> {
         Item::Cloze(request) => (&*request.context).into(),
         Item::Rolling { scored, .. } => scored.into(),
         Item::Targets { request, .. } => request.inputs.join(" ").into(),
+        Item::TargetText { source, .. } => source.into(),
     }
 }
 
@@ -95,6 +96,7 @@ fn target<'a>(form: &Form, document: &Document, item: &'a Item) -> Result<Cow<'a
             let symbols = request.wanted.iter().map(|(_, symbol)| symbol.as_str());
             symbols.collect::<Vec<_>>().join(" ").into()
         }
+        (_, Item::TargetText { references, .. }) => references.join("\n").into(),
     })
 }
 

@@ -3,7 +3,8 @@
 //! A [`Task`] turns documents into items; a [`Scorer`] answers them; metrics follow. The scorer is a
 //! trait, so anything that assigns probabilities to text can be evaluated. For models of tokens
 //! [`TokenScorer`] does the encoding and batching; `ModelScorer` (feature `model`) is
-//! `iiet-model`'s.
+//! `iiet-model`'s. A task of sources and targets is asked of a [`TargetDecoder`] instead, a
+//! sequence-to-sequence model; `ModelDecoder` is `iiet-model`'s.
 //!
 //! ```
 //! use iiet_eval::{Continuation, EvalError, Generation, Progress, RollingScore, Scored, Scorer};
@@ -63,6 +64,7 @@
 
 mod compare;
 mod data;
+mod decode;
 mod error;
 mod estimate;
 mod evaluation;
@@ -72,6 +74,8 @@ mod identity;
 mod metric;
 #[cfg(feature = "model")]
 mod model;
+#[cfg(feature = "model")]
+mod model_decoder;
 mod pair;
 mod python_json;
 mod python_random;
@@ -81,6 +85,7 @@ pub mod report;
 mod results;
 pub mod samples;
 mod scorer;
+mod target_text;
 mod task;
 mod tasks;
 pub mod texts;
@@ -96,12 +101,16 @@ pub use held_out::write_held_out;
 pub use metric::{Difference, Metric, Values};
 #[cfg(feature = "model")]
 pub use model::ModelScorer;
+#[cfg(feature = "model")]
+pub use model_decoder::ModelDecoder;
 pub use pair::EncodedPair;
 pub use python_random::PythonRandom;
 pub use results::{Outcome, Provenance, results, table};
 pub use scorer::{
-    Continuation, Generation, Progress, RollingScore, Scored, Scorer, Targets, Unscorable,
+    Continuation, Generation, Progress, RollingScore, Scored, Scorer, TargetDecoder, Targets,
+    Unscorable,
 };
+pub use target_text::{CorpusKind, TextValues};
 pub use task::{Accuracy, Answers, Form, Item, Source, Task};
 pub use tasks::{TASKS, task};
 pub use token_scorer::{Prompt, Row, TokenModel, TokenScore, TokenScorer};

@@ -6,6 +6,7 @@
 //! word, byte ppl    exp(-sum x_i / sum w_i)        none, as in the harness
 //! bits per byte     -sum x_i / sum w_i / ln 2      none
 //! solved            see `Values::Solved`           none
+//! texts             see `TextValues`               sd of sacreBLEU's 1000 bootstrap samples
 //! difference        D = sum d_i / sum w_i          sd(d_i - D w_i) / sqrt(n) / mean(w_i), d paired
 //! ```
 //!
@@ -18,6 +19,8 @@ use rayon::prelude::*;
 
 use crate::estimate::ratio_of_means;
 use crate::python_random::PythonRandom;
+use crate::target_text::TextValues;
+use crate::texts::TextScore;
 
 /// Bootstrap samples, and how many of them share a generator.
 const BOOTSTRAP: (u32, usize) = (100, 1000);
@@ -33,6 +36,8 @@ pub struct Metric {
     pub standard_error: Option<f64>,
     /// The items' values.
     pub values: Values,
+    /// Of a score of texts: signature and confidence interval.
+    pub text: Option<TextScore>,
 }
 
 impl Metric {
@@ -43,6 +48,7 @@ impl Metric {
             value: values.aggregate(),
             standard_error: values.standard_error(),
             values,
+            text: None,
         }
     }
 
@@ -70,6 +76,8 @@ pub enum Values {
     /// The greatest difficulty up to which all have a mean of at least 0.9, of difficulties and
     /// accuracies; 0 if the least has not. More is better.
     Solved(Vec<(usize, f64)>),
+    /// A score of texts against references; more is better.
+    Texts(TextValues),
 }
 
 /// How much one model differs from another on the same items.
@@ -88,6 +96,7 @@ impl Values {
             Self::Mean(values) | Self::Perplexity(values) => values.len(),
             Self::WeightedPerplexity(values) | Self::BitsPerByte(values) => values.len(),
             Self::Solved(values) => values.len(),
+            Self::Texts(values) => values.len(),
         }
     }
 
@@ -98,7 +107,7 @@ impl Values {
 
     /// Whether a greater number is a better one.
     pub fn higher_is_better(&self) -> bool {
-        matches!(self, Self::Mean(_) | Self::Solved(_))
+        matches!(self, Self::Mean(_) | Self::Solved(_) | Self::Texts(_))
     }
 
     /// The metric; not a number without items.
@@ -109,6 +118,7 @@ impl Values {
             Self::WeightedPerplexity(values) => (-weighted_mean(values)).exp(),
             Self::BitsPerByte(values) => -weighted_mean(values) / std::f64::consts::LN_2,
             Self::Solved(values) => solved(values),
+            Self::Texts(values) => values.score(),
         }
     }
 
@@ -117,6 +127,7 @@ impl Values {
         match self {
             Self::Mean(values) if values.len() > 1 => Some(error_of_mean(values)),
             Self::Perplexity(values) if values.len() > 1 => Some(bootstrap(values)),
+            Self::Texts(values) => values.standard_error(),
             _ => None,
         }
     }
@@ -124,7 +135,7 @@ impl Values {
     /// What a [`Difference`] is in: logarithms of perplexities, for those are means over items.
     pub fn paired_unit(&self) -> &'static str {
         match self {
-            Self::Mean(_) | Self::Solved(_) => "",
+            Self::Mean(_) | Self::Solved(_) | Self::Texts(_) => "",
             Self::Perplexity(_) => "nats/item",
             Self::WeightedPerplexity(_) => "nats/unit",
             Self::BitsPerByte(_) => "bits/byte",
@@ -158,6 +169,7 @@ impl Values {
                 let weights = weights.iter().map(|weight| *weight as f64).collect();
                 (subtract(&a, &b)?, Some(weights), scale)
             }
+            (Self::Texts(a), Self::Texts(b)) => return a.difference(b),
             (Self::Solved(a), Self::Solved(b)) => {
                 let difficulties = |values: &[(usize, f64)]| -> Vec<usize> {
                     values.iter().map(|(difficulty, _)| *difficulty).collect()

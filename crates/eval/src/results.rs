@@ -7,6 +7,7 @@ use crate::data::{HubData, Split};
 use crate::evaluation::{EXAMPLES_SEED, Evaluated, Prepared};
 use crate::metric::Metric;
 use crate::task::{Form, Source};
+use crate::texts::TextScore;
 
 /// A task and what a model made of it.
 pub type Outcome<'a> = (&'a Prepared, &'a Evaluated);
@@ -87,6 +88,10 @@ pub fn results(outcomes: &[Outcome<'_>], of: &Provenance) -> Value {
             "place": prepared.place,
         })),
         "chance": by_task(|(prepared, _)| json!(prepared.chance())),
+        "text_scores": by_task(|(_, done)| {
+            let scores = done.metrics.iter().filter_map(|metric| metric.text.as_ref());
+            scores.map(TextScore::to_json).collect()
+        }),
         "seconds": by_task(|(_, done)| json!(done.seconds)),
         "total_evaluation_time_seconds": seconds.to_string(),
     })
@@ -119,6 +124,7 @@ fn config((prepared, done): &Outcome<'_>) -> Value {
         Form::Cloze { delimiter, .. } => ("loglikelihood", delimiter),
         Form::Rolling { .. } => ("loglikelihood_rolling", " "),
         Form::Targets { .. } => ("targets", " "),
+        Form::TargetText { .. } => ("generate_until", " "),
     };
     let metric = |metric: &Metric| {
         json!({
@@ -143,6 +149,15 @@ fn config((prepared, done): &Outcome<'_>) -> Value {
             "difficulty": asked.spec.difficulty_name(),
             "difficulties": asked.difficulties,
             "trained": asked.trained,
+        });
+    }
+    if let Some(search) = &prepared.search {
+        config["generation_kwargs"] = json!({
+            "num_beams": search.beam,
+            "length_penalty": search.length_penalty,
+            "min_new_tokens": search.min_tokens,
+            "max_new_tokens": search.max_tokens,
+            "no_repeat_ngram_size": search.no_repeat_ngram,
         });
     }
     if let Source::Hub(HubData {

@@ -15,6 +15,7 @@ use crate::metric::{Metric, Values};
 use crate::python_json::{repr, truth};
 use crate::results::Outcome;
 use crate::scorer::Continuation;
+use crate::target_text::TextValues;
 use crate::task::{Answers, Item};
 
 /// `samples_TASK_DATE.jsonl`, the date in UTC, of seconds since 1970.
@@ -43,6 +44,7 @@ pub fn write(out: &mut impl Write, (prepared, done): Outcome<'_>) -> io::Result<
             Item::Targets { request, .. } => {
                 vec![request.inputs.iter().map(String::as_str).collect()]
             }
+            Item::TargetText { source, .. } => vec![vec![source]],
         };
         // `sanitize_list` makes text of all that a model answers.
         let responses: Vec<Value> = match answers {
@@ -51,6 +53,7 @@ pub fn write(out: &mut impl Write, (prepared, done): Outcome<'_>) -> io::Result<
                 .map(|score| json!([repr(score.log_likelihood), truth(score.is_greedy)]))
                 .collect(),
             Answers::Rolling(score) => vec![repr(score.log_likelihood).into()],
+            Answers::Text(text) => vec![text.as_str().into()],
         };
         let mut record = json!({
             "doc_id": asked,
@@ -72,6 +75,8 @@ pub fn write(out: &mut impl Write, (prepared, done): Outcome<'_>) -> io::Result<
                     json!(values[number])
                 }
                 Values::Solved(values) => json!(values[number]),
+                Values::Texts(TextValues::Mean(values)) => values[number].into(),
+                Values::Texts(TextValues::Corpus(_, statistics)) => json!(statistics[number]),
             };
         }
         serde_json::to_writer(&mut *out, &record)?;

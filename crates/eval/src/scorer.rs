@@ -1,9 +1,13 @@
 //! The contract between tasks and whatever assigns probabilities to text.
 //!
-//! The three requests are those of the harness (`lm_eval.api.model.LM`): all that a task asks of a
-//! model goes through them, so anything that answers them can be evaluated.
+//! Language models and sequence-to-sequence models answer different requests, so there is a trait for
+//! each: [`Scorer`] and [`TargetDecoder`]. The requests of the first are those of the harness
+//! (`lm_eval.api.model.LM`). All that a task asks of a model goes through one of the two, so anything that
+//! answers them can be evaluated.
 
 use std::sync::Arc;
+
+use iiet_text::BeamSearch;
 
 use crate::error::EvalError;
 
@@ -70,6 +74,21 @@ pub struct Generation {
     pub until: Vec<String>,
     /// The most tokens to add.
     pub max_tokens: usize,
+}
+
+/// A sequence-to-sequence model as tasks see it: a source in, its best target out.
+pub trait TargetDecoder {
+    /// The best target of each source, in their order; [`Unscorable`] in the place of a source that is empty
+    /// or longer than the model's context.
+    ///
+    /// # Errors
+    /// Errors of the model, and of the options of the search.
+    fn best_targets(
+        &self,
+        sources: &[String],
+        search: &BeamSearch,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Result<String, Unscorable>>, EvalError>;
 }
 
 /// Receives the number of tokens that are processed: first the total, then that of each batch.

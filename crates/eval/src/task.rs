@@ -9,6 +9,9 @@ use crate::generated;
 use crate::held_out;
 use crate::metric::{Metric, Values, argmax};
 use crate::scorer::{Continuation, RollingScore, Scored, Targets};
+use crate::target_text;
+use crate::texts::TextMetric;
+use iiet_text::BeamSearch;
 
 /// A text made from a document.
 pub type TextOf = fn(&Document) -> Result<String, EvalError>;
@@ -41,6 +44,8 @@ pub enum Source {
     HeldOut(held_out::Generate),
     /// Computed, by the task of `iiet-data` that has the same name.
     Generated,
+    /// Sources and targets in files.
+    Pairs,
 }
 
 /// What is asked about a document, and how the answers are judged.
@@ -89,6 +94,17 @@ pub enum Form {
     Targets {
         /// Whether an item counts as right only if all of them are, or else as the share that is.
         all_together: bool,
+    },
+    /// What a sequence-to-sequence model makes of a source, compared with references.
+    TargetText {
+        /// What is translated or summarised.
+        source: TextOf,
+        /// What it may become; as many for every document.
+        references: TextsOf,
+        /// How the targets are decoded.
+        search: BeamSearch,
+        /// How they are scored.
+        metrics: &'static [TextMetric],
     },
 }
 
@@ -155,6 +171,13 @@ pub enum Item {
         /// The sequence and its targets.
         request: Targets,
     },
+    /// What becomes of a source.
+    TargetText {
+        /// What is translated or summarised.
+        source: String,
+        /// What it may become.
+        references: Vec<String>,
+    },
 }
 
 /// The answers to an item.
@@ -164,6 +187,8 @@ pub enum Answers {
     Scored(Vec<Scored>),
     /// That for a whole text.
     Rolling(RollingScore),
+    /// The target of a source.
+    Text(String),
 }
 
 impl Form {
@@ -216,6 +241,12 @@ impl Form {
                 continuation: target(document)?,
             }),
             Self::Targets { .. } => generated::item(document)?,
+            Self::TargetText {
+                source, references, ..
+            } => Item::TargetText {
+                source: source(document)?,
+                references: references(document)?,
+            },
             Self::Rolling { scored, original } => {
                 let original = original(document)?;
                 Item::Rolling {
@@ -261,18 +292,26 @@ impl Form {
                 target,
                 delimiter,
             } => (context(document)?, *delimiter, target(document)?),
-            Self::Rolling { .. } | Self::Targets { .. } => return Ok(String::new()),
+            Self::Rolling { .. } | Self::Targets { .. } | Self::TargetText { .. } => {
+                return Ok(String::new());
+            }
         };
         Ok([question.as_str(), delimiter, &answer, "\n\n"].concat())
     }
 
     /// Whether worked examples can stand before its items.
     pub fn takes_examples(&self) -> bool {
-        !matches!(self, Self::Rolling { .. } | Self::Targets { .. })
+        !matches!(
+            self,
+            Self::Rolling { .. } | Self::Targets { .. } | Self::TargetText { .. }
+        )
     }
 
     /// The metrics of all items.
-    pub fn metrics(&self, items: &[&Item], answers: &[Answers]) -> Vec<Metric> {
+    ///
+    /// # Errors
+    /// [`EvalError::TooManyWords`] for ROUGE, with the segment.
+    pub fn metrics(&self, items: &[&Item], answers: &[Answers]) -> Result<Vec<Metric>, EvalError> {
         let pairs = || items.iter().copied().zip(answers);
         let accuracies = match self {
             Self::Choice { accuracies, .. } => *accuracies,
@@ -284,30 +323,33 @@ impl Form {
                 let greedy = scores
                     .iter()
                     .map(|score| f64::from(u8::from(score.is_greedy)));
-                return vec![
+                return Ok(vec![
                     Metric::new("perplexity", Values::Perplexity(nats)),
                     Metric::new("acc", Values::Mean(greedy.collect())),
-                ];
+                ]);
             }
-            Self::Rolling { .. } => return rolling(pairs()),
+            Self::Rolling { .. } => return Ok(rolling(pairs())),
             Self::Targets { all_together } => {
-                return generated::metrics(*all_together, items, answers);
+                return Ok(generated::metrics(*all_together, items, answers));
+            }
+            Self::TargetText { metrics, .. } => {
+                return target_text::metrics(metrics, items, answers);
             }
         };
-        accuracies
+        Ok(accuracies
             .iter()
             .map(|accuracy| {
                 let right = pairs().map(|(item, answers)| is_right(*accuracy, item, answers));
                 Metric::new(accuracy.name(), Values::Mean(right.collect()))
             })
-            .collect()
+            .collect())
     }
 }
 
 fn first(answers: &Answers) -> Option<Scored> {
     match answers {
         Answers::Scored(scores) => scores.first().copied(),
-        Answers::Rolling(_) => None,
+        Answers::Rolling(_) | Answers::Text(_) => None,
     }
 }
 

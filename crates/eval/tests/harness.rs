@@ -81,7 +81,7 @@ fn requests(item: &Item) -> Vec<Vec<String>> {
         Item::Cloze(request) => vec![texts(request)],
         Item::Rolling { scored, .. } => vec![vec![scored.clone()]],
         // The harness has no such task.
-        Item::Targets { .. } => Vec::new(),
+        Item::Targets { .. } | Item::TargetText { .. } => Vec::new(),
     }
 }
 

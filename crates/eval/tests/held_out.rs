@@ -17,7 +17,9 @@ fn documents(name: &str, cache: &Path) -> Vec<Document> {
             Item::Choice { choices, .. } => assert_eq!(choices.len(), 4),
             Item::Cloze(request) => assert!(!request.context.is_empty()),
             Item::Rolling { scored, .. } => assert!(!scored.is_empty()),
-            Item::Targets { .. } => panic!("not made of held-out text"),
+            Item::Targets { .. } | Item::TargetText { .. } => {
+                panic!("not made of held-out text")
+            }
         }
     }
     prepared.documents

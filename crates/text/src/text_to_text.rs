@@ -60,6 +60,25 @@ impl TextToText {
         })
     }
 
+    /// How text becomes tokens in such a directory, in a sentence, from its small files. Results should have
+    /// it beside them.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`open`](Self::open), except those of the weights.
+    pub fn rule(dir: &Path) -> Result<String, TextError> {
+        let config = EncoderDecoder::load_config(dir)?;
+        let (document_end, TargetEnds { start, end }) = ends(dir, &config, &open_tokenizer(dir)?)?;
+        Ok(format!(
+            "text is encoded as tokenizer.json says; a source ends with the token {document_end}, a target \
+             begins with {start} and ends with {}",
+            end.iter()
+                .map(u32::to_string)
+                .collect::<Vec<_>>()
+                .join(" or ")
+        ))
+    }
+
     /// The model.
     pub fn model(&self) -> &EncoderDecoder {
         &self.model

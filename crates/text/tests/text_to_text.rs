@@ -175,6 +175,9 @@ fn the_configuration_says_where_targets_begin_and_end() {
     let model = open(&folder).unwrap();
     let (start, end) = (7, vec![9, 11]);
     assert_eq!(*model.ends(), TargetEnds { start, end });
+    let rule = "text is encoded as tokenizer.json says; a source ends with the token 1, a target begins \
+                with 7 and ends with 9 or 11";
+    assert_eq!(TextToText::rule(folder.path()).unwrap(), rule);
     // A source ends as documents do.
     assert_eq!(model.encode("x").unwrap().pop(), Some(1));
     // Where the tokenizer has no end of a document, the first end of targets stands for it.

@@ -9,6 +9,7 @@ mod find;
 #[cfg(feature = "hub")]
 mod hub;
 mod json;
+mod pairs;
 mod read;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use std::str::FromStr;
 
 pub use document::Document;
 pub use json::Json;
+pub(crate) use pairs::{pairs, references, source};
 pub use read::read;
 
 use crate::error::EvalError;

@@ -19,7 +19,9 @@ mod openbookqa;
 mod piqa;
 mod pointers;
 mod sciq;
+mod summarisation;
 mod text;
+mod translation;
 mod wikitext;
 mod winogrande;
 
@@ -44,7 +46,9 @@ pub const TASKS: &[&Task] = &[
     &piqa::TASK,
     &pointers::TASK,
     &sciq::TASK,
+    &summarisation::TASK,
     &text::TASK,
+    &translation::TASK,
     &wikitext::TASK,
     &winogrande::TASK,
 ];

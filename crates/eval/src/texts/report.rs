@@ -107,7 +107,8 @@ impl TextScore {
         }
     }
 
-    fn interval_text(&self) -> String {
+    /// The 95 % interval as `iiet score` prints it; empty without one.
+    pub fn interval_text(&self) -> String {
         let of_rouge = self.rouge.and_then(|rouge| rouge.interval);
         match (self.interval, of_rouge) {
             (Some(Interval { mean, half_width }), _) => {
@@ -131,7 +132,8 @@ impl TextScore {
         }
     }
 
-    fn to_json(&self) -> Value {
+    /// The numbers, unrounded, by the names that sacreBLEU's and rouge-score's output has.
+    pub fn to_json(&self) -> Value {
         let mut json = Map::new();
         let mut insert = |key: &str, value: Value| json.insert(key.to_owned(), value);
         insert("name", self.name.into());

@@ -1,0 +1,94 @@
+//! Sequence-to-sequence models, and the tasks that ask them.
+
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use iiet_eval::{EvalError, ModelDecoder, Outcome, Prepared};
+use iiet_model::{EncoderDecoder, Precision};
+use iiet_text::TextToText;
+
+use super::{Arguments, Inspected, provenance};
+use crate::backend::Chosen;
+use crate::print::outln;
+
+/// Lets the tasks decode as the arguments say.
+pub(super) fn configure(arguments: &Arguments, prepared: &mut [Prepared]) -> anyhow::Result<()> {
+    let max_tokens = arguments.max_tokens.map(|_| "--max-tokens");
+    let given = arguments.beam.given().or(max_tokens);
+    let mut decoded = 0;
+    for prepared in prepared {
+        if let Some(search) = &mut prepared.search {
+            search.max_tokens = arguments.max_tokens.unwrap_or(search.max_tokens);
+            *search = arguments.beam.configure(*search);
+            search.validate().context(prepared.task.name)?;
+            decoded += 1;
+        }
+    }
+    if let (Some(option), 0) = (given, decoded) {
+        bail!("{option}: for translation and summarisation; --tasks names neither");
+    }
+    Ok(())
+}
+
+/// Looks at a sequence-to-sequence model.
+pub(super) fn inspect(
+    model: &Path,
+    arguments: &Arguments,
+    prepared: &[Prepared],
+    precision: Precision,
+    chosen: &Chosen,
+) -> anyhow::Result<Inspected> {
+    let name = model.display();
+    ensure!(
+        arguments.corrections.describe().is_none(),
+        "--iterations and --tolerance: for language models; {name} is a sequence-to-sequence model, with \
+         a schedule for each side in its config.json"
+    );
+    let config = EncoderDecoder::load_config(model)?;
+    for prepared in prepared {
+        let task = prepared.task.name;
+        let needs = EvalError::NeedsScorer { task };
+        let search = prepared.search.as_ref().ok_or(needs);
+        let search = search.with_context(|| name.to_string())?;
+        if chosen.on_host {
+            let work = format!("decoding with {name}");
+            let device = &chosen.device;
+            let estimate = ModelDecoder::memory(work, search, precision, &config, device)?;
+            estimate.check("lower --beam or --max-tokens, or use --precision bf16")?;
+        }
+    }
+    Ok(Inspected {
+        provenance: provenance(model, arguments, precision, TextToText::rule(model)?)?,
+        tokenizer: None,
+    })
+}
+
+/// A model to decode with.
+pub(super) fn open(
+    model: &Path,
+    precision: Precision,
+    chosen: &Chosen,
+) -> anyhow::Result<ModelDecoder> {
+    let model = TextToText::open(precision, model, &chosen.device)?;
+    Ok(ModelDecoder::new(model, precision))
+}
+
+/// Prints intervals and signatures of the scores of texts, if there are any.
+pub(super) fn print_scores(model: &str, outcomes: &[Outcome<'_>]) -> anyhow::Result<()> {
+    for (prepared, done) in outcomes {
+        for score in done
+            .metrics
+            .iter()
+            .filter_map(|metric| metric.text.as_ref())
+        {
+            outln!(
+                "{model}: {} {}: 95 % interval {}, {}",
+                prepared.task.name,
+                score.name,
+                score.interval_text(),
+                score.signature
+            )?;
+        }
+    }
+    Ok(())
+}
