@@ -74,7 +74,8 @@ pub(crate) struct Arguments {
     /// Tokens of the training text to measure influences on.
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     calibration_tokens: u64,
-    /// The most documents of each task in the report at the end; 0 for no report.
+    /// The most documents of each task in the report at the end; 0 for no report. There is none for a
+    /// sequence-to-sequence model.
     #[arg(long, value_name = "N", default_value_t = 256)]
     report_limit: usize,
     /// The run's directory [default: runs/ and the configuration's name; with --resume alone the
@@ -120,7 +121,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let summary = train(&ready.config, options, &devices)?;
     let printed = report(&summary);
-    if summary.validation.is_some() && arguments.report_limit > 0 {
+    if ready.config.model.encoder.is_some() && summary.validation.is_some() {
+        let section =
+            DistillSection::of(&ready.config)?.context("invariant: a student has a teacher")?;
+        outln!(
+            "compare it by: eval --model {} --model {} --tasks heldout_docs, or translation with --data",
+            section.teacher.display(),
+            summary.run.model().display()
+        )?;
+    } else if summary.validation.is_some() && arguments.report_limit > 0 {
         compare(&ready.config, &summary.run, &chosen, arguments.report_limit)?;
     }
     ready.printed.and(printed)

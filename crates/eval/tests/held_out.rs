@@ -17,9 +17,8 @@ fn documents(name: &str, cache: &Path) -> Vec<Document> {
             Item::Choice { choices, .. } => assert_eq!(choices.len(), 4),
             Item::Cloze(request) => assert!(!request.context.is_empty()),
             Item::Rolling { scored, .. } => assert!(!scored.is_empty()),
-            Item::Targets { .. } | Item::TargetText { .. } => {
-                panic!("not made of held-out text")
-            }
+            Item::TargetText { references, .. } => assert_eq!(references.len(), 1),
+            Item::Targets { .. } => panic!("not made of held-out text"),
         }
     }
     prepared.documents
@@ -39,7 +38,8 @@ fn generated_items_are_many_balanced_and_repeatable() {
     let choice = documents("heldout_choice", cache.path());
     let cloze = documents("heldout_cloze", cache.path());
     let passages = documents("heldout_bpb", cache.path());
-    for documents in [&choice, &cloze, &passages] {
+    let docs = documents("heldout_docs", cache.path());
+    for documents in [&choice, &cloze, &passages, &docs] {
         assert_eq!(documents.len(), 1024);
         let different: HashSet<String> = documents
             .iter()
@@ -48,12 +48,26 @@ fn generated_items_are_many_balanced_and_repeatable() {
         assert_eq!(different.len(), 1024);
     }
     choices_tell_nothing_by_place_or_length(&choice);
+    functions_are_documented_by_others_than_their_names(&docs);
     targets_tell_nothing_by_place_or_length(&cloze);
 
     // The same again, from the cache and anew.
     assert_eq!(documents("heldout_choice", cache.path()), choice);
     let anew = tempfile::tempdir().unwrap();
     assert_eq!(documents("heldout_cloze", anew.path()), cloze);
+}
+
+fn functions_are_documented_by_others_than_their_names(documents: &[Document]) {
+    for document in documents {
+        let (source, target) = (
+            document.text("source").unwrap(),
+            document.text("target").unwrap(),
+        );
+        assert!(source.contains("fn ") && source.len() > 20, "{source}");
+        assert!(!source.contains(target), "{target}");
+        assert!(target.split_whitespace().count() >= 3, "{target}");
+        assert!(target.chars().count() <= 300, "{target}");
+    }
 }
 
 fn choices_tell_nothing_by_place_or_length(documents: &[Document]) {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Format, Item, Split};
+use super::{Format, Item, Split, cargo_docs};
 use crate::config::Validation;
 use crate::error::DataError;
 
@@ -248,6 +248,19 @@ impl HeldOutCrates {
             hash.update(b"\n");
         }
         hash.finalize().to_hex()[..16].to_owned()
+    }
+
+    /// The code and the summaries of the documented functions that the corpus `cargo-docs` holds out, in its
+    /// order.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if a file cannot be read.
+    pub fn summaries(&self) -> Result<Vec<(String, String)>, DataError> {
+        let (items, ..) = cargo_docs::corpus(&self.packages, Some(self.share), &|_| {})?;
+        let held_out = items
+            .into_iter()
+            .filter(|item| item.split == Some(Split::Validation));
+        Ok(held_out.flat_map(|item| item.pairs.to_vec()).collect())
     }
 
     /// The files, in the corpus's order.

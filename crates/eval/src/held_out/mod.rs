@@ -8,6 +8,7 @@
 mod choice;
 mod cloze;
 mod passages;
+mod summaries;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 pub use choice::choice;
 pub use cloze::cloze;
 pub use passages::passages;
+use summaries::summaries;
 
 use crate::data::{self, Part};
 use crate::error::EvalError;
@@ -33,7 +35,16 @@ pub const ITEMS: usize = 1024;
 const VERSION: u32 = 1;
 
 /// Makes the rows of a task from the files held out.
-pub type Generate = fn(&[HeldOutFile]) -> Result<Vec<Map<String, Value>>, EvalError>;
+pub type FromFiles = fn(&[HeldOutFile]) -> Result<Vec<Map<String, Value>>, EvalError>;
+
+/// Makes the rows of a task.
+#[derive(Clone, Copy, Debug)]
+pub enum Generate {
+    /// From the files held out.
+    Files(FromFiles),
+    /// From the documented functions held out.
+    Summaries,
+}
 
 /// The rows of a task: from a folder of such items, else from the cache, or made and put there.
 ///
@@ -67,7 +78,7 @@ pub(crate) fn load(
         .join(format!("heldout-{}-{VERSION}", held_out.key()));
     let path = folder.join(file(task));
     if !path.exists() {
-        write(&path, &rows(task, generate, &held_out.read()?)?)?;
+        write(&path, &rows(task, generate, &mut HeldOut::of(&held_out))?)?;
     }
     let place = format!(
         "the locked dependencies of {}",
@@ -86,15 +97,16 @@ pub fn write_held_out(workspace: &Path, folder: &Path) -> Result<Vec<PathBuf>, E
         Source::HeldOut(generate) => Some((task.name, generate)),
         _ => None,
     });
-    let mut files = None;
+    let tasks: Vec<(&'static str, Generate)> = tasks.collect();
+    let Some((first, _)) = tasks.first() else {
+        return Ok(Vec::new());
+    };
+    let crates = locate(first, workspace)?;
+    let mut held_out = HeldOut::of(&crates);
     let mut written = Vec::new();
     for (task, generate) in tasks {
-        let files = match &mut files {
-            Some(files) => files,
-            none => none.insert(locate(task, workspace)?.read()?),
-        };
         let path = folder.join(file(task));
-        write(&path, &rows(task, generate, files)?)?;
+        write(&path, &rows(task, generate, &mut held_out)?)?;
         written.push(path);
     }
     Ok(written)
@@ -115,12 +127,37 @@ fn locate(task: &str, workspace: &Path) -> Result<HeldOutCrates, EvalError> {
     })
 }
 
+/// What is held out; files are read when they are asked for, and once.
+struct HeldOut<'a> {
+    crates: &'a HeldOutCrates,
+    files: Option<Vec<HeldOutFile>>,
+}
+
+impl<'a> HeldOut<'a> {
+    fn of(crates: &'a HeldOutCrates) -> Self {
+        Self {
+            crates,
+            files: None,
+        }
+    }
+
+    fn files(&mut self) -> Result<&[HeldOutFile], EvalError> {
+        if self.files.is_none() {
+            self.files = Some(self.crates.read()?);
+        }
+        Ok(self.files.as_deref().unwrap_or_default())
+    }
+}
+
 fn rows(
     task: &'static str,
     generate: Generate,
-    files: &[HeldOutFile],
+    held_out: &mut HeldOut<'_>,
 ) -> Result<Vec<Map<String, Value>>, EvalError> {
-    let rows = generate(files)?;
+    let rows = match generate {
+        Generate::Files(generate) => generate(held_out.files()?)?,
+        Generate::Summaries => summaries(&held_out.crates.summaries()?),
+    };
     match rows.len() < ITEMS {
         true => Err(EvalError::TooFewItems {
             task,

@@ -2,13 +2,13 @@
 
 use crate::data::Document;
 use crate::error::EvalError;
-use crate::held_out;
+use crate::held_out::{self, Generate};
 use crate::task::{Form, Source, Task};
 
 pub(super) const TASK: Task = Task {
     name: "heldout_bpb",
     version: 1.0,
-    source: Source::HeldOut(held_out::passages),
+    source: Source::HeldOut(Generate::Files(held_out::passages)),
     form: Form::Rolling {
         scored: whole,
         original: whole,

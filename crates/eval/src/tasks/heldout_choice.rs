@@ -3,13 +3,13 @@
 
 use crate::data::Document;
 use crate::error::EvalError;
-use crate::held_out;
+use crate::held_out::{self, Generate};
 use crate::task::{Accuracy, Form, Source, Task};
 
 pub(super) const TASK: Task = Task {
     name: "heldout_choice",
     version: 1.0,
-    source: Source::HeldOut(held_out::choice),
+    source: Source::HeldOut(Generate::Files(held_out::choice)),
     form: Form::Choice {
         context,
         choices,

@@ -2,13 +2,13 @@
 
 use crate::data::Document;
 use crate::error::EvalError;
-use crate::held_out;
+use crate::held_out::{self, Generate};
 use crate::task::{Form, Source, Task};
 
 pub(super) const TASK: Task = Task {
     name: "heldout_cloze",
     version: 1.0,
-    source: Source::HeldOut(held_out::cloze),
+    source: Source::HeldOut(Generate::Files(held_out::cloze)),
     form: Form::Cloze {
         context,
         target,

@@ -11,6 +11,7 @@ mod group;
 mod heldout_bpb;
 mod heldout_choice;
 mod heldout_cloze;
+mod heldout_docs;
 mod hellaswag;
 mod hops;
 mod lambada_openai;
@@ -38,6 +39,7 @@ pub const TASKS: &[&Task] = &[
     &heldout_bpb::TASK,
     &heldout_choice::TASK,
     &heldout_cloze::TASK,
+    &heldout_docs::TASK,
     &hellaswag::TASK,
     &hops::TASK,
     &lambada_openai::TASK,
