@@ -213,44 +213,154 @@ fn info_has_both_sides() {
 }
 
 #[test]
-fn commands_for_language_models_refuse_it_by_a_sentence() {
+fn commands_refuse_what_such_a_model_does_not_have() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (out, run) = (path("out"), path("run"));
-    let model = golden("encoder-decoders/euler-euler").display().to_string();
+    let plain = golden("encoder-decoders/euler-euler").display().to_string();
+    let both = golden("encoder-decoders/iiet-iiet").display().to_string();
+    let language_model = golden("models/rk4").display().to_string();
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/distill.toml");
     let config = config.display().to_string();
-    let expected = format!(
-        "{model}/config.json: is_encoder_decoder is true: this is a sequence-to-sequence model, and a language model is needed here"
-    );
-    for arguments in [
-        vec!["compare", "--model", &model, "--tasks", "addition"],
-        vec![
-            "convert",
-            "--model",
-            &model,
-            "--solver",
-            "runge_kutta",
-            "--out",
-            &out,
-        ],
-        vec!["influence", "--model", &model, "--data", &out],
-        vec![
+    let distill = |teacher: &str| -> Vec<String> {
+        let arguments = [
             "distill",
             "--teacher",
-            &model,
+            teacher,
             "--threshold",
             "0.1",
             "--config",
             &config,
             "--run",
             &run,
-        ],
+        ];
+        arguments.map(str::to_owned).to_vec()
+    };
+    let list = |arguments: &[&str]| -> Vec<String> {
+        arguments.iter().map(|text| (*text).to_owned()).collect()
+    };
+    for (arguments, expected) in [
+        (
+            list(&["compare", "--model", &plain, "--tasks", "addition"]),
+            format!(
+                "{plain}/config.json: is_encoder_decoder is true: this is a sequence-to-sequence model, \
+                 and a language model is needed here"
+            ),
+        ),
+        (
+            list(&["influence", "--model", &plain, "--data", &out]),
+            "neither side of the model takes corrections".to_owned(),
+        ),
+        (
+            list(&["influence", "--model", &both, "--data", &out]),
+            "--side: both sides take corrections; give encoder or decoder".to_owned(),
+        ),
+        (
+            list(&[
+                "influence",
+                "--model",
+                &both,
+                "--side",
+                "encoder",
+                "--iterations",
+                "1",
+            ]),
+            "--iterations and --tolerance: for language models".to_owned(),
+        ),
+        (
+            list(&["influence", "--model", &language_model, "--side", "encoder"]),
+            format!("--side: {language_model} is a language model, which has no sides"),
+        ),
+        (
+            distill(&plain),
+            "neither side of the model takes corrections".to_owned(),
+        ),
+        (
+            list(&[
+                "convert",
+                "--model",
+                &language_model,
+                "--solver",
+                "explicit_euler",
+                "--side",
+                "decoder",
+                "--out",
+                &out,
+            ]),
+            format!("--side: {language_model} is a language model, which has no sides"),
+        ),
+        (
+            list(&[
+                "convert",
+                "--model",
+                &plain,
+                "--to",
+                "transformers",
+                "--out",
+                &out,
+            ]),
+            "there are no files for transformers".to_owned(),
+        ),
+        (
+            list(&[
+                "convert",
+                "--model",
+                &plain,
+                "--solver",
+                "implicit_euler",
+                "--side",
+                "encoder",
+                "--set",
+                "iterations=[1]",
+                "--out",
+                &out,
+            ]),
+            "encoder: iterations lists 1 layers, the model has 3".to_owned(),
+        ),
     ] {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let output = iiet(&arguments);
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
         assert!(error.contains(&expected), "{arguments:?}: {error}");
     }
-    assert!(!Path::new(&out).exists());
+    assert!(!Path::new(&out).exists() && !Path::new(&run).exists());
+}
+
+#[test]
+fn convert_changes_the_solver_of_a_side_and_keeps_the_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let model = golden("encoder-decoders/euler-euler");
+    let (from, to) = (model.display().to_string(), out.display().to_string());
+    let set = "iterations=[2, 0, 1]";
+    let output = iiet(&[
+        "convert",
+        "--model",
+        &from,
+        "--side",
+        "encoder",
+        "--solver",
+        "implicit_euler",
+        "--set",
+        set,
+        "--out",
+        &to,
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["encoder"]["solver"], "implicit_euler");
+    assert_eq!(
+        config["encoder"]["iterations"],
+        serde_json::json!([2, 0, 1])
+    );
+    assert_eq!(config["decoder"]["solver"], "explicit_euler");
+    let weights = |dir: &Path, name: &str| Read::file(&dir.join("model.safetensors")).floats(name);
+    for name in [
+        "model.shared.weight",
+        "model.decoder.layers.1.encoder_attn.k_proj.weight",
+    ] {
+        assert_eq!(weights(&model, name), weights(&out, name));
+    }
 }

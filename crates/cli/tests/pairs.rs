@@ -1,0 +1,206 @@
+//! A sequence-to-sequence model from pairs of texts to a student, by the commands.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn iiet(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_iiet"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+fn done(folder: &Path, arguments: &[&str]) -> String {
+    let output = iiet(folder, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Numbers as words, and as digits; with a configuration.
+fn place() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["one", "two", "three", "four", "five"];
+    let lines = |of: &dyn Fn(usize) -> String| -> String {
+        let line = |i: usize| (0..1 + i % 4).map(|at| of((i * 7 + at * 3 + i / 5) % 5));
+        (0..200)
+            .map(|i| line(i).collect::<Vec<_>>().join(" ") + "\n")
+            .collect()
+    };
+    fs::write(
+        folder.path().join("words.txt"),
+        lines(&|i| words[i].to_owned()),
+    )
+    .unwrap();
+    fs::write(
+        folder.path().join("digits.txt"),
+        lines(&|i| (i + 1).to_string()),
+    )
+    .unwrap();
+    let config = r#"
+        [model]
+        d_model = 16
+        d_ff = 32
+        n_layers = 1
+        n_heads = 2
+        seq_len = 32
+        solver = "explicit_euler"
+        [model.encoder]
+        n_layers = 2
+        solver = { name = "iterative_implicit_euler", iterations = 2 }
+        [data]
+        source = { source = "words.txt", target = "digits.txt" }
+        vocab_size = 280
+        [train]
+        steps = 6
+        batch_tokens = 64
+        lr = 3e-3
+        dropout = { residual = 0.1 }
+    "#;
+    fs::write(folder.path().join("words.toml"), config).unwrap();
+    let student = r#"
+        [data]
+        source = { source = "words.txt", target = "digits.txt" }
+        tokenizer = "runs/words/model/tokenizer.json"
+        [train]
+        steps = 4
+        batch_tokens = 64
+        lr = 1e-3
+    "#;
+    fs::write(folder.path().join("student.toml"), student).unwrap();
+    folder
+}
+
+#[test]
+fn a_model_is_trained_asked_measured_distilled_and_evaluated() {
+    let place = place();
+    let folder = place.path();
+    done(folder, &["train", "--config", "words.toml"]);
+    let info = done(folder, &["info", "--model", "runs/words"]);
+    assert!(
+        info.contains("encoder                    2 layers, iterative_implicit_euler"),
+        "{info}"
+    );
+
+    let line = done(
+        folder,
+        &[
+            "generate",
+            "--model",
+            "runs/words",
+            "--source",
+            "two three",
+            "--max-tokens",
+            "5",
+        ],
+    );
+    assert_eq!(line.lines().count(), 1, "{line}");
+
+    let data = fs::read_dir(folder.join("data")).unwrap();
+    let data = data
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.is_dir());
+    let data = data.unwrap().display().to_string();
+    let influence = done(
+        folder,
+        &[
+            "influence",
+            "--model",
+            "runs/words",
+            "--data",
+            &data,
+            "--tokens",
+            "200",
+        ],
+    );
+    assert!(influence.contains("correction 2"), "{influence}");
+
+    let student = done(
+        folder,
+        &[
+            "distill",
+            "--teacher",
+            "runs/words",
+            "--side",
+            "encoder",
+            "--evaluations",
+            "2",
+            "--config",
+            "student.toml",
+            "--run",
+            "runs/student",
+            "--calibration-tokens",
+            "200",
+        ],
+    );
+    assert!(student.contains("2.00 evaluations per layer"), "{student}");
+    assert!(
+        student.contains("--tasks heldout_docs, or translation"),
+        "{student}"
+    );
+    let config = fs::read_to_string(folder.join("runs/student/config.toml")).unwrap();
+    assert!(config.contains("[model.encoder.solver]"), "{config}");
+    let resumed = iiet(folder, &["distill", "--run", "runs/student", "--resume"]);
+    assert!(resumed.status.success());
+
+    let tasks = folder.join("tasks/translation");
+    fs::create_dir_all(&tasks).unwrap();
+    let rows = "{\"source\": \"one two\", \"target\": \"1 2\"}\n{\"source\": \"five\", \"target\": \"5\"}\n";
+    fs::write(tasks.join("test.jsonl"), rows).unwrap();
+    let scores = done(
+        folder,
+        &[
+            "eval",
+            "--model",
+            "runs/words",
+            "--model",
+            "runs/student",
+            "--tasks",
+            "translation",
+            "--data",
+            "tasks",
+        ],
+    );
+    assert!(scores.contains("BLEU"), "{scores}");
+}
+
+#[test]
+fn pairs_that_do_not_match_are_named_and_nothing_is_written() {
+    let place = place();
+    let folder = place.path();
+    let text = fs::read_to_string(folder.join("digits.txt")).unwrap();
+    let shorter: Vec<&str> = text.lines().take(199).collect();
+    fs::write(folder.join("digits.txt"), shorter.join("\n")).unwrap();
+    for (set, expected) in [
+        ("train.seed=1", "200"),
+        (
+            "data.source=words.txt",
+            "data.source is without sources and targets",
+        ),
+        (
+            "data.source={ source = 'words.txt', target = 'none.txt' }",
+            "none.txt",
+        ),
+    ] {
+        let output = iiet(
+            folder,
+            &[
+                "train",
+                "--config",
+                "words.toml",
+                "--set",
+                set,
+                "--run",
+                "runs/new",
+            ],
+        );
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{set}: {errors}");
+        assert!(errors.contains(expected), "{set}: {errors}");
+        assert!(!folder.join("runs/new/model").exists());
+    }
+}
