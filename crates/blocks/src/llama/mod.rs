@@ -12,7 +12,7 @@
 //! follow the schedule, so that another schedule leaves the block as it was trained.
 //!
 //! In training both branches, the weights of attention and the hidden activations may be dropped
-//! ([`Dropout`](crate::Dropout)).
+//! ([`Dropout`]).
 //!
 //! Touvron et al., *LLaMA* (arXiv 2302.13971), section 2.2. Names and layouts are those of the
 //! checkpoints on the hub. Mistral, Qwen2 and Qwen3 are the same layer with options of attention
