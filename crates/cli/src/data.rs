@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use iiet_data::{
-    Corpus, DataError, MixedBatches, TokenFile, find_prepared, inspect, inspect_task,
+    BatchSize, Corpus, DataError, TokenFile, find_prepared, inspect, inspect_task, inspect_within,
     prepare_corpus,
 };
 use iiet_distill::DistillSection;
@@ -112,7 +112,7 @@ fn print_corpus(config: &RunConfig, json: bool) -> anyhow::Result<()> {
     let sources = corpus.sources.iter();
     let folders = sources.filter_map(|source| Some(&source.prepared()?.directory));
     let inspections = folders
-        .map(|folder| inspect(folder))
+        .map(|folder| inspect_within(folder, Some(config.model.seq_len)))
         .collect::<Result<Vec<_>, _>>()?;
     if json {
         let value = serde_json::json!({ "sources": shares, "folders": inspections });
@@ -159,6 +159,7 @@ struct Share {
     share: f64,
     tokens: u64,
     held_out: u64,
+    /// Or pairs of source and target.
     windows: u64,
     /// After all steps.
     epochs: f64,
@@ -166,21 +167,22 @@ struct Share {
 
 fn shares(config: &RunConfig, corpus: &Corpus) -> Result<Vec<Share>, DataError> {
     let (train, seq) = (&config.train, config.model.seq_len);
-    let batches = MixedBatches::of(&corpus.train(seq)?, train.batch, train.seed)?;
+    let size = BatchSize::Rows(train.batch);
+    let batches = corpus.training_batches(seq, size, train.seed)?;
     // A configuration may ask for more than 64 bits count; the figure is then a lower bound.
     let micro_batches = train.steps.saturating_mul(train.accumulation as u64);
     let epochs = batches.epochs_before(micro_batches);
     let figures = batches.shares().into_iter().zip(epochs);
-    let sources = corpus.sources.iter().zip(batches.sources());
+    let sources = corpus.sources.iter().zip(batches.epoch_rows());
     Ok(sources
         .zip(figures)
-        .map(|((source, batches), (share, epochs))| Share {
+        .map(|((source, windows), (share, epochs))| Share {
             name: source.name.clone(),
             weight: source.weight,
             share,
             tokens: source.train().text().map_or(0, TokenFile::len),
             held_out: source.validation().text().map_or(0, TokenFile::len),
-            windows: batches.windows(),
+            windows,
             epochs,
         })
         .collect())

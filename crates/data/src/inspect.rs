@@ -1,10 +1,13 @@
 //! Summaries of prepared directories and token files.
 
+mod pairs;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use self::pairs::{Lengths, PairsInspection};
 use crate::error::DataError;
 use crate::manifest::Manifest;
 use crate::prepare::{MANIFEST, TOKENIZER, TRAIN_TOKENS, VALIDATION_TOKENS};
@@ -42,6 +45,8 @@ pub struct TokenFileInspection {
     pub has_prompts: bool,
     /// Whether documents are pairs of source and target.
     pub has_sources: bool,
+    /// The lengths of pairs of source and target, if documents are these.
+    pub pairs: Option<PairsInspection>,
     /// Number of tokens, including document ends.
     pub tokens: u64,
     /// Bytes of text that the tokens represent.
@@ -103,6 +108,15 @@ pub fn find_prepared(path: &Path) -> Result<Vec<PathBuf>, DataError> {
 /// # Errors
 /// If a file is missing or damaged.
 pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
+    inspect_within(path, None)
+}
+
+/// The same as [`inspect`], for a model with a context of `seq` tokens, of which pairs of source and target may
+/// have more.
+///
+/// # Errors
+/// If a file is missing or damaged.
+pub fn inspect_within(path: &Path, seq: Option<usize>) -> Result<Inspection, DataError> {
     let is_folder = std::fs::metadata(path)
         .map_err(DataError::io(path))?
         .is_dir();
@@ -116,7 +130,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
         false => None,
     };
     if !is_folder {
-        let files = vec![inspect_file(path, tokenizer.as_ref())?];
+        let files = vec![inspect_file(path, tokenizer.as_ref(), seq)?];
         let manifest = None;
         return Ok(Inspection { manifest, files });
     }
@@ -125,7 +139,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
         manifest: Some(Manifest::open(&folder.join(MANIFEST))?),
         files: files
             .iter()
-            .map(|file| inspect_file(file, tokenizer.as_ref()))
+            .map(|file| inspect_file(file, tokenizer.as_ref(), seq))
             .collect::<Result<_, _>>()?,
     })
 }
@@ -133,6 +147,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, DataError> {
 fn inspect_file(
     path: &Path,
     tokenizer: Option<&Tokenizer>,
+    seq: Option<usize>,
 ) -> Result<TokenFileInspection, DataError> {
     let file = TokenFile::open(path)?;
     file.verify()?;
@@ -168,6 +183,10 @@ fn inspect_file(
         documents: file.documents() as u64,
         has_prompts: file.has_prompts(),
         has_sources: file.has_sources(),
+        pairs: match file.has_sources() {
+            true => Some(pairs::inspect(&file, seq)?),
+            false => None,
+        },
         tokens: file.len(),
         text_bytes: file.text_bytes(),
         bytes_per_token: file.text_bytes() as f64 / file.len().max(1) as f64,
@@ -226,6 +245,9 @@ impl fmt::Display for TokenFileInspection {
             _ => "",
         };
         writeln!(f, "documents         {}{kind}", self.documents)?;
+        if let Some(pairs) = &self.pairs {
+            write!(f, "{pairs}")?;
+        }
         writeln!(
             f,
             "tokens            {} of {} bytes",

@@ -70,7 +70,10 @@ pub use config::{
 pub use error::{BadRecord, DataError, Problem};
 pub use examples::{Examples, TextWindows, WeightedExamples};
 pub use guarded::guarded;
-pub use inspect::{FrequentToken, Inspection, TokenFileInspection, find_prepared, inspect};
+pub use inspect::{
+    FrequentToken, Inspection, Lengths, PairsInspection, TokenFileInspection, find_prepared,
+    inspect, inspect_within,
+};
 pub use manifest::{Counts, Manifest, SkipReport, Skipped};
 pub use mixture::MixedBatches;
 pub use pairs::Pairs;
