@@ -275,23 +275,24 @@ fn stack(model: &mut ModelSection, side: Option<Side>) -> (&mut SolverConfig, us
 
 /// A teacher of either kind.
 enum Teacher {
-    OfTexts(Distillation<LanguageModel>),
-    OfSequences(Distillation<EncoderDecoder>, Side),
+    OfTexts(Box<Distillation<LanguageModel>>),
+    OfSequences(Box<Distillation<EncoderDecoder>>, Side),
 }
 
 impl Teacher {
     fn open(section: &DistillSection, side: Option<Side>, device: &Device) -> anyhow::Result<Self> {
         Ok(match side {
-            None => Self::OfTexts(Distillation::open(section, device)?),
-            Some(side) => Self::OfSequences(Distillation::open(section, device)?, side),
+            None => Self::OfTexts(Box::new(Distillation::open(section, device)?)),
+            Some(side) => Self::OfSequences(Box::new(Distillation::open(section, device)?), side),
         })
     }
 
     fn check_tokenizer(&self, corpus: &Corpus) -> anyhow::Result<()> {
-        Ok(match self {
+        match self {
             Self::OfTexts(objective) => objective.check_tokenizer(&corpus.tokenizer)?,
             Self::OfSequences(objective, _) => objective.check_tokenizer(&corpus.tokenizer)?,
-        })
+        }
+        Ok(())
     }
 
     fn measure(&self, corpus: &Corpus, tokens: u64, device: &Device) -> anyhow::Result<Influence> {
@@ -313,8 +314,8 @@ impl Teacher {
 
     fn objective(self) -> Box<dyn TrainingObjective> {
         match self {
-            Self::OfTexts(objective) => Box::new(objective),
-            Self::OfSequences(objective, _) => Box::new(objective),
+            Self::OfTexts(objective) => objective,
+            Self::OfSequences(objective, _) => objective,
         }
     }
 }

@@ -26,7 +26,7 @@ fn place() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let words = ["one", "two", "three", "four", "five"];
     let lines = |of: &dyn Fn(usize) -> String| -> String {
-        let line = |i: usize| (0..1 + i % 4).map(|at| of((i * 7 + at * 3 + i / 5) % 5));
+        let line = |i: usize| (0..1 + i % 4).map(move |at| of((i * 7 + at * 3 + i / 5) % 5));
         (0..200)
             .map(|i| line(i).collect::<Vec<_>>().join(" ") + "\n")
             .collect()

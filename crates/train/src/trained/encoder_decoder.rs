@@ -6,12 +6,12 @@ use burn::tensor::{Device, Gradients, Tensor};
 use iiet_data::Tokenizer;
 use iiet_model::{
     EncoderDecoder, EncoderDecoderConfig, EncoderDecoderCost, ModelError, Objective, Precision,
-    Source, TrainingMemory,
+    Source, StackConfig, TrainingMemory,
 };
 use iiet_ode::{Options, SolverConfig};
 
-use super::language_model::{DROPS, iterated};
-use super::{StepCost, TrainedModel, Vocabulary};
+use super::language_model::{DROPS, iterated, kept_layers};
+use super::{StepCost, TrainedModel, Vocabulary, mask_bytes};
 use crate::{
     BatchTensors, DrawnIterations, ModelSection, Recompute, RunConfig, TrainError, TrainSection,
 };
@@ -141,10 +141,20 @@ impl TrainedModel for EncoderDecoder {
             Some(tokens) => tokens,
             None => train.batch.saturating_mul(seq_len),
         };
-        match train.recompute {
+        let mut memory = match train.recompute {
             Recompute::None => TrainingMemory::of_sequences(self, tokens, tokens),
             Recompute::Layer => TrainingMemory::of_one_layer_of_sequences(self, tokens, tokens),
-        }
+        };
+        let sizes = self.sizes();
+        let of_side = |stack: &StackConfig, places: usize| {
+            let of_layer = mask_bytes(train.dropout, places, sizes.d_model, sizes.block.d_ff);
+            of_layer.saturating_mul(kept_layers(train, stack.n_layers))
+        };
+        let masks = of_side(&sizes.encoder, 2).saturating_add(of_side(&sizes.decoder, 3));
+        memory.activations = memory
+            .activations
+            .saturating_add((tokens as u64).saturating_mul(masks));
+        memory
     }
 
     fn iterated_layers(&self) -> Vec<String> {

@@ -11,7 +11,7 @@ use iiet_model::{
 use iiet_ode::{Options, SolverConfig};
 use iiet_text::{Request, Sampler, Sampling, generate};
 
-use super::{StepCost, TrainedModel, Vocabulary};
+use super::{StepCost, TrainedModel, Vocabulary, mask_bytes};
 use crate::{
     BatchTensors, DrawnIterations, ModelSection, Recompute, RunConfig, TrainError, TrainSection,
 };
@@ -119,10 +119,18 @@ impl TrainedModel for LanguageModel {
     }
 
     fn training_memory(&self, train: &TrainSection, seq_len: usize) -> TrainingMemory {
-        match train.recompute {
+        let mut memory = match train.recompute {
             Recompute::None => TrainingMemory::of(self, train.batch, seq_len),
             Recompute::Layer => TrainingMemory::of_one_layer(self, train.batch, seq_len),
-        }
+        };
+        let sizes = self.sizes();
+        let of_layer = mask_bytes(train.dropout, 2, sizes.d_model, sizes.block.d_ff);
+        let tokens = train.batch.saturating_mul(seq_len) as u64;
+        let masks = of_layer.saturating_mul(kept_layers(train, sizes.n_layers));
+        memory.activations = memory
+            .activations
+            .saturating_add(tokens.saturating_mul(masks));
+        memory
     }
 
     fn iterated_layers(&self) -> Vec<String> {
@@ -157,6 +165,14 @@ impl TrainedModel for LanguageModel {
         let go_on = |_| ControlFlow::Continue(());
         let (sample, _) = generate(self, request, Precision::F32, device, go_on)?;
         Ok(format!("{prompt}{}", tokenizer.decode(&sample.ids)?))
+    }
+}
+
+/// The layers of a stack whose activations are kept at a time.
+pub(super) fn kept_layers(train: &TrainSection, n_layers: usize) -> u64 {
+    match train.recompute {
+        Recompute::None => n_layers as u64,
+        Recompute::Layer => 1,
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Gradients, Tensor};
 use iiet_data::Tokenizer;
-use iiet_model::{ModelError, Objective, Precision, SavedModel, TrainingMemory};
+use iiet_model::{DropoutRates, ModelError, Objective, Precision, SavedModel, TrainingMemory};
 
 use crate::{BatchTensors, ModelSection, RunConfig, TrainError, TrainSection};
 
@@ -131,6 +131,13 @@ impl Vocabulary {
             document_end: tokenizer.document_end(),
         }
     }
+}
+
+/// Bytes of the masks that dropout keeps for a layer, per token: `places` of the width of the states, and one of the
+/// feed-forward layer's. Attention's are computed again where they are needed.
+fn mask_bytes(rates: DropoutRates, places: usize, d_model: usize, d_ff: usize) -> u64 {
+    let of = |rate: f64, values: usize| if rate > 0.0 { values as u64 } else { 0 };
+    4 * (of(rates.residual, places * d_model) + of(rates.activation, d_ff))
 }
 
 /// The cost of a training step.
