@@ -33,7 +33,7 @@ impl Pairs {
     }
 
     /// The settings of a run, before those of the caller.
-    fn sets<'a>(&self, more: &[&'a str]) -> Vec<String> {
+    fn sets(&self, more: &[&str]) -> Vec<String> {
         let source = format!("data.source={}", self.0.path("pairs.jsonl").display());
         let own = [
             source.as_str(),
