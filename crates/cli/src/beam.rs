@@ -6,16 +6,17 @@ use iiet_text::BeamSearch;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct BeamArguments {
     /// Hypotheses of a source that grow side by side; 1 is greedy decoding. This and the other options of
-    /// beam search are for sequence-to-sequence models.
+    /// beam search are for sequence-to-sequence models [default: 4]
     #[arg(long, value_name = "N")]
     beam: Option<usize>,
-    /// Rank hypotheses by log-probability per length^X; the length counts the end token.
+    /// Rank hypotheses by log-probability per length^X; the length counts the end token [default: 0.6, or as
+    /// the task says]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     length_penalty: Option<f64>,
-    /// Minimum number of tokens of a target.
+    /// Minimum number of tokens of a target [default: 0, or as the task says]
     #[arg(long, value_name = "N")]
     min_tokens: Option<usize>,
-    /// Allow no N tokens in a row to occur twice in a target; 0 allows all.
+    /// Allow no N tokens in a row to occur twice in a target; 0 allows all [default: 0, or as the task says]
     #[arg(long, value_name = "N")]
     no_repeat_ngram: Option<usize>,
 }

@@ -8,6 +8,7 @@ mod targets;
 use std::path::PathBuf;
 
 use anyhow::{anyhow, bail};
+use clap::ArgGroup;
 use iiet_model::{ModelKind, Precision, model_kind};
 use iiet_text::{
     EngineOptions, Sampler, Sampling, Speed, TextEnd, TextEngine, TextError, TextEvent, TextModel,
@@ -21,19 +22,20 @@ use crate::precision::{self, PrecisionArgument};
 use crate::print::{errln, is_closed, out, outln};
 
 #[derive(clap::Args)]
+#[command(group = ArgGroup::new("texts").required(true))]
 pub(crate) struct Arguments {
     /// A model directory with a tokenizer.json, that of a run, or a name on the Hugging Face hub.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
     /// The text that a language model continues; - reads standard input, without its last line end.
-    #[arg(long, value_name = "TEXT", required_unless_present_any = ["source", "batch"])]
+    #[arg(long, value_name = "TEXT", group = "texts")]
     prompt: Option<String>,
     /// The text that a sequence-to-sequence model translates or summarises; - reads standard input.
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt")]
+    #[arg(long, value_name = "TEXT", group = "texts")]
     source: Option<String>,
     /// A file of prompts or sources, with results as JSONL: one per line, or in a .jsonl file a string or an
     /// object with "prompt" or "source" per line; - reads lines from standard input.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "source"])]
+    #[arg(long, value_name = "FILE", group = "texts")]
     batch: Option<PathBuf>,
     /// How many prompts or sources of a batch are decoded at a time.
     #[arg(long, value_name = "N", default_value_t = 8, requires = "batch",
@@ -89,7 +91,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     beam: BeamArguments,
     /// How many hypotheses of a source are in its line of JSONL, with their scores [default: 1]
-    #[arg(long, value_name = "N", requires = "batch")]
+    #[arg(long, value_name = "N")]
     n_best: Option<usize>,
     #[command(flatten)]
     corrections: CorrectionArguments,

@@ -190,6 +190,11 @@ fn generate_refuses_what_the_kind_of_model_does_not_have() {
         ),
         (
             &name,
+            vec!["--source", "w5", "--n-best", "2"],
+            "--n-best: for --batch, whose lines have the scores".into(),
+        ),
+        (
+            &name,
             vec!["--source", "w5", "--beam", "0"],
             "beam is 0; allowed: 1 to 1024".into(),
         ),

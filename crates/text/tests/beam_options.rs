@@ -55,11 +55,11 @@ impl ParameterMapper for Zeros {
     }
 }
 
-/// A model of the tokens 0, which ends a target, 1, 2 and 3, whose layers add nothing: after 1 all four are
-/// equally likely, after 2 it is 2 with 5/8 and after 3 it is 3 with 17/20, and the others are equally likely.
-fn known() -> EncoderDecoder {
+/// A model whose layers add nothing: after the token t it is t again with `weights[t]` times the probability of
+/// each other token.
+fn known<const N: usize>(weights: [f32; N]) -> EncoderDecoder {
     let config = EncoderDecoderConfig {
-        d_model: 4,
+        d_model: N,
         block: LlamaConfig {
             d_ff: 4,
             n_heads: 1,
@@ -67,26 +67,29 @@ fn known() -> EncoderDecoder {
             rms_norm_eps: 1e-12,
             ..LlamaConfig::default()
         },
-        ..config(4, &SolverConfig::default())
+        ..config(N, &SolverConfig::default())
     };
     let device = Device::default();
     let model = EncoderDecoder::empty(&config, &device).unwrap();
     let mut model = map_parameters(model, &mut Zeros);
-    // The norm scales e to length 2, so the token after it has the logit 2 e and the others 0.
-    let [two, three] = [5f32, 17.0].map(|weight| weight.ln() / 2.0);
-    let rows = [
-        [1.0, 0.0, 0.0, 0.0],
-        [0.0; 4],
-        [0.0, 0.0, two, 0.0],
-        [0.0, 0.0, 0.0, three],
-    ];
+    // The norm scales a row to the length sqrt(N), so the logit of the token itself is its log-weight.
+    let mut rows = [[0.0; N]; N];
+    for (token, weight) in weights.into_iter().enumerate() {
+        rows[token][token] = weight.ln() / (N as f32).sqrt();
+    }
     model.shared.weight = Param::from_tensor(Tensor::from_data(rows, &device));
     model
 }
 
+/// After 1 all four tokens are equally likely, after 2 it is 2 with 5/8 and after 3 it is 3 with 17/20; 0 ends
+/// a target.
+fn four() -> EncoderDecoder {
+    known([1.0, 1.0, 5.0, 17.0])
+}
+
 /// The targets of the n-best list with their probabilities.
 fn of_known(options: &BeamSearch) -> Vec<(Vec<u32>, f64)> {
-    let (model, device) = (known(), Device::default());
+    let (model, device) = (four(), Device::default());
     let found = options.search(&model, &[&[2]], &ends(&[0]), Precision::F32, &device);
     let found = found.unwrap().remove(0).into_iter();
     found.map(|h| (h.tokens, h.log_probability.exp())).collect()
@@ -108,6 +111,27 @@ const KNOWN: BeamSearch = BeamSearch {
     no_repeat_ngram: 0,
     n_best: 4,
 };
+
+#[test]
+fn enough_beams_go_on_where_most_extensions_are_ends() {
+    let (model, device) = (known([7.0, 1.0, 1.0, 1.0, 1.0, 1.0]), Device::default());
+    let ends = TargetEnds {
+        start: 5,
+        end: vec![1, 2, 3],
+    };
+    let two = BeamSearch {
+        beam: 2,
+        n_best: 2,
+        max_tokens: 1,
+        ..KNOWN
+    };
+    // After the start 0 is a beam, 1 ends the empty target, and 4, after the other ends, is the second beam:
+    // it ends with 1/6, and 0 with 1/12 alone.
+    let found = two.search(&model, &[&[2]], &ends, Precision::F32, &device);
+    let found = found.unwrap().remove(0).into_iter();
+    let found: Vec<_> = found.map(|h| (h.tokens, h.log_probability.exp())).collect();
+    assert_found(&found, &[(&[], 1.0 / 6.0), (&[4], 1.0 / 36.0)]);
+}
 
 #[test]
 fn the_length_penalty_decides_between_short_and_long_targets() {
@@ -178,7 +202,7 @@ fn no_ngram_occurs_twice_the_start_token_included() {
         min_tokens: 3,
         ..single
     };
-    let (model, device) = (known(), Device::default());
+    let (model, device) = (four(), Device::default());
     let error = impossible.search(&model, &[&[2]], &ends(&[0]), Precision::F32, &device);
     let error = error.unwrap_err().to_string();
     assert!(error.starts_with("after 2 tokens the options"), "{error}");
@@ -250,7 +274,7 @@ fn what_the_model_cannot_decode_is_an_error_with_its_values() {
 #[test]
 fn logits_that_are_not_numbers_are_an_error_and_no_target() {
     let device = Device::default();
-    let mut model = known();
+    let mut model = four();
     let mut rows = [[0.5; 4]; 4];
     rows[2][1] = f32::NAN;
     model.shared.weight = Param::from_tensor(Tensor::from_data(rows, &device));

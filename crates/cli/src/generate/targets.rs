@@ -71,6 +71,11 @@ fn refuse_others(arguments: &Arguments) -> anyhow::Result<()> {
             "--prompt: {model} is a sequence-to-sequence model, which has no prompt; give --source"
         );
     }
+    // Clap does not see it: --source excludes the --batch that it would require.
+    ensure!(
+        arguments.n_best.is_none() || arguments.batch.is_some(),
+        "--n-best: for --batch, whose lines have the scores; --source prints the best target"
+    );
     for (option, given) in [
         ("--temperature", arguments.temperature != 0.0),
         ("--top-k", arguments.top_k != 0),
