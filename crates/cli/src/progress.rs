@@ -172,6 +172,12 @@ impl RunProgress {
             sources(&started.sources),
             started.run.path().display(),
         ));
+        if started.left_out > 0 {
+            self.say(format_args!(
+                "{} pairs are left out: a side has more tokens than model.seq_len",
+                started.left_out
+            ));
+        }
         if let Some(peak) = started.peak {
             let products = self.products;
             self.say(format_args!(

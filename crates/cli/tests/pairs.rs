@@ -47,7 +47,7 @@ fn place() -> TempDir {
         d_ff = 32
         n_layers = 1
         n_heads = 2
-        seq_len = 32
+        seq_len = 64
         solver = "explicit_euler"
         [model.encoder]
         n_layers = 2
@@ -79,6 +79,25 @@ fn place() -> TempDir {
 fn a_model_is_trained_asked_measured_distilled_and_evaluated() {
     let place = place();
     let folder = place.path();
+    let output = iiet(
+        folder,
+        &[
+            "train",
+            "--config",
+            "words.toml",
+            "--set",
+            "model.seq_len=8",
+        ],
+    );
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    // Four words have more tokens than eight where the tokenizer has no words of its own.
+    let left_out = errors
+        .lines()
+        .find(|line| line.contains("pairs are left out"));
+    let expected = " pairs are left out: a side has more tokens than model.seq_len";
+    assert!(left_out.unwrap().ends_with(expected), "{errors}");
+    fs::remove_dir_all(folder.join("runs")).unwrap();
     done(folder, &["train", "--config", "words.toml"]);
     let info = done(folder, &["info", "--model", "runs/words"]);
     assert!(

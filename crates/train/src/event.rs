@@ -110,6 +110,8 @@ pub struct Started<'a> {
     pub tokens_per_step: u64,
     /// The training data.
     pub sources: Vec<SourceUse>,
+    /// Number of pairs that are not trained on, because a side is longer than the model's context.
+    pub left_out: u64,
     /// Peak FLOP/s for computing utilisation, summed over devices.
     pub peak: Option<f64>,
     /// Baselines for the validation loss.

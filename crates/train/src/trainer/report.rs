@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use iiet_data::SequencePairs;
 use iiet_files::append_regular;
 
 use super::Trainer;
@@ -32,6 +33,7 @@ impl<M: TrainedModel> Trainer<'_, M> {
             steps: train.steps,
             tokens_per_step: micro_batch.saturating_mul(train.accumulation as u64),
             sources: self.sources(),
+            left_out: self.batches.pairs().map_or(0, SequencePairs::left_out),
             peak: self.peak,
             baselines: self.baselines,
         };
