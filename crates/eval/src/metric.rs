@@ -10,7 +10,7 @@
 //! difference        D = sum d_i / sum w_i          sd(d_i - D w_i) / sqrt(n) / mean(w_i), d paired
 //! ```
 //!
-//! All but the last are `lm_eval.api.metrics`' definitions, the bootstrap's random numbers included.
+//! All but the last three are `lm_eval.api.metrics`' definitions, the bootstrap's random numbers included.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -226,7 +226,7 @@ fn weighted_mean(values: &[(f64, u64)]) -> f64 {
 }
 
 /// The standard deviation of a sample, with n - 1.
-fn deviation(values: &[f64]) -> f64 {
+pub(crate) fn deviation(values: &[f64]) -> f64 {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
     (squares / (values.len() - 1) as f64).sqrt()

@@ -4,7 +4,7 @@
 //! signature, confidence interval and the p-value of a paired test included (Koehn, EMNLP 2004).
 
 use crate::error::EvalError;
-use crate::metric::{Difference, Metric, Values};
+use crate::metric::{Difference, Metric, Values, deviation};
 use crate::task::{Answers, Item};
 use crate::texts::{
     Bleu, Chrf, CorpusMetric, Precision, Resampled, Resampling, TextMetric, TextScore,
@@ -174,11 +174,4 @@ pub(crate) fn metrics(
 fn kind(name: &str) -> Option<CorpusKind> {
     let kinds = [CorpusKind::Bleu, CorpusKind::Chrf, CorpusKind::ChrfPlusPlus];
     kinds.into_iter().find(|kind| kind.metric().name() == name)
-}
-
-/// The standard deviation of a sample, with n - 1.
-fn deviation(values: &[f64]) -> f64 {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
-    (squares / (values.len() - 1) as f64).sqrt()
 }
