@@ -113,18 +113,7 @@ impl BucketedBatches {
     pub fn padding(&self) -> f64 {
         let mut lengths: Vec<PairLengths> = self.pairs.lengths().collect();
         lengths.sort_unstable();
-        let (mut tokens, mut places) = (0.0, 0.0);
-        for cut in self.cuts.windows(2) {
-            let batch = &lengths[cut[0] as usize..cut[1] as usize];
-            for side in [
-                |lengths: &PairLengths| f64::from(lengths.source),
-                |lengths: &PairLengths| f64::from(lengths.target),
-            ] {
-                tokens += batch.iter().map(side).sum::<f64>();
-                places += batch.len() as f64 * batch.iter().map(side).fold(0.0, f64::max);
-            }
-        }
-        1.0 - tokens / places
+        padding(&lengths, &self.cuts)
     }
 
     fn epoch(&self, number: u64) -> Result<Epoch, DataError> {
@@ -203,19 +192,63 @@ fn cuts(
     }
 }
 
-/// Batches of some of the pairs, by length and without shuffling.
-pub(crate) fn in_order(
-    pairs: &SequencePairs,
-    mut chosen: Vec<u32>,
-    size: BatchSize,
-) -> Result<Vec<Batch>, DataError> {
-    pairs.sort(&mut chosen);
-    let sorted: Vec<PairLengths> = pairs.lengths_of(&chosen).collect();
-    let cuts = cuts(pairs, &sorted, size)?;
-    let batches = cuts.windows(2);
-    batches
-        .map(|cut| pairs.batch(&chosen[cut[0] as usize..cut[1] as usize]))
-        .collect()
+/// The share of padding in batches of pairs with these lengths.
+fn padding(sorted: &[PairLengths], cuts: &[u32]) -> f64 {
+    let (mut tokens, mut places) = (0.0, 0.0);
+    for cut in cuts.windows(2) {
+        let batch = &sorted[cut[0] as usize..cut[1] as usize];
+        for side in [
+            |lengths: &PairLengths| f64::from(lengths.source),
+            |lengths: &PairLengths| f64::from(lengths.target),
+        ] {
+            tokens += batch.iter().map(side).sum::<f64>();
+            places += batch.len() as f64 * batch.iter().map(side).fold(0.0, f64::max);
+        }
+    }
+    1.0 - tokens / places
+}
+
+/// Batches of some of the pairs, always the same, by the lengths of their longer sides.
+///
+/// There are few pairs to validate on, so that those with targets of one length have sources of all lengths. In
+/// the order by target, half of the tokens were padding for code and its documentation.
+pub(crate) struct InOrder<'p> {
+    pairs: &'p SequencePairs,
+    chosen: Vec<u32>,
+    cuts: Vec<u32>,
+}
+
+impl<'p> InOrder<'p> {
+    /// Batches of these pairs, which must exist.
+    pub fn new(
+        pairs: &'p SequencePairs,
+        mut chosen: Vec<u32>,
+        size: BatchSize,
+    ) -> Result<Self, DataError> {
+        pairs.sort_by_longer(&mut chosen);
+        let sorted: Vec<PairLengths> = pairs.lengths_of(&chosen).collect();
+        Ok(Self {
+            cuts: cuts(pairs, &sorted, size)?,
+            pairs,
+            chosen,
+        })
+    }
+
+    pub fn batches(&self) -> Result<Vec<Batch>, DataError> {
+        let batches = self.cuts.windows(2);
+        batches
+            .map(|cut| {
+                let pairs = &self.chosen[cut[0] as usize..cut[1] as usize];
+                self.pairs.batch(pairs)
+            })
+            .collect()
+    }
+
+    /// The share of tokens that are padding, from 0 to 1.
+    pub fn padding(&self) -> f64 {
+        let sorted: Vec<PairLengths> = self.pairs.lengths_of(&self.chosen).collect();
+        padding(&sorted, &self.cuts)
+    }
 }
 
 #[cfg(test)]

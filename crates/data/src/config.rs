@@ -82,7 +82,10 @@ pub(crate) const TRAIN: &str = "train";
 
 /// The validation text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a number above 0 and below 1, a path, or { source, target }"
+)]
 pub enum Validation {
     /// A share of the source's bytes, above 0 and below 1.
     Fraction(f64),

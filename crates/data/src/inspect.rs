@@ -171,7 +171,15 @@ fn inspect_file(
         Some(tokenizer) if file.documents() > 0 => {
             let document = file.document(0)?;
             let end = document.end.min(document.start + START_TOKENS);
-            Some(tokenizer.decode(&file.read(document.start..end)?)?)
+            let tokens = file.read(document.start..end)?;
+            let source = (file.prompt_tokens(0)? as usize).min(tokens.len());
+            Some(match (file.has_sources(), tokens.split_at(source)) {
+                (true, (source, target)) if !target.is_empty() => {
+                    let [source, target] = [source, target].map(|side| tokenizer.decode(side));
+                    format!("{}\n=> {}", source?, target?)
+                }
+                _ => tokenizer.decode(&tokens)?,
+            })
         }
         _ => None,
     };
@@ -184,7 +192,10 @@ fn inspect_file(
         has_prompts: file.has_prompts(),
         has_sources: file.has_sources(),
         pairs: match file.has_sources() {
-            true => Some(pairs::inspect(&file, seq)?),
+            true => {
+                let is_held_out = path.ends_with(VALIDATION_TOKENS);
+                Some(pairs::inspect(&file, seq, is_held_out)?)
+            }
             false => None,
         },
         tokens: file.len(),

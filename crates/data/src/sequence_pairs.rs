@@ -145,6 +145,14 @@ impl SequencePairs {
         pairs.sort_by_key(|pair| self.pairs[*pair as usize].lengths);
     }
 
+    /// Sorts pairs, which must exist, by the longer of their sides.
+    pub(crate) fn sort_by_longer(&self, pairs: &mut [u32]) {
+        pairs.sort_by_key(|pair| {
+            let lengths = self.pairs[*pair as usize].lengths;
+            (lengths.longer(), lengths)
+        });
+    }
+
     /// A batch of the given pairs, one per row, as wide as the longest target and with sources as wide as the
     /// longest source.
     ///

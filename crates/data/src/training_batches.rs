@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::batches::{Batches, evaluation_windows};
-use crate::bucketed::{BatchSize, BucketedBatches, in_order};
+use crate::bucketed::{BatchSize, BucketedBatches, InOrder};
 use crate::error::DataError;
 use crate::mixture::MixedBatches;
 use crate::prepare::{Corpus, Rows};
@@ -118,7 +118,7 @@ impl Corpus {
 impl Rows {
     /// Batches of an evenly spaced part of the rows, always the same, with at most `max_tokens` target tokens
     /// together (but at least one row) and at most `seq` tokens per row. Pairs of source and target are
-    /// ordered by length, and those with a longer side are left out.
+    /// ordered by their longer sides, and those with a longer side are left out.
     ///
     /// # Errors
     /// [`DataError::Config`] for [`BatchSize::Tokens`] of anything but pairs; those of [`Rows::examples`], or
@@ -131,7 +131,7 @@ impl Rows {
     ) -> Result<Vec<Batch>, DataError> {
         if let Some(pairs) = self.pairs(seq)? {
             let chosen = evaluation_pairs(&pairs, max_tokens);
-            return in_order(&pairs, chosen, size);
+            return InOrder::new(&pairs, chosen, size)?.batches();
         }
         let batch = rows_of(size)?;
         let source = Batches::of(self.examples(seq)?, batch, 0)?;

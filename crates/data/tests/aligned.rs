@@ -242,6 +242,9 @@ fn invalid_forms_are_errors_that_name_the_key() {
         let error = prepare_corpus(&config, &()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+    let error = serde_json::from_str::<DataConfig>("{\"validation\": {\"source\": \"a\"}}");
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("or { source, target }"), "{error}");
     let json = serde_json::to_string(&valid).unwrap();
     assert_eq!(serde_json::from_str::<DataConfig>(&json).unwrap(), valid);
 }

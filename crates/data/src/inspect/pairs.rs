@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::bucketed::{BatchSize, BucketedBatches};
+use crate::bucketed::{BatchSize, BucketedBatches, InOrder};
 use crate::error::DataError;
 use crate::sequence_pairs::{PairLengths, SequencePairs};
 use crate::token_file::TokenFile;
@@ -55,10 +55,11 @@ impl Lengths {
     }
 }
 
-/// Summarises a file of pairs; `limit` is the model's context in tokens.
+/// Summarises a file of pairs to train on, or of those held out; `limit` is the model's context in tokens.
 pub(super) fn inspect(
     file: &TokenFile,
     limit: Option<usize>,
+    is_held_out: bool,
 ) -> Result<PairsInspection, DataError> {
     let all = SequencePairs::new(file.clone(), usize::MAX)?;
     let side = |of: fn(PairLengths) -> u32| Lengths::of(all.lengths().map(of).collect());
@@ -66,8 +67,11 @@ pub(super) fn inspect(
     let is_over = |lengths: &PairLengths| lengths.longer() as usize > within;
     let padding = match SequencePairs::new(file.clone(), within.min(BATCH_TOKENS)) {
         Ok(pairs) => {
-            let batches = BucketedBatches::new(pairs, BatchSize::Tokens(BATCH_TOKENS), 0)?;
-            Some(batches.padding())
+            let size = BatchSize::Tokens(BATCH_TOKENS);
+            Some(match is_held_out {
+                true => InOrder::new(&pairs, (0..pairs.count() as u32).collect(), size)?.padding(),
+                false => BucketedBatches::new(pairs, size, 0)?.padding(),
+            })
         }
         Err(DataError::AllPairsTooLong { .. }) => None,
         Err(error) => return Err(error),
@@ -123,7 +127,7 @@ mod tests {
             .map(|source| (source, vec![7]))
             .collect();
         let (_folder, file) = file(&pairs);
-        let found = inspect(&file, Some(6)).unwrap();
+        let found = inspect(&file, Some(6), false).unwrap();
         assert_eq!((found.pairs, found.over_limit), (4, 1));
         let source = Lengths {
             mean: 5.0,
@@ -141,8 +145,8 @@ mod tests {
             "{text}"
         );
 
-        let found = inspect(&file, None).unwrap();
+        let found = inspect(&file, None, true).unwrap();
         assert_eq!((found.limit, found.over_limit), (None, 0));
-        assert_eq!(inspect(&file, Some(1)).unwrap().padding, None);
+        assert_eq!(inspect(&file, Some(1), true).unwrap().padding, None);
     }
 }

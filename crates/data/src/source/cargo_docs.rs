@@ -62,7 +62,7 @@ pub enum FunctionLeftOut {
 impl fmt::Display for FunctionLeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoBody => "without statements",
+            Self::NoBody => "without a body",
             Self::LongCode => "of more than 2000 characters",
             Self::Included => "with documentation from another file",
             Self::NoSentence => "with documentation that starts with no sentence",
