@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use iiet_data::{
-    BatchSize, Corpus, DataError, TokenFile, find_prepared, inspect, inspect_task, inspect_within,
+    Corpus, DataError, TokenFile, find_prepared, inspect, inspect_task, inspect_within,
     prepare_corpus,
 };
 use iiet_distill::DistillSection;
@@ -167,8 +167,7 @@ struct Share {
 
 fn shares(config: &RunConfig, corpus: &Corpus) -> Result<Vec<Share>, DataError> {
     let (train, seq) = (&config.train, config.model.seq_len);
-    let size = BatchSize::Rows(train.batch);
-    let batches = corpus.training_batches(seq, size, train.seed)?;
+    let batches = corpus.training_batches(seq, train.size(), train.seed)?;
     // A configuration may ask for more than 64 bits count; the figure is then a lower bound.
     let micro_batches = train.steps.saturating_mul(train.accumulation as u64);
     let epochs = batches.epochs_before(micro_batches);

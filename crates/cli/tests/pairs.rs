@@ -119,6 +119,7 @@ fn a_model_is_trained_asked_measured_distilled_and_evaluated() {
     );
     assert_eq!(line.lines().count(), 1, "{line}");
 
+    done(folder, &["data", "prepare", "--config", "words.toml"]);
     let data = fs::read_dir(folder.join("data")).unwrap();
     let data = data
         .map(|entry| entry.unwrap().path())
