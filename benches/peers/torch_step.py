@@ -1,7 +1,7 @@
 """Training steps of five solvers in PyTorch, timed one at a time.
 
-The peer of `src/bin/side_by_side.rs`, for language models and encoder-decoders. That program starts it, sends it a line for each step and reads
-`SECONDS LOSS` back. The same mathematics from the same weights, written as a PyTorch user would for
+The peer of `src/bin/side_by_side.rs`, for language models and encoder-decoders. That program starts it,
+sends it a line for each step and reads `SECONDS LOSS` back. The same mathematics from the same weights, written as a PyTorch user would for
 speed on a CPU: scaled_dot_product_attention, the earlier states' sum taken once a layer, the fused
 AdamW, gradients set to None. When its input ends it prints its peak resident memory in KiB.
 
@@ -201,17 +201,8 @@ class Backbone(Layers):
         return super().forward(self.embed_tokens(ids))
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """Queries from the decoder, keys and values from the encoder's output, without rotation."""
-
-    def __init__(self, c):
-        super().__init__()
-        d, self.h, self.kv = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"]
-        self.hd = d // self.h
-        self.q_proj = nn.Linear(d, self.h * self.hd, bias=False)
-        self.k_proj = nn.Linear(d, self.kv * self.hd, bias=False)
-        self.v_proj = nn.Linear(d, self.kv * self.hd, bias=False)
-        self.o_proj = nn.Linear(self.h * self.hd, d, bias=False)
 
     def forward(self, x, memory):
         b, t, _ = x.shape

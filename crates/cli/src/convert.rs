@@ -17,7 +17,7 @@ use toml::{Table, Value};
 
 use crate::backend::Chosen;
 use crate::print::outln;
-use crate::sides::SideName;
+use crate::sides::{SideName, refuse_side};
 use crate::{backend, precision};
 
 /// What helps where memory does not suffice.
@@ -104,11 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// A directory with the converted language model.
 fn texts(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirectory, Manifest)> {
-    ensure!(
-        arguments.side.is_none(),
-        "--side: {} is a language model, which has no sides",
-        arguments.model.display()
-    );
+    refuse_side(arguments.side, &arguments.model)?;
     let before = iiet_model::load_config(&arguments.model)?;
     let mut config = before.clone();
     config.solver = solver(arguments, &before.solver)?;

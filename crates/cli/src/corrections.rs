@@ -1,6 +1,8 @@
 //! `--iterations` and `--tolerance`: how the commands that ask a model let it take its corrections.
 
-use anyhow::{Context, anyhow};
+use std::path::Path;
+
+use anyhow::{Context, anyhow, ensure};
 use iiet_model::{CorrectionCount, LanguageModel, ModelConfig};
 use iiet_ode::{IterationSchedule, SolverConfig};
 use iiet_train::override_solver;
@@ -46,6 +48,17 @@ impl CorrectionArguments {
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join(","))
+    }
+
+    /// Refuses them for a sequence-to-sequence model.
+    pub(crate) fn refuse(&self, model: &Path) -> anyhow::Result<()> {
+        ensure!(
+            self.describe().is_none(),
+            "--iterations and --tolerance: for language models; {} is a sequence-to-sequence model, with \
+             a schedule for each side in its config.json",
+            model.display()
+        );
+        Ok(())
     }
 
     fn solver(&self, of_model: &SolverConfig) -> anyhow::Result<SolverConfig> {

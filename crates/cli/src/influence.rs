@@ -79,12 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// The influences of an encoder-decoder's corrections on one side.
 fn of_sequences(arguments: &Arguments) -> anyhow::Result<Influence> {
     let model = &arguments.model;
-    ensure!(
-        arguments.corrections.describe().is_none(),
-        "--iterations and --tolerance: for language models; {} is a sequence-to-sequence model, with a \
-         schedule for each side in its config.json",
-        model.display()
-    );
+    arguments.corrections.refuse(model)?;
     let config = EncoderDecoder::load_config(model)?;
     let side = arguments.side.of(&config)?;
     let chosen = arguments.device.open()?;

@@ -50,11 +50,16 @@ impl SideArgument {
 
     /// Refuses a side of a language model.
     pub(crate) fn refuse(self, model: &Path) -> anyhow::Result<()> {
-        ensure!(
-            self.side.is_none(),
-            "--side: {} is a language model, which has no sides",
-            model.display()
-        );
-        Ok(())
+        refuse_side(self.side, model)
     }
+}
+
+/// Refuses the name of a side of a language model.
+pub(crate) fn refuse_side(side: Option<SideName>, model: &Path) -> anyhow::Result<()> {
+    ensure!(
+        side.is_none(),
+        "--side: {} is a language model, which has no sides",
+        model.display()
+    );
+    Ok(())
 }

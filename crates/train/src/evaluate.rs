@@ -113,10 +113,7 @@ impl BatchTensors {
             ids: self.ids.clone().inner(),
             targets: self.targets.clone().inner(),
             weights: self.weights.clone().inner(),
-            source: self
-                .source
-                .as_ref()
-                .map(|source| Source::new(source.ids().clone().inner(), source.lengths().to_vec())),
+            source: self.source.as_ref().map(Source::inner),
             dropout: None,
             ..*self
         }

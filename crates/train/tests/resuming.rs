@@ -7,7 +7,7 @@ use std::path::Path;
 
 use iiet_files::{FileRecord, Manifest};
 use iiet_train::{RunConfig, RunDirectory, TrainError};
-use place::{Place, bytes_below, names};
+use place::{Place, bytes_below, copy, names};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -30,17 +30,6 @@ fn weighted(place: &Place, a: f64, b: f64) -> String {
 }
 
 const STAGES: &str = "train.stages=[{solver='explicit_euler', share=0.5}, {solver='iterative_implicit_euler', share=0.5}]";
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for name in names(from) {
-        let (from, to) = (from.join(&name), to.join(&name));
-        match from.is_dir() {
-            true => copy(&from, &to),
-            false => fs::copy(&from, &to).map(drop).unwrap(),
-        }
-    }
-}
 
 #[test]
 fn resuming_from_every_step_is_exact() {

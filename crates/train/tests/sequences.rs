@@ -3,13 +3,12 @@
 mod place;
 
 use std::fs;
-use std::path::Path;
 
 use burn::tensor::Device;
 use iiet_data::Tokenizer;
 use iiet_model::{EncoderDecoder, ModelKind, Source, model_kind};
 use iiet_train::{RunConfig, TrainError};
-use place::{INTERRUPTED, Place, RUNNING, names};
+use place::{INTERRUPTED, Place, RUNNING, copy};
 
 /// Pairs whose target is the source with its words in reverse order.
 struct Pairs(Place);
@@ -142,17 +141,6 @@ fn resuming_is_exact() {
             "from {step}"
         );
         fs::remove_dir_all(run).unwrap();
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for name in names(from) {
-        let (from, to) = (from.join(&name), to.join(&name));
-        match from.is_dir() {
-            true => copy(&from, &to),
-            false => fs::copy(&from, &to).map(drop).unwrap(),
-        }
     }
 }
 

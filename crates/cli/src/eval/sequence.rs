@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use iiet_eval::{EvalError, ModelDecoder, Outcome, Prepared};
 use iiet_model::{EncoderDecoder, Precision};
 use iiet_text::TextToText;
@@ -39,11 +39,7 @@ pub(super) fn inspect(
     chosen: &Chosen,
 ) -> anyhow::Result<Inspected> {
     let name = model.display();
-    ensure!(
-        arguments.corrections.describe().is_none(),
-        "--iterations and --tolerance: for language models; {name} is a sequence-to-sequence model, with \
-         a schedule for each side in its config.json"
-    );
+    arguments.corrections.refuse(model)?;
     let config = EncoderDecoder::load_config(model)?;
     for prepared in prepared {
         let task = prepared.task.name;

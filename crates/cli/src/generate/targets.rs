@@ -92,11 +92,7 @@ fn refuse_others(arguments: &Arguments) -> anyhow::Result<()> {
              decoded by beam search (--beam, --length-penalty, --min-tokens, --no-repeat-ngram)"
         );
     }
-    ensure!(
-        arguments.corrections.describe().is_none(),
-        "--iterations and --tolerance: for language models; {model} is a sequence-to-sequence model, with \
-         a schedule for each side in its config.json"
-    );
+    arguments.corrections.refuse(&arguments.model)?;
     Ok(())
 }
 

@@ -13,11 +13,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "--source-ids: {model} is a sequence-to-sequence model; give a source for each of --ids"
         )
     })?;
-    ensure!(
-        arguments.corrections.describe().is_none(),
-        "--iterations and --tolerance: for language models; {model} is a sequence-to-sequence model, with \
-         a schedule for each side in its config.json"
-    );
+    arguments.corrections.refuse(&arguments.model)?;
     let rows = |argument, text: &str| {
         let rows = texts(argument, text, config.vocab_size)?;
         for (number, row) in rows.iter().enumerate() {

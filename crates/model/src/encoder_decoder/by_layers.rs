@@ -10,7 +10,7 @@ use iiet_blocks::{Dropout, normalise};
 use iiet_kernels::backward_from;
 use iiet_ode::{Layer, Solver};
 
-use super::{EncoderDecoder, Source};
+use super::{EncoderDecoder, PLAIN, Source};
 use crate::by_layers::{backward, leaf, starts};
 use crate::{ModelError, Objective};
 
@@ -34,7 +34,7 @@ impl EncoderDecoder {
         collect: impl FnMut(Gradients),
     ) -> Tensor<1> {
         self.objective_by_layers_with(source, ids, objective, None, collect)
-            .expect("invariant: a pass without dropout is always possible")
+            .expect(PLAIN)
     }
 
     /// [`objective_by_layers`](Self::objective_by_layers) with dropout on both sides, if there is one: a layer

@@ -173,16 +173,18 @@ impl EncoderDecoderConfig {
     /// [`ModelError::Config`] or [`ModelError::Solver`], with the key, its value and the allowed values;
     /// [`ModelError::Side`] around those of one side.
     pub fn validate(&self) -> Result<(), ModelError> {
-        for (side, stack) in self.sides() {
+        for side in Side::ALL {
             let of_side = |source| ModelError::Side {
-                side,
+                side: side.name(),
                 source: Box::new(source),
             };
-            self.side(stack).validate().map_err(|error| match &error {
-                ModelError::Solver(_) => of_side(error),
-                ModelError::Config { key, .. } if key.starts_with("n_layers") => of_side(error),
-                _ => error,
-            })?;
+            self.as_language_model(side)
+                .validate()
+                .map_err(|error| match &error {
+                    ModelError::Solver(_) => of_side(error),
+                    ModelError::Config { key, .. } if key.starts_with("n_layers") => of_side(error),
+                    _ => error,
+                })?;
         }
         let s = self.label_smoothing;
         if !(0.0..1.0).contains(&s) {
@@ -223,8 +225,9 @@ impl EncoderDecoderConfig {
         Side::ALL.map(|side| (side.name(), self.stack(side)))
     }
 
-    /// A side with the sizes that it shares with the other.
-    fn side(&self, stack: &StackConfig) -> ModelConfig {
+    /// A side as a language model: its layers with the sizes that it shares with the other side.
+    pub fn as_language_model(&self, side: Side) -> ModelConfig {
+        let stack = self.stack(side);
         ModelConfig {
             vocab_size: self.vocab_size,
             d_model: self.d_model,

@@ -33,6 +33,9 @@ use crate::names::check_declarations;
 use crate::stack::Stack;
 use crate::{ModelError, Pass, token_ids};
 
+/// Why a pass without dropout never fails.
+const PLAIN: &str = "invariant: a pass without dropout is always possible";
+
 /// A sequence-to-sequence model.
 #[derive(Module, Debug)]
 pub struct EncoderDecoder {
@@ -90,7 +93,7 @@ impl Source {
     }
 
     /// The same texts without autodiff.
-    fn inner(&self) -> Self {
+    pub fn inner(&self) -> Self {
         Self {
             ids: self.ids.clone().inner(),
             lengths: self.lengths.clone(),
@@ -179,12 +182,8 @@ impl EncoderDecoder {
     /// - source: `[batch, source]`
     /// - output: `[batch, source, d_model]`
     pub fn encode(&self, source: &Source) -> Tensor<3> {
-        self.encode_in(source, &mut self.encoder_pass(source))
-    }
-
-    fn encode_in(&self, source: &Source, pass: &mut Pass<'_, LlamaBlock>) -> Tensor<3> {
-        let y = pass.embedded(self.embed(source.ids.clone()));
-        self.encoder.hidden(y, pass)
+        let encoded = self.through_encoder(source, None, &mut ());
+        encoded.expect(PLAIN).0
     }
 
     fn encoder_pass<'a>(&self, source: &Source) -> Pass<'a, LlamaBlock> {
@@ -207,8 +206,7 @@ impl EncoderDecoder {
     /// - ids: `[batch, target]`, below `vocab_size`
     /// - output: `[batch, target, d_model]`
     pub fn hidden(&self, source: &Source, ids: Tensor<2, Int>) -> Tensor<3> {
-        let mut pass = self.decoder_pass(source, self.encode(source), &ids);
-        self.hidden_in(ids, &mut pass)
+        self.hidden_with(source, ids, None).expect(PLAIN)
     }
 
     /// [`hidden`](Self::hidden) with dropout on both sides, if there is one.
@@ -228,17 +226,9 @@ impl EncoderDecoder {
         ids: Tensor<2, Int>,
         dropout: Option<&Dropout>,
     ) -> Result<Tensor<3>, ModelError> {
-        let mut pass = self.encoder_pass(source).with_dropout(dropout)?;
-        let memory = self.encode_in(source, &mut pass);
-        let of_decoder = dropout.map(|dropout| dropout.of_decoder());
-        let pass = self.decoder_pass(source, memory, &ids);
-        let mut pass = pass.with_dropout(of_decoder.as_ref())?;
-        Ok(self.hidden_in(ids, &mut pass))
-    }
-
-    fn hidden_in(&self, ids: Tensor<2, Int>, pass: &mut Pass<'_, CrossedBlock>) -> Tensor<3> {
-        let y = pass.embedded(self.embed(ids));
-        self.decoder.hidden(y, pass)
+        let (states, _) = self.through_encoder(source, dropout, &mut ())?;
+        let (hidden, _) = self.through_decoder(source, (states, ids), dropout, &mut ())?;
+        Ok(hidden)
     }
 
     /// The decoder's pass over these targets, given m.

@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor};
 use iiet_blocks::Dropout;
 use iiet_ode::{AnySolver, Solver};
 
-use super::{EncoderDecoder, Source};
+use super::{EncoderDecoder, PLAIN, Source};
 use crate::objective::{Terms, plus};
 use crate::{ModelError, Objective, Observer, SmoothedCrossEntropy};
 
@@ -31,7 +31,7 @@ impl EncoderDecoder {
         objective: &mut O,
     ) -> Tensor<1> {
         self.objective_with(source, ids, objective, None)
-            .expect("invariant: a pass without dropout is always possible")
+            .expect(PLAIN)
     }
 
     /// [`objective`](Self::objective) with dropout on both sides, if there is one.
@@ -94,14 +94,13 @@ impl EncoderDecoder {
         of_encoder: &mut impl Observer<Remembered>,
         of_decoder: &mut impl Observer<Remembered>,
     ) {
-        let possible = "invariant: a pass without dropout is always possible";
         let encoded = self.through_encoder(source, None, of_encoder);
-        let (states, _) = encoded.expect(possible);
+        let (states, _) = encoded.expect(PLAIN);
         let decoded = self.through_decoder(source, (states, ids), None, of_decoder);
-        decoded.expect(possible);
+        decoded.expect(PLAIN);
     }
 
-    fn through_encoder(
+    pub(super) fn through_encoder(
         &self,
         source: &Source,
         dropout: Option<&Dropout>,
@@ -112,7 +111,7 @@ impl EncoderDecoder {
         Ok((self.encoder.observed(y, &mut pass, observer), pass.terms))
     }
 
-    fn through_decoder(
+    pub(super) fn through_decoder(
         &self,
         source: &Source,
         (states, ids): (Tensor<3>, Tensor<2, Int>),

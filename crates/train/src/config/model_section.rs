@@ -2,7 +2,7 @@
 //! keys describe; without, a language model.
 
 use iiet_model::{
-    AttentionBias, EncoderDecoderConfig, Llama3Scaling, LlamaConfig, ModelConfig, StackConfig,
+    AttentionBias, EncoderDecoderConfig, Llama3Scaling, LlamaConfig, ModelConfig, Side, StackConfig,
 };
 use iiet_ode::SolverConfig;
 use serde::{Deserialize, Serialize};
@@ -124,22 +124,10 @@ impl ModelSection {
 
     /// The section that describes an encoder-decoder, all but its vocabulary and its special tokens.
     pub fn of_sequences(config: &EncoderDecoderConfig) -> Self {
-        let decoder = ModelConfig {
-            vocab_size: config.vocab_size,
-            d_model: config.d_model,
-            n_layers: config.decoder.n_layers,
-            seq_len: config.seq_len,
-            initializer_range: config.initializer_range,
-            tie_embeddings: true,
-            bos_token_id: None,
-            eos_token_ids: Vec::new(),
-            block: config.block.clone(),
-            solver: config.decoder.solver.clone(),
-        };
         let StackConfig { n_layers, solver } = config.encoder.clone();
         Self {
             encoder: Some(EncoderSection { n_layers, solver }),
-            ..Self::of(&decoder)
+            ..Self::of(&config.as_language_model(Side::Decoder))
         }
     }
 

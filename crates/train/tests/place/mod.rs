@@ -159,6 +159,18 @@ pub fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+/// Copies a directory and everything below it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for name in names(from) {
+        let (from, to) = (from.join(&name), to.join(&name));
+        match from.is_dir() {
+            true => copy(&from, &to),
+            false => fs::copy(&from, &to).map(drop).unwrap(),
+        }
+    }
+}
+
 /// The content of every file in a directory except the lock.
 pub fn bytes_below(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
