@@ -1,0 +1,63 @@
+//! Q4_0: 32 4-bit integers q with a scale d in half precision, x = d (q - 8).
+//!
+//! A block is the scale, then 16 bytes; byte i has element i in its lower and element i + 16 in its upper half.
+//! d = m / -8 for the element m of the largest magnitude, so that m becomes -8 exactly, and q = x / d + 8.5 cut
+//! off, at most 15. The product and the sum are rounded separately, as ggml's portable build does.
+
+use super::{half_at, scale};
+
+const BLOCK: usize = 32;
+const HALF: usize = BLOCK / 2;
+const BYTES: usize = 2 + HALF;
+
+pub(super) fn dequantize(block: &[u8; BYTES]) -> [f32; BLOCK] {
+    let d = half_at(block, 0);
+    std::array::from_fn(|i| {
+        let pair = block[2 + i % HALF];
+        let q = if i < HALF { pair & 15 } else { pair >> 4 };
+        (f32::from(q) - 8.0) * d
+    })
+}
+
+/// `None` if the scale is infinite in half precision.
+pub(super) fn quantize(x: &[f32; BLOCK]) -> Option<[u8; BYTES]> {
+    // The first of those of the same magnitude.
+    let largest = x.iter().fold(
+        0.0f32,
+        |largest, x| if largest.abs() < x.abs() { *x } else { largest },
+    );
+    let d = largest / -8.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let mut block = [0; BYTES];
+    block[..2].copy_from_slice(&scale(d)?);
+    // The cast saturates, for scales whose inverse is infinite; in half precision such a scale is 0.
+    let q = |x: f32| ((x * inverse + 8.5) as u8).min(15);
+    for i in 0..HALF {
+        block[2 + i] = q(x[i]) | q(x[i + HALF]) << 4;
+    }
+    Some(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_the_scale_and_pairs_of_integers() {
+        let mut x = [0.0; BLOCK];
+        // The scale is -1: 8 is stored as 0, -7 as 15, and -8, which comes later, as 16 cut to 15.
+        (x[0], x[1], x[16], x[17]) = (8.0, -7.0, -8.0, 0.4);
+        let block = quantize(&x).unwrap();
+        assert_eq!(block[..5], [0x00, 0xbc, 0xf0, 0x8f, 0x88]);
+        let back = dequantize(&block);
+        assert_eq!([back[0], back[1], back[2]], [8.0, -7.0, 0.0]);
+        assert_eq!([back[16], back[17]], [-7.0, 0.0]);
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        let block = quantize(&[0.0; BLOCK]).unwrap();
+        assert_eq!(block[..3], [0, 0x80, 0x88]);
+        assert_eq!(dequantize(&block), [0.0; BLOCK]);
+    }
+}

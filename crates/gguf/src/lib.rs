@@ -1,0 +1,15 @@
+//! stub
+mod blocks;
+mod error;
+mod metadata;
+mod reader;
+mod source;
+mod tensors;
+mod writer;
+
+pub use blocks::{dequantize, quantize};
+pub use error::GgufError;
+pub use metadata::{Array, Metadata, Value};
+pub use reader::GgufReader;
+pub use tensors::{TensorInfo, TensorType};
+pub use writer::{write_gguf, write_gguf_to};
