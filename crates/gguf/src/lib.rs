@@ -1,6 +1,7 @@
 //! stub
 mod blocks;
 mod error;
+pub mod llama;
 mod metadata;
 mod reader;
 mod source;

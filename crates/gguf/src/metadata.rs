@@ -331,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_half_millionth_keeps_its_decimal_form() {
+    fn a_millionth_keeps_its_decimal_form() {
         assert_eq!(Value::F32(1e-6).as_f64(), Some(1e-6));
         assert_eq!(Value::F32(10000.0).as_f64(), Some(10000.0));
         assert_eq!(Value::F64(0.1).as_f64(), Some(0.1));
