@@ -6,6 +6,7 @@ mod metadata;
 mod reader;
 mod source;
 mod tensors;
+pub mod tokenizer;
 mod writer;
 
 pub use blocks::{dequantize, quantize};
