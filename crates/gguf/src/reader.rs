@@ -129,21 +129,15 @@ impl<R: Read + Seek> GgufReader<R> {
             reason: "is not in the file".into(),
         })?;
         let (at, bytes) = (self.data + info.offset, info.bytes);
-        let refuse = |source| GgufError::Io {
-            path: self.path.clone(),
-            source,
+        let mut read = || -> std::io::Result<Vec<u8>> {
+            let length = usize::try_from(bytes).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+            // The tensor was inside the file when it was opened.
+            let mut read = vec![0; length];
+            self.bytes.seek(SeekFrom::Start(at))?;
+            self.bytes.read_exact(&mut read)?;
+            Ok(read)
         };
-        let length =
-            usize::try_from(bytes).map_err(|_| refuse(std::io::ErrorKind::OutOfMemory.into()))?;
-        // The tensor was inside the file when it was opened.
-        let mut read = vec![0; length];
-        self.bytes.seek(SeekFrom::Start(at)).map_err(refuse)?;
-        let refuse = |source| GgufError::Io {
-            path: self.path.clone(),
-            source,
-        };
-        self.bytes.read_exact(&mut read).map_err(refuse)?;
-        Ok(read)
+        read().map_err(GgufError::io(&self.path))
     }
 
     /// The values of a tensor.

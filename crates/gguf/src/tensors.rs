@@ -192,7 +192,7 @@ impl TensorInfo {
         let (Some(elements), Some(width), true) = (elements, shape.last().copied(), dims) else {
             return refuse(format!("shape {shape:?}"), allowed);
         };
-        if width % kind.block() != 0 {
+        if !width.is_multiple_of(kind.block()) {
             let (kind, block) = (kind.name(), kind.block());
             return Err(GgufError::RowWidth {
                 name,
@@ -246,7 +246,7 @@ pub(crate) fn check_layout(
     for tensor in order {
         let refuse = |reason| Err((tensor.name.clone(), reason));
         let offset = tensor.offset;
-        if offset % alignment != 0 {
+        if !offset.is_multiple_of(alignment) {
             return refuse(format!(
                 "begins at byte {offset} of the data; allowed: multiples of {alignment}"
             ));

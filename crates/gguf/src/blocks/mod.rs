@@ -40,7 +40,7 @@ pub fn dequantize(kind: TensorType, bytes: &[u8]) -> Vec<f32> {
 /// which are not written.
 pub fn quantize(kind: TensorType, values: &[f32], name: &str) -> Result<Vec<u8>, GgufError> {
     let width = values.len() as u64;
-    if width % kind.block() != 0 {
+    if !width.is_multiple_of(kind.block()) {
         return Err(GgufError::RowWidth {
             name: name.to_owned(),
             width,

@@ -269,11 +269,11 @@ impl LlamaSizes {
             let found = self.n_layers.to_string();
             return Err(("num_hidden_layers", found, "allowed: 1 to 4096".into()));
         }
-        if !(2..=1 << 16).contains(&self.head_dim) || self.head_dim % 2 != 0 {
+        if !(2..=1 << 16).contains(&self.head_dim) || !self.head_dim.is_multiple_of(2) {
             let allowed = "allowed: even, 2 to 65536; by default hidden_size / num_attention_heads";
             return Err(("head_dim", self.head_dim.to_string(), allowed.into()));
         }
-        if self.n_heads % self.n_kv_heads != 0 {
+        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             let allowed = format!("allowed: divisors of num_attention_heads, {}", self.n_heads);
             return Err(("num_key_value_heads", self.n_kv_heads.to_string(), allowed));
         }

@@ -34,7 +34,7 @@ fn reordered<T: Copy>(
 ) -> Vec<T> {
     let size = values.len() / heads;
     assert!(
-        size * heads == values.len() && size % (2 * width) == 0 && size > 0,
+        size * heads == values.len() && size.is_multiple_of(2 * width) && size > 0,
         "{} elements; {heads} heads of an even number of rows of {width}",
         values.len()
     );
