@@ -1,5 +1,6 @@
 //! A GGUF file of a LLaMA model as a model directory in Hugging Face layout.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use iiet_files::{Manifest, NewDirectory};
@@ -78,7 +79,8 @@ fn check_tensors<R: std::io::Read + std::io::Seek>(
         name: name.to_owned(),
         reason,
     };
-    let known = |name: &str| name == ROPE_FACTORS || tensors.iter().any(|t| t.gguf == name);
+    let names: HashSet<&str> = tensors.iter().map(|tensor| tensor.gguf.as_str()).collect();
+    let known = |name: &str| name == ROPE_FACTORS || names.contains(name);
     let mut all = reader.tensors().iter();
     if let Some(other) = all.find(|info| !known(&info.name)) {
         let reason = "is not a tensor of a LLaMA model of these sizes";

@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(open(two, &[0; 8]).unwrap()[1].name, "b");
         let change = |from: &str, to: &str| open(&two.replace(from, to), &[0; 8]).unwrap_err();
         for (from, to, expected) in [
-            ("[4, 8]", "[0, 4]", "b begins at byte 0; allowed: 4"),
+            ("[4, 8]", "[0, 4]", "a begins at byte 0; allowed: 4"),
             ("[4, 8]", "[4, 7]", "shape [1, 2] is at bytes 4 to 7"),
             ("[1, 2]", "[9223372036854775807, 3]", "is at bytes 4 to 8"),
             ("\"a\"", "\"b\"", "duplicate key \"b\""),

@@ -6,6 +6,10 @@ use super::visible::{characters, is_visible};
 use super::{ByteLevelBpe, TokenKind};
 use crate::GgufError;
 
+/// Added tokens, and bytes of one of them; no known tokenizer has more.
+const MAX_ADDED: usize = 1 << 13;
+const MAX_ADDED_BYTES: usize = 256;
+
 impl ByteLevelBpe {
     /// Checks that the tokenizer gives the same tokens in both formats.
     pub(super) fn check(&self) -> Result<(), GgufError> {
@@ -70,6 +74,12 @@ impl ByteLevelBpe {
             .iter()
             .filter(|token| token.kind == TokenKind::Added);
         let added: Vec<&str> = added.map(|token| token.text.as_str()).collect();
+        let longest = added.iter().map(|text| text.len()).max().unwrap_or(0);
+        if added.len() > MAX_ADDED || longest > MAX_ADDED_BYTES {
+            let found = format!("{} tokens of up to {longest} bytes", added.len());
+            let allowed = format!("allowed: {MAX_ADDED} tokens of {MAX_ADDED_BYTES} bytes");
+            return Err(GgufError::tokenizer("added_tokens", found, allowed));
+        }
         let run = |text: &str| {
             let first = text.chars().next();
             text.chars().all(|c| Some(c) == first)
@@ -84,8 +94,8 @@ impl ByteLevelBpe {
         for first in &added {
             for (at, _) in first.char_indices().skip(1) {
                 for second in beginnings.get(&first[at..]).into_iter().flatten() {
-                    let alike = run(first) && run(second);
-                    if first != second && !alike && second.len() >= first.len() {
+                    let other = first != second && second.len() >= first.len();
+                    if other && !(run(first) && run(second)) {
                         return Err(GgufError::tokenizer(
                             "added_tokens",
                             format!("{first:?} and {second:?}"),

@@ -29,6 +29,13 @@ impl ByteLevelBpe {
             let (found, allowed) = (brief(&model["type"]), "allowed: byte-level BPE");
             return Err(GgufError::tokenizer("model.type", found, allowed));
         }
+        if model["byte_fallback"] == true {
+            return Err(GgufError::tokenizer(
+                "model.byte_fallback",
+                true,
+                "allowed: false, as in byte-level BPE; SentencePiece vocabularies are not converted",
+            ));
+        }
         for key in ["normalizer", "truncation", "padding"] {
             nothing(key, &json[key])?;
         }
@@ -37,13 +44,6 @@ impl ByteLevelBpe {
             if model[key] != "" {
                 nothing(&format!("model.{key}"), &model[key])?;
             }
-        }
-        if model["byte_fallback"] == true {
-            return Err(GgufError::tokenizer(
-                "model.byte_fallback",
-                true,
-                "allowed: false, as in byte-level BPE",
-            ));
         }
         if json["decoder"]["type"] != "ByteLevel" {
             let (found, allowed) = (brief(&json["decoder"]), "allowed: ByteLevel");
