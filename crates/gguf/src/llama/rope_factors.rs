@@ -35,33 +35,40 @@ pub fn rope_factors(sizes: &LlamaSizes, scaling: &Llama3Scaling) -> Vec<f32> {
 
 /// The scaling that a file of another program was written with, of which only the factors are in the file.
 ///
-/// The largest element is the factor, and the other numbers are those of all published models: 1, 4, and 8192
-/// tokens.
+/// The largest element is the factor, and the other numbers are those of all published models, 1 and 4. The context
+/// is 8192 tokens there; other powers of two are tried after it. Where several give these factors, they are the
+/// same function.
 ///
 /// # Errors
 ///
-/// [`GgufError::Metadata`] if the elements are not what these numbers give.
+/// [`GgufError::Metadata`] if none of these numbers give the factors.
 pub fn recovered_scaling(sizes: &LlamaSizes, factors: &[f32]) -> Result<Llama3Scaling, GgufError> {
-    let scaling = Llama3Scaling {
-        factor: f64::from(factors.iter().copied().fold(1.0, f32::max)),
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_context: 8192,
-    };
-    let expected = rope_factors(sizes, &scaling);
     // Other programs may compute in another order.
     let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * b.abs();
-    let same = expected.len() == factors.len() && factors.iter().zip(&expected).all(near);
-    if !same || !scaling.factor.is_finite() {
-        let found = format!("{} factors of another scaling", factors.len());
-        let allowed = format!(
-            "allowed: those of LLaMA 3.1, with low_freq_factor 1, high_freq_factor 4 and \
-             original_max_position_embeddings 8192, here {}",
-            expected.len()
-        );
-        return Err(GgufError::metadata(ROPE_FACTORS, found, allowed));
-    }
-    Ok(scaling)
+    let factor = factors.iter().copied().fold(1.0, f32::max);
+    let contexts = [8192].into_iter().chain((5..=20).map(|power| 1 << power));
+    let scalings = contexts.map(|original_context| Llama3Scaling {
+        factor: f64::from(factor),
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_context,
+    });
+    let mut matching = scalings.filter(|scaling| {
+        let expected = rope_factors(sizes, scaling);
+        expected.len() == factors.len() && factors.iter().zip(&expected).all(near)
+    });
+    matching
+        .next()
+        .filter(|_| factor.is_finite())
+        .ok_or_else(|| {
+            let found = format!("{} factors of another scaling", factors.len());
+            let allowed = format!(
+                "allowed: the {} of LLaMA 3.1's, with low_freq_factor 1, high_freq_factor 4 and \
+             original_max_position_embeddings a power of two",
+                sizes.head_dim / 2
+            );
+            GgufError::metadata(ROPE_FACTORS, found, allowed)
+        })
 }
 
 #[cfg(test)]
@@ -100,6 +107,12 @@ mod tests {
         };
         let factors = rope_factors(&sizes, &scaling);
         assert_eq!(recovered_scaling(&sizes, &factors).unwrap(), scaling);
+        let short = Llama3Scaling {
+            original_context: 128,
+            ..scaling
+        };
+        let factors_of_short = rope_factors(&sizes, &short);
+        assert_eq!(recovered_scaling(&sizes, &factors_of_short).unwrap(), short);
         for wrong in [
             &factors[1..],
             &[f32::NAN; 32],
