@@ -1,0 +1,313 @@
+//! The key `quantization_config` of config.json, as compressed-tensors writes it and transformers and vLLM read it.
+//!
+//! Read are configurations with one group of weights in the format `pack-quantized`: integers of 4 or 8 bits in
+//! groups along the input, without quantised activations. Unknown keys are errors, for they could change the
+//! meaning.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::CompressError;
+use crate::scheme::Scheme;
+
+/// The format's name.
+pub const FORMAT: &str = "pack-quantized";
+
+/// How a model's projections are quantised, and which are not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizationConfig {
+    /// How the matrices are quantised.
+    pub scheme: Scheme,
+    /// Whether the inputs were quantised in order of activation (`actorder: "weight"`). The stored tensors are the
+    /// same.
+    pub activation_order: bool,
+    /// Modules that are not quantised: names, or with the prefix `re:` regular expressions. Readers need not
+    /// interpret them: a quantised module has a `weight_packed` in the file, another one a `weight`.
+    pub ignore: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    quant_method: Value,
+    format: Value,
+    config_groups: Map<String, Value>,
+    #[serde(default)]
+    ignore: Option<Vec<String>>,
+    #[serde(default)]
+    quantization_status: Value,
+    #[serde(default)]
+    kv_cache_scheme: Value,
+    #[serde(default)]
+    moe_sparsity_config: Value,
+    #[serde(default)]
+    sparsity_config: Value,
+    #[serde(default)]
+    transform_config: Value,
+    // Information only.
+    #[serde(default, rename = "global_compression_ratio")]
+    _ratio: Value,
+    #[serde(default, rename = "version")]
+    _version: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    targets: Vec<String>,
+    weights: Weights,
+    #[serde(default)]
+    input_activations: Value,
+    #[serde(default)]
+    output_activations: Value,
+    #[serde(default)]
+    format: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Weights {
+    num_bits: u64,
+    group_size: u64,
+    symmetric: bool,
+    #[serde(default = "int", rename = "type")]
+    kind: Value,
+    strategy: Value,
+    #[serde(default)]
+    dynamic: Value,
+    #[serde(default)]
+    actorder: Value,
+    #[serde(default)]
+    block_structure: Value,
+    // How the scales were chosen, and types at quantisation.
+    #[serde(default, rename = "observer")]
+    _observer: Value,
+    #[serde(default, rename = "observer_kwargs")]
+    _observer_kwargs: Value,
+    #[serde(default, rename = "scale_dtype")]
+    _scale_dtype: Value,
+    #[serde(default, rename = "zp_dtype")]
+    _zp_dtype: Value,
+}
+
+fn int() -> Value {
+    json!("int")
+}
+
+impl QuantizationConfig {
+    /// The value of the key `quantization_config`.
+    pub fn to_json(&self) -> Value {
+        let mut weights = json!({
+            "num_bits": self.scheme.bits().count(),
+            "type": "int",
+            "symmetric": self.scheme.symmetric(),
+            "group_size": self.scheme.group(),
+            "strategy": "group",
+            "dynamic": false,
+        });
+        if self.activation_order {
+            weights["actorder"] = json!("weight");
+        }
+        json!({
+            "config_groups": {
+                "group_0": {
+                    "targets": ["Linear"],
+                    "weights": weights,
+                    "input_activations": null,
+                    "output_activations": null,
+                    "format": null,
+                },
+            },
+            "quant_method": "compressed-tensors",
+            "kv_cache_scheme": null,
+            "format": FORMAT,
+            "quantization_status": "compressed",
+            "global_compression_ratio": null,
+            "ignore": self.ignore,
+            "moe_sparsity_config": null,
+        })
+    }
+
+    /// Reads the value of the key `quantization_config`.
+    ///
+    /// # Errors
+    ///
+    /// For what this crate does not support, with the key and the values allowed.
+    pub fn from_json(value: &Value) -> Result<Self, CompressError> {
+        let config: Config = read("", value, "the keys of compressed-tensors")?;
+        check(
+            "quant_method",
+            &config.quant_method,
+            &["\"compressed-tensors\""],
+        )?;
+        check("format", &config.format, &["\"pack-quantized\""])?;
+        let status = ["null", "\"compressed\"", "\"frozen\""];
+        check("quantization_status", &config.quantization_status, &status)?;
+        check("kv_cache_scheme", &config.kv_cache_scheme, &["null"])?;
+        check(
+            "moe_sparsity_config",
+            &config.moe_sparsity_config,
+            &["null"],
+        )?;
+        check("sparsity_config", &config.sparsity_config, &["null", "{}"])?;
+        check(
+            "transform_config",
+            &config.transform_config,
+            &["null", "{}"],
+        )?;
+        let mut groups = config.config_groups.iter();
+        let (Some((name, group)), None) = (groups.next(), groups.next()) else {
+            return Err(error(
+                "config_groups",
+                format!("of {} entries", config.config_groups.len()),
+                "one entry",
+            ));
+        };
+        let path = |key: &str| format!("config_groups.{name}{key}");
+        let group: Group = read(
+            &path(""),
+            group,
+            "a scheme of compressed-tensors with weights",
+        )?;
+        if group.targets != ["Linear"] {
+            let found = format!("{:?}", group.targets);
+            return Err(error(path(".targets"), found, "[\"Linear\"]"));
+        }
+        check(
+            path(".input_activations"),
+            &group.input_activations,
+            &["null"],
+        )?;
+        check(
+            path(".output_activations"),
+            &group.output_activations,
+            &["null"],
+        )?;
+        check(
+            path(".format"),
+            &group.format,
+            &["null", "\"pack-quantized\""],
+        )?;
+        let weights = group.weights;
+        check(path(".weights.type"), &weights.kind, &["\"int\""])?;
+        check(path(".weights.strategy"), &weights.strategy, &["\"group\""])?;
+        check(
+            path(".weights.dynamic"),
+            &weights.dynamic,
+            &["false", "null"],
+        )?;
+        check(
+            path(".weights.block_structure"),
+            &weights.block_structure,
+            &["null"],
+        )?;
+        let orders = ["null", "false", "\"weight\"", "\"static\""];
+        check(path(".weights.actorder"), &weights.actorder, &orders)?;
+        Ok(Self {
+            scheme: Scheme::new(weights.num_bits, weights.group_size, weights.symmetric)?,
+            activation_order: weights.actorder.is_string(),
+            ignore: config.ignore.unwrap_or_default(),
+        })
+    }
+}
+
+impl Serialize for QuantizationConfig {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(
+    key: &str,
+    value: &'a Value,
+    allowed: &'static str,
+) -> Result<T, CompressError> {
+    T::deserialize(value).map_err(|e| error(key, format!("not readable ({e})"), allowed))
+}
+
+/// Rejects a value that is not one of the allowed ones, in JSON.
+fn check(
+    key: impl Into<String>,
+    value: &Value,
+    allowed: &[&'static str],
+) -> Result<(), CompressError> {
+    let found = value.to_string();
+    match allowed.contains(&found.as_str()) {
+        true => Ok(()),
+        // The first is the usual one.
+        false => Err(error(key, found, allowed[0])),
+    }
+}
+
+fn error(key: impl Into<String>, found: String, allowed: &'static str) -> CompressError {
+    let key = key.into();
+    CompressError::Config {
+        key: if key.is_empty() {
+            "the value".into()
+        } else {
+            key
+        },
+        found,
+        allowed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> QuantizationConfig {
+        QuantizationConfig {
+            scheme: Scheme::new(4, 64, false).unwrap(),
+            activation_order: true,
+            ignore: vec!["lm_head".into()],
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let value = config().to_json();
+        assert_eq!(QuantizationConfig::from_json(&value), Ok(config()));
+    }
+
+    #[test]
+    fn what_would_change_the_meaning_is_rejected() {
+        for (path, found, message) in [
+            (
+                "/format",
+                json!("int-quantized"),
+                "quantization_config: format is \"int-quantized\"; allowed: \"pack-quantized\"",
+            ),
+            (
+                "/config_groups/group_0/weights/num_bits",
+                json!(3),
+                "3 bits per weight; allowed are 4 and 8",
+            ),
+            (
+                "/config_groups/group_0/weights/strategy",
+                json!("channel"),
+                "quantization_config: config_groups.group_0.weights.strategy is \"channel\"; allowed: \"group\"",
+            ),
+            (
+                "/config_groups/group_0/input_activations",
+                json!({"num_bits": 8}),
+                "quantization_config: config_groups.group_0.input_activations is {\"num_bits\":8}; allowed: null",
+            ),
+            (
+                "/config_groups/group_0/weights/num_bits",
+                json!(-4),
+                "quantization_config: config_groups.group_0 is not readable (invalid value: integer `-4`, expected \
+                 u64); allowed: a scheme of compressed-tensors with weights",
+            ),
+        ] {
+            let mut value = config().to_json();
+            *value.pointer_mut(path).unwrap() = found;
+            let error = QuantizationConfig::from_json(&value).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+        let mut value = config().to_json();
+        value["new_key"] = json!(1);
+        assert!(QuantizationConfig::from_json(&value).is_err());
+        assert!(QuantizationConfig::from_json(&json!([])).is_err());
+    }
+}
