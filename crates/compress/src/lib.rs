@@ -1,14 +1,23 @@
 //! Smaller weights.
 
+mod cholesky;
+mod compensate;
 mod config;
 mod error;
+mod gptq;
+mod hessian;
+mod matrix;
 mod packed;
+#[cfg(test)]
+mod random;
 mod round;
 mod scheme;
 mod stored;
 
 pub use config::{FORMAT, QuantizationConfig};
 pub use error::CompressError;
+pub use gptq::{Gptq, Order};
+pub use hessian::Hessian;
 pub use packed::{PackedMatrix, PackedView};
 pub use round::{Range, round};
 pub use scheme::{Bits, Grid, Scheme};
