@@ -8,6 +8,7 @@ mod gptq;
 mod hessian;
 mod matrix;
 mod packed;
+pub mod prune;
 #[cfg(test)]
 mod random;
 mod round;
