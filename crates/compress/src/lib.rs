@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod gptq;
 mod hessian;
+pub mod kernel;
 mod matrix;
 mod packed;
 pub mod prune;

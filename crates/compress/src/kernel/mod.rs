@@ -1,0 +1,237 @@
+//! Products of few rows with packed weights, `y = x W^T`, in one pass over the packed bytes.
+//!
+//! A block is sixteen words of 32 bits, one cache line: lane l has word l, which holds the codes of V = 32 / bits
+//! neighbouring inputs. All implementations compute, for each row of x and each output,
+//!
+//! ```text
+//! part_l = sum_k (q_lk - z_l) x_lk        k = 0 .. V, fused multiply-adds in this order
+//! sum_l  = part_l s_l + sum_l             block by block, fused
+//! y      = sum of the lanes, by halves
+//! ```
+//!
+//! so results do not depend on the processor, the number of threads, or the other rows. `q - z` is exact.
+//!
+//! With [`Activations::Int8`] x is rounded to 8 bits per row and group before, `x = t u` with integers u in -127 ..
+//! 127 and `t = max |x| / 127`. Then part_l is an exact integer, and is multiplied by `s_l t_l`.
+//!
+//! | | f32 activations | 8-bit activations |
+//! | --- | --- | --- |
+//! | AVX-512 with VNNI | [`avx512`], codes looked up in a register | [`vnni`], four products per lane and instruction |
+//! | AVX2 with FMA | [`plain`], compiled for it | [`plain`], compiled for it |
+//! | others | [`plain`] | [`plain`] |
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod dequantise;
+mod inputs;
+mod plain;
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
+pub use dequantise::{dequantise, dequantise_bf16};
+use inputs::{Int8Inputs, WideInputs};
+
+use crate::CompressError;
+use crate::error::check_length;
+use crate::packed::PackedView;
+use crate::scheme::Bits;
+
+/// Lanes of a block.
+const LANES: usize = 16;
+/// Bytes of a block.
+const LINE: usize = 64;
+/// Prefetch distance in bytes. The hardware prefetcher alone keeps too few lines in flight on processors with a high
+/// memory latency.
+const AHEAD: usize = 2048;
+/// Bytes of codes that a thread takes at once.
+const PIECE: usize = 64 << 10;
+/// Bytes of codes below which handing work to other threads takes longer than it saves.
+const ALONE: usize = 96 << 10;
+
+/// How a product treats its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activations {
+    /// As it is, with sums in f32.
+    #[default]
+    F32,
+    /// Rounded to 8 bits, per row and group of weights: a relative error of about 1/250 of the largest input of a
+    /// group. Two to three times as fast where arithmetic is the limit.
+    Int8,
+}
+
+/// `y = x W^T` for x `[rows, d_in]` and W `[d_out, d_in]`; y is `[rows, d_out]`.
+///
+/// Meant for few rows, up to about 16: every row is multiplied from packed codes. For more, [`dequantise`] blocks of
+/// rows of W and use an ordinary product.
+///
+/// # Errors
+///
+/// For lengths that do not match.
+pub fn product(
+    y: &mut [f32],
+    x: &[f32],
+    weights: &PackedView,
+    activations: Activations,
+) -> Result<(), CompressError> {
+    product_on(y, x, weights, activations, Instructions::best())
+}
+
+/// What the processor can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Instructions {
+    /// As compiled, with the vectors that `vectorised` finds.
+    Plain,
+    /// AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512,
+}
+
+impl Instructions {
+    fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if simd::has_avx512() && is_x86_feature_detected!("avx512vnni") {
+            return Self::Avx512;
+        }
+        Self::Plain
+    }
+}
+
+fn product_on(
+    y: &mut [f32],
+    x: &[f32],
+    weights: &PackedView,
+    activations: Activations,
+    instructions: Instructions,
+) -> Result<(), CompressError> {
+    let (d_out, d_in) = (weights.d_out, weights.d_in);
+    let rows = x.len() / d_in;
+    check_length("x", x.len(), rows * d_in)?;
+    check_length("y", y.len(), rows * d_out)?;
+    match activations {
+        Activations::F32 => {
+            let inputs = WideInputs::new(x, weights);
+            by_pieces(y, rows, weights, |piece, y| match instructions {
+                // SAFETY: `best` found the processor to have the instructions.
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512 => unsafe { avx512::product(y, &inputs, piece) },
+                _ => plain::product(y, &inputs, piece),
+            });
+        }
+        Activations::Int8 => {
+            let inputs = Int8Inputs::new(x, weights);
+            by_pieces(y, rows, weights, |piece, y| match instructions {
+                // SAFETY: `best` found the processor to have the instructions.
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512 => unsafe { vnni::product(y, &inputs, piece) },
+                _ => plain::product_int8(y, &inputs, piece),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Some rows of the weights, with scales in f32.
+struct Piece<'a> {
+    bits: Bits,
+    /// Bytes of a row of codes.
+    row_bytes: usize,
+    codes: &'a [u8],
+    /// Scales per row.
+    groups: usize,
+    /// Words per group.
+    words: usize,
+    /// The scales, and then zeros: a block's scales are read sixteen at a time.
+    scales: &'a [f32],
+    /// Zero points like scales, or none.
+    zeros: Option<&'a [f32]>,
+}
+
+/// A row of a piece.
+struct PieceRow<'a> {
+    codes: &'a [u8],
+    /// The scales of this row and what follows, at least fifteen entries.
+    scales: &'a [f32],
+    zeros: Option<&'a [f32]>,
+}
+
+impl<'a> Piece<'a> {
+    fn rows(&self) -> usize {
+        self.codes.len() / self.row_bytes
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize) -> PieceRow<'a> {
+        PieceRow {
+            codes: &self.codes[row * self.row_bytes..][..self.row_bytes],
+            scales: &self.scales[row * self.groups..],
+            zeros: self.zeros.map(|zeros| &zeros[row * self.groups..]),
+        }
+    }
+
+    /// Per lane, how many groups after the block's first its group is.
+    fn lane_groups(&self) -> [u32; LANES] {
+        std::array::from_fn(|lane| (lane / self.words) as u32)
+    }
+
+    /// log2 of the words per group.
+    fn shift(&self) -> u32 {
+        self.words.trailing_zeros()
+    }
+}
+
+/// Calls `product` with pieces of the weights and the outputs of each row of x that they give, on all threads.
+fn by_pieces(
+    y: &mut [f32],
+    rows: usize,
+    weights: &PackedView,
+    product: impl Fn(&Piece, &mut [&mut [f32]]) + Sync,
+) {
+    let (d_out, groups) = (weights.d_out, weights.groups_per_row());
+    let row_bytes = weights.scheme.row_bytes(weights.d_in);
+    let bits = weights.scheme.bits();
+    let call = |from: usize, y: &mut [&mut [f32]]| {
+        let count = y.first().map_or(0, |y| y.len());
+        let grids = from * groups..(from + count) * groups;
+        let mut scales = vec![0.0; grids.len() + LANES];
+        weights.scales[grids.clone()].convert_to_f32_slice(&mut scales[..grids.len()]);
+        let zeros = (!weights.scheme.symmetric()).then(|| {
+            let zeros = weights.zeros[grids.clone()].iter().map(|&z| f32::from(z));
+            zeros.chain([0.0; LANES]).collect::<Vec<f32>>()
+        });
+        let piece = Piece {
+            bits,
+            row_bytes,
+            codes: &weights.codes[from * row_bytes..][..count * row_bytes],
+            groups,
+            words: weights.scheme.group() / (32 / bits.count()),
+            scales: &scales,
+            zeros: zeros.as_deref(),
+        };
+        product(&piece, y);
+    };
+    if rows == 0 {
+        return;
+    }
+    let mut outputs: Vec<&mut [f32]> = y.chunks_exact_mut(d_out).collect();
+    if weights.codes.len() < ALONE || rayon::current_num_threads() == 1 {
+        return call(0, &mut outputs);
+    }
+    let count = (PIECE / row_bytes).clamp(1, d_out.div_ceil(rayon::current_num_threads()));
+    let mut iterators: Vec<_> = outputs.into_iter().map(|y| y.chunks_mut(count)).collect();
+    let pieces: Vec<(usize, Vec<&mut [f32]>)> = (0..d_out)
+        .step_by(count)
+        .map(|from| {
+            let parts = iterators.iter_mut().filter_map(|chunks| chunks.next());
+            (from, parts.collect())
+        })
+        .collect();
+    pieces
+        .into_par_iter()
+        .for_each(|(from, mut y)| call(from, &mut y));
+}
+
+#[cfg(test)]
+mod tests;

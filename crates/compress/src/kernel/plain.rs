@@ -1,0 +1,156 @@
+//! The products in plain Rust: what the other implementations must equal bit by bit, and what runs without AVX-512.
+
+use super::inputs::{Int8Inputs, Lanes, WideInputs};
+use super::simd::{prefetch, vectorised};
+use super::{AHEAD, LANES, LINE, Piece, PieceRow};
+use crate::scheme::Bits;
+
+/// Calls a function with the largest of 4, 2 and 1 rows that are left, until none is.
+macro_rules! by_tiles {
+    ($rows:expr, |$from:ident| $function:ident $(::<$($constant:tt),*>)? ($($argument:expr),*)) => {{
+        let mut $from = 0;
+        while $from < $rows {
+            match $rows - $from {
+                8.. => { $function::<$($($constant,)*)? 8>($($argument),*); $from += 8; }
+                4.. => { $function::<$($($constant,)*)? 4>($($argument),*); $from += 4; }
+                2.. => { $function::<$($($constant,)*)? 2>($($argument),*); $from += 2; }
+                _ => { $function::<$($($constant,)*)? 1>($($argument),*); $from += 1; }
+            }
+        }
+    }};
+}
+pub(super) use by_tiles;
+
+/// The outputs of a piece of the weights, `y[r][i]` for row r of x and row i of the piece.
+pub(super) fn product(y: &mut [&mut [f32]], x: &WideInputs, piece: &Piece) {
+    by_tiles!(y.len(), |from| tile(y, x, piece, from));
+}
+
+/// The same with integers.
+pub(super) fn product_int8(y: &mut [&mut [f32]], x: &Int8Inputs, piece: &Piece) {
+    match piece.bits {
+        Bits::Four => product_integers::<8>(y, x, piece),
+        Bits::Eight => product_integers::<4>(y, x, piece),
+    }
+}
+
+fn tile<const R: usize>(y: &mut [&mut [f32]], x: &WideInputs, piece: &Piece, from: usize) {
+    match piece.bits {
+        Bits::Four => rows::<8, R>(y, x, piece, from),
+        Bits::Eight => rows::<4, R>(y, x, piece, from),
+    }
+}
+
+vectorised! {
+    fn rows<const V: usize, const R: usize>(y: &mut [&mut [f32]], x: &WideInputs, piece: &Piece, from: usize) {
+        let x: [&[Lanes<f32>]; R] = std::array::from_fn(|r| &x.values[(from + r) * x.stride..][..x.stride]);
+        for i in 0..piece.rows() {
+            let row = piece.row(i);
+            let mut sums = [[0.0; LANES]; R];
+            for b in 0..row.codes.len().div_ceil(LINE) {
+                let (words, scales, zeros) = block::<V>(piece, &row, b);
+                let mut parts = [[0.0; LANES]; R];
+                for k in 0..V {
+                    let mask = u32::MAX >> (32 - 32 / V);
+                    let mut v = [0.0; LANES];
+                    for l in 0..LANES {
+                        v[l] = ((words[l] >> (k * (32 / V))) & mask) as i32 as f32 - zeros[l];
+                    }
+                    for r in 0..R {
+                        let x = &x[r][b * V + k].0;
+                        for l in 0..LANES {
+                            // The first product is not added to zero: -0 would become 0.
+                            parts[r][l] = if k == 0 { v[l] * x[l] } else { v[l].mul_add(x[l], parts[r][l]) };
+                        }
+                    }
+                }
+                for r in 0..R {
+                    for l in 0..LANES {
+                        sums[r][l] = parts[r][l].mul_add(scales[l], sums[r][l]);
+                    }
+                }
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                y[from + r][i] = fold(sums);
+            }
+        }
+    }
+
+    fn product_integers<const V: usize>(y: &mut [&mut [f32]], x: &Int8Inputs, piece: &Piece) {
+        let planes = V / 4;
+        for i in 0..piece.rows() {
+            let row = piece.row(i);
+            for (r, y) in y.iter_mut().enumerate() {
+                let mut sums = [0.0; LANES];
+                for b in 0..row.codes.len().div_ceil(LINE) {
+                    let (words, scales, zeros) = block::<V>(piece, &row, b);
+                    let line = r * x.blocks + b;
+                    let mut dots = x.sums[line].0;
+                    if piece.zeros.is_some() {
+                        for l in 0..LANES {
+                            dots[l] *= -(zeros[l] as i32);
+                        }
+                    }
+                    for plane in 0..planes {
+                        let integers = &x.values[planes * line + plane].0;
+                        for l in 0..LANES {
+                            let codes = match V {
+                                8 => (words[l] >> (4 * plane)) & 0x0f0f_0f0f,
+                                _ => words[l],
+                            };
+                            for byte in 0..4 {
+                                let u = (integers[l] >> (8 * byte)) as i8;
+                                dots[l] += ((codes >> (8 * byte)) & 0xff) as i32 * i32::from(u);
+                            }
+                        }
+                    }
+                    let t = &x.scales[line].0;
+                    for l in 0..LANES {
+                        sums[l] = (dots[l] as f32).mul_add(scales[l] * t[l], sums[l]);
+                    }
+                }
+                y[i] = fold(sums);
+            }
+        }
+    }
+}
+
+/// A block's words, and the scale and zero point of each lane.
+#[inline(always)]
+fn block<const V: usize>(
+    piece: &Piece,
+    row: &PieceRow,
+    b: usize,
+) -> ([u32; LANES], [f32; LANES], [f32; LANES]) {
+    let bytes = &row.codes[b * LINE..];
+    prefetch(bytes.as_ptr().wrapping_add(AHEAD));
+    let mut words = [0; LANES];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    let first = (b * LANES) >> piece.shift();
+    let shift = piece.shift();
+    let spread = |values: &[f32]| {
+        let values = &values[first..];
+        std::array::from_fn(|l| values[l >> shift])
+    };
+    let zeros = match row.zeros {
+        Some(zeros) => spread(zeros),
+        None if V == 8 => [8.0; LANES],
+        None => [128.0; LANES],
+    };
+    (words, spread(row.scales), zeros)
+}
+
+/// The sum of the lanes, by halves.
+#[inline(always)]
+pub(super) fn fold(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            lanes[l] += lanes[l + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}

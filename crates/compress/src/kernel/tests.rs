@@ -1,0 +1,206 @@
+//! The products against f64 and against each other, at odd sizes.
+
+use half::{bf16, f16};
+
+use super::*;
+use crate::random::random;
+use crate::{PackedMatrix, Scheme};
+
+fn schemes() -> impl Iterator<Item = Scheme> {
+    [4, 8].into_iter().flat_map(|bits| {
+        [32, 64, 128].into_iter().flat_map(move |group| {
+            [true, false].map(|symmetric| Scheme::new(bits, group, symmetric).unwrap())
+        })
+    })
+}
+
+fn matrix(scheme: Scheme, d_out: usize, d_in: usize) -> PackedMatrix {
+    let max = f32::from(scheme.bits().max_code());
+    let code = |x: f32| ((x + 1.0) / 2.0 * max).round() as u8;
+    let codes: Vec<u8> = random(1, d_out * d_in).into_iter().map(code).collect();
+    let grids = d_out * (d_in / scheme.group());
+    let scales = random(2, grids).into_iter();
+    let scales = scales.map(|s| f16::from_f32(0.01 * s)).collect();
+    let zeros = match scheme.symmetric() {
+        true => vec![],
+        false => random(3, grids).into_iter().map(code).collect(),
+    };
+    PackedMatrix::pack(scheme, d_out, d_in, &codes, scales, zeros).unwrap()
+}
+
+/// The weights in f64.
+fn exact(view: &PackedView) -> Vec<f64> {
+    let weight = |row: usize, column: usize| {
+        let grid = view.grid(row, column / view.scheme().group());
+        let code = f64::from(view.code(row, column));
+        grid.scale.to_f64() * (code - f64::from(grid.zero))
+    };
+    (0..view.d_out())
+        .flat_map(|row| (0..view.d_in()).map(move |column| weight(row, column)))
+        .collect()
+}
+
+/// Widths with a whole last block, with a part of one, and with less than one; several pieces and one.
+fn sizes(scheme: Scheme) -> [(usize, usize); 4] {
+    let group = scheme.group();
+    [
+        (7, group),
+        (3, 5 * group),
+        (1, 12 * group),
+        (301, 11 * group),
+    ]
+}
+
+const ALL: [Instructions; 2] = [Instructions::Plain, Instructions::Avx512];
+
+fn available() -> impl Iterator<Item = Instructions> {
+    ALL.into_iter().filter(|&i| i <= Instructions::best())
+}
+
+#[test]
+fn products_are_those_in_f64() {
+    for scheme in schemes() {
+        for (d_out, d_in) in sizes(scheme) {
+            let matrix = matrix(scheme, d_out, d_in);
+            let view = matrix.view();
+            let w = exact(&view);
+            for rows in [1, 2, 3, 7, 8, 19] {
+                let x = random(4, rows * d_in);
+                for activations in [Activations::F32, Activations::Int8] {
+                    let mut y = vec![f32::NAN; rows * d_out];
+                    product(&mut y, &x, &view, activations).unwrap();
+                    for (r, y) in y.chunks_exact(d_out).enumerate() {
+                        for (o, &y) in y.iter().enumerate() {
+                            let x = &x[r * d_in..][..d_in];
+                            let w = &w[o * d_in..][..d_in];
+                            let terms = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w);
+                            let (mut sum, mut squares) = (0.0, 0.0);
+                            for (term, w) in terms.zip(w) {
+                                sum += term;
+                                squares += match activations {
+                                    Activations::F32 => term * term,
+                                    // Half a step of at most 1 / 127 for each input.
+                                    Activations::Int8 => w * w,
+                                };
+                            }
+                            let allowed = squares.sqrt()
+                                * match activations {
+                                    Activations::F32 => 3e-6,
+                                    Activations::Int8 => 4.0 * 0.5 / 127.0,
+                                };
+                            let error = (f64::from(y) - sum).abs();
+                            assert!(
+                                error <= allowed,
+                                "{scheme:?} {d_out} {d_in} {rows} {activations:?}: {y} {sum}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn all_implementations_and_numbers_of_rows_give_the_same_bits() {
+    for scheme in schemes() {
+        for (d_out, d_in) in sizes(scheme) {
+            let matrix = matrix(scheme, d_out, d_in);
+            let view = matrix.view();
+            let rows = 15;
+            let x = random(5, rows * d_in);
+            for activations in [Activations::F32, Activations::Int8] {
+                let run = |x: &[f32], instructions| {
+                    let mut y = vec![f32::NAN; x.len() / d_in * d_out];
+                    product_on(&mut y, x, &view, activations, instructions).unwrap();
+                    y.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+                };
+                let expected = run(&x, Instructions::Plain);
+                for instructions in available() {
+                    assert_eq!(
+                        run(&x, instructions),
+                        expected,
+                        "{scheme:?} {instructions:?}"
+                    );
+                    let single: Vec<u32> = x
+                        .chunks_exact(d_in)
+                        .flat_map(|x| run(x, instructions))
+                        .collect();
+                    assert_eq!(single, expected, "{scheme:?} {instructions:?} row by row");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let scheme = Scheme::new(4, 32, false).unwrap();
+    let matrix = matrix(scheme, 999, 608);
+    let x = random(6, 5 * 608);
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build().unwrap().install(|| {
+            let mut y = vec![0.0; 5 * 999];
+            product(&mut y, &x, &matrix.view(), Activations::F32).unwrap();
+            y
+        })
+    };
+    assert_eq!(run(1), run(2));
+    assert_eq!(run(1), run(7));
+}
+
+#[test]
+fn a_product_by_hand() {
+    // One output: weights 0.5 (q - 8) with q = 9 for the first input, 15 for the last, and 8 otherwise.
+    let scheme = Scheme::new(4, 32, true).unwrap();
+    let mut codes = vec![8; 32];
+    (codes[0], codes[31]) = (9, 15);
+    let scales = vec![f16::from_f32(0.5)];
+    let matrix = PackedMatrix::pack(scheme, 1, 32, &codes, scales, vec![]).unwrap();
+    let mut x = [1.0; 64];
+    (x[0], x[31]) = (3.0, -2.0);
+    for instructions in available() {
+        let mut y = [0.0; 2];
+        let view = matrix.view();
+        product_on(&mut y, &x, &view, Activations::F32, instructions).unwrap();
+        assert_eq!(y, [0.5 * 3.0 + 3.5 * -2.0, 4.0]);
+    }
+}
+
+#[test]
+fn lengths_that_do_not_match_are_rejected() {
+    let matrix = matrix(Scheme::new(4, 32, true).unwrap(), 3, 64);
+    let view = matrix.view();
+    let product =
+        |y: usize, x: usize| product(&mut vec![0.0; y], &vec![0.0; x], &view, Activations::F32);
+    assert_eq!(product(0, 0), Ok(()));
+    assert_eq!(product(6, 128), Ok(()));
+    assert!(product(5, 128).is_err());
+    assert!(product(6, 127).is_err());
+}
+
+#[test]
+fn rows_are_dequantised_exactly() {
+    for scheme in schemes() {
+        for (d_out, d_in) in sizes(scheme) {
+            let matrix = matrix(scheme, d_out, d_in);
+            let view = matrix.view();
+            let w = exact(&view);
+            let rows = d_out / 3..d_out;
+            let mut wide = vec![0.0; rows.len() * d_in];
+            dequantise(&mut wide, &view, rows.clone()).unwrap();
+            let mut narrow = vec![bf16::ZERO; rows.len() * d_in];
+            dequantise_bf16(&mut narrow, &view, rows.clone()).unwrap();
+            for (i, expected) in w[rows.start * d_in..].iter().enumerate() {
+                assert_eq!(f64::from(wide[i]), *expected, "{scheme:?} {i}");
+                assert_eq!(narrow[i], bf16::from_f32(wide[i]), "{scheme:?} {i}");
+            }
+        }
+    }
+    let matrix = matrix(Scheme::new(4, 32, true).unwrap(), 3, 64);
+    let view = matrix.view();
+    assert!(dequantise(&mut [0.0; 64], &view, 3..4).is_err());
+    assert!(dequantise(&mut [0.0; 63], &view, 2..3).is_err());
+    assert!(dequantise(&mut [], &view, 3..3).is_ok());
+}
