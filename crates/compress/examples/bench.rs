@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p iiet-compress --example bench -- [--threads N] [--bits 4|8] [--group N] [--asymmetric]
+//!     [--d-out N]
 //! ```
 //!
 //! "cold": matrices in turn, more of them than a cache holds; "warm": the same matrix each time. GB/s are 10^9 bytes
@@ -47,14 +48,15 @@ fn main() {
         }
         let scheme = Scheme::new(bits, group, symmetric).expect("a supported scheme");
         for (d_out, d_in) in SHAPES {
+            if number("--d-out", d_out as u64) != d_out as u64 {
+                continue;
+            }
             let matrix = random(scheme, d_out, d_in);
             let bytes = matrix.view().bytes();
             let copies: Vec<PackedMatrix> = vec![matrix; COLD / bytes];
             let words = bytes / 8;
-            let cold = time(copies.len(), |i| {
-                read(&memory[i % (memory.len() / words) * words..][..words])
-            });
-            let warm = time(copies.len().max(200), |_| read(&memory[..words]));
+            let cold = time(|i| read(&memory[i % (memory.len() / words) * words..][..words]));
+            let warm = time(|_| read(&memory[..words]));
             println!(
                 "\n{d_out} x {d_in}, {bits} bits, {:.2} MB; reading: cold {:.1} GB/s, warm {:.1} GB/s",
                 bytes as f64 / 1e6,
@@ -66,11 +68,11 @@ fn main() {
                     let x = vec![0.5; rows * d_in];
                     let mut y = vec![0.0; rows * d_out];
                     let mut call = |i: usize| {
-                        let view = copies[i].view();
+                        let view = copies[i % copies.len()].view();
                         product(&mut y, &x, &view, activations).expect("matching lengths");
                     };
-                    let out_of_cache = time(copies.len(), &mut call);
-                    let in_cache = time(copies.len().max(200), |_| call(0));
+                    let out_of_cache = time(&mut call);
+                    let in_cache = time(|_| call(0));
                     println!(
                         "  {activations:?} rows {rows}: cold {:8.1} us {:5.1} GB/s {:3.0} %   warm {:8.1} us {:5.1} \
                          GB/s {:3.0} %",
@@ -87,11 +89,11 @@ fn main() {
             let mut wide = vec![0.0; 16 * d_in];
             let mut narrow = vec![bf16::ZERO; 16 * d_in];
             let view = copies[0].view();
-            let f32s = time(400, |i| {
+            let f32s = time(|i| {
                 let from = i % (d_out / 16) * 16;
                 dequantise(&mut wide, &view, from..from + 16).expect("inside");
             });
-            let bf16s = time(400, |i| {
+            let bf16s = time(|i| {
                 let from = i % (d_out / 16) * 16;
                 dequantise_bf16(&mut narrow, &view, from..from + 16).expect("inside");
             });
@@ -125,19 +127,20 @@ fn random(scheme: Scheme, d_out: usize, d_in: usize) -> PackedMatrix {
     PackedMatrix::new(scheme, d_out, d_in, codes, scales, zeros).expect("parts that fit")
 }
 
-/// Median seconds of a call over five rounds of `calls`.
-fn time(calls: usize, mut f: impl FnMut(usize)) -> f64 {
-    let mut rounds: Vec<f64> = (0..5)
-        .map(|_| {
-            let start = Instant::now();
-            for i in 0..calls {
-                f(i);
-            }
-            start.elapsed().as_secs_f64() / calls as f64
-        })
-        .collect();
-    rounds.sort_by(f64::total_cmp);
-    rounds[2]
+/// Seconds of a call: the least of rounds of at least a millisecond each, for the machine may have other work.
+fn time(mut f: impl FnMut(usize)) -> f64 {
+    let start = Instant::now();
+    let mut least = f64::INFINITY;
+    let mut i = 0;
+    while start.elapsed().as_secs_f64() < 0.25 {
+        let (round, from) = (Instant::now(), i);
+        while round.elapsed().as_secs_f64() < 1e-3 {
+            f(i);
+            i += 1;
+        }
+        least = least.min(round.elapsed().as_secs_f64() / (i - from) as f64);
+    }
+    least
 }
 
 /// Reads all words, on all threads where a product would use them.
@@ -158,8 +161,7 @@ fn sum(words: &[u64]) -> u64 {
         for words in words.as_chunks::<32>().0 {
             for line in 0..4 {
                 let address = words.as_ptr().wrapping_add(8 * line + 256).cast();
-                // SAFETY: prefetching has no effect but on caches.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
+                _mm_prefetch::<_MM_HINT_T0>(address);
             }
             for l in 0..32 {
                 sums[l] ^= words[l];

@@ -5,8 +5,9 @@
 //! it 2^23 + q, from which 2^23 + z is subtracted.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
-use super::inputs::{Lanes, WideInputs};
+use super::inputs::{Tile, WideInputs};
 use super::plain::by_tiles;
 use super::simd::prefetch;
 use super::{AHEAD, LANES, LINE, Piece};
@@ -40,6 +41,10 @@ fn rows<const V: usize, const ZEROS: u8>(y: &mut [&mut [f32]], x: &WideInputs, p
 }
 
 /// Output i for R rows of x.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "constant ranges, which are unrolled"
+)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
 #[inline]
 fn row<const V: usize, const ZEROS: u8, const R: usize>(
@@ -50,29 +55,20 @@ fn row<const V: usize, const ZEROS: u8, const R: usize>(
     i: usize,
 ) {
     let row = piece.row(i);
-    let x: [&[Lanes<f32>]; R] =
-        std::array::from_fn(|r| &x.values[(from + r) * x.stride..][..x.stride]);
-    let lane_groups = integers(&piece.lane_groups());
-    let mut sums = [_mm512_setzero_ps(); R];
+    let x = &x.values[from * x.stride..][..R * x.stride];
+    let x: &[[Tile<f32, R>; V]] = x.as_chunks().0.as_chunks().0;
+    let lane_groups = words(piece.lane_groups);
     let (lines, tail) = row.codes.as_chunks::<LINE>();
-    for b in 0..lines.len() + usize::from(!tail.is_empty()) {
-        let words = match lines.get(b) {
-            Some(line) => {
-                prefetch(line.as_ptr().wrapping_add(AHEAD));
-                // SAFETY: a line is 64 bytes.
-                unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
-            }
-            None => {
-                let present = (1_u64 << tail.len()) - 1;
-                // SAFETY: the bytes of the tail are read, and no others.
-                unsafe { _mm512_maskz_loadu_epi8(present, tail.as_ptr().cast()) }
-            }
-        };
-        let first = (b * LANES) >> piece.shift();
-        let spread = |values: &[f32]| _mm512_permutexvar_ps(lane_groups, floats(&values[first..]));
-        let scales = spread(row.scales);
+    let last = (!tail.is_empty()).then(|| padded(tail));
+    let lines = lines.iter().chain(&last);
+    let mut sums = [_mm512_setzero_ps(); R];
+    for (b, (line, x)) in lines.zip(x).enumerate() {
+        prefetch(line.as_ptr().wrapping_add(AHEAD));
+        let codes = bytes(*line);
+        let first = (b * LANES) >> piece.shift;
+        let scales = spread(row.scales, first, lane_groups);
         let zeros = match row.zeros {
-            Some(zeros) => spread(zeros),
+            Some(zeros) => spread(zeros, first, lane_groups),
             None => _mm512_set1_ps(if V == 8 { 8.0 } else { 128.0 }),
         };
         let table = match ZEROS {
@@ -83,26 +79,15 @@ fn row<const V: usize, const ZEROS: u8, const R: usize>(
             8 => zeros,
             _ => _mm512_add_ps(zeros, _mm512_set1_ps(TWO_TO_23)),
         };
+        let v = value::<V, ZEROS>(codes, 0, table, zeros);
         let mut parts = [_mm512_setzero_ps(); R];
-        for k in 0..V {
-            let v = match V {
-                8 => {
-                    let indices = _mm512_srlv_epi32(words, _mm512_set1_epi32(4 * k as i32));
-                    let v = _mm512_permutexvar_ps(indices, table);
-                    if ZEROS == MIXED {
-                        _mm512_sub_ps(v, zeros)
-                    } else {
-                        v
-                    }
-                }
-                _ => _mm512_sub_ps(byte(words, k), zeros),
-            };
+        for r in 0..R {
+            parts[r] = _mm512_mul_ps(v, floats(x[0][r].0));
+        }
+        for k in 1..V {
+            let v = value::<V, ZEROS>(codes, k, table, zeros);
             for r in 0..R {
-                let x = floats(&x[r][b * V + k].0);
-                parts[r] = match k {
-                    0 => _mm512_mul_ps(v, x),
-                    _ => _mm512_fmadd_ps(v, x, parts[r]),
-                };
+                parts[r] = _mm512_fmadd_ps(v, floats(x[k][r].0), parts[r]);
             }
         }
         for r in 0..R {
@@ -114,13 +99,33 @@ fn row<const V: usize, const ZEROS: u8, const R: usize>(
     }
 }
 
+/// Code k of each word, less the zero point.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn value<const V: usize, const ZEROS: u8>(
+    codes: __m512i,
+    k: usize,
+    table: __m512,
+    zeros: __m512,
+) -> __m512 {
+    if V == 4 {
+        return _mm512_sub_ps(byte(codes, k), zeros);
+    }
+    let indices = _mm512_srlv_epi32(codes, _mm512_set1_epi32(4 * k as i32));
+    let v = _mm512_permutexvar_ps(indices, table);
+    match ZEROS {
+        MIXED => _mm512_sub_ps(v, zeros),
+        _ => v,
+    }
+}
+
 const TWO_TO_23: f32 = 8_388_608.0;
 
 /// 0 to 15.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn table() -> __m512 {
-    floats(&std::array::from_fn::<f32, LANES, _>(|i| i as f32))
+    floats(std::array::from_fn(|i| i as f32))
 }
 
 /// 2^23 plus byte k of each word.
@@ -135,20 +140,47 @@ fn byte(words: __m512i, k: usize) -> __m512 {
     _mm512_castsi512_ps(bits)
 }
 
-/// The first sixteen values.
+/// For each lane the value of its group, where `first` is the block's first group.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn floats(values: &[f32]) -> __m512 {
-    let values = &values[..LANES];
-    // SAFETY: sixteen values.
-    unsafe { _mm512_loadu_ps(values.as_ptr()) }
+pub(super) fn spread(values: &[f32], first: usize, lane_groups: __m512i) -> __m512 {
+    let values = values[first..].first_chunk();
+    let values = values.expect("invariant: scales are followed by zeros");
+    _mm512_permutexvar_ps(lane_groups, floats(*values))
 }
 
+/// The bytes of a last block, and then zeros.
+pub(super) fn padded(tail: &[u8]) -> [u8; LINE] {
+    let mut line = [0; LINE];
+    line[..tail.len()].copy_from_slice(tail);
+    line
+}
+
+// Conversions of arrays instead of load instructions, because loads check their pointers when debug assertions are
+// on, and such a check forces the vector through memory.
+
+/// A register of floats.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn integers(values: &[u32; LANES]) -> __m512i {
-    // SAFETY: sixteen values.
-    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+pub(super) fn floats(values: [f32; LANES]) -> __m512 {
+    // SAFETY: any bits are valid in both types.
+    unsafe { transmute::<[f32; LANES], __m512>(values) }
+}
+
+/// A register of words.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn words(values: [u32; LANES]) -> __m512i {
+    // SAFETY: any bits are valid in both types.
+    unsafe { transmute::<[u32; LANES], __m512i>(values) }
+}
+
+/// A register of bytes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn bytes(values: [u8; LINE]) -> __m512i {
+    // SAFETY: any bits are valid in both types.
+    unsafe { transmute::<[u8; LINE], __m512i>(values) }
 }
 
 /// The sum of the lanes, by halves.

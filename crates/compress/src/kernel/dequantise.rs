@@ -24,11 +24,16 @@ pub fn dequantise(
     rows: Range<usize>,
 ) -> Result<(), CompressError> {
     check(out.len(), weights, &rows)?;
+    #[cfg(target_arch = "x86_64")]
+    let wide = super::simd::Width::best() == super::simd::Width::Avx512;
     by_groups(
         out,
         weights,
         rows.start,
         |bits, out, codes, grid| match bits {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the instructions.
+            Bits::Four if wide => unsafe { avx512::four_bits(out, codes, grid) },
             Bits::Four => four_bits(out, codes, grid),
             Bits::Eight => eight_bits(out, codes, grid),
         },
@@ -47,11 +52,16 @@ pub fn dequantise_bf16(
     rows: Range<usize>,
 ) -> Result<(), CompressError> {
     check(out.len(), weights, &rows)?;
+    #[cfg(target_arch = "x86_64")]
+    let wide = super::simd::Width::best() == super::simd::Width::Avx512;
     by_groups(
         out,
         weights,
         rows.start,
         |bits, out, codes, grid| match bits {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the instructions.
+            Bits::Four if wide => unsafe { avx512::four_bits_bf16(out, codes, grid) },
             Bits::Four => four_bits_bf16(out, codes, grid),
             Bits::Eight => eight_bits_bf16(out, codes, grid),
         },
@@ -127,4 +137,67 @@ vectorised! {
 fn nearest(x: f32) -> bf16 {
     let bits = x.to_bits();
     bf16::from_bits(((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16)
+}
+
+/// Codes of 4 bits with look-ups in a register of the group's sixteen values.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+    use std::mem::transmute;
+
+    use half::bf16;
+
+    use super::{Grid, nearest};
+
+    /// Sixteen values at a time, from eight bytes.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+    pub(super) fn four_bits(out: &mut [f32], codes: &[u8], grid: Grid) {
+        let zero = _mm512_set1_ps(grid.zero.into());
+        // SAFETY: any bits are valid in both types.
+        let codes_of_lanes = unsafe {
+            transmute::<[f32; 16], __m512>([
+                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0,
+                15.0,
+            ])
+        };
+        let scale = _mm512_set1_ps(grid.scale.to_f32());
+        let table = _mm512_mul_ps(scale, _mm512_sub_ps(codes_of_lanes, zero));
+        let shifts = _mm512_set4_epi32(12, 8, 4, 0);
+        let shifts = _mm512_mask_add_epi32(shifts, 0xf0f0, shifts, _mm512_set1_epi32(16));
+        for (out, codes) in out
+            .as_chunks_mut()
+            .0
+            .iter_mut()
+            .zip(codes.as_chunks::<8>().0)
+        {
+            let [low, high] = [0, 4].map(|at| {
+                i32::from_le_bytes([codes[at], codes[at + 1], codes[at + 2], codes[at + 3]])
+            });
+            let words = _mm512_mask_set1_epi32(_mm512_set1_epi32(low), 0xff00, high);
+            let values = _mm512_permutexvar_ps(_mm512_srlv_epi32(words, shifts), table);
+            // SAFETY: any bits are valid in both types.
+            *out = unsafe { transmute::<__m512, [f32; 16]>(values) };
+        }
+    }
+
+    /// Thirty-two values at a time, from sixteen bytes.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+    pub(super) fn four_bits_bf16(out: &mut [bf16], codes: &[u8], grid: Grid) {
+        // Twice, for the look-up reads five bits of an index and four of them are the code.
+        let table: [u16; 32] = std::array::from_fn(|q| nearest(grid.value(q as u8 & 15)).to_bits());
+        // Each 16 bits with four codes in four lanes, shifted to each of them.
+        let sources: [u16; 32] = std::array::from_fn(|l| l as u16 / 4);
+        let shifts: [u16; 32] = std::array::from_fn(|l| l as u16 % 4 * 4);
+        // SAFETY: any bits are valid in both types.
+        let [table, sources, shifts] =
+            unsafe { [table, sources, shifts].map(|lanes| transmute::<[u16; 32], __m512i>(lanes)) };
+        for (out, codes) in out.as_chunks_mut().0.iter_mut().zip(codes.as_chunks().0) {
+            // SAFETY: any bits are valid in both types.
+            let codes = unsafe { transmute::<[u8; 16], __m128i>(*codes) };
+            let words = _mm512_permutexvar_epi16(sources, _mm512_castsi128_si512(codes));
+            let values = _mm512_permutexvar_epi16(_mm512_srlv_epi16(words, shifts), table);
+            // SAFETY: any bits are valid in both types; bf16 is its bits.
+            *out = unsafe { transmute::<__m512i, [bf16; 32]>(values) };
+        }
+    }
 }

@@ -2,65 +2,77 @@
 
 use super::LANES;
 use crate::packed::PackedView;
-use crate::scheme::Bits;
 
 /// Sixteen values in a cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Lanes<T>(pub(super) [T; LANES]);
 
-/// Rows in f32. The padding of the last block is zero.
+/// Sixteen values of each of R rows.
+pub(super) type Tile<T, const R: usize> = [Lanes<T>; R];
+
+/// Rows in f32, in tiles of 8, 4, 2 or 1. The padding of the last block is zero.
 pub(super) struct WideInputs {
     /// Lines of a row: blocks times values per word.
     pub(super) stride: usize,
-    /// `[rows, blocks, V]`: line k of a block has value k of each word.
+    /// Tile after tile, `[blocks, V, R]`: line k of a block has value k of each word.
     pub(super) values: Vec<Lanes<f32>>,
 }
 
-/// Rows of 8-bit integers with scales. The padding of the last block is zero.
+/// Rows of 8-bit integers with scales, in tiles of 8, 4, 2 or 1. The padding of the last block is zero.
 pub(super) struct Int8Inputs {
     /// Blocks of a row.
     pub(super) blocks: usize,
-    /// `[rows, blocks, V / 4]`: per lane four integers, as the bytes of a word. With 8-bit weights those of the
-    /// word's inputs; with 4-bit weights in the first line those of inputs 0, 2, 4 and 6, in the second the others,
-    /// as the lower and upper halves of a word's bytes come.
+    /// Tile after tile, `[blocks, V / 4, R]`: per lane four integers, as the bytes of a word. With 8-bit weights those
+    /// of the word's inputs; with 4-bit weights in the first line those of inputs 0, 2, 4 and 6, in the second the
+    /// others, as the lower and upper halves of a word's bytes come.
     pub(super) values: Vec<Lanes<u32>>,
-    /// `[rows, blocks]`: each lane's scale.
+    /// Tile after tile, `[blocks, R]`: each lane's scale.
     pub(super) scales: Vec<Lanes<f32>>,
-    /// `[rows, blocks]`: the sum of each lane's integers; with symmetric weights times minus their zero point.
+    /// The sum of each lane's integers; with symmetric weights times minus their zero point.
     pub(super) sums: Vec<Lanes<i32>>,
+}
+
+/// The first row and the number of rows of each tile.
+fn tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let tile = match rows - from {
+            0 => return None,
+            8.. => 8,
+            4.. => 4,
+            2.. => 2,
+            _ => 1,
+        };
+        from += tile;
+        Some((from - tile, tile))
+    })
 }
 
 impl WideInputs {
     pub(super) fn new(x: &[f32], weights: &PackedView) -> Self {
-        let per_word = 32 / weights.scheme.bits().count();
-        let blocks = weights.d_in.div_ceil(LANES * per_word);
-        let mut values = Vec::with_capacity(x.len() / weights.d_in * blocks * per_word);
-        for row in x.chunks_exact(weights.d_in) {
-            for block in row.chunks(LANES * per_word) {
-                match per_word {
-                    8 => transpose::<8>(block, &mut values),
-                    _ => transpose::<4>(block, &mut values),
+        let (d_in, per_word) = (weights.d_in, 32 / weights.scheme.bits().count());
+        let stride = d_in.div_ceil(LANES * per_word) * per_word;
+        let rows = x.len() / d_in;
+        let mut values = vec![Lanes([0.0; LANES]); rows * stride];
+        for (from, tile) in tiles(rows) {
+            let values = &mut values[from * stride..][..tile * stride];
+            for (r, row) in x[from * d_in..][..tile * d_in]
+                .chunks_exact(d_in)
+                .enumerate()
+            {
+                let blocks = row.chunks(LANES * per_word);
+                for (block, lines) in blocks.zip(values.chunks_exact_mut(per_word * tile)) {
+                    for (lane, word) in block.chunks_exact(per_word).enumerate() {
+                        for (line, &value) in lines.chunks_exact_mut(tile).zip(word) {
+                            line[r].0[lane] = value;
+                        }
+                    }
                 }
             }
         }
-        Self {
-            stride: blocks * per_word,
-            values,
-        }
+        Self { stride, values }
     }
-}
-
-/// Lines k = 0 .. V with value k of each group of V.
-fn transpose<const V: usize>(block: &[f32], lines: &mut Vec<Lanes<f32>>) {
-    let (words, _) = block.as_chunks::<V>();
-    let mut transposed = [Lanes([0.0; LANES]); V];
-    for (lane, word) in words.iter().enumerate() {
-        for k in 0..V {
-            transposed[k].0[lane] = word[k];
-        }
-    }
-    lines.extend_from_slice(&transposed);
 }
 
 impl Int8Inputs {
@@ -70,33 +82,36 @@ impl Int8Inputs {
         let per_word = 32 / bits.count();
         let (planes, words) = (per_word / 4, group / per_word);
         let blocks = d_in.div_ceil(LANES * per_word);
-        let lines = x.len() / d_in * blocks;
+        let rows = x.len() / d_in;
         let factor = match weights.scheme.symmetric() {
             true => -i32::from(bits.middle()),
             false => 1,
         };
         let mut inputs = Self {
             blocks,
-            values: vec![Lanes([0; LANES]); lines * planes],
-            scales: vec![Lanes([0.0; LANES]); lines],
-            sums: vec![Lanes([0; LANES]); lines],
+            values: vec![Lanes([0; LANES]); rows * blocks * planes],
+            scales: vec![Lanes([0.0; LANES]); rows * blocks],
+            sums: vec![Lanes([0; LANES]); rows * blocks],
         };
         let mut integers = [0_i8; 128];
-        for (n, x) in x.chunks_exact(group).enumerate() {
-            let (row, in_row) = (n / (d_in / group), n % (d_in / group));
-            let integers = &mut integers[..group];
-            let scale = to_integers(x, integers);
-            for (w, u) in integers.chunks_exact(per_word).enumerate() {
-                let word = in_row * words + w;
-                let (line, lane) = (row * blocks + word / LANES, word % LANES);
-                inputs.scales[line].0[lane] = scale;
-                inputs.sums[line].0[lane] = factor * u.iter().map(|&u| i32::from(u)).sum::<i32>();
-                let bytes = |at: [usize; 4]| u32::from_le_bytes(at.map(|i| u[i] as u8));
-                match bits {
-                    Bits::Eight => inputs.values[line].0[lane] = bytes([0, 1, 2, 3]),
-                    Bits::Four => {
-                        inputs.values[2 * line].0[lane] = bytes([0, 2, 4, 6]);
-                        inputs.values[2 * line + 1].0[lane] = bytes([1, 3, 5, 7]);
+        let integers = &mut integers[..group];
+        for (from, tile) in tiles(rows) {
+            for r in 0..tile {
+                let row = &x[(from + r) * d_in..][..d_in];
+                for (n, x) in row.chunks_exact(group).enumerate() {
+                    let scale = to_integers(x, integers);
+                    for (w, u) in integers.chunks_exact(per_word).enumerate() {
+                        let (b, lane) = ((n * words + w) / LANES, (n * words + w) % LANES);
+                        let line = from * blocks + b * tile + r;
+                        inputs.scales[line].0[lane] = scale;
+                        let sum: i32 = u.iter().map(|&u| i32::from(u)).sum();
+                        inputs.sums[line].0[lane] = factor * sum;
+                        for plane in 0..planes {
+                            let line = (from * blocks + b * tile) * planes + plane * tile + r;
+                            let byte = |i: usize| u[i * planes + plane] as u8;
+                            let bytes = [0, 1, 2, 3].map(byte);
+                            inputs.values[line].0[lane] = u32::from_le_bytes(bytes);
+                        }
                     }
                 }
             }

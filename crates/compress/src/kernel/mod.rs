@@ -92,7 +92,7 @@ enum Instructions {
 impl Instructions {
     fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if simd::has_avx512() && is_x86_feature_detected!("avx512vnni") {
+        if simd::Width::best() == simd::Width::Avx512 && is_x86_feature_detected!("avx512vnni") {
             return Self::Avx512;
         }
         Self::Plain
@@ -143,6 +143,10 @@ struct Piece<'a> {
     groups: usize,
     /// Words per group.
     words: usize,
+    /// log2 of the words per group.
+    shift: u32,
+    /// Per lane, how many groups after the block's first its group is.
+    lane_groups: [u32; LANES],
     /// The scales, and then zeros: a block's scales are read sixteen at a time.
     scales: &'a [f32],
     /// Zero points like scales, or none.
@@ -170,16 +174,6 @@ impl<'a> Piece<'a> {
             zeros: self.zeros.map(|zeros| &zeros[row * self.groups..]),
         }
     }
-
-    /// Per lane, how many groups after the block's first its group is.
-    fn lane_groups(&self) -> [u32; LANES] {
-        std::array::from_fn(|lane| (lane / self.words) as u32)
-    }
-
-    /// log2 of the words per group.
-    fn shift(&self) -> u32 {
-        self.words.trailing_zeros()
-    }
 }
 
 /// Calls `product` with pieces of the weights and the outputs of each row of x that they give, on all threads.
@@ -201,12 +195,15 @@ fn by_pieces(
             let zeros = weights.zeros[grids.clone()].iter().map(|&z| f32::from(z));
             zeros.chain([0.0; LANES]).collect::<Vec<f32>>()
         });
+        let words = weights.scheme.group() / (32 / bits.count());
         let piece = Piece {
             bits,
             row_bytes,
             codes: &weights.codes[from * row_bytes..][..count * row_bytes],
             groups,
-            words: weights.scheme.group() / (32 / bits.count()),
+            words,
+            shift: words.trailing_zeros(),
+            lane_groups: std::array::from_fn(|lane| (lane / words) as u32),
             scales: &scales,
             zeros: zeros.as_deref(),
         };

@@ -1,11 +1,11 @@
 //! The products in plain Rust: what the other implementations must equal bit by bit, and what runs without AVX-512.
 
-use super::inputs::{Int8Inputs, Lanes, WideInputs};
+use super::inputs::{Int8Inputs, Tile, WideInputs};
 use super::simd::{prefetch, vectorised};
 use super::{AHEAD, LANES, LINE, Piece, PieceRow};
 use crate::scheme::Bits;
 
-/// Calls a function with the largest of 4, 2 and 1 rows that are left, until none is.
+/// Calls a function with the largest tile of 8, 4, 2 and 1 rows that are left, until none is.
 macro_rules! by_tiles {
     ($rows:expr, |$from:ident| $function:ident $(::<$($constant:tt),*>)? ($($argument:expr),*)) => {{
         let mut $from = 0;
@@ -28,10 +28,7 @@ pub(super) fn product(y: &mut [&mut [f32]], x: &WideInputs, piece: &Piece) {
 
 /// The same with integers.
 pub(super) fn product_int8(y: &mut [&mut [f32]], x: &Int8Inputs, piece: &Piece) {
-    match piece.bits {
-        Bits::Four => product_integers::<8>(y, x, piece),
-        Bits::Eight => product_integers::<4>(y, x, piece),
-    }
+    by_tiles!(y.len(), |from| integer_tile(y, x, piece, from));
 }
 
 fn tile<const R: usize>(y: &mut [&mut [f32]], x: &WideInputs, piece: &Piece, from: usize) {
@@ -41,9 +38,18 @@ fn tile<const R: usize>(y: &mut [&mut [f32]], x: &WideInputs, piece: &Piece, fro
     }
 }
 
+fn integer_tile<const R: usize>(y: &mut [&mut [f32]], x: &Int8Inputs, piece: &Piece, from: usize) {
+    match piece.bits {
+        Bits::Four => integer_rows::<8, R>(y, x, piece, from),
+        Bits::Eight => integer_rows::<4, R>(y, x, piece, from),
+    }
+}
+
 vectorised! {
+    #[expect(clippy::needless_range_loop, reason = "i is a row of several outputs")]
     fn rows<const V: usize, const R: usize>(y: &mut [&mut [f32]], x: &WideInputs, piece: &Piece, from: usize) {
-        let x: [&[Lanes<f32>]; R] = std::array::from_fn(|r| &x.values[(from + r) * x.stride..][..x.stride]);
+        let x = &x.values[from * x.stride..][..R * x.stride];
+        let x: &[[Tile<f32, R>; V]] = x.as_chunks().0.as_chunks().0;
         for i in 0..piece.rows() {
             let row = piece.row(i);
             let mut sums = [[0.0; LANES]; R];
@@ -57,7 +63,7 @@ vectorised! {
                         v[l] = ((words[l] >> (k * (32 / V))) & mask) as i32 as f32 - zeros[l];
                     }
                     for r in 0..R {
-                        let x = &x[r][b * V + k].0;
+                        let x = &x[b][k][r].0;
                         for l in 0..LANES {
                             // The first product is not added to zero: -0 would become 0.
                             parts[r][l] = if k == 0 { v[l] * x[l] } else { v[l].mul_add(x[l], parts[r][l]) };
@@ -76,23 +82,27 @@ vectorised! {
         }
     }
 
-    fn product_integers<const V: usize>(y: &mut [&mut [f32]], x: &Int8Inputs, piece: &Piece) {
+    #[expect(clippy::needless_range_loop, reason = "i is a row of several outputs")]
+    fn integer_rows<const V: usize, const R: usize>(y: &mut [&mut [f32]], x: &Int8Inputs, piece: &Piece, from: usize) {
         let planes = V / 4;
+        let lines = from * x.blocks..(from + R) * x.blocks;
+        let values: &[Tile<u32, R>] = x.values[lines.start * planes..lines.end * planes].as_chunks().0;
+        let scales_x: &[Tile<f32, R>] = x.scales[lines.clone()].as_chunks().0;
+        let sums_x: &[Tile<i32, R>] = x.sums[lines].as_chunks().0;
         for i in 0..piece.rows() {
             let row = piece.row(i);
-            for (r, y) in y.iter_mut().enumerate() {
-                let mut sums = [0.0; LANES];
-                for b in 0..row.codes.len().div_ceil(LINE) {
-                    let (words, scales, zeros) = block::<V>(piece, &row, b);
-                    let line = r * x.blocks + b;
-                    let mut dots = x.sums[line].0;
+            let mut sums = [[0.0; LANES]; R];
+            for b in 0..row.codes.len().div_ceil(LINE) {
+                let (words, scales, zeros) = block::<V>(piece, &row, b);
+                for r in 0..R {
+                    let mut dots = sums_x[b][r].0;
                     if piece.zeros.is_some() {
                         for l in 0..LANES {
                             dots[l] *= -(zeros[l] as i32);
                         }
                     }
                     for plane in 0..planes {
-                        let integers = &x.values[planes * line + plane].0;
+                        let integers = &values[b * planes + plane][r].0;
                         for l in 0..LANES {
                             let codes = match V {
                                 8 => (words[l] >> (4 * plane)) & 0x0f0f_0f0f,
@@ -104,12 +114,14 @@ vectorised! {
                             }
                         }
                     }
-                    let t = &x.scales[line].0;
+                    let t = &scales_x[b][r].0;
                     for l in 0..LANES {
-                        sums[l] = (dots[l] as f32).mul_add(scales[l] * t[l], sums[l]);
+                        sums[r][l] = (dots[l] as f32).mul_add(scales[l] * t[l], sums[r][l]);
                     }
                 }
-                y[i] = fold(sums);
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                y[from + r][i] = fold(sums);
             }
         }
     }
@@ -128,8 +140,8 @@ fn block<const V: usize>(
     for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *word = u32::from_le_bytes(*bytes);
     }
-    let first = (b * LANES) >> piece.shift();
-    let shift = piece.shift();
+    let first = (b * LANES) >> piece.shift;
+    let shift = piece.shift;
     let spread = |values: &[f32]| {
         let values = &values[first..];
         std::array::from_fn(|l| values[l >> shift])

@@ -28,13 +28,16 @@ macro_rules! vectorised {
                 fn wide $(<$(const $constant: $kind),*>)? ($($argument: $type),*) {
                     body $(::<$($constant),*>)? ($($argument),*)
                 }
-                if $crate::kernel::simd::has_avx512() {
+                match $crate::kernel::simd::Width::best() {
                     // SAFETY: the processor has the features that `widest` is compiled for.
-                    return unsafe { widest $(::<$($constant),*>)? ($($argument),*) };
-                }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    $crate::kernel::simd::Width::Avx512 => return unsafe {
+                        widest $(::<$($constant),*>)? ($($argument),*)
+                    },
                     // SAFETY: the processor has the features that `wide` is compiled for.
-                    return unsafe { wide $(::<$($constant),*>)? ($($argument),*) };
+                    $crate::kernel::simd::Width::Avx2 => return unsafe {
+                        wide $(::<$($constant),*>)? ($($argument),*)
+                    },
+                    $crate::kernel::simd::Width::Baseline => {}
                 }
             }
             body $(::<$($constant),*>)? ($($argument),*)
@@ -43,16 +46,45 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Whether the processor has the parts of AVX-512 that this crate is compiled for.
+/// Vectors that the processor has.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(crate) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("fma")
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Width {
+    /// Those of every x86-64.
+    Baseline,
+    /// AVX2 with FMA.
+    Avx2,
+    /// The parts of AVX-512 that this crate is compiled for.
+    Avx512,
 }
+
+#[cfg(target_arch = "x86_64")]
+impl Width {
+    #[inline]
+    pub(crate) fn best() -> Self {
+        let fma = is_x86_feature_detected!("fma");
+        let best = if fma
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            Self::Avx512
+        } else if fma && is_x86_feature_detected!("avx2") {
+            Self::Avx2
+        } else {
+            Self::Baseline
+        };
+        #[cfg(test)]
+        let best = best.min(*LIMIT.read().expect("no test panics while it writes"));
+        best
+    }
+}
+
+/// The widest vectors that tests use. Results are the same with all, so other tests do not notice.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) static LIMIT: std::sync::RwLock<Width> = std::sync::RwLock::new(Width::Avx512);
 
 /// Fetches the cache line of an address, of which it need not be known whether it is readable.
 #[inline(always)]

@@ -133,6 +133,38 @@ fn all_implementations_and_numbers_of_rows_give_the_same_bits() {
     }
 }
 
+/// AVX2, and vectors of four floats with FMA as a function.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn narrower_vectors_give_the_same_bits() {
+    for scheme in schemes() {
+        let (d_out, d_in) = (5, 5 * scheme.group());
+        let matrix = matrix(scheme, d_out, d_in);
+        let view = matrix.view();
+        let x = random(7, 3 * d_in);
+        let run = |width| {
+            *simd::LIMIT.write().unwrap() = width;
+            let mut all = Vec::new();
+            for activations in [Activations::F32, Activations::Int8] {
+                let mut y = vec![f32::NAN; 3 * d_out];
+                product(&mut y, &x, &view, activations).unwrap();
+                all.extend(y);
+            }
+            let mut wide = vec![0.0; d_out * d_in];
+            dequantise(&mut wide, &view, 0..d_out).unwrap();
+            let mut narrow = vec![bf16::ZERO; d_out * d_in];
+            dequantise_bf16(&mut narrow, &view, 0..d_out).unwrap();
+            all.extend(wide);
+            all.extend(narrow.into_iter().map(bf16::to_f32));
+            *simd::LIMIT.write().unwrap() = simd::Width::Avx512;
+            all.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        let expected = run(simd::Width::Avx512);
+        assert_eq!(run(simd::Width::Avx2), expected, "{scheme:?}");
+        assert_eq!(run(simd::Width::Baseline), expected, "{scheme:?}");
+    }
+}
+
 #[test]
 fn the_number_of_threads_does_not_matter() {
     let scheme = Scheme::new(4, 32, false).unwrap();

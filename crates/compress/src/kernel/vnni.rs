@@ -2,9 +2,10 @@
 //! signed byte to each lane.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
-use super::avx512::{floats, fold, integers};
-use super::inputs::Int8Inputs;
+use super::avx512::{bytes, floats, fold, padded, spread, words};
+use super::inputs::{Int8Inputs, Tile};
 use super::plain::by_tiles;
 use super::simd::prefetch;
 use super::{AHEAD, LANES, LINE, Piece};
@@ -43,64 +44,60 @@ fn row<const PLANES: usize, const ZEROS: bool, const R: usize>(
     i: usize,
 ) {
     let row = piece.row(i);
-    let inputs: [_; R] = std::array::from_fn(|r| {
-        let lines = (from + r) * x.blocks;
-        (
-            &x.values[lines * PLANES..][..x.blocks * PLANES],
-            &x.scales[lines..][..x.blocks],
-            &x.sums[lines..][..x.blocks],
-        )
-    });
-    let lane_groups = integers(&piece.lane_groups());
+    let lines = from * x.blocks..(from + R) * x.blocks;
+    let values = &x.values[lines.start * PLANES..lines.end * PLANES];
+    let values: &[[Tile<u32, R>; PLANES]] = values.as_chunks().0.as_chunks().0;
+    let scales_x: &[Tile<f32, R>] = x.scales[lines.clone()].as_chunks().0;
+    let sums_x: &[Tile<i32, R>] = x.sums[lines].as_chunks().0;
+    let inputs = values.iter().zip(scales_x).zip(sums_x);
+    let lane_groups = words(piece.lane_groups);
     let halves = _mm512_set1_epi8(15);
-    let mut sums = [_mm512_setzero_ps(); R];
     let (lines, tail) = row.codes.as_chunks::<LINE>();
-    for b in 0..lines.len() + usize::from(!tail.is_empty()) {
-        let words = match lines.get(b) {
-            Some(line) => {
-                prefetch(line.as_ptr().wrapping_add(AHEAD));
-                // SAFETY: a line is 64 bytes.
-                unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
-            }
-            None => {
-                let present = (1_u64 << tail.len()) - 1;
-                // SAFETY: the bytes of the tail are read, and no others.
-                unsafe { _mm512_maskz_loadu_epi8(present, tail.as_ptr().cast()) }
-            }
-        };
-        let first = (b * LANES) >> piece.shift();
-        let spread = |values: &[f32]| _mm512_permutexvar_ps(lane_groups, floats(&values[first..]));
-        let scales = spread(row.scales);
-        let codes = match PLANES {
+    let last = (!tail.is_empty()).then(|| padded(tail));
+    let lines = lines.iter().chain(&last);
+    let mut sums = [_mm512_setzero_ps(); R];
+    for (b, (line, ((values, scales_x), sums_x))) in lines.zip(inputs).enumerate() {
+        prefetch(line.as_ptr().wrapping_add(AHEAD));
+        let codes = bytes(*line);
+        let first = (b * LANES) >> piece.shift;
+        let scales = spread(row.scales, first, lane_groups);
+        let planes = match PLANES {
             2 => [
-                _mm512_and_si512(words, halves),
-                _mm512_and_si512(_mm512_srli_epi32::<4>(words), halves),
+                _mm512_and_si512(codes, halves),
+                _mm512_and_si512(_mm512_srli_epi32::<4>(codes), halves),
             ],
-            _ => [words; 2],
+            _ => [codes; 2],
         };
         let minus_zeros = match row.zeros {
             Some(zeros) if ZEROS => {
-                _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_cvtps_epi32(spread(zeros)))
+                let zeros = _mm512_cvtps_epi32(spread(zeros, first, lane_groups));
+                _mm512_sub_epi32(_mm512_setzero_si512(), zeros)
             }
             _ => _mm512_setzero_si512(),
         };
         for r in 0..R {
-            let (values, scales_x, sums_x) = inputs[r];
-            // SAFETY: sixteen values.
-            let sum = unsafe { _mm512_loadu_si512(sums_x[b].0.as_ptr().cast()) };
+            let sum = integers(sums_x[r].0);
             let mut dots = match ZEROS {
                 true => _mm512_mullo_epi32(sum, minus_zeros),
                 false => sum,
             };
             for plane in 0..PLANES {
-                let u = integers(&values[b * PLANES + plane].0);
-                dots = _mm512_dpbusd_epi32(dots, codes[plane], u);
+                let u = words(values[plane][r].0);
+                dots = _mm512_dpbusd_epi32(dots, planes[plane], u);
             }
-            let scale = _mm512_mul_ps(scales, floats(&scales_x[b].0));
+            let scale = _mm512_mul_ps(scales, floats(scales_x[r].0));
             sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, sums[r]);
         }
     }
     for (r, &sum) in sums.iter().enumerate() {
         y[from + r][i] = fold(sum);
     }
+}
+
+/// A register of signed words.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn integers(values: [i32; LANES]) -> __m512i {
+    // SAFETY: any bits are valid in both types.
+    unsafe { transmute::<[i32; LANES], __m512i>(values) }
 }
