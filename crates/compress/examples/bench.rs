@@ -146,7 +146,7 @@ fn time(mut f: impl FnMut(usize)) -> f64 {
 /// Reads all words, on all threads where a product would use them.
 fn read(words: &[u64]) {
     const PIECE: usize = 8 << 10;
-    match words.len() * 8 < 96 << 10 {
+    match words.len() * 8 < 128 << 10 {
         true => black_box(sum(words)),
         false => black_box(words.par_chunks(PIECE).map(sum).reduce(|| 0, |a, b| a ^ b)),
     };

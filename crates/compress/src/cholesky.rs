@@ -11,7 +11,7 @@ use crate::matrix::{Then, View, product};
 
 /// Rows of a panel: its triangle is solved without blocks.
 const PANEL: usize = 64;
-/// Rows of the remaining matrix that are updated at once.
+/// Rows of the remaining matrix, or columns of the inverse, that are computed at once.
 const STRIP: usize = 512;
 
 /// A pivot that is not positive.
@@ -110,10 +110,13 @@ fn invert_lower(l: &[f64], n: usize) -> Vec<f64> {
         let width = to - from;
         let triangle = invert_triangle(&block(l, n, from..to, from..to), width);
         let (above, rows) = inverse.split_at_mut(from * n);
-        // The rows of these columns: -T^-1 (L X), with X the inverse so far.
-        let left = View::new(&l[from * n..], [width, from], n);
-        let so_far = View::new(above, [from, from], n);
-        product(&mut sums, n, Then::Replace, left, so_far);
+        // The columns before: -T^-1 (L X), with X the inverse so far, whose columns start at the diagonal.
+        for start in (0..from).step_by(STRIP) {
+            let end = (start + STRIP).min(from);
+            let left = View::new(&l[from * n + start..], [width, from - start], n);
+            let columns = View::new(&above[start * n + start..], [from - start, end - start], n);
+            product(&mut sums[start..], n, Then::Replace, left, columns);
+        }
         let corner = View::new(&triangle, [width, width], width);
         product(
             rows,
@@ -169,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_factor_inverts_matrices_of_several_blocks() {
-        for n in [1, 63, 64, 65, 150, 700] {
+        for n in [1, 63, 64, 65, 150, 600] {
             let x = random(n as u64, 2 * n * n);
             let x: Vec<f64> = x.into_iter().map(f64::from).collect();
             let x = View::new(&x, [2 * n, n], n);

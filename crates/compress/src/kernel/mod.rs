@@ -16,9 +16,9 @@
 //!
 //! | | f32 activations | 8-bit activations |
 //! | --- | --- | --- |
-//! | AVX-512 with VNNI | [`avx512`], codes looked up in a register | [`vnni`], four products per lane and instruction |
-//! | AVX2 with FMA | [`plain`], compiled for it | [`plain`], compiled for it |
-//! | others | [`plain`] | [`plain`] |
+//! | AVX-512 with VNNI | `avx512`, codes looked up in a register | `vnni`, four products per lane and instruction |
+//! | AVX2 with FMA | `plain`, compiled for it | `plain`, compiled for it |
+//! | others | `plain` | `plain` |
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -50,7 +50,7 @@ const AHEAD: usize = 2048;
 /// Bytes of codes that a thread takes at once.
 const PIECE: usize = 64 << 10;
 /// Bytes of codes below which handing work to other threads takes longer than it saves.
-const ALONE: usize = 96 << 10;
+const ALONE: usize = 128 << 10;
 
 /// How a product treats its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,6 +81,7 @@ pub fn product(
 }
 
 /// What the processor can do.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Instructions {
     /// As compiled, with the vectors that `vectorised` finds.
@@ -134,6 +135,7 @@ fn product_on(
 }
 
 /// Some rows of the weights, with scales in f32.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 struct Piece<'a> {
     bits: Bits,
     /// Bytes of a row of codes.
