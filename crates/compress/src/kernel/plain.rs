@@ -19,6 +19,7 @@ macro_rules! by_tiles {
         }
     }};
 }
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_imports))]
 pub(super) use by_tiles;
 
 /// The outputs of a piece of the weights, `y[r][i]` for row r of x and row i of the piece.
