@@ -59,7 +59,7 @@ pub enum Activations {
     #[default]
     F32,
     /// Rounded to 8 bits, per row and group of weights: a relative error of about 1/250 of the largest input of a
-    /// group. Two to three times as fast where arithmetic is the limit.
+    /// group. Faster where arithmetic is the limit, which is the case from a few rows on.
     Int8,
 }
 
