@@ -4,7 +4,7 @@
 //! earlier positions. A solver that evaluates a layer four times therefore needs four caches per
 //! layer; with them decoding equals the full pass.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use iiet_kernels::{CacheRow, Precision, cached_attention};
 
 use crate::BlockCache;
@@ -104,11 +104,7 @@ impl BlockCache for KeyValueCache {
 
     fn keep_rows(&mut self, rows: &[usize]) {
         if let Some(tensors) = self.keys_and_values.take() {
-            let keep = |x: Tensor<4>| {
-                let rows = rows.iter().map(|row| x.clone().narrow(0, *row, 1));
-                Tensor::cat(rows.collect(), 0)
-            };
-            self.keys_and_values = (!rows.is_empty()).then(|| tensors.map(keep));
+            self.keys_and_values = (!rows.is_empty()).then(|| tensors.map(|x| kept(x, rows)));
         }
     }
 
@@ -148,6 +144,40 @@ impl BlockCache for KeyValueCache {
             None => 0,
         }
     }
+}
+
+/// These rows of the batch, in this order. Where as many are kept as there are, only those that move are copied.
+fn kept(x: Tensor<4>, rows: &[usize]) -> Tensor<4> {
+    let [batch, n_kv_heads, capacity, head_dim] = x.dims();
+    let moves: Vec<(usize, usize)> = (0..)
+        .zip(rows.iter().copied())
+        .filter(|(to, from)| to != from)
+        .collect();
+    let select = |x: Tensor<4>, rows: Vec<usize>| {
+        let rows: Vec<i64> = rows.into_iter().map(|row| row as i64).collect();
+        let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &x.device());
+        x.select(0, rows)
+    };
+    if rows.len() != batch {
+        return select(x, rows.to_vec());
+    }
+    if moves.is_empty() {
+        return x;
+    }
+    let moved = select(x.clone(), moves.iter().map(|(_, from)| *from).collect());
+    let slots = [0..n_kv_heads, 0..capacity, 0..head_dim];
+    moves.iter().enumerate().fold(x, |x, (i, (to, _))| {
+        let row = |at: usize| {
+            [
+                at..at + 1,
+                slots[0].clone(),
+                slots[1].clone(),
+                slots[2].clone(),
+            ]
+        };
+        let from = moved.clone().slice(row(i));
+        x.slice_assign(row(*to), from)
+    })
 }
 
 /// The same slots followed by free ones, `slots` in total.

@@ -15,6 +15,8 @@ pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod low;
+#[cfg(target_arch = "x86_64")]
 mod packed;
 
 #[cfg(target_arch = "x86_64")]
@@ -146,7 +148,7 @@ impl Entry for bf16 {
                 Products::Amx if amx::pays(a, b) => {
                     amx::product(out, then, scale, a, b, threads);
                 }
-                Products::Avx512Bf16 if bf16::pays(a, b) => {
+                Products::Avx512Bf16 if bf16::pays(a, b, threads) => {
                     avx512::product(out, then, scale, a, b, threads);
                 }
                 _ => return false,
@@ -191,7 +193,7 @@ impl Entry for f16 {
         b: View<Self>,
         threads: Threads,
     ) -> bool {
-        let served = Products::in_use() >= Products::Avx512 && Self::pays(a, b);
+        let served = Products::in_use() >= Products::Avx512 && Self::pays(a, b, threads);
         if served {
             // SAFETY: these products are in use only on processors that have the instructions; the caller
             // guarantees the rest.
@@ -419,7 +421,7 @@ unsafe fn gemm_to<T: Entry>(
             #[cfg(target_arch = "x86_64")]
             if let Some((out, a, b)) = by_rows(out, strides, a, b)
                 && Products::in_use() >= Products::Avx512
-                && f32::pays(a, b)
+                && f32::pays(a, b, threads)
             {
                 // SAFETY: these products are in use only on processors that have the instructions; the caller
                 // guarantees the rest.
@@ -553,6 +555,8 @@ mod tests {
     fn check<T: Entry>(products: Products, of: fn(f32) -> T, to: fn(T) -> f64) {
         let value = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 1999) as f32 * 1e-3 - 1.0;
         for (m, n, k) in [
+            (5, 70, 33),
+            (40, 200, 700),
             (13, 31, 15),
             (20, 40, 18),
             (64, 32, 16),

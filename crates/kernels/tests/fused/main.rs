@@ -15,6 +15,7 @@ mod dropout;
 mod elementwise;
 mod halves;
 mod linear;
+mod log_softmax;
 mod non_finite;
 mod norms;
 mod rotation;

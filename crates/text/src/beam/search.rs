@@ -1,7 +1,7 @@
 //! The steps of a beam search over a batch of sources.
 
 use burn::tensor::Device;
-use burn::tensor::activation::log_softmax;
+use iiet_kernels::log_softmax;
 use iiet_model::{EncoderDecoder, EncoderDecoderConfig, Precision, Source, SourceCache};
 
 use super::candidates::best;
@@ -47,6 +47,27 @@ struct Growing {
     log_probability: f64,
     /// The row of the source's group in the cache that has all of the text but its last token.
     row: usize,
+}
+
+/// For each row of a group that is to have `width` rows, and has `had`, the row to keep there: each beam gets a row
+/// of its own with its text. It stays in its row if it is the first to go on from there, and is copied to a free one
+/// otherwise, so that few rows are copied.
+fn in_place(growing: &mut [Growing], had: usize, width: usize) -> Vec<usize> {
+    // Rows without a beam keep what they have, or, where there was none, a copy of the first beam's.
+    let first = growing[0].row;
+    let mut kept: Vec<usize> = (0..had)
+        .chain(std::iter::repeat(first))
+        .take(width)
+        .collect();
+    let mut is_taken = vec![false; width];
+    let copied: Vec<usize> = (0..growing.len())
+        .filter(|beam| std::mem::replace(&mut is_taken[growing[*beam].row], true))
+        .collect();
+    let free = (0..width).filter(|row| !is_taken[*row]);
+    for (beam, row) in copied.into_iter().zip(free) {
+        kept[row] = std::mem::replace(&mut growing[beam].row, row);
+    }
+    kept
 }
 
 impl<'m> Search<'m> {
@@ -128,8 +149,7 @@ impl<'m> Search<'m> {
         Ok(())
     }
 
-    /// Gives every beam a row of the cache that has its text. Where a source has fewer beams than the
-    /// others, rows with the text of its first fill its group.
+    /// Gives every beam a row of the cache that has its text.
     fn arrange(&mut self) {
         // All beams of a source are the same before the first token, so there is one.
         let width = match self.length {
@@ -139,9 +159,8 @@ impl<'m> Search<'m> {
         let mut rows = Vec::with_capacity(self.running.len() * width);
         for (place, beams) in self.running.iter_mut().enumerate() {
             let group = beams.place * self.width;
-            let first = group + beams.growing[0].row;
-            let of_beams = beams.growing.iter().map(|beam| group + beam.row);
-            rows.extend(of_beams.chain(std::iter::repeat(first)).take(width));
+            let kept = in_place(&mut beams.growing, self.width, width);
+            rows.extend(kept.into_iter().map(|row| group + row));
             beams.place = place;
         }
         self.cache.keep_rows(&rows);
@@ -153,12 +172,15 @@ impl<'m> Search<'m> {
     fn log_probabilities(&mut self) -> Result<Vec<f32>, TextError> {
         let mut next = Vec::with_capacity(self.running.len() * self.width);
         for beams in &self.running {
-            let last = beams.growing.iter().map(|beam| beam.text.last().copied());
-            let filling = std::iter::repeat(beams.growing[0].text.last().copied());
-            next.extend(last.chain(filling).take(self.width));
+            let group = next.len();
+            // Rows without a beam, where a source has fewer than others, go on with any token.
+            next.resize(group + self.width, Some(self.ends.start));
+            for beam in &beams.growing {
+                next[group + beam.row] = beam.text.last().copied();
+            }
         }
         let logits = self.model.decode(&next, &mut self.cache, self.device);
-        let log_p = floats(log_softmax(logits.clone(), 1));
+        let log_p = floats(log_softmax(logits.clone()));
         if log_p.iter().any(|x| x.is_nan()) {
             // A NaN among the logits of a row is one in all of its log-probabilities.
             let vocab = self.model.sizes().vocab_size;
@@ -174,10 +196,13 @@ impl<'m> Search<'m> {
     /// - log_p: `[width, vocab]`
     fn extend(&self, beams: &mut Beams, log_p: &mut [f32]) {
         let (beam, end) = (self.options.beam, &self.ends.end);
-        let rows = log_p.chunks_mut(self.model.sizes().vocab_size);
-        let rows = beams.growing.iter().zip(rows).map(|(growing, row)| {
-            self.restrict(&growing.text, row);
-            (growing.log_probability, &*row)
+        let vocab = self.model.sizes().vocab_size;
+        for growing in &beams.growing {
+            self.restrict(&growing.text, &mut log_p[growing.row * vocab..][..vocab]);
+        }
+        let rows = beams.growing.iter().map(|growing| {
+            let row = &log_p[growing.row * vocab..][..vocab];
+            (growing.log_probability, row)
         });
         // Each beam has an extension by each end token, so enough others are among these.
         let candidates = best(rows, beam * (1 + end.len()));
@@ -199,7 +224,7 @@ impl<'m> Search<'m> {
                 next.push(Growing {
                     text: [text, &[candidate.token][..]].concat(),
                     log_probability,
-                    row: candidate.beam,
+                    row: beams.growing[candidate.beam].row,
                 });
             }
         }
@@ -301,5 +326,38 @@ pub(crate) fn check_source(source: &[u32], sizes: &EncoderDecoderConfig) -> Resu
     match tokens > context {
         true => Err(TextError::SourceTooLong { tokens, context }),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows_of(beams: &[usize]) -> Vec<Growing> {
+        let growing = |row: &usize| Growing {
+            text: Vec::new(),
+            log_probability: 0.0,
+            row: *row,
+        };
+        beams.iter().map(growing).collect()
+    }
+
+    #[test]
+    fn rows_stay_in_place_and_only_repeated_ones_are_copied() {
+        for (beams, had, width, kept, places) in [
+            (&[0][..], 1, 1, &[0][..], &[0][..]),
+            (&[0, 0, 0], 1, 3, &[0, 0, 0], &[0, 1, 2]),
+            (&[2, 0, 1], 3, 3, &[0, 1, 2], &[2, 0, 1]),
+            (&[1, 1, 2], 3, 3, &[1, 1, 2], &[1, 0, 2]),
+            (&[2, 2, 2], 3, 3, &[2, 2, 2], &[2, 0, 1]),
+            // A source with fewer beams than rows.
+            (&[2], 3, 3, &[0, 1, 2], &[2]),
+            (&[0, 0], 1, 3, &[0, 0, 0], &[0, 1]),
+        ] {
+            let mut growing = rows_of(beams);
+            assert_eq!(in_place(&mut growing, had, width), kept, "{beams:?}");
+            let rows: Vec<usize> = growing.iter().map(|beam| beam.row).collect();
+            assert_eq!(rows, places, "{beams:?}");
+        }
     }
 }

@@ -22,20 +22,23 @@ use super::packed::{
     Buffer, COLUMNS, COPY_OF_A, COPY_OF_B, Out, Panels, Word, Words, each, even_part, reserve,
     runs_along_k,
 };
-use super::{Then, Threads, View};
+use super::{Then, Threads, View, low};
 
 /// Rows of a tile. With two registers per row, 28 of 32 registers hold sums.
-const ROWS: usize = 14;
+pub(super) const ROWS: usize = 14;
 /// The maximum number of words that are multiplied before the sum is written to memory, as in the gemm crate.
-const DEPTH: usize = 512;
+pub(super) const DEPTH: usize = 512;
 /// The maximum number of columns of b that are copied at a time: 1 MiB with the depth above, for the L2 cache.
 const COPIED_COLUMNS: usize = 512;
+/// Up to this many rows of a, threads divide the columns of b ([`low`]); beyond it the rows of a.
+const FEW_ROWS: usize = 96;
 /// The maximum number of tiles of rows that a thread computes at a time.
 const GROUP: usize = 6;
 /// Prefetch distance, in products, for the entries of a transposed a.
 const AHEAD: usize = 24;
-/// The same for the rows of a panel.
+/// The same for the rows of a panel, and for those of b in memory.
 const PANEL_AHEAD: usize = 16;
+const MEMORY_AHEAD: usize = 32;
 
 /// Products with fewer multiplications run on one thread.
 const WORTH_A_THREAD: usize = 1 << 20;
@@ -44,32 +47,44 @@ const WORTH_A_THREAD: usize = 1 << 20;
 pub(super) trait Factor: Word {
     /// The kernels for tiles of 1 to [`ROWS`] rows.
     const TILES: [Tile; ROWS];
+    /// Those that read b where it is, if its entries are words, and copy it while they multiply.
+    const COPYING_TILES: Option<[Tile; ROWS]> = None;
+    /// Those for an a that is read from memory.
+    const STREAMING_TILES: [Tile; ROWS];
 
     /// Whether [`product`] is faster than the alternative, on a processor that has the instructions. For half
     /// precision the alternative converts both operands to f32 first.
-    fn pays(a: View<Self>, b: View<Self>) -> bool {
+    fn pays(a: View<Self>, b: View<Self>, _threads: Threads) -> bool {
         let ([m, k], [_, n]) = (a.shape, b.shape);
         m >= ROWS && n >= COLUMNS && k >= 16
     }
 }
 
 impl Factor for f32 {
-    const TILES: [Tile; ROWS] = tiles!(f32_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    const TILES: [Tile; ROWS] = tiles!(f32_tile CACHED 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    const COPYING_TILES: Option<[Tile; ROWS]> =
+        Some(tiles!(f32_tile B_IN_MEMORY 1 2 3 4 5 6 7 8 9 10 11 12 13 14));
+    const STREAMING_TILES: [Tile; ROWS] =
+        tiles!(f32_tile A_IN_MEMORY 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
-    /// The copy of b must pay off: the gemm crate does not copy b if its rows are contiguous.
-    fn pays(a: View, b: View) -> bool {
+    /// The copy of b must pay off: the gemm crate does not copy b if its rows are contiguous. A [low a](low) is
+    /// multiplied as b is copied, in one pass over b.
+    fn pays(a: View, b: View, threads: Threads) -> bool {
         let ([m, k], [_, n]) = (a.shape, b.shape);
-        let rows = if b.strides[1] == 1 { 256 } else { 64 };
-        m >= rows && n >= COLUMNS && k >= 16
+        let many = if b.strides[1] == 1 { 256 } else { 64 };
+        (is_low(m, threads) && m > 8 || m >= many) && n >= COLUMNS && k >= 16
     }
 }
 
 impl Factor for bf16 {
-    const TILES: [Tile; ROWS] = tiles!(bf16_tile 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    const TILES: [Tile; ROWS] = tiles!(bf16_tile CACHED 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    const STREAMING_TILES: [Tile; ROWS] =
+        tiles!(bf16_tile A_IN_MEMORY 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 }
 
 impl Factor for f16 {
     const TILES: [Tile; ROWS] = <f32 as Factor>::TILES;
+    const STREAMING_TILES: [Tile; ROWS] = <f32 as Factor>::STREAMING_TILES;
 }
 
 /// `out = scale a b`, or `out += scale a b`.
@@ -87,12 +102,43 @@ pub(super) unsafe fn product<E: Factor>(
     threads: Threads,
 ) {
     let ([m, k], [_, n]) = (a.shape, b.shape);
+    let is_low = is_low(m, threads);
     let threads = match m * n * k < WORTH_A_THREAD {
         true => Threads::Caller,
         false => threads,
     };
     // Both operands with rows along k.
     let b = b.transposed();
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        match is_low {
+            true if runs_along_k(b) => low::turned(out, then, scale, a, b, threads),
+            true => low::columns_in_parts(out, then, scale, a, b, threads),
+            false => rows_in_parts(out, then, scale, a, b, threads),
+        }
+    }
+}
+
+/// Whether the product is one of [`low`]. Those of a single thread are not: they are the tiles of attention, whose
+/// operands are in the cache.
+fn is_low(m: usize, threads: Threads) -> bool {
+    m <= FEW_ROWS && threads == Threads::All
+}
+
+/// The product of a tall a: all threads copy a block of b, then divide the rows of a.
+///
+/// # Safety
+///
+/// The same as for [`product`]; b is given transposed.
+unsafe fn rows_in_parts<E: Factor>(
+    out: Out,
+    then: Then,
+    scale: f32,
+    a: View<E>,
+    b: View<E>,
+    threads: Threads,
+) {
+    let ([m, k], [n, _]) = (a.shape, b.shape);
     let words = k.div_ceil(E::IN_A_WORD);
     let (depth, columns) = (even_part(words, DEPTH), even_part(n, COPIED_COLUMNS));
     let columns = columns.next_multiple_of(COLUMNS);
@@ -113,35 +159,40 @@ pub(super) unsafe fn product<E: Factor>(
                 let rows = i * group..((i + 1) * group).min(m);
                 // SAFETY: the caller guarantees the processor and the entries at `out`. Calls with different
                 // i write different rows.
-                unsafe { rows_of_tiles(out, then, scale, a, rows, &copy) };
+                unsafe { rows_of_tiles(out, then, scale, a, rows, &copy, None) };
             });
         }
     }
     COPY_OF_B.set(buffer);
 }
 
-/// The number of tiles of rows that a thread computes at a time: small enough that all threads finish
-/// together.
-fn group_of(m: usize, threads: Threads) -> usize {
-    let threads = match threads {
+pub(super) fn count_of(threads: Threads) -> usize {
+    match threads {
         Threads::Caller => 1,
         Threads::All => rayon::current_num_threads(),
-    };
-    (m.div_ceil(ROWS) / (16 * threads)).clamp(1, GROUP)
+    }
 }
 
-/// Computes some rows of the result: their tiles with all panels.
+/// The number of tiles of rows that a thread computes at a time: small enough that all threads finish
+/// together.
+pub(super) fn group_of(m: usize, threads: Threads) -> usize {
+    (m.div_ceil(ROWS) / (16 * count_of(threads))).clamp(1, GROUP)
+}
+
+/// Computes some rows of the result: their tiles with all panels. If b is given in place, the first tiles copy
+/// its columns into those panels that are full.
 ///
 /// # Safety
 ///
-/// The same as for [`product`], for these rows; the panels must be filled.
-unsafe fn rows_of_tiles<E: Factor>(
+/// The same as for [`product`], for these rows; the other panels must be filled.
+pub(super) unsafe fn rows_of_tiles<E: Factor>(
     out: Out,
     then: Then,
     scale: f32,
     a: View<E>,
     rows: Range<usize>,
     b: &Panels,
+    in_place: Option<Words>,
 ) {
     let depth = b.depth.len();
     let mut buffer = COPY_OF_A.take();
@@ -161,16 +212,37 @@ unsafe fn rows_of_tiles<E: Factor>(
     };
     for (i, first) in rows.clone().step_by(ROWS).enumerate() {
         let height = ROWS.min(rows.end - first);
-        let a = (tiles.data.wrapping_add(i * tiles.tile), tiles.strides);
+        let data = tiles.data.wrapping_add(i * tiles.tile);
+        // With so few panels a is read from memory, so the next tile is fetched during this one.
+        let streams = tiles.strides == [depth, 1] && b.count() <= FEW_ROWS / COLUMNS;
+        let a = Rows {
+            data,
+            strides: tiles.strides,
+            next: data.wrapping_add(tiles.tile),
+        };
         for panel in 0..b.count() {
             let to = out.at(first * out.row + b.columns.start + panel * COLUMNS);
             let to = Out { data: to, ..out };
-            // SAFETY: guaranteed by the caller, as this is one tile of its rows; a's rows and the panel have
+            let mut columns = Columns {
+                data: b.at(panel, 0),
+                row: COLUMNS,
+                width: b.width(panel),
+                copy: b.at(panel, 0),
+                // The tile of the first panel prefetches for all: memory gives long runs faster.
+                fetched: if panel == 0 { b.columns.len() } else { 0 },
+            };
+            let tile = match (in_place, E::COPYING_TILES) {
+                (Some(words), Some(copying)) if i == 0 && columns.width == COLUMNS => {
+                    columns.data = words.at(b.columns.start + panel * COLUMNS, b.depth.start);
+                    columns.row = words.strides[1];
+                    copying[height - 1]
+                }
+                _ if streams => E::STREAMING_TILES[height - 1],
+                _ => E::TILES[height - 1],
+            };
+            // SAFETY: guaranteed by the caller, as this is one tile of its rows; a's rows and b's columns have
             // `depth` words.
-            unsafe {
-                let panel = (b.at(panel, 0).cast_const(), b.width(panel));
-                E::TILES[height - 1](to, then, scale, a, panel, depth);
-            }
+            unsafe { tile(to, then, scale, a, columns, depth) };
         }
     }
     COPY_OF_A.set(buffer);
@@ -243,13 +315,36 @@ fn pack<E: Factor>(
     }
 }
 
-/// Arguments: the tile's destination, how it is combined with it, the factor; a's first word and its strides;
-/// the panel and its width; the depth.
-pub(super) type Tile =
-    unsafe fn(Out, Then, f32, (*const f32, [usize; 2]), (*const f32, usize), usize);
+/// Columns of b for a tile, at most [`COLUMNS`]: their first row, the stride from row to row and how many they are.
+/// A kernel that copies writes them as a panel to `copy`, and prefetches `fetched` words of each row.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    data: *const f32,
+    row: usize,
+    width: usize,
+    copy: *mut f32,
+    fetched: usize,
+}
+
+/// Rows of a for a tile: the first word and the strides, and those of the next tile.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    data: *const f32,
+    strides: [usize; 2],
+    next: *const f32,
+}
+
+/// What a tile reads from memory, and prefetches further ahead.
+const CACHED: u8 = 0;
+const A_IN_MEMORY: u8 = 1;
+const B_IN_MEMORY: u8 = 2;
+
+/// Arguments: the tile's destination, how it is combined with it, the factor; the rows of a; the columns of b; the
+/// depth.
+pub(super) type Tile = unsafe fn(Out, Then, f32, Rows, Columns, usize);
 
 macro_rules! tiles {
-    ($tile:ident $($height:literal)*) => { [$($tile::<$height> as Tile),*] };
+    ($tile:ident $reads:ident $($height:literal)*) => { [$($tile::<$height, $reads> as Tile),*] };
 }
 use tiles;
 
@@ -264,16 +359,31 @@ macro_rules! tile {
         /// # Safety
         ///
         /// The processor must have the features. The tile must be writable, and readable if it is added to; a
-        /// must have `HEIGHT` rows of `depth` words, the panel `depth` rows.
+        /// must have `HEIGHT` rows of `depth` words, b `depth` rows of [`COLUMNS`] words, and if it is copied the
+        /// copy as many, on cache lines.
         #[target_feature(enable = $features)]
-        unsafe fn $name<const HEIGHT: usize>(
+        unsafe fn $name<const HEIGHT: usize, const READS: u8>(
             out: Out,
             then: Then,
             scale: f32,
-            (a, strides): (*const f32, [usize; 2]),
-            (mut b, width): (*const f32, usize),
+            rows: Rows,
+            columns: Columns,
             depth: usize,
         ) {
+            let Rows {
+                data: a,
+                strides,
+                mut next,
+            } = rows;
+            let Columns {
+                data: mut b,
+                row: b_row,
+                width,
+                mut copy,
+                fetched,
+            } = columns;
+            // A constant where it can be one, which leaves a register for the loop.
+            let b_row = if READS == B_IN_MEMORY { b_row } else { COLUMNS };
             let out_rows: [_; HEIGHT] = std::array::from_fn(|r| out.at(r.wrapping_mul(out.row)));
             for row in out_rows {
                 for half in [0, 16] {
@@ -287,16 +397,32 @@ macro_rules! tile {
             for _ in 0..depth {
                 // Each product of a transposed a reads entries of one row, and rows are too far apart for the
                 // hardware prefetcher. Prefetching past the end has no effect.
-                let ahead =
-                    rows[0].wrapping_add(entry.wrapping_add(AHEAD.wrapping_mul(strides[1])));
+                let ahead = match READS {
+                    A_IN_MEMORY => next,
+                    _ => rows[0].wrapping_add(entry.wrapping_add(AHEAD.wrapping_mul(strides[1]))),
+                };
                 _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                 _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
-                let ahead = b.wrapping_add(PANEL_AHEAD * COLUMNS);
-                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(16).cast());
-                // SAFETY: a row of the panel, aligned to a cache line, and an entry of each row of a.
+                if READS == A_IN_MEMORY {
+                    next = next.wrapping_add(ROWS);
+                }
+                if READS == B_IN_MEMORY {
+                    let ahead = b.wrapping_add(MEMORY_AHEAD.wrapping_mul(b_row));
+                    for line in (0..fetched).step_by(16) {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line).cast());
+                    }
+                }
+                let b_ahead = b.wrapping_add(PANEL_AHEAD.wrapping_mul(b_row));
+                _mm_prefetch::<_MM_HINT_T0>(b_ahead.cast());
+                _mm_prefetch::<_MM_HINT_T0>(b_ahead.wrapping_add(16).cast());
+                // SAFETY: a row of b, and of its copy, and an entry of each row of a.
                 unsafe {
-                    let columns = [_mm512_load_ps(b), _mm512_load_ps(b.wrapping_add(16))];
+                    let columns = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.wrapping_add(16))];
+                    if READS == B_IN_MEMORY {
+                        _mm512_store_ps(copy, columns[0]);
+                        _mm512_store_ps(copy.wrapping_add(16), columns[1]);
+                        copy = copy.wrapping_add(COLUMNS);
+                    }
                     for (sums, row) in sums.iter_mut().zip(rows) {
                         let a = _mm512_broadcastss_ps(_mm_load_ss(row.wrapping_add(entry)));
                         for (sum, b) in sums.iter_mut().zip(columns) {
@@ -306,7 +432,7 @@ macro_rules! tile {
                     }
                 }
                 entry = entry.wrapping_add(strides[1]);
-                b = b.wrapping_add(COLUMNS);
+                b = b.wrapping_add(b_row);
             }
             let scale = _mm512_set1_ps(scale);
             for (half, columns) in [(0, width.min(16)), (1, width.saturating_sub(16))] {

@@ -150,7 +150,7 @@ pub(super) fn each(n: usize, threads: Threads, f: impl Fn(usize) + Send + Sync) 
 /// A cache line, so that loads of whole registers never cross a cache line boundary.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line([f32; 16]);
+pub(super) struct Line(pub(super) [f32; 16]);
 
 pub(super) type Buffer = Vec<MaybeUninit<Line>>;
 
@@ -158,6 +158,7 @@ thread_local! {
     // Taken while in use: rayon may run another product on a thread that waits.
     pub(super) static COPY_OF_B: Cell<Buffer> = const { Cell::new(Vec::new()) };
     pub(super) static COPY_OF_A: Cell<Buffer> = const { Cell::new(Vec::new()) };
+    pub(super) static SUMS: Cell<Buffer> = const { Cell::new(Vec::new()) };
 }
 
 /// Reserves capacity for `values` values in the buffer, and returns its memory.
@@ -309,6 +310,15 @@ impl Panels {
             let rows = part * COPIED_ROWS..((part + 1) * COPIED_ROWS).min(self.rows);
             // SAFETY: the products guarantee the processor.
             unsafe { self.copy_rows(b, 0..self.count(), rows) };
+        }
+    }
+
+    /// Copies the last panel if it is not full.
+    pub(super) fn fill_last_if_narrow<E: Word>(&self, b: View<E>) {
+        let last = self.count() - 1;
+        if self.width(last) < COLUMNS {
+            // SAFETY: the products guarantee the processor.
+            unsafe { self.copy_rows(b, last..last + 1, 0..self.rows) };
         }
     }
 
