@@ -3,9 +3,12 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
 use iiet_data::TaskSpec;
 use iiet_files::{Manifest, NewDirectory, open_regular, write_file};
+use iiet_gguf::{TensorType, export_llama, import_llama};
 use iiet_model::{
     EncoderDecoder, Inference, ModelKind, Precision, SaveOptions, SequenceInference, Side, load_as,
     model_kind, save,
@@ -15,10 +18,11 @@ use iiet_text::with_tokenizer_class;
 use iiet_train::override_solver;
 use toml::{Table, Value};
 
+use crate::backend;
 use crate::backend::Chosen;
+use crate::model_directory::is_gguf;
 use crate::print::outln;
 use crate::sides::{SideName, refuse_side};
-use crate::{backend, precision};
 
 /// What helps where memory does not suffice.
 const REMEDY: &str = "convert on a machine with more";
@@ -39,29 +43,32 @@ const ALONG: [&str; 10] = [
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The model to convert: its directory, that of its run, or a name on the Hugging Face hub.
+    /// The model to convert: its directory, that of its run, a name on the Hugging Face hub, or a GGUF file
+    /// of llama.cpp's.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// The solver of the new model, such as iterative_implicit_euler; with --to, by default the solver
-    /// that the model has.
-    #[arg(long, value_name = "NAME", required_unless_present = "to")]
+    /// The solver of the new model, such as iterative_implicit_euler; with --to, and of a GGUF file, by
+    /// default the solver that the model has.
+    #[arg(long, value_name = "NAME")]
     solver: Option<String>,
     /// The side of a sequence-to-sequence model whose solver is changed [default: both].
     #[arg(long, value_name = "SIDE", value_enum)]
     side: Option<SideName>,
-    /// What is to read the new directory beside iiet. For transformers, the tokenizer's class is named
-    /// where it is not; the Python files of models other than LLaMA are always written.
+    /// What is to read the new model beside iiet. For transformers, the tokenizer's class is named
+    /// where it is not; the Python files of models other than LLaMA are always written. For gguf, --out is a
+    /// file for llama.cpp.
     #[arg(long, value_name = "READER")]
     to: Option<Reader>,
     /// An option of the solver, such as iterations=3 or 'iterations=[3, 1, 0]'; repeatable. Those
     /// that are not given stay as they are, or are the defaults of another solver.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// How weights are stored.
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = precision::parser())]
-    dtype: Precision,
-    /// The directory to write; it must not exist yet, or be empty.
-    #[arg(long, value_name = "DIR")]
+    /// How weights are stored: f32, bf16 or f16; in GGUF also q8_0 or q4_0, blocks of 32 weights that share a
+    /// scale.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = stored())]
+    dtype: Stored,
+    /// The directory to write, or the GGUF file; it must not exist yet, or be an empty directory.
+    #[arg(long, value_name = "PATH")]
     out: PathBuf,
 }
 
@@ -70,11 +77,47 @@ pub(crate) struct Arguments {
 enum Reader {
     /// Hugging Face transformers, 4.57 and 5.x.
     Transformers,
+    /// llama.cpp, which has LLaMA models under explicit Euler alone.
+    Gguf,
 }
+
+/// How weights are stored.
+#[derive(Clone, Copy)]
+enum Stored {
+    Floats(Precision),
+    /// A type of ggml's, in GGUF files only.
+    Blocks(TensorType),
+}
+
+/// Parses a type; the help lists all of them.
+fn stored() -> impl TypedValueParser<Value = Stored> {
+    let precisions = Precision::ALL.map(Precision::name);
+    let names = precisions.into_iter().chain(BLOCKS.map(|(name, _)| name));
+    PossibleValuesParser::new(names).try_map(|name| {
+        let blocks = BLOCKS.into_iter().find(|(block, _)| *block == name);
+        match blocks {
+            Some((_, kind)) => Ok(Stored::Blocks(kind)),
+            None => name.parse().map(Stored::Floats),
+        }
+    })
+}
+
+const BLOCKS: [(&str, TensorType); 2] = [("q8_0", TensorType::Q8_0), ("q4_0", TensorType::Q4_0)];
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let out = &arguments.out;
     let place = || out.display().to_string();
+    if is_gguf(&arguments.model) {
+        return from_gguf(arguments);
+    }
+    if arguments.to == Some(Reader::Gguf) {
+        return to_gguf(arguments);
+    }
+    if arguments.solver.is_none() && arguments.to.is_none() {
+        let missing =
+            "--solver is missing: the solver of the new model, or --to, what is to read it\n";
+        clap::Error::raw(ErrorKind::MissingRequiredArgument, missing).exit();
+    }
     let chosen = backend::for_files()?;
     let (directory, mut manifest) = match model_kind(&arguments.model)? {
         ModelKind::EncoderDecoder => sequences(arguments, &chosen)?,
@@ -102,6 +145,46 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     outln!("{}", out.display())
 }
 
+/// A GGUF file of the model.
+fn to_gguf(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { model, out, .. } = arguments;
+    ensure!(
+        arguments.solver.is_none() && arguments.set.is_empty() && arguments.side.is_none(),
+        "--to gguf: a GGUF file is of the model as it is; give --solver, --set or --side in a conversion before"
+    );
+    ensure!(
+        !out.exists(),
+        "{}: exists; allowed: a file that does not",
+        out.display()
+    );
+    let kind = match arguments.dtype {
+        Stored::Blocks(kind) => kind,
+        Stored::Floats(Precision::F32) => TensorType::F32,
+        Stored::Floats(Precision::Bf16) => TensorType::Bf16,
+        Stored::Floats(Precision::F16) => TensorType::F16,
+    };
+    export_llama(model, out, kind)?;
+    outln!("{}", out.display())
+}
+
+/// Writes the directory of the model in a GGUF file.
+fn from_gguf(arguments: &Arguments) -> anyhow::Result<()> {
+    ensure!(
+        arguments.solver.is_none()
+            && arguments.set.is_empty()
+            && arguments.side.is_none()
+            && arguments.to.is_none(),
+        "{}: a GGUF file is converted as it is; give --solver, --set, --side or --to in a conversion of the directory",
+        arguments.model.display()
+    );
+    ensure!(
+        matches!(arguments.dtype, Stored::Floats(Precision::F32)),
+        "--dtype: the weights of a GGUF file are written in f32; convert the directory to other types"
+    );
+    import_llama(&arguments.model, &arguments.out)?;
+    outln!("{}", arguments.out.display())
+}
+
 /// A directory with the converted language model.
 fn texts(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirectory, Manifest)> {
     refuse_side(arguments.side, &arguments.model)?;
@@ -109,6 +192,7 @@ fn texts(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirectory
     let mut config = before.clone();
     config.solver = solver(arguments, &before.solver)?;
     config.validate()?;
+    let options = options(arguments)?;
     let directory = create(arguments)?;
     if chosen.on_host {
         let inference = Inference {
@@ -122,7 +206,7 @@ fn texts(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirectory
         estimate.check(REMEDY)?;
     }
     let model = load_as(&config, &arguments.model, &chosen.device)?;
-    let manifest = save(&model, directory.partial(), &options(arguments))?;
+    let manifest = save(&model, directory.partial(), &options)?;
     Ok((directory, manifest))
 }
 
@@ -143,6 +227,7 @@ fn sequences(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirec
         stack.solver = solver(arguments, &stack.solver).with_context(|| side.name())?;
     }
     config.validate()?;
+    let options = options(arguments)?;
     let directory = create(arguments)?;
     if chosen.on_host {
         let inference = SequenceInference {
@@ -156,7 +241,7 @@ fn sequences(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirec
     let model = EncoderDecoder::load(&arguments.model, &chosen.device)?;
     // Parameters that only the new solver has start at their defaults, which no seed changes.
     let model = model.with_config(&config, 0, &chosen.device)?;
-    let manifest = save(&model, directory.partial(), &options(arguments))?;
+    let manifest = save(&model, directory.partial(), &options)?;
     Ok((directory, manifest))
 }
 
@@ -165,10 +250,16 @@ fn create(arguments: &Arguments) -> anyhow::Result<NewDirectory> {
     NewDirectory::create(out).with_context(|| out.display().to_string())
 }
 
-fn options(arguments: &Arguments) -> SaveOptions {
-    SaveOptions {
-        stored: arguments.dtype,
-        ..SaveOptions::default()
+fn options(arguments: &Arguments) -> anyhow::Result<SaveOptions> {
+    match arguments.dtype {
+        Stored::Floats(stored) => Ok(SaveOptions {
+            stored,
+            ..SaveOptions::default()
+        }),
+        Stored::Blocks(kind) => bail!(
+            "--dtype {kind}: only with --to gguf; allowed: {}",
+            Precision::names(|_| true)
+        ),
     }
 }
 

@@ -145,6 +145,7 @@ impl Command {
 
     /// Puts the directories that are meant in the place of those given.
     fn find_models(&mut self) -> anyhow::Result<()> {
+        let converts = matches!(self, Self::Convert(_));
         let given: &mut [PathBuf] = match self {
             Self::Eval(arguments) => &mut arguments.model,
             Self::Compare(arguments) => &mut arguments.model,
@@ -163,7 +164,9 @@ impl Command {
             | Self::Completions { .. } => &mut [],
         };
         for path in given {
-            *path = model_directory::find(path)?;
+            if !(converts && model_directory::is_gguf(path)) {
+                *path = model_directory::find(path)?;
+            }
         }
         Ok(())
     }

@@ -1,11 +1,26 @@
 //! What `--model` means: a model directory, a run's directory, or the name of a model on the hub.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
 
 use crate::print::errln;
 
+/// Whether the path is a GGUF file by its name.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str);
+    extension.is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && path.is_file()
+}
+
 /// The directory meant; where that is not the path itself, standard error says so.
 pub(crate) fn find(path: &Path) -> anyhow::Result<PathBuf> {
+    ensure!(
+        !is_gguf(path),
+        "{}: a GGUF file; write its model directory first, with: iiet convert --model {} --out DIR",
+        path.display(),
+        path.display()
+    );
     let found = match on_the_hub(path)? {
         Some(fetched) => fetched,
         None => iiet_model::model_directory(path),

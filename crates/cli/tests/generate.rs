@@ -405,7 +405,7 @@ fn convert_to_transformers_keeps_the_solver_and_names_what_transformers_needs() 
     // Misuse of the command line.
     for (reader, expected) in [
         (&[][..], "--solver"),
-        (&["--to", "gguf"][..], "transformers"),
+        (&["--to", "onnx"][..], "transformers"),
     ] {
         let nothing = target("nothing");
         let start = ["convert", "--model", &model, "--out", &nothing];

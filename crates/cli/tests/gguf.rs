@@ -1,0 +1,107 @@
+//! GGUF files on the command line: `convert --to gguf` and `convert --model FILE.gguf`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const LLAMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llama/byte-level");
+
+fn iiet(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_iiet"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn convert(model: &str, out: &Path, others: &[&str]) -> Output {
+    let out = out.to_str().unwrap();
+    let arguments = ["convert", "--model", model, "--out", out];
+    iiet(&[&arguments[..], others].concat())
+}
+
+fn refusal(output: Output) -> String {
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn text(model: &str) -> String {
+    let arguments = [
+        "generate",
+        "--model",
+        model,
+        "--prompt",
+        "fn main",
+        "--max-tokens",
+        "24",
+    ];
+    let output = iiet(&[&arguments[..], &["--temperature", "0"]].concat());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_model_returns_from_gguf_with_the_same_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, back) = (folder.path().join("model.gguf"), folder.path().join("back"));
+    let output = convert(LLAMA, &file, &["--to", "gguf"]);
+    assert!(output.status.success(), "{output:?}");
+    let output = convert(file.to_str().unwrap(), &back, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text(back.to_str().unwrap()), text(LLAMA));
+}
+
+#[test]
+fn the_type_of_weights_is_the_one_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let size = |dtype: &str| {
+        let file = folder.path().join(dtype).with_extension("gguf");
+        let output = convert(LLAMA, &file, &["--to", "gguf", "--dtype", dtype]);
+        assert!(output.status.success(), "{output:?}");
+        file.metadata().unwrap().len()
+    };
+    assert!(size("bf16") < size("f32"));
+    // This model's rows of 48 weights are not whole blocks.
+    let out = folder.path().join("blocks.gguf");
+    let error = refusal(convert(LLAMA, &out, &["--to", "gguf", "--dtype", "q8_0"]));
+    assert!(
+        error.contains("ffn_down") && error.contains("multiples of 32"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_gguf_cannot_have_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.gguf");
+    let golden = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../conformance/golden/models/rk4"
+    );
+    let error = refusal(convert(golden, &out, &["--to", "gguf"]));
+    assert!(
+        error.contains("solver") && error.contains("runge_kutta"),
+        "{error}"
+    );
+
+    let error = refusal(convert(
+        LLAMA,
+        &out,
+        &["--to", "gguf", "--solver", "runge_kutta"],
+    ));
+    assert!(error.contains("--to gguf"), "{error}");
+    let error = refusal(convert(
+        LLAMA,
+        &out,
+        &["--to", "transformers", "--dtype", "q8_0"],
+    ));
+    assert!(error.contains("only with --to gguf"), "{error}");
+    assert!(!out.exists());
+
+    std::fs::write(&out, "GGUF, but no more").unwrap();
+    let file = out.to_str().unwrap();
+    let error = refusal(convert(LLAMA, &out, &["--to", "gguf"]));
+    assert!(error.contains("exists"), "{error}");
+    let error = refusal(convert(file, &folder.path().join("back"), &[]));
+    assert!(error.contains("out.gguf"), "{error}");
+    let error = refusal(iiet(&["info", "--model", file]));
+    assert!(error.contains("iiet convert --model"), "{error}");
+}
