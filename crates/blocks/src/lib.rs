@@ -43,7 +43,7 @@ pub use error::BlockError;
 pub use iiet_kernels::{CacheRow, DropoutMask, Precision, Visibility};
 pub use llama::{
     AttentionBias, CrossedBlock, CrossedConfig, CrossedContext, Frequencies, KeyValueCache,
-    Llama3Scaling, LlamaBlock, LlamaConfig, LlamaContext, Memory, Positions, normalise,
+    Llama3Scaling, LlamaBlock, LlamaConfig, LlamaContext, Memory, Positions, kept_rows, normalise,
 };
 
 /// The examples in the README.

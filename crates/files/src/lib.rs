@@ -5,6 +5,7 @@
 //! - [`Manifest`] records length and blake3 of the files of a directory, for readers to compare.
 //! - [`FileLock`] excludes other processes.
 //! - [`open_regular`] opens input and rejects files that could block or never end: pipes, devices.
+//! - [`SafetensorsHeader`] is the header of a safetensors file that is not trusted.
 //!
 //! ```
 //! use std::io::Write;
@@ -34,6 +35,7 @@ mod lock;
 mod manifest;
 mod new_directory;
 mod regular;
+mod safetensors;
 
 pub use durable::{
     HashingWriter, beside, check_replaceable, install_directory, remove_directory, sync_directory,
@@ -45,6 +47,7 @@ pub use lock::FileLock;
 pub use manifest::{MANIFEST, Manifest};
 pub use new_directory::NewDirectory;
 pub use regular::{append_regular, open_regular, read_regular, read_regular_text};
+pub use safetensors::{SafetensorsEntry, SafetensorsHeader};
 
 /// The examples in the README.
 #[cfg(doctest)]

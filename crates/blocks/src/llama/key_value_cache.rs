@@ -104,7 +104,7 @@ impl BlockCache for KeyValueCache {
 
     fn keep_rows(&mut self, rows: &[usize]) {
         if let Some(tensors) = self.keys_and_values.take() {
-            self.keys_and_values = (!rows.is_empty()).then(|| tensors.map(|x| kept(x, rows)));
+            self.keys_and_values = (!rows.is_empty()).then(|| tensors.map(|x| kept_rows(x, rows)));
         }
     }
 
@@ -146,37 +146,32 @@ impl BlockCache for KeyValueCache {
     }
 }
 
-/// These rows of the batch, in this order. Where as many are kept as there are, only those that move are copied.
-fn kept(x: Tensor<4>, rows: &[usize]) -> Tensor<4> {
-    let [batch, n_kv_heads, capacity, head_dim] = x.dims();
-    let moves: Vec<(usize, usize)> = (0..)
-        .zip(rows.iter().copied())
-        .filter(|(to, from)| to != from)
-        .collect();
-    let select = |x: Tensor<4>, rows: Vec<usize>| {
-        let rows: Vec<i64> = rows.into_iter().map(|row| row as i64).collect();
+/// These rows of a batch, in this order; a row that is named more than once is copied. Where as many are kept as there
+/// are, only those that move are copied.
+///
+/// # Shapes
+///
+/// - x: `[batch, ..]`
+/// - output: `[rows, ..]`
+pub fn kept_rows(x: Tensor<4>, rows: &[usize]) -> Tensor<4> {
+    let select = |rows: &[usize]| {
+        let rows: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
         let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &x.device());
-        x.select(0, rows)
+        x.clone().select(0, rows)
     };
-    if rows.len() != batch {
-        return select(x, rows.to_vec());
+    if rows.len() != x.dims()[0] {
+        return select(rows);
     }
-    if moves.is_empty() {
+    let moves = (0..)
+        .zip(rows.iter().copied())
+        .filter(|(to, from)| to != from);
+    let (to, from): (Vec<usize>, Vec<usize>) = moves.unzip();
+    if to.is_empty() {
         return x;
     }
-    let moved = select(x.clone(), moves.iter().map(|(_, from)| *from).collect());
-    let slots = [0..n_kv_heads, 0..capacity, 0..head_dim];
-    moves.iter().enumerate().fold(x, |x, (i, (to, _))| {
-        let row = |at: usize| {
-            [
-                at..at + 1,
-                slots[0].clone(),
-                slots[1].clone(),
-                slots[2].clone(),
-            ]
-        };
-        let from = moved.clone().slice(row(i));
-        x.slice_assign(row(*to), from)
+    let moved = select(&from);
+    to.into_iter().enumerate().fold(x, |x, (i, to)| {
+        x.slice_assign(to..to + 1, moved.clone().narrow(0, i, 1))
     })
 }
 

@@ -4,23 +4,17 @@
 //! unknown keys are refused, and tensors must cover the bytes without holes and overlaps. Memory is taken for
 //! the header's text and for one tensor, both of which are in the file.
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use iiet_files::open_regular;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use iiet_files::{SafetensorsEntry, SafetensorsHeader, open_regular};
 
 use crate::GgufError;
 use crate::tensors::TensorType;
 
-/// The format's own limit of the header, in bytes.
-const MAX_HEADER: u64 = 100_000_000;
-/// The length before the header.
-const LENGTH: u64 = 8;
+/// The length before the header, in bytes.
+const LENGTH: u64 = SafetensorsHeader::LENGTH as u64;
 
 /// An open file.
 #[derive(Debug)]
@@ -59,15 +53,16 @@ impl SafetensorsFile {
         let mut size = [0; LENGTH as usize];
         io(file.read_exact(&mut size))?;
         let size = u64::from_le_bytes(size);
-        if size > left.min(MAX_HEADER) {
+        let limit = SafetensorsHeader::LIMIT;
+        if size > left.min(limit) {
             return Err(refuse(format!(
-                "a header of {size} bytes; {left} bytes follow, and {MAX_HEADER} are allowed"
+                "a header of {size} bytes; {left} bytes follow, and {limit} are allowed"
             )));
         }
         let mut header = vec![0; size as usize];
         io(file.read_exact(&mut header))?;
-        let Header(tensors) = serde_json::from_slice(&header).map_err(GgufError::json(path))?;
-        let entries = checked(tensors, left - size).map_err(refuse)?;
+        let header = SafetensorsHeader::parse(&header).map_err(GgufError::json(path))?;
+        let entries = checked(header.tensors, left - size).map_err(refuse)?;
         let opened = Self {
             path: path.to_owned(),
             file,
@@ -93,11 +88,11 @@ impl SafetensorsFile {
 }
 
 /// The tensors, if they cover `found` bytes without holes and overlaps.
-fn checked(tensors: Vec<(String, Tensor)>, found: u64) -> Result<Vec<Entry>, String> {
+fn checked(tensors: Vec<(String, SafetensorsEntry)>, found: u64) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::with_capacity(tensors.len());
     for (
         name,
-        Tensor {
+        SafetensorsEntry {
             dtype,
             shape,
             data_offsets: (begin, end),
@@ -143,47 +138,6 @@ fn checked(tensors: Vec<(String, Tensor)>, found: u64) -> Result<Vec<Entry>, Str
         false => Err(format!(
             "the tensors end at byte {next}, but the data at {found}"
         )),
-    }
-}
-
-/// The tensors, with unique names.
-struct Header(Vec<(String, Tensor)>);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tensor {
-    dtype: String,
-    shape: Vec<u64>,
-    data_offsets: (u64, u64),
-}
-
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(HeaderVisitor)
-    }
-}
-
-struct HeaderVisitor;
-
-impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of tensors")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let (mut names, mut tensors) = (BTreeSet::new(), Vec::new());
-        while let Some(name) = map.next_key::<String>()? {
-            if !names.insert(name.clone()) {
-                return Err(A::Error::custom(format!("duplicate key {name:?}")));
-            }
-            match name.as_str() {
-                "__metadata__" => map.next_value::<IgnoredAny>().map(drop)?,
-                _ => tensors.push((name, map.next_value()?)),
-            }
-        }
-        Ok(Header(tensors))
     }
 }
 

@@ -8,6 +8,7 @@ use burn::tensor::{Element, bf16, f16};
 use super::Primitive;
 use super::buffer::{block_of_rows, for_blocks, nth_block};
 use super::halves::{Floats, in_bf16, in_f16, round_to_bf16, round_to_f16, widen_bf16, widen_f16};
+#[cfg(any(test, target_arch = "x86_64"))]
 use super::products::Products;
 
 #[cfg(target_arch = "x86_64")]

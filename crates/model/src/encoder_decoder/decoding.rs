@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
-use iiet_blocks::{CrossedBlock, Memory, Precision, Tokens, Visibility};
+use iiet_blocks::{CrossedBlock, Memory, Precision, Tokens, Visibility, kept_rows};
 use iiet_kernels::on_workers;
 
 use super::{EncoderDecoder, Source, padded};
@@ -64,10 +64,7 @@ impl SourceCache {
         if kept.iter().copied().eq(0..self.sources.len()) {
             return;
         }
-        let keep = |x: &Tensor<4>| {
-            let rows = kept.iter().map(|source| x.clone().narrow(0, *source, 1));
-            Tensor::cat(rows.collect(), 0)
-        };
+        let keep = |x: &Tensor<4>| kept_rows(x.clone(), kept);
         let layers = self.crossed.iter();
         self.crossed = Arc::new(layers.map(|pair| pair.each_ref().map(keep)).collect());
         self.sources = kept.iter().map(|source| self.sources[*source]).collect();

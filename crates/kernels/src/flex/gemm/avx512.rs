@@ -147,12 +147,8 @@ unsafe fn rows_in_parts<E: Factor>(
     let group = group_of(m, threads) * ROWS;
     for c in (0..n).step_by(columns) {
         for p in (0..words).step_by(depth) {
-            let copy = Panels {
-                data: panels,
-                depth: p..(p + depth).min(words),
-                rows: (p + depth).min(words) - p,
-                columns: c..(c + columns).min(n),
-            };
+            let columns = c..(c + columns).min(n);
+            let copy = Panels::new(panels, p..(p + depth).min(words), columns);
             each(copy.parts(b), threads, |part| copy.fill(b, part));
             let then = if p > 0 { Then::Add } else { then };
             each(m.div_ceil(group), threads, |i| {

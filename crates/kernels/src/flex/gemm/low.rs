@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::avx512::{DEPTH, Factor, ROWS, count_of, group_of, rows_of_tiles};
 use super::packed::{
-    COLUMNS, COPY_OF_B, Line, Out, Panels, SUMS, each, even_part, reserve, transpose,
+    COLUMNS, COPY_OF_B, Line, Out, Panels, SUMS, Words, each, even_part, reserve, transpose,
 };
 use super::{Then, Threads, View};
 
@@ -38,19 +38,14 @@ pub(super) unsafe fn columns_in_parts<E: Factor>(
     let parts_for_all = 2 * count_of(threads);
     let columns = n.div_ceil(parts_for_all).next_multiple_of(COLUMNS);
     let columns = columns.min(COPIED_COLUMNS);
-    let copies_while_multiplying =
-        E::COPYING_TILES.is_some() && b.in_words().is_some_and(|words| words.strides[0] == 1);
     each(n.div_ceil(columns), threads, |i| {
         let mut buffer = COPY_OF_B.take();
         let panels = reserve(&mut buffer, depth * columns);
-        let in_place = b.in_words().filter(|_| copies_while_multiplying);
+        let adjacent = |words: &Words| E::COPYING_TILES.is_some() && words.strides[0] == 1;
+        let in_place = b.in_words().filter(adjacent);
         for p in (0..words).step_by(depth) {
-            let copy = Panels {
-                data: panels,
-                depth: p..(p + depth).min(words),
-                rows: (p + depth).min(words) - p,
-                columns: i * columns..((i + 1) * columns).min(n),
-            };
+            let columns = i * columns..((i + 1) * columns).min(n);
+            let copy = Panels::new(panels, p..(p + depth).min(words), columns);
             match in_place {
                 Some(_) => copy.fill_last_if_narrow(b),
                 None => (0..copy.parts(b)).for_each(|part| copy.fill(b, part)),
@@ -85,14 +80,12 @@ pub(super) unsafe fn turned<E: Factor>(
     let panels = reserve(&mut buffer, words * width);
     let copies: Vec<Panels> = (0..words)
         .step_by(depth)
-        .map(|p| Panels {
-            data: Out {
+        .map(|p| {
+            let data = Out {
                 data: panels.at(p * width),
                 ..panels
-            },
-            depth: p..(p + depth).min(words),
-            rows: (p + depth).min(words) - p,
-            columns: 0..m,
+            };
+            Panels::new(data, p..(p + depth).min(words), 0..m)
         })
         .collect();
     for copy in &copies {

@@ -280,6 +280,16 @@ pub(super) struct Panels {
 }
 
 impl Panels {
+    /// Panels of these columns without further rows.
+    pub(super) fn new(data: Out, depth: Range<usize>, columns: Range<usize>) -> Self {
+        Self {
+            data,
+            rows: depth.len(),
+            depth,
+            columns,
+        }
+    }
+
     pub(super) fn count(&self) -> usize {
         self.columns.len().div_ceil(COLUMNS)
     }
