@@ -318,6 +318,12 @@ fn errors_are_reported_before_anything_is_written() {
         (
             teacher,
             config,
+            &["--schedule", "1", "--set", "train.label_smoothing=0.1"],
+            "train.label_smoothing is 0.1; allowed: 0, unless distill.divergence",
+        ),
+        (
+            teacher,
+            config,
             &["--schedule", "1", "--set", "distill.gamma=1"],
             "unknown field `gamma`",
         ),

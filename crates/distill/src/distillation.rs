@@ -90,11 +90,6 @@ impl<M: TrainedModel> Distillation<M> {
             false => Err(DistillError::AnotherTokenizer { path }),
         }
     }
-
-    /// Whether the loss has terms of the teacher.
-    fn asks(&self) -> bool {
-        self.section.divergence > 0.0 || self.section.smooth_l1 > 0.0
-    }
 }
 
 impl<M: TrainedModel> TrainingObjective for Distillation<M> {
@@ -106,7 +101,7 @@ impl<M: TrainedModel> TrainingObjective for Distillation<M> {
     }
 
     fn of_batch(&self, batch: &BatchTensors) -> Box<dyn BatchObjective> {
-        if !self.asks() {
+        if !self.section.asks() {
             return NextToken.of_batch(batch);
         }
         let mut states = States {
@@ -132,14 +127,14 @@ impl<M: TrainedModel> TrainingObjective for Distillation<M> {
     }
 
     fn check(&self, config: &RunConfig) -> Result<(), TrainError> {
-        DistillSection::refuse_stages(config)
+        self.section.check(config)
     }
 
     fn footprint(&self) -> Footprint {
         let cost = self.teacher.step_cost();
         Footprint {
             bytes: cost.parameters * size_of::<f32>() as u64,
-            flops_per_token: match self.asks() {
+            flops_per_token: match self.section.asks() {
                 // As if sources were as long as targets.
                 true => cost.flops_per_token + cost.flops_per_source_token,
                 false => 0.0,

@@ -61,16 +61,34 @@ impl DistillSection {
         Table::try_from(self).expect("invariant: the section serialises as TOML")
     }
 
-    /// A student keeps its teacher's solver.
-    pub(crate) fn refuse_stages(config: &RunConfig) -> Result<(), TrainError> {
-        match config.train.stages.first() {
-            None => Ok(()),
-            Some(stage) => Err(TrainError::Value {
-                key: "train.stages",
-                found: format!("a list that begins with {}", stage.solver),
-                allowed: "a student keeps its solver; allowed: none".into(),
-            }),
+    /// Whether the loss has terms of the teacher.
+    pub(crate) fn asks(&self) -> bool {
+        self.divergence > 0.0 || self.smooth_l1 > 0.0
+    }
+
+    /// A student keeps its teacher's solver, and a teacher's distribution takes the place of smoothed labels.
+    pub(crate) fn check(&self, config: &RunConfig) -> Result<(), TrainError> {
+        let refuse = |key, found, allowed: &str| {
+            Err(TrainError::Value {
+                key,
+                found,
+                allowed: allowed.to_owned(),
+            })
+        };
+        if let Some(stage) = config.train.stages.first() {
+            let found = format!("a list that begins with {}", stage.solver);
+            return refuse(
+                "train.stages",
+                found,
+                "a student keeps its solver; allowed: none",
+            );
         }
+        let smoothing = config.train.label_smoothing;
+        if smoothing > 0.0 && self.asks() {
+            let allowed = "allowed: 0, unless distill.divergence and distill.smooth_l1 are 0";
+            return refuse("train.label_smoothing", smoothing.to_string(), allowed);
+        }
+        Ok(())
     }
 
     fn validate(&self) -> Result<(), TrainError> {
@@ -136,7 +154,8 @@ pub fn load_student(
         ),
     ]);
     let config = RunConfig::load_given(path, &given, "the teacher", sets)?;
-    DistillSection::of(&config)?;
-    DistillSection::refuse_stages(&config)?;
+    if let Some(section) = DistillSection::of(&config)? {
+        section.check(&config)?;
+    }
     Ok(config)
 }
