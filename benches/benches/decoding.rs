@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use iiet_model::{Cache, Cost, LanguageModel, ModelConfig, Precision};
+use iiet_compress::Scheme;
+use iiet_model::{Cache, Cost, LanguageModel, ModelConfig, Precision, round_to_bits};
 use iiet_ode::{Options, SolverConfig};
 use iiet_train::RunConfig;
 
@@ -111,31 +112,67 @@ fn threads() -> usize {
     named.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
+/// A model of the table.
+struct Variant {
+    name: &'static str,
+    model: LanguageModel,
+    /// Of the keys and values.
+    cache: Precision,
+    /// Bytes of the weights. A token reads one row of the embedding; if tied, all of it is read as the output
+    /// projection.
+    bytes: f64,
+}
+
+fn variants(device: &Device) -> Vec<Variant> {
+    let euler = || model("explicit_euler", device);
+    let parameters = Cost::of(&euler()).parameters as f64;
+    let float = |name, solver, precision: Precision| Variant {
+        name,
+        model: model(solver, device).in_precision(precision),
+        cache: precision,
+        bytes: precision.bytes() as f64 * parameters,
+    };
+    let packed = |name, bits: u64| {
+        let scheme = Scheme::new(bits, 128, true).expect("a known scheme");
+        let mut model = euler();
+        round_to_bits(&mut model, scheme, true).expect("all widths are multiples of 128");
+        Variant {
+            name,
+            model,
+            cache: Precision::F32,
+            // A scale of 16 bits for each group.
+            bytes: parameters * (bits as f64 + 16.0 / 128.0) / 8.0,
+        }
+    };
+    vec![
+        float("euler", "explicit_euler", Precision::F32),
+        float("IIET, r = 3", "iterative_implicit_euler", Precision::F32),
+        float("euler in bf16", "explicit_euler", Precision::Bf16),
+        float("euler in f16", "explicit_euler", Precision::F16),
+        packed("euler in 8 bits", 8),
+        packed("euler in 4 bits", 4),
+    ]
+}
+
 /// Bandwidth and models in alternation; medians.
 fn table(device: &Device) {
     let threads = threads();
     // Much larger than the caches of common processors.
     let buffer: Vec<u64> = (0..1u64 << 27).collect();
-    let (euler, iiet) = ("explicit_euler", "iterative_implicit_euler");
-    let models = [
-        (euler, Precision::F32),
-        (iiet, Precision::F32),
-        (euler, Precision::Bf16),
-        (euler, Precision::F16),
-    ]
-    .map(|(solver, precision)| (model(solver, device).in_precision(precision), precision));
+    let variants = variants(device);
     let prompt = tokens(LONG_PROMPT);
     let mut bandwidths = Vec::new();
-    let mut rates: [Vec<[f64; 2]>; 4] = Default::default();
+    let mut rates: Vec<Vec<[f64; 2]>> = vec![Vec::new(); variants.len()];
     for round in 0..=ROUNDS {
         let bytes = bandwidth(&buffer, threads);
-        let of_models = models.each_ref().map(|(model, precision)| {
-            let decoding = decode(model, *precision, DECODED, device).as_secs_f64();
+        let of_models = variants.iter().map(|of| {
+            let decoding = decode(&of.model, of.cache, DECODED, device).as_secs_f64();
             let started = Instant::now();
-            prefilled(model, *precision, &prompt, device);
+            prefilled(&of.model, of.cache, &prompt, device);
             let prefill = started.elapsed().as_secs_f64();
             [DECODED as f64 / decoding, LONG_PROMPT as f64 / prefill]
         });
+        let of_models: Vec<_> = of_models.collect();
         // The first round allocates memory.
         if round > 0 {
             bandwidths.push(bytes);
@@ -146,36 +183,29 @@ fn table(device: &Device) {
         }
     }
     let bandwidth = median(bandwidths);
-    let of = |what: usize| {
-        rates
-            .each_ref()
-            .map(|rates| median(rates.iter().map(|r| r[what]).collect()))
-    };
-    let [euler, iiet, bf16, f16] = of(0);
-    let [prefill, _, prefill_bf16, prefill_f16] = of(1);
-    // A token reads one row of the embedding; if tied, all of it is read as the output projection.
-    let bytes = 4.0 * Cost::of(&models[0].0).parameters as f64;
-    println!("threads                        {threads}");
-    println!("memory bandwidth               {:.2} GB/s", bandwidth / 1e9);
-    println!("weights of euler               {:.1} MB", bytes / 1e6);
-    println!("bound on euler's tokens/s      {:.1}", bandwidth / bytes);
-    println!("euler                          {euler:.1} tokens/s");
+    println!("threads           {threads}");
+    println!("memory bandwidth  {:.2} GB/s", bandwidth / 1e9);
     println!(
-        "share of the bandwidth         {:.0} %",
-        100.0 * euler * bytes / bandwidth
+        "one text after a prompt of {PROMPT} tokens, and a prompt of {LONG_PROMPT}, in tokens/s"
     );
-    println!("IIET, r = 3                    {iiet:.1} tokens/s");
-    println!("IIET / (euler / 4)             {:.2}", iiet / (euler / 4.0));
-    for (name, rate) in [("bf16", bf16), ("f16", f16)] {
-        let (ratio, share) = (rate / euler, 50.0 * rate * bytes / bandwidth);
+    println!();
+    println!("                 weights, MB   decoding   of the first   of the bandwidth   prompt");
+    let of = |rates: &[[f64; 2]], what: usize| median(rates.iter().map(|r| r[what]).collect());
+    let first = of(&rates[0], 0);
+    for (variant, rates) in variants.iter().zip(&rates) {
+        let (decoding, prefill) = (of(rates, 0), of(rates, 1));
+        // A token of an iterated model reads its weights once for each evaluation.
+        let evaluations = variant.model.config().solver.name() == "iterative_implicit_euler";
+        let share = match evaluations {
+            true => String::new(),
+            false => format!("{:.0} %", 100.0 * decoding * variant.bytes / bandwidth),
+        };
         println!(
-            "euler in {name:<22}{rate:.1} tokens/s, {ratio:.2} of f32, {share:.0} % of the bandwidth"
+            "{:<16} {:>11.1} {decoding:>10.1} {:>14.2} {share:>18} {prefill:>8.0}",
+            variant.name,
+            variant.bytes / 1e6,
+            decoding / first,
         );
-    }
-    println!("a prompt of {LONG_PROMPT} tokens         {prefill:.0} tokens/s");
-    for (name, rate) in [("bf16", prefill_bf16), ("f16", prefill_f16)] {
-        let ratio = rate / prefill;
-        println!("the prompt in {name:<17}{rate:.0} tokens/s, {ratio:.2} of f32");
     }
 }
 

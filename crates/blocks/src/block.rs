@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{BlockError, Dropout};
+use crate::{BlockError, Dropout, Projection};
 
 /// A transformer block. It can be implemented outside this workspace: a language model accepts any block.
 pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
@@ -95,6 +95,17 @@ pub trait Block: Module + ModuleDisplay + Parameters + Sync + 'static {
     /// Leaves in the cache what an evaluation at `y` leaves there, where its value is not needed.
     fn remember(&self, y: Tensor<3>, at: Evaluation<'_, Self>) {
         let _ = self.forward(y, at);
+    }
+
+    /// The projections that can be quantised and pruned, in the order of computation, with their names in
+    /// checkpoints, such as `mlp.up_proj`. By default none: then the block keeps its weights as they are.
+    fn projections(&self) -> Vec<(String, &Projection)> {
+        Vec::new()
+    }
+
+    /// The same projections, to be changed.
+    fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
+        Vec::new()
     }
 }
 

@@ -35,6 +35,7 @@ mod block_field;
 mod dropout;
 mod error;
 pub mod llama;
+mod projection;
 
 pub use block::{Block, BlockCache, BlockConfig, BlockCost, Evaluation, Tokens};
 pub use block_field::BlockField;
@@ -45,6 +46,7 @@ pub use llama::{
     AttentionBias, CrossedBlock, CrossedConfig, CrossedContext, Frequencies, KeyValueCache,
     Llama3Scaling, LlamaBlock, LlamaConfig, LlamaContext, Memory, Positions, kept_rows, normalise,
 };
+pub use projection::{InputObserver, ObservedProjection, PackedProjection, Projection};
 
 /// The examples in the README.
 #[cfg(doctest)]

@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Distribution, Tensor, TensorData, Tolerance};
 use iiet_blocks::llama::{Attention, SwiGlu};
 use iiet_blocks::{
-    Block, BlockConfig, BlockField, Evaluation, LlamaBlock, LlamaConfig, LlamaContext, Tokens,
-    normalise,
+    Block, BlockConfig, BlockField, Evaluation, LlamaBlock, LlamaConfig, LlamaContext, Projection,
+    Tokens, normalise,
 };
 use iiet_ode::VectorField;
 
@@ -130,14 +130,13 @@ fn grouped_queries_equal_repeated_keys() {
     let mut full = Attention::init(&config, D_MODEL, &Device::default());
     full.q_proj = grouped.q_proj.clone();
     full.o_proj = grouped.o_proj.clone();
-    full.k_proj.weight = full
-        .k_proj
-        .weight
-        .map(|_| repeat(grouped.k_proj.weight.val()));
-    full.v_proj.weight = full
-        .v_proj
-        .weight
-        .map(|_| repeat(grouped.v_proj.weight.val()));
+    for (to, from) in [
+        (&mut full.k_proj, &grouped.k_proj),
+        (&mut full.v_proj, &grouped.v_proj),
+    ] {
+        let to = &mut to.dense_mut().unwrap().weight;
+        *to = to.clone().map(|_| repeat(from.matrix()));
+    }
     assert_close(
         grouped.forward(y.clone(), &context, None),
         full.forward(y, &context, None),
@@ -169,11 +168,9 @@ fn a_single_token_attends_to_itself() {
 fn swiglu_equals_values_computed_by_hand() {
     let device = Device::default();
     let mut mlp = SwiGlu::init(1, 2, &device);
-    let set = |linear: &mut burn::nn::Linear, data: TensorData| {
-        linear.weight = linear
-            .weight
-            .clone()
-            .map(|_| Tensor::from_data(data, &device));
+    let set = |projection: &mut Projection, data: TensorData| {
+        let weight = &mut projection.dense_mut().unwrap().weight;
+        *weight = weight.clone().map(|_| Tensor::from_data(data, &device));
     };
     set(&mut mlp.gate_proj, TensorData::from([[1.0f32, -1.0]]));
     set(&mut mlp.up_proj, TensorData::from([[2.0f32, 3.0]]));

@@ -152,11 +152,11 @@ fn parameters_have_the_names_of_both_attentions() {
     let name = |path: &[&str]| CrossedBlock::parameter(path).map(|parameter| parameter.name);
     for (path, expected) in [
         (
-            &["layer", "self_attn", "q_proj", "weight"][..],
+            &["layer", "self_attn", "q_proj", "Dense", "weight"][..],
             "self_attn.q_proj.weight",
         ),
         (
-            &["encoder_attn", "o_proj", "weight"],
+            &["encoder_attn", "o_proj", "Dense", "weight"],
             "encoder_attn.o_proj.weight",
         ),
         (
@@ -167,7 +167,7 @@ fn parameters_have_the_names_of_both_attentions() {
         assert_eq!(name(path).as_deref(), Some(expected));
     }
     assert_eq!(name(&["encoder_attn", "gamma"]), None);
-    assert_eq!(name(&["self_attn", "q_proj", "weight"]), None);
+    assert_eq!(name(&["self_attn", "q_proj", "Dense", "weight"]), None);
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct QuantizationConfig {
     /// Whether the inputs were quantised in order of activation (`actorder: "weight"`). The stored tensors are the
     /// same.
     pub activation_order: bool,
+    /// Whether the embedding is quantised, too. transformers does not read such models.
+    pub embeddings: bool,
     /// Modules that are not quantised: names, or with the prefix `re:` regular expressions. Readers need not
     /// interpret them: a quantised module has a `weight_packed` in the file, another one a `weight`.
     pub ignore: Vec<String>,
@@ -111,7 +113,7 @@ impl QuantizationConfig {
         json!({
             "config_groups": {
                 "group_0": {
-                    "targets": ["Linear"],
+                    "targets": self.targets(),
                     "weights": weights,
                     "input_activations": null,
                     "output_activations": null,
@@ -169,7 +171,8 @@ impl QuantizationConfig {
             group,
             "a scheme of compressed-tensors with weights",
         )?;
-        if group.targets != ["Linear"] {
+        let embeddings = group.targets == Self::TARGETS;
+        if !embeddings && group.targets != Self::TARGETS[..1] {
             let found = format!("{:?}", group.targets);
             return Err(error(path(".targets"), found, "[\"Linear\"]"));
         }
@@ -206,8 +209,19 @@ impl QuantizationConfig {
         Ok(Self {
             scheme: Scheme::new(weights.num_bits, weights.group_size, weights.symmetric)?,
             activation_order: weights.actorder.is_string(),
+            embeddings,
             ignore: config.ignore.unwrap_or_default(),
         })
+    }
+
+    /// The kinds of modules.
+    const TARGETS: [&'static str; 2] = ["Linear", "Embedding"];
+
+    fn targets(&self) -> &'static [&'static str] {
+        match self.embeddings {
+            true => &Self::TARGETS,
+            false => &Self::TARGETS[..1],
+        }
     }
 }
 
@@ -260,6 +274,7 @@ mod tests {
         QuantizationConfig {
             scheme: Scheme::new(4, 64, false).unwrap(),
             activation_order: true,
+            embeddings: false,
             ignore: vec!["lm_head".into()],
         }
     }
@@ -268,6 +283,12 @@ mod tests {
     fn what_is_written_is_read() {
         let value = config().to_json();
         assert_eq!(QuantizationConfig::from_json(&value), Ok(config()));
+        let with_embeddings = QuantizationConfig {
+            embeddings: true,
+            ..config()
+        };
+        let value = with_embeddings.to_json();
+        assert_eq!(QuantizationConfig::from_json(&value), Ok(with_embeddings));
     }
 
     #[test]

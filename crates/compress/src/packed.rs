@@ -74,6 +74,16 @@ impl<'a> PackedView<'a> {
         self.d_in
     }
 
+    /// Scales, `[d_out, d_in / group]`.
+    pub fn scales(&self) -> &'a [f16] {
+        self.scales
+    }
+
+    /// Zero points, `[d_out, d_in / group]`; empty for symmetric groups.
+    pub fn zeros(&self) -> &'a [u8] {
+        self.zeros
+    }
+
     /// Bytes of codes, scales and zero points.
     pub fn bytes(&self) -> usize {
         self.codes.len() + size_of_val(self.scales) + self.zeros.len()

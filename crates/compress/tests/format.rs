@@ -114,6 +114,7 @@ fn configurations_of_compressed_tensors_are_read_and_written_alike() {
         let expected = QuantizationConfig {
             scheme: scheme.unwrap(),
             activation_order: false,
+            embeddings: false,
             ignore: vec!["lm_head".into()],
         };
         assert_eq!(config, expected);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor};
 use iiet_data::{Batch, BatchSize, Batches, DataError, Rows, TextWindows, evaluation_windows};
 use iiet_model::{EncoderDecoder, LanguageModel, Side, Source, token_ids};
 
@@ -33,12 +33,7 @@ pub fn calibrate(
 ) -> Result<Influence, DistillError> {
     let mut meter = InfluenceMeter::new(model)?;
     let seq = model.sizes().seq_len;
-    let all: f64 = sources.iter().map(|(_, weight)| weight).sum();
-    let parts = sources.iter().map(|(rows, weight)| {
-        let share = (tokens as f64 * weight / all).round() as u64;
-        windows(rows, batch, seq, share)
-    });
-    let parts = parts.collect::<Result<Vec<_>, DistillError>>()?;
+    let parts = parts(sources, tokens, batch, seq)?;
     let total = parts.iter().map(|(_, windows)| windows.len() as u64).sum();
     let mut done = 0;
     for (batches, windows) in &parts {
@@ -52,6 +47,49 @@ pub fn calibrate(
         }
     }
     Ok(meter.finish())
+}
+
+/// The texts that [`calibrate`] would measure on, for another measurement: `[batch, seq]` each.
+///
+/// # Errors
+///
+/// [`DistillError::TooShort`] for a source shorter than a window, [`DistillError::Data`].
+///
+/// # Panics
+///
+/// If `batch` is 0 or there are no sources.
+pub fn calibration_texts(
+    sources: &[(Rows, f64)],
+    tokens: u64,
+    batch: usize,
+    seq: usize,
+    device: &Device,
+) -> Result<Vec<Tensor<2, Int>>, DistillError> {
+    let mut texts = Vec::new();
+    for (batches, windows) in parts(sources, tokens, batch, seq)? {
+        for windows in windows.chunks(batch) {
+            let Batch {
+                inputs, batch, seq, ..
+            } = batches.of_windows(windows)?;
+            texts.push(token_ids(&inputs, [batch, seq], device));
+        }
+    }
+    Ok(texts)
+}
+
+/// The windows of each source.
+fn parts(
+    sources: &[(Rows, f64)],
+    tokens: u64,
+    batch: usize,
+    seq: usize,
+) -> Result<Vec<(Batches, Vec<u64>)>, DistillError> {
+    let all: f64 = sources.iter().map(|(_, weight)| weight).sum();
+    let parts = sources.iter().map(|(rows, weight)| {
+        let share = (tokens as f64 * weight / all).round() as u64;
+        windows(rows, batch, seq, share)
+    });
+    parts.collect()
 }
 
 /// Measures one side of an encoder-decoder on pairs with `tokens` tokens of targets, spread evenly over the

@@ -17,7 +17,7 @@ mod influence;
 mod schedule;
 mod section;
 
-pub use calibration::{calibrate, calibrate_pairs};
+pub use calibration::{calibrate, calibrate_pairs, calibration_texts};
 pub use distillation::{Distillation, objective_of};
 pub use error::DistillError;
 pub use influence::{Influence, InfluenceMeter, corrections};

@@ -2,6 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use iiet_blocks::Projection;
 use iiet_distill::{DistillError, Influence, InfluenceMeter};
 use iiet_model::{At, LanguageModel, LlamaConfig, ModelConfig};
 use iiet_ode::{AnySolver, IterationSchedule, Layer, Options, SolverConfig};
@@ -75,21 +76,25 @@ fn the_table_equals_values_computed_by_hand() {
     };
     let mut model: LanguageModel = LanguageModel::empty(&config, &device).unwrap();
     let matrix = |rows: [[f32; 2]; 2]| Param::from_tensor(Tensor::<2>::from_data(rows, &device));
-    model.model.embed_tokens.weight = matrix([[2.0f32.sqrt(), 0.0], [0.0, 0.0]]);
+    let embedding = model.model.embed_tokens.dense_mut().unwrap();
+    embedding.weight = matrix([[2.0f32.sqrt(), 0.0], [0.0, 0.0]]);
+    let set = |projection: &mut Projection, weight| projection.dense_mut().unwrap().weight = weight;
     let layer = &mut model.model.layers[0];
     // Row vectors times [in, out]: (1, 0) becomes (0, 1).
-    layer.self_attn.v_proj.weight = matrix([[0.0, 1.0], [-1.0, 0.0]]);
-    layer.self_attn.o_proj.weight = matrix([[1.0, 0.0], [0.0, 1.0]]);
-    for zero in [
-        &mut layer.self_attn.q_proj.weight,
-        &mut layer.self_attn.k_proj.weight,
-    ] {
-        *zero = matrix([[0.0; 2]; 2]);
-    }
+    set(
+        &mut layer.self_attn.v_proj,
+        matrix([[0.0, 1.0], [-1.0, 0.0]]),
+    );
+    set(
+        &mut layer.self_attn.o_proj,
+        matrix([[1.0, 0.0], [0.0, 1.0]]),
+    );
+    set(&mut layer.self_attn.q_proj, matrix([[0.0; 2]; 2]));
+    set(&mut layer.self_attn.k_proj, matrix([[0.0; 2]; 2]));
     let zeros = |shape: [usize; 2]| Param::from_tensor(Tensor::<2>::zeros(shape, &device));
-    layer.mlp.gate_proj.weight = zeros([2, 1]);
-    layer.mlp.up_proj.weight = zeros([2, 1]);
-    layer.mlp.down_proj.weight = zeros([1, 2]);
+    set(&mut layer.mlp.gate_proj, zeros([2, 1]));
+    set(&mut layer.mlp.up_proj, zeros([2, 1]));
+    set(&mut layer.mlp.down_proj, zeros([1, 2]));
 
     let table = measure(&model, &[vec![0]], 1, &device);
     let expected = 1.0 - (std::f64::consts::PI / 8.0).cos();

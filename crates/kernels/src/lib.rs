@@ -17,6 +17,7 @@
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
 //! | [`cached_attention`] | attention of new tokens to cached keys and values | forward only |
 //! | [`log_softmax`] | `x - log sum exp x` | forward only |
+//! | [`packed_linear`] | `x W^T` for W of 8 or 4 bits, [`PackedWeight`] | W is a constant |
 //!
 //! [`backward_from`] starts a backward pass at given gradients, and [`with_pullback`] lets a function
 //! compute one. For the optimiser: [`adamw`], in place, and [`sum_of_squares`] for clipping.
@@ -56,6 +57,7 @@ pub use ops::embedding::embedding;
 pub use ops::layer_norm::layer_norm;
 pub use ops::linear::linear;
 pub use ops::log_softmax::log_softmax;
+pub use ops::packed_linear::{PackedWeight, packed_linear};
 pub use ops::pullback::with_pullback;
 pub use ops::rms_norm::rms_norm;
 pub use ops::rope::rotate;

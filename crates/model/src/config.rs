@@ -13,7 +13,8 @@ use iiet_ode::{Options, SolverConfig};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::json::{
-    block_from_json, ends_from_json, is_encoder_decoder, solver_from_json, solver_to_json,
+    block_from_json, ends_from_json, is_encoder_decoder, quantisation_from_json, solver_from_json,
+    solver_to_json,
 };
 use crate::ModelError;
 

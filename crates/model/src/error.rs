@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use iiet_blocks::{BlockError, Precision};
+use iiet_compress::CompressError;
 use iiet_files::FilesError;
 use iiet_ode::OdeError;
 
@@ -65,6 +66,40 @@ pub enum ModelError {
         found: String,
         /// What is allowed.
         allowed: String,
+    },
+    /// A model with matrices of 8 or 4 bits where weights must be of floats.
+    #[error(
+        "{}: has a quantization_config: its matrices have 8 or 4 bits; weights of f32, bf16 or f16 are needed \
+         here: train, convert or prune the model that was quantised",
+        path.display()
+    )]
+    Quantised {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A matrix of 8 or 4 bits that cannot be read or written.
+    #[error("{}: {name}: {source}", path.display())]
+    Packed {
+        /// The directory.
+        path: PathBuf,
+        /// The matrix.
+        name: String,
+        /// The reason.
+        source: CompressError,
+    },
+    /// A matrix that cannot be quantised or pruned.
+    #[error("{name}: {source}")]
+    Compress {
+        /// Its name in checkpoints.
+        name: String,
+        /// The reason.
+        source: CompressError,
+    },
+    /// A matrix of 8 or 4 bits that should be pruned.
+    #[error("{name}: has 8 or 4 bits; allowed are matrices of floats: prune before quantising")]
+    PackedMatrix {
+        /// Its name in checkpoints.
+        name: String,
     },
     /// A sequence-to-sequence model where a language model is needed.
     #[error(

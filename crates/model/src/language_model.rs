@@ -7,16 +7,14 @@
 //! ```
 
 use burn::module::Module;
-use burn::nn::{
-    Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig,
-};
+use burn::nn::{Initializer, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor};
-use iiet_blocks::{Block, BlockConfig, LlamaBlock, Tokens, normalise};
-use iiet_kernels::{embedding, in_f32, linear};
+use iiet_blocks::{Block, BlockConfig, LlamaBlock, Projection, Tokens, normalise};
+use iiet_kernels::in_f32;
 use iiet_ode::{AnySolver, Layer, NetworkSolver};
 
 use crate::names::check_declarations;
-use crate::{ModelConfig, ModelError, Pass};
+use crate::{ModelConfig, ModelError, Pass, TokenEmbedding};
 
 /// The configuration of a language model with such blocks and such a solver.
 pub type ConfigOf<B, S> = ModelConfig<<B as Block>::Config, <S as NetworkSolver>::Options>;
@@ -27,7 +25,7 @@ pub struct LanguageModel<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
     /// Everything except the output projection.
     pub model: Backbone<B, S>,
     /// The output projection, unless it is tied to the embedding.
-    pub lm_head: Option<Linear>,
+    pub lm_head: Option<Projection>,
     /// The configuration; the solver's options are read from the solver.
     #[module(skip)]
     sizes: ModelConfig<B::Config, ()>,
@@ -37,7 +35,7 @@ pub struct LanguageModel<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
 #[derive(Module, Debug)]
 pub struct Backbone<B: Block = LlamaBlock, S: NetworkSolver = AnySolver> {
     /// `E`.
-    pub embed_tokens: Embedding,
+    pub embed_tokens: TokenEmbedding,
     /// `F_1, .., F_N`.
     pub layers: Vec<B>,
     /// The solver, which computes the step of each layer.
@@ -65,9 +63,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
             ref solver,
             ..
         } = *config;
-        let embed_tokens = EmbeddingConfig::new(vocab_size, d_model)
-            .with_initializer(Initializer::Zeros)
-            .init(device);
+        let embed_tokens = TokenEmbedding::empty(vocab_size, d_model, device);
         let layers = Layer::all(n_layers)
             .map(|_| B::init(block, d_model, device))
             .collect();
@@ -76,10 +72,9 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
             .with_epsilon(block.norm_eps())
             .init(device);
         let lm_head = (!config.tie_embeddings).then(|| {
-            LinearConfig::new(d_model, vocab_size)
-                .with_bias(false)
-                .with_initializer(Initializer::Zeros)
-                .init(device)
+            let config = LinearConfig::new(d_model, vocab_size).with_bias(false);
+            let config = config.with_initializer(Initializer::Zeros);
+            Projection::Dense(config.init(device))
         });
         let model = Self {
             model: Backbone {
@@ -100,6 +95,17 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         let sizes = self.sizes.clone();
         let block = sizes.block.clone();
         sizes.with(block, self.model.solver.options())
+    }
+
+    /// The same head on another backbone of the same widths.
+    pub(crate) fn with_backbone(&self, model: Backbone<B, S>) -> Self {
+        let mut sizes = self.sizes.clone();
+        sizes.n_layers = model.layers.len();
+        Self {
+            model,
+            lm_head: self.lm_head.clone(),
+            sizes,
+        }
     }
 
     /// The configuration without the solver's options.
@@ -153,7 +159,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// - input: `[batch, seq]`, ids below `vocab_size`
     /// - output: `[batch, seq, d_model]`
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        embedding(self.model.embed_tokens.weight.val(), ids)
+        self.model.embed_tokens.rows(ids)
     }
 
     /// Projects hidden states to logits, which are f32 in every precision.
@@ -163,14 +169,17 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
     /// - input: `[batch, seq, d_model]`
     /// - output: `[batch, seq, vocab]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        in_f32(linear(hidden, self.projection()))
+        in_f32(match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => self.model.embed_tokens.project(hidden),
+        })
     }
 
-    /// `W^T`, `[d_model, vocab]`, the output projection.
+    /// `W^T`, `[d_model, vocab]`, the output projection; a packed one is widened to f32.
     pub fn projection(&self) -> Tensor<2> {
         match &self.lm_head {
-            Some(head) => head.weight.val(),
-            None => self.model.embed_tokens.weight.val().transpose(),
+            Some(head) => head.matrix(),
+            None => self.model.embed_tokens.matrix().transpose(),
         }
     }
 }

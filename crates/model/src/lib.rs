@@ -18,6 +18,7 @@
 
 mod by_layers;
 mod checkpoint;
+mod compress;
 mod config;
 mod convert;
 mod copy;
@@ -34,15 +35,19 @@ mod memory;
 mod names;
 mod objective;
 mod precision;
+mod projections;
 mod smoothing;
 mod stack;
+mod token_embedding;
 mod token_ids;
 mod walk;
 
 pub use checkpoint::{
     ModelKind, SaveOptions, SavedModel, load, load_as, load_config, load_in, model_directory,
-    model_hash, model_kind, parse_safetensors, save, write_safetensors,
+    model_hash, model_kind, of_floats, parse_safetensors, quantisation, save, weight_bytes,
+    write_safetensors,
 };
+pub use compress::{PruneMethod, prune_by_magnitude, round_to_bits};
 pub use config::ModelConfig;
 pub use corrections::CorrectionCount;
 pub use cost::{Cost, TrainingMemory};
@@ -62,8 +67,10 @@ pub use language_model::{Backbone, ConfigOf, LanguageModel};
 pub use memory::{Inference, MemoryEstimate, available_memory};
 pub use names::{ParameterMapper, ParameterVisitor, map_parameters, visit_parameters};
 pub use objective::{CrossEntropy, Objective};
+pub use projections::Projections;
 pub use smoothing::SmoothedCrossEntropy;
 pub use stack::Stack;
+pub use token_embedding::{PackedEmbedding, TokenEmbedding};
 pub use token_ids::token_ids;
 pub use walk::{At, Observer, Pass};
 

@@ -1,12 +1,17 @@
 //! Memory estimates, checked before any memory is taken.
 
 use std::fmt;
+use std::path::Path;
 
 use burn::tensor::Device;
 use iiet_blocks::{BlockConfig, KeyValueCache};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
+use crate::checkpoint::{quantisation, weight_bytes};
 use crate::{Cost, LanguageModel, ModelConfig, ModelError, Precision};
+
+/// The part of an estimate that is the weights.
+pub(crate) const WEIGHTS: &str = "weights";
 
 /// Bytes that this process can still allocate, within the limits of the system, a container and
 /// `ulimit -v`.
@@ -73,6 +78,20 @@ impl MemoryEstimate {
     pub fn with(mut self, part: &'static str, bytes: u64) -> Self {
         self.parts.push((part, bytes));
         self
+    }
+
+    /// With the size of a directory's weights, if these are packed: they stay so in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`] if the directory cannot be read.
+    pub fn stored_in(mut self, dir: &Path) -> Result<Self, ModelError> {
+        if quantisation(dir)?.is_some() {
+            let bytes = weight_bytes(dir)?;
+            let weights = self.parts.iter_mut().filter(|(part, _)| *part == WEIGHTS);
+            weights.for_each(|(_, size)| *size = bytes);
+        }
+        Ok(self)
     }
 
     /// The sum in bytes.
@@ -157,7 +176,7 @@ impl Inference {
         let history = (config.n_layers + 1) * config.d_model;
         let width = block.activations_per_token + history as u64;
         let mut estimate = MemoryEstimate::of(work)
-            .with("weights", stored * cost.parameters)
+            .with(WEIGHTS, stored * cost.parameters)
             .with("hidden states", tokens.saturating_mul(f32 * width))
             // On the device, read back to the host, and as they are used.
             .with(

@@ -63,14 +63,14 @@ pub(crate) fn with_value<const D: usize>(
 impl<B: Block, S: NetworkSolver> Parameters for LanguageModel<B, S> {
     fn parameter(path: &[&str]) -> Option<Parameter> {
         match path {
-            ["model", "embed_tokens", "weight"] => {
+            ["model", "embed_tokens", .., "weight"] => {
                 Some(Parameter::new("model.embed_tokens.weight", Role::EMBEDDING))
             }
             ["model", path @ ..] => {
                 let Parameter { name, role } = Stack::<B, S>::parameter(path)?;
                 Some(Parameter::new(format!("model.{name}"), role))
             }
-            ["lm_head", "weight"] => Some(Parameter::new("lm_head.weight", Role::PROJECTION)),
+            ["lm_head", .., "weight"] => Some(Parameter::new("lm_head.weight", Role::PROJECTION)),
             _ => None,
         }
     }

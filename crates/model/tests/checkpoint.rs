@@ -196,13 +196,12 @@ fn initial_weights_depend_only_on_the_seed_and_the_name() {
     };
     let deep: LanguageModel = LanguageModel::init(&config, 1, &device).unwrap();
     let shallow = LanguageModel::init(&shallow, 1, &device).unwrap();
-    let weight = |model: &LanguageModel| model.model.layers[0].mlp.up_proj.weight.val().into_data();
+    let weight = |model: &LanguageModel| model.model.layers[0].mlp.up_proj.matrix().into_data();
     weight(&deep).assert_eq(&weight(&shallow), true);
     let deviation = deep
         .model
         .embed_tokens
-        .weight
-        .val()
+        .matrix()
         .square()
         .mean()
         .sqrt()

@@ -218,6 +218,12 @@ macro_rules! solvers {
                     _ => {}
                 }
             }
+
+            fn keeping(&self, layers: &[Layer]) -> Self {
+                match self {
+                    $(Self::$solver(solver) => Self::$solver(solver.keeping(layers)),)+
+                }
+            }
         }
     };
 }

@@ -206,6 +206,15 @@ impl NetworkSolver for ImplicitEuler {
     fn adopt(&mut self, options: &ImplicitEulerOptions) {
         self.options = options.clone();
     }
+
+    fn keeping(&self, layers: &[Layer]) -> Self {
+        Self {
+            options: ImplicitEulerOptions {
+                iterations: self.options.iterations.keeping(layers),
+                ..self.options.clone()
+            },
+        }
+    }
 }
 
 /// `y + h F(z)`.

@@ -225,4 +225,14 @@ impl NetworkSolver for IterativeImplicitEuler {
             ..options.clone()
         };
     }
+
+    fn keeping(&self, layers: &[Layer]) -> Self {
+        Self {
+            history: self.history.keeping(layers),
+            options: IterativeImplicitEulerOptions {
+                iterations: self.options.iterations.keeping(layers),
+                ..self.options.clone()
+            },
+        }
+    }
 }

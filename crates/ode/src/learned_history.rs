@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use burn::module::{Module, Param, ParamId};
 use burn::nn::{LayerNorm, LayerNormConfig};
-use burn::tensor::{Device, Shape, Tensor, TensorData};
+use burn::tensor::{Device, Int, Shape, Tensor, TensorData};
 use iiet_kernels::{layer_norm, weighted_sum};
 
 use crate::parameter::norm_parameter;
@@ -80,6 +80,35 @@ impl LearnedHistory {
         Self {
             first_norm: Some(norm),
             ..self
+        }
+    }
+
+    /// The history of a network that has only these layers: of the others neither states nor weights are left.
+    pub fn keeping(&self, layers: &[Layer]) -> Self {
+        // s_0, and the states of the layers.
+        let states = std::iter::once(0).chain(layers.iter().map(|layer| layer.n()));
+        let states: Vec<i32> = states.map(|k| k as i32).collect();
+        let of_states = |w: &Param<Tensor<2>>| {
+            let w = w.val();
+            let k = Tensor::<1, Int>::from_data(states.as_slice(), &w.device());
+            Param::from_tensor(w.select(0, k.clone()).select(1, k))
+        };
+        let norms = |norms: &[LayerNorm]| {
+            let kept = layers.iter().map(|layer| norms[layer.index()].clone());
+            kept.collect()
+        };
+        Self {
+            w: of_states(&self.w),
+            wc: of_states(&self.wc),
+            guess_norms: norms(&self.guess_norms),
+            correction_norms: norms(&self.correction_norms),
+            first_norm: self.first_norm.clone(),
+            gate: self.gate.as_ref().map(|gate| {
+                let gate = gate.val();
+                let n: Vec<i32> = layers.iter().map(|layer| layer.index() as i32).collect();
+                let n = Tensor::<1, Int>::from_data(n.as_slice(), &gate.device());
+                Param::from_tensor(gate.select(0, n))
+            }),
         }
     }
 

@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 
-use crate::{Options, Parameters, Solver};
+use crate::{Layer, Options, Parameters, Solver};
 
 /// A solver for hidden states `[batch, seq, d_model]`, as a module.
 ///
@@ -26,5 +26,12 @@ pub trait NetworkSolver:
     /// how corrections are taken. The rest stays as it is.
     fn adopt(&mut self, options: &Self::Options) {
         let _ = options;
+    }
+
+    /// The solver of the network that has only some of the layers, in their order: what belongs to the others is
+    /// gone. By default nothing belongs to a layer.
+    fn keeping(&self, layers: &[Layer]) -> Self {
+        let _ = layers;
+        self.clone()
     }
 }

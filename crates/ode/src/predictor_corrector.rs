@@ -176,4 +176,11 @@ impl NetworkSolver for PredictorCorrector {
         let predictor_order = self.stages.rk_norm.len();
         PredictorCorrectorOptions { predictor_order }
     }
+
+    fn keeping(&self, layers: &[Layer]) -> Self {
+        Self {
+            stages: self.stages.clone(),
+            history: self.history.keeping(layers),
+        }
+    }
 }

@@ -49,6 +49,16 @@ impl IterationSchedule {
         Layer::all(depth).map(|layer| self.at(layer)).collect()
     }
 
+    /// The schedule of a network that has only these layers.
+    pub fn keeping(&self, layers: &[Layer]) -> Self {
+        match self {
+            Self::Uniform(r) => Self::Uniform(*r),
+            Self::PerLayer(_) => {
+                Self::PerLayer(layers.iter().map(|layer| self.at(*layer)).collect())
+            }
+        }
+    }
+
     /// Checks that the schedule matches a network of `depth` layers.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ fn known<const N: usize>(weights: [f32; N]) -> EncoderDecoder {
     for (token, weight) in weights.into_iter().enumerate() {
         rows[token][token] = weight.ln() / (N as f32).sqrt();
     }
-    model.shared.weight = Param::from_tensor(Tensor::from_data(rows, &device));
+    model.shared.dense_mut().unwrap().weight = Param::from_tensor(Tensor::from_data(rows, &device));
     model
 }
 
@@ -277,7 +277,7 @@ fn logits_that_are_not_numbers_are_an_error_and_no_target() {
     let mut model = four();
     let mut rows = [[0.5; 4]; 4];
     rows[2][1] = f32::NAN;
-    model.shared.weight = Param::from_tensor(Tensor::from_data(rows, &device));
+    model.shared.dense_mut().unwrap().weight = Param::from_tensor(Tensor::from_data(rows, &device));
     let found = KNOWN.search(&model, &[&[3]], &ends(&[0]), Precision::F32, &device);
     let error = found.unwrap_err().to_string();
     assert_eq!(

@@ -10,25 +10,25 @@
 //! softmax ([`Place::AttentionWeights`]).
 
 use burn::module::Module;
-use burn::nn::{Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig};
+use burn::nn::{Initializer, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::{DropoutMask, Visibility, attention, dropped_attention, linear};
+use iiet_kernels::{DropoutMask, Visibility, attention, dropped_attention};
 
 use super::context::{merge_heads, split_heads};
 use super::{AttentionBias, KeyValueCache, LlamaConfig, LlamaContext, normalise};
-use crate::Place;
+use crate::{Place, Projection};
 
 /// Four projections around the heads.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// `d_model` to `n_heads * head_dim`.
-    pub q_proj: Linear,
+    pub q_proj: Projection,
     /// `d_model` to `n_kv_heads * head_dim`.
-    pub k_proj: Linear,
+    pub k_proj: Projection,
     /// `d_model` to `n_kv_heads * head_dim`.
-    pub v_proj: Linear,
+    pub v_proj: Projection,
     /// `n_heads * head_dim` to `d_model`.
-    pub o_proj: Linear,
+    pub o_proj: Projection,
     /// Of `head_dim`, on the queries of each head, if there is one.
     pub q_norm: Option<RmsNorm>,
     /// Of `head_dim`, on the keys of each head, if there is one.
@@ -57,12 +57,13 @@ impl Attention {
             "n_kv_heads {n_kv_heads} must divide n_heads {n_heads}, which must divide d_model {d_model}"
         );
         let head_dim = config.head_width(d_model);
-        let linear = |from, to, biased| match biased {
-            false => LinearConfig::new(from, to).with_bias(false).init(device),
-            // Biases begin at zero; weights are filled afterwards.
-            true => LinearConfig::new(from, to)
-                .with_initializer(Initializer::Zeros)
-                .init(device),
+        let linear = |from, to, biased| {
+            let config = LinearConfig::new(from, to);
+            Projection::Dense(match biased {
+                false => config.with_bias(false).init(device),
+                // Biases begin at zero; weights are filled afterwards.
+                true => config.with_initializer(Initializer::Zeros).init(device),
+            })
         };
         let norm = || {
             RmsNormConfig::new(head_dim)
@@ -102,7 +103,7 @@ impl Attention {
         context: &LlamaContext,
         cache: Option<&mut KeyValueCache>,
     ) -> Tensor<3> {
-        let q = of_heads(&self.q_norm, project(&self.q_proj, x.clone()), self.n_heads);
+        let q = of_heads(&self.q_norm, self.q_proj.forward(x.clone()), self.n_heads);
         let q = context.rotate(q, self.n_heads);
         let [k, v] = self.keys_and_values(x, context);
         let head_dim = q.dims()[3];
@@ -123,7 +124,7 @@ impl Attention {
             }
             _ => panic!("a cache requires a context of new tokens, and vice versa"),
         };
-        project(&self.o_proj, merge_heads(mixed))
+        self.o_proj.forward(merge_heads(mixed))
     }
 
     /// Every token attends to another text, whose keys and values are [`of_memory`](Self::of_memory). A mask
@@ -155,11 +156,11 @@ impl Attention {
             true => x,
             false => x.reshape([texts, batch / texts * seq, d_model]),
         };
-        let q = of_heads(&self.q_norm, project(&self.q_proj, x), self.n_heads);
+        let q = of_heads(&self.q_norm, self.q_proj.forward(x), self.n_heads);
         let q = split_heads(q, self.n_heads);
         let scale = 1.0 / (q.dims()[3] as f64).sqrt();
         let mixed = mixed(q, keys_and_values, visible, scale, mask);
-        let mixed = project(&self.o_proj, merge_heads(mixed));
+        let mixed = self.o_proj.forward(merge_heads(mixed));
         match batch == texts {
             true => mixed,
             false => mixed.reshape([batch, seq, d_model]),
@@ -174,9 +175,9 @@ impl Attention {
     /// - output: `[batch, n_kv_heads, memory, head_dim]` each
     pub fn of_memory(&self, memory: Tensor<3>) -> [Tensor<4>; 2] {
         let heads = self.n_kv_heads;
-        let k = project(&self.k_proj, memory.clone());
+        let k = self.k_proj.forward(memory.clone());
         let k = of_heads(&self.k_norm, k, heads);
-        let v = project(&self.v_proj, memory);
+        let v = self.v_proj.forward(memory);
         [k, v].map(|x| split_heads(x, heads))
     }
 
@@ -197,11 +198,31 @@ impl Attention {
         cache.store(k, v, rows, *limit);
     }
 
+    /// The projections with their names.
+    pub(super) fn projections(&self) -> [(&'static str, &Projection); 4] {
+        [
+            ("q_proj", &self.q_proj),
+            ("k_proj", &self.k_proj),
+            ("v_proj", &self.v_proj),
+            ("o_proj", &self.o_proj),
+        ]
+    }
+
+    /// The same, to be changed.
+    pub(super) fn projections_mut(&mut self) -> [(&'static str, &mut Projection); 4] {
+        [
+            ("q_proj", &mut self.q_proj),
+            ("k_proj", &mut self.k_proj),
+            ("v_proj", &mut self.v_proj),
+            ("o_proj", &mut self.o_proj),
+        ]
+    }
+
     /// `[batch, n_kv_heads, seq, head_dim]` each.
     fn keys_and_values(&self, x: Tensor<3>, context: &LlamaContext) -> [Tensor<4>; 2] {
         let heads = self.n_kv_heads;
-        let k = of_heads(&self.k_norm, project(&self.k_proj, x.clone()), heads);
-        let v = split_heads(project(&self.v_proj, x), heads);
+        let k = of_heads(&self.k_norm, self.k_proj.forward(x.clone()), heads);
+        let v = split_heads(self.v_proj.forward(x), heads);
         [context.rotate(k, heads), v]
     }
 }
@@ -217,18 +238,6 @@ fn mixed(
     match mask {
         None => attention(q, k, v, visible, scale),
         Some(mask) => dropped_attention(q, k, v, visible, scale, &mask),
-    }
-}
-
-/// `x W`, and the bias if there is one.
-fn project(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
-    let product = linear(x, layer.weight.val());
-    match &layer.bias {
-        None => product,
-        Some(bias) => {
-            let bias = bias.val().cast(product.dtype());
-            product + bias.unsqueeze()
-        }
     }
 }
 

@@ -20,9 +20,10 @@ use iiet_kernels::Visibility;
 use iiet_ode::{Layer, Parameter, Parameters, Role, State, norm_parameter};
 use serde::{Deserialize, Serialize};
 
-use super::{Attention, KeyValueCache, LlamaBlock, LlamaConfig, LlamaContext, normalise};
+use super::{Attention, KeyValueCache, LlamaBlock, LlamaConfig, LlamaContext, named, normalise};
 use crate::{
-    Block, BlockConfig, BlockCost, BlockError, ContextDropout, Dropout, Evaluation, Place, Tokens,
+    Block, BlockConfig, BlockCost, BlockError, ContextDropout, Dropout, Evaluation, Place,
+    Projection, Tokens,
 };
 
 /// A LLaMA layer, and cross-attention with its norm between the layer's two branches.
@@ -203,6 +204,18 @@ impl Block for CrossedBlock {
             terms: at.terms,
         };
         self.layer.remember(y, own);
+    }
+
+    fn projections(&self) -> Vec<(String, &Projection)> {
+        let mut all = self.layer.projections();
+        all.extend(named("encoder_attn", self.encoder_attn.projections()));
+        all
+    }
+
+    fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
+        let mut all = self.layer.projections_mut();
+        all.extend(named("encoder_attn", self.encoder_attn.projections_mut()));
+        all
     }
 }
 

@@ -40,7 +40,7 @@ pub use self::crossed::{CrossedBlock, CrossedConfig, CrossedContext, Memory};
 pub use self::key_value_cache::{KeyValueCache, kept_rows};
 pub use self::rope::{Frequencies, Llama3Scaling, Positions};
 pub use self::swiglu::SwiGlu;
-use crate::{Block, BlockError, ContextDropout, Dropout, Evaluation, Place, Tokens};
+use crate::{Block, BlockError, ContextDropout, Dropout, Evaluation, Place, Projection, Tokens};
 
 /// Attention and feed-forward layer, each with a norm before it.
 #[derive(Module, Debug)]
@@ -146,6 +146,27 @@ impl Block for LlamaBlock {
             self.self_attn.remember(x, at.context, cache);
         }
     }
+
+    fn projections(&self) -> Vec<(String, &Projection)> {
+        let attention = self.self_attn.projections();
+        let all = named("self_attn", attention).chain(named("mlp", self.mlp.projections()));
+        all.collect()
+    }
+
+    fn projections_mut(&mut self) -> Vec<(String, &mut Projection)> {
+        let attention = self.self_attn.projections_mut();
+        let all = named("self_attn", attention).chain(named("mlp", self.mlp.projections_mut()));
+        all.collect()
+    }
+}
+
+/// Projections below the name of their module.
+fn named<P, const N: usize>(
+    part: &'static str,
+    projections: [(&'static str, P); N],
+) -> impl Iterator<Item = (String, P)> {
+    let projections = projections.into_iter();
+    projections.map(move |(name, projection)| (format!("{part}.{name}"), projection))
 }
 
 /// The parameter names of LLaMA checkpoints.
@@ -153,18 +174,18 @@ impl Parameters for LlamaBlock {
     fn parameter(path: &[&str]) -> Option<Parameter> {
         match path {
             [
-                "self_attn",
-                "q_proj" | "k_proj" | "v_proj" | "o_proj",
-                "weight",
+                part @ "self_attn",
+                projection @ ("q_proj" | "k_proj" | "v_proj" | "o_proj"),
+                path @ ..,
             ]
-            | ["mlp", "gate_proj" | "up_proj" | "down_proj", "weight"] => {
-                Some(Parameter::new(path.join("."), Role::PROJECTION))
+            | [
+                part @ "mlp",
+                projection @ ("gate_proj" | "up_proj" | "down_proj"),
+                path @ ..,
+            ] => {
+                let Parameter { name, role } = Projection::parameter(path)?;
+                Some(Parameter::new(format!("{part}.{projection}.{name}"), role))
             }
-            [
-                "self_attn",
-                "q_proj" | "k_proj" | "v_proj" | "o_proj",
-                "bias",
-            ] => Some(Parameter::new(path.join("."), Role::COEFFICIENT)),
             ["self_attn", norm @ ("q_norm" | "k_norm"), field] => {
                 let name = format!("self_attn.{norm}.{}", norm_parameter(field)?);
                 Some(Parameter::new(name, Role::COEFFICIENT))

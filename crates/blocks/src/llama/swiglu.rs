@@ -3,30 +3,53 @@
 //! Shazeer, *GLU Variants Improve Transformer* (arXiv 2002.05202), equation 6.
 
 use burn::module::Module;
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::{linear, swiglu};
+use iiet_kernels::swiglu;
+
+use crate::Projection;
 
 /// Three bias-free projections.
 #[derive(Module, Debug)]
 pub struct SwiGlu {
     /// `d_model` to `d_ff`.
-    pub gate_proj: Linear,
+    pub gate_proj: Projection,
     /// `d_model` to `d_ff`.
-    pub up_proj: Linear,
+    pub up_proj: Projection,
     /// `d_ff` to `d_model`.
-    pub down_proj: Linear,
+    pub down_proj: Projection,
 }
 
 impl SwiGlu {
     /// Newly initialised projections between widths `d_model` and `d_ff`.
     pub fn init(d_model: usize, d_ff: usize, device: &Device) -> Self {
-        let linear = |from, to| LinearConfig::new(from, to).with_bias(false).init(device);
+        let linear = |from, to| {
+            let config = LinearConfig::new(from, to).with_bias(false);
+            Projection::Dense(config.init(device))
+        };
         Self {
             gate_proj: linear(d_model, d_ff),
             up_proj: linear(d_model, d_ff),
             down_proj: linear(d_ff, d_model),
         }
+    }
+
+    /// The projections with their names.
+    pub(super) fn projections(&self) -> [(&'static str, &Projection); 3] {
+        [
+            ("gate_proj", &self.gate_proj),
+            ("up_proj", &self.up_proj),
+            ("down_proj", &self.down_proj),
+        ]
+    }
+
+    /// The same, to be changed.
+    pub(super) fn projections_mut(&mut self) -> [(&'static str, &mut Projection); 3] {
+        [
+            ("gate_proj", &mut self.gate_proj),
+            ("up_proj", &mut self.up_proj),
+            ("down_proj", &mut self.down_proj),
+        ]
     }
 
     /// Applied to each token separately.
@@ -46,8 +69,8 @@ impl SwiGlu {
     /// - input: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_ff]`
     pub fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = linear(x.clone(), self.gate_proj.weight.val());
-        let up = linear(x, self.up_proj.weight.val());
+        let gate = self.gate_proj.forward(x.clone());
+        let up = self.up_proj.forward(x);
         swiglu(gate, up)
     }
 
@@ -58,6 +81,6 @@ impl SwiGlu {
     /// - input: `[batch, seq, d_ff]`
     /// - output: `[batch, seq, d_model]`
     pub fn down(&self, hidden: Tensor<3>) -> Tensor<3> {
-        linear(hidden, self.down_proj.weight.val())
+        self.down_proj.forward(hidden)
     }
 }

@@ -31,6 +31,7 @@ pub(crate) mod embedding;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod log_softmax;
+pub(crate) mod packed_linear;
 pub(crate) mod pullback;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;

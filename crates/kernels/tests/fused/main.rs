@@ -18,5 +18,6 @@ mod linear;
 mod log_softmax;
 mod non_finite;
 mod norms;
+mod packed_linear;
 mod rotation;
 mod sums;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use iiet_compress::QuantizationConfig;
 use iiet_files::{Manifest, open_regular, read_regular};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 
 use super::{CONFIG, GENERATION_CONFIG, INDEX, ModelKind, SavedModel, WEIGHTS};
 use crate::ModelError;
-use crate::config::is_encoder_decoder;
+use crate::config::{is_encoder_decoder, quantisation_from_json};
 
 /// A model directory and its expected content.
 pub(super) struct Directory<'a> {
@@ -43,6 +44,11 @@ impl<'a> Directory<'a> {
             true => M::with_generation_json(config, &self.text(GENERATION_CONFIG)?, &path),
             false => Ok(config),
         }
+    }
+
+    /// What `config.json` says of packed matrices, if there are any.
+    pub(super) fn quantisation(&self) -> Result<Option<QuantizationConfig>, ModelError> {
+        quantisation_from_json(&self.text(CONFIG)?, &self.path.join(CONFIG))
     }
 
     pub(super) fn kind(&self) -> Result<ModelKind, ModelError> {
@@ -87,6 +93,18 @@ impl<'a> Directory<'a> {
             files.push((name, map));
         }
         Ok(files)
+    }
+
+    /// The bytes of all weight files.
+    pub(super) fn weight_bytes(&mut self) -> Result<u64, ModelError> {
+        let mut bytes = 0;
+        for name in self.weight_files()? {
+            let path = self.path.join(name);
+            bytes += std::fs::metadata(&path)
+                .map_err(ModelError::io(&path))?
+                .len();
+        }
+        Ok(bytes)
     }
 
     fn weight_files(&mut self) -> Result<BTreeSet<String>, ModelError> {

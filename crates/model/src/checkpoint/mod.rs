@@ -6,6 +6,7 @@ mod directory;
 mod find;
 mod finite;
 mod header;
+mod packed;
 mod read;
 mod saved_model;
 mod transformers;
@@ -13,7 +14,9 @@ mod write;
 
 pub use find::model_directory;
 pub use header::parse_safetensors;
-pub use read::{load, load_as, load_config, load_in};
+pub use packed::of_floats;
+pub(crate) use read::transposed;
+pub use read::{load, load_as, load_config, load_in, quantisation, weight_bytes};
 pub use saved_model::{ModelKind, SavedModel, model_kind};
 pub use write::{SaveOptions, save, write_safetensors};
 

@@ -7,12 +7,14 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use iiet_blocks::Block;
+use iiet_compress::QuantizationConfig;
 use iiet_ode::{NetworkSolver, Start};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use super::directory::Directory;
 use super::finite::first_misfit;
+use super::packed::take_packed;
 use super::{SavedModel, parse_safetensors};
 use crate::names::{
     ParameterMapper, ParameterVisitor, map_parameters, visit_parameters, with_value,
@@ -54,7 +56,7 @@ pub fn load_in(
 
 /// Reads the weights of a model directory into a model of another configuration, in f32.
 ///
-/// Coefficients of the solver are read if the directory has them with the same name and shape; the others
+/// The directory must have weights of floats. Coefficients of the solver are read if the directory has them with the same name and shape; the others
 /// keep their neutral values. So a LLaMA checkpoint can be read as an ODE transformer. All other parameters
 /// must be present.
 ///
@@ -133,7 +135,7 @@ fn read<M: SavedModel>(
         parsed.push(parse_safetensors(&path.join(name), bytes)?);
     }
     let shards = files.iter().map(|(file, _)| file.as_str()).zip(&parsed);
-    let weights = dir.tensors(shards)?;
+    let mut weights = dir.tensors(shards)?;
     if M::layers(&config) > weights.len() {
         // Even a layer without allocated weights takes some memory; a configuration alone must not exhaust
         // it.
@@ -145,6 +147,13 @@ fn read<M: SavedModel>(
         });
     }
     let mut model = M::empty(&config, device)?;
+    if let Some(quantisation) = dir.quantisation()? {
+        if wanted.is_some() {
+            return Err(ModelError::Quantised { path });
+        }
+        let place = (path.as_path(), precision, device);
+        take_packed(&mut model, &quantisation, &mut weights, place)?;
+    }
     let mut check = Check::new(&weights, precision, Extent::All);
     visit_parameters(&model, &mut check);
     let stored = check.finish(M::tied(&config), &path)?;
@@ -173,6 +182,24 @@ fn read<M: SavedModel>(
 /// manifest.
 pub fn load_config(dir: &Path) -> Result<ModelConfig, ModelError> {
     Directory::open(dir)?.config::<LanguageModel>()
+}
+
+/// How the packed matrices of a model directory are quantised, if it has any.
+///
+/// # Errors
+///
+/// [`ModelError`] if `config.json` is missing, malformed, or says what is not supported.
+pub fn quantisation(dir: &Path) -> Result<Option<QuantizationConfig>, ModelError> {
+    Directory::open(dir)?.quantisation()
+}
+
+/// The bytes of a model directory's weight files.
+///
+/// # Errors
+///
+/// [`ModelError`] if there are none, or their index is damaged.
+pub fn weight_bytes(dir: &Path) -> Result<u64, ModelError> {
+    Directory::open(dir)?.weight_bytes()
 }
 
 /// Rejects tensors with elements that are non-finite in the precision they are to be read in.
@@ -351,7 +378,7 @@ fn to_f32(view: &TensorView<'_>) -> Vec<f32> {
 }
 
 /// Transposes a row-major matrix, tile by tile so that both sides stay in cache.
-pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let mut out = vec![0.0; values.len()];
     for row_tile in (0..rows).step_by(TILE) {

@@ -12,10 +12,11 @@ use super::directory::Directory;
 use super::transformers;
 use crate::{
     ConfigOf, EncoderDecoder, EncoderDecoderConfig, LanguageModel, ModelConfig, ModelError,
+    Projections,
 };
 
 /// A model that directories hold: [`LanguageModel`] and [`EncoderDecoder`].
-pub trait SavedModel: Module + Parameters {
+pub trait SavedModel: Module + Parameters + Projections {
     /// What its `config.json` says.
     type Config: Clone;
 

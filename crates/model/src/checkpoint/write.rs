@@ -16,8 +16,10 @@ use iiet_files::{FileRecord, Manifest, write_file};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, View};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::finite::limit;
+use super::packed::packed_tensors;
 use super::read::{stored_shape, transposed};
 use super::{CONFIG, INDEX, SavedModel, WEIGHTS};
 use crate::names::{ParameterVisitor, visit_parameters};
@@ -63,6 +65,7 @@ pub fn save<M: SavedModel>(
         not_finite: None,
     };
     visit_parameters(model, &mut collect);
+    let packed = packed_tensors(model, dir)?;
     if let Some((name, value)) = collect.not_finite {
         return Err(ModelError::NotFinite {
             path: dir.to_owned(),
@@ -74,6 +77,8 @@ pub fn save<M: SavedModel>(
     fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
     Manifest::begin(dir)?;
     let mut manifest = Manifest::new();
+    let (quantisation, packed) = packed.unzip();
+    collect.tensors.extend(packed.unwrap_or_default());
     let shards = split(collect.tensors, options.max_shard_bytes);
     match shards.as_slice() {
         [only] => {
@@ -85,30 +90,80 @@ pub fn save<M: SavedModel>(
             remove_if_present(&dir.join(WEIGHTS))?;
         }
     }
-    let config = model.write_config(dir, &mut manifest)?;
+    let mut config = model.write_config(dir, &mut manifest)?;
+    if let Some(quantisation) = quantisation {
+        config = with_key(&config, "quantization_config", quantisation.to_json());
+    }
     manifest.add(CONFIG, write_text(&dir.join(CONFIG), &config)?);
     manifest.write(dir)?;
     Ok(manifest)
 }
 
-/// One parameter as it is written to disk.
-struct Stored {
+/// The text of a `config.json` with another key, in alphabetical order.
+fn with_key(config: &str, key: &str, value: Value) -> String {
+    let keys = serde_json::from_str(config);
+    let mut keys: BTreeMap<String, Value> = keys.expect("invariant: written as a table");
+    keys.insert(key.to_owned(), value);
+    serde_json::to_string_pretty(&keys).expect("invariant: plain data serialises") + "\n"
+}
+
+/// One tensor as it is written to disk.
+pub(super) struct Stored {
     name: String,
+    dtype: Dtype,
     shape: Vec<usize>,
-    elements: usize,
-    /// The values in the layout of the file, read from the device when needed, so that only one parameter is
-    /// held in memory at a time.
-    values: Box<dyn Fn() -> Vec<f32>>,
-    stored: Precision,
+    /// The bytes of the file, read from the device when needed, so that only one tensor is held in memory at a
+    /// time.
+    bytes: Box<dyn Fn() -> Vec<u8>>,
+}
+
+impl Stored {
+    pub(super) fn of_bytes(
+        name: String,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        bytes: impl Fn() -> Vec<u8> + 'static,
+    ) -> Self {
+        let bytes = Box::new(bytes);
+        Self {
+            name,
+            dtype,
+            shape,
+            bytes,
+        }
+    }
+
+    /// Values that are rounded to a precision.
+    fn of_values(
+        name: String,
+        stored: Precision,
+        shape: Vec<usize>,
+        values: impl Fn() -> Vec<f32> + 'static,
+    ) -> Self {
+        let dtype = match stored {
+            Precision::F32 => Dtype::F32,
+            Precision::Bf16 => Dtype::BF16,
+            Precision::F16 => Dtype::F16,
+        };
+        Self::of_bytes(name, dtype, shape, move || {
+            let values = values();
+            let values = values.iter();
+            match stored {
+                Precision::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
+                Precision::Bf16 => values
+                    .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
+                    .collect(),
+                Precision::F16 => values
+                    .flat_map(|x| f16::from_f32(*x).to_le_bytes())
+                    .collect(),
+            }
+        })
+    }
 }
 
 impl View for &Stored {
     fn dtype(&self) -> Dtype {
-        match self.stored {
-            Precision::F32 => Dtype::F32,
-            Precision::Bf16 => Dtype::BF16,
-            Precision::F16 => Dtype::F16,
-        }
+        self.dtype
     }
 
     fn shape(&self) -> &[usize] {
@@ -116,21 +171,11 @@ impl View for &Stored {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = (self.values)();
-        let values = values.iter();
-        Cow::Owned(match self.stored {
-            Precision::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
-            Precision::Bf16 => values
-                .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
-                .collect(),
-            Precision::F16 => values
-                .flat_map(|x| f16::from_f32(*x).to_le_bytes())
-                .collect(),
-        })
+        Cow::Owned((self.bytes)())
     }
 
     fn data_len(&self) -> usize {
-        self.elements * self.stored.bytes()
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
     }
 }
 
@@ -154,16 +199,12 @@ impl ParameterVisitor for Collect {
             self.not_finite = misfit.map(|value| (name.to_owned(), *value));
         }
         let shape = stored_shape(role, &dims);
-        self.tensors.push(Stored {
-            name: name.into(),
-            elements: shape.iter().product(),
-            shape,
-            values: Box::new(move || match (role.transposed, dims.as_slice()) {
-                (true, [rows, columns]) => transposed(&read(&tensor), *rows, *columns),
-                _ => read(&tensor),
-            }),
-            stored: self.stored,
-        });
+        let values = move || match (role.transposed, dims.as_slice()) {
+            (true, [rows, columns]) => transposed(&read(&tensor), *rows, *columns),
+            _ => read(&tensor),
+        };
+        self.tensors
+            .push(Stored::of_values(name.into(), self.stored, shape, values));
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use iiet_blocks::{BlockConfig, BlockError};
+use iiet_compress::QuantizationConfig;
 use iiet_ode::{IterationSchedule, Options};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -22,8 +23,6 @@ struct Kind {
     #[serde(default)]
     solver: Option<String>,
     #[serde(default)]
-    quantization_config: Option<Value>,
-    #[serde(default)]
     is_encoder_decoder: Option<bool>,
 }
 
@@ -38,6 +37,37 @@ pub(crate) fn is_encoder_decoder(text: &str, path: &Path) -> Result<bool, ModelE
         source,
     })?;
     Ok(kind.is_encoder_decoder == Some(true))
+}
+
+/// What the text of a `config.json` says of matrices of 8 or 4 bits; nothing if all are of floats.
+///
+/// # Errors
+///
+/// [`ModelError::Unsupported`] for what this crate cannot read.
+pub(crate) fn quantisation_from_json(
+    text: &str,
+    path: &Path,
+) -> Result<Option<QuantizationConfig>, ModelError> {
+    const KEY: &str = "quantization_config";
+    #[derive(Deserialize)]
+    struct Quantised {
+        #[serde(default)]
+        quantization_config: Option<Value>,
+    }
+    let found: Quantised = serde_json::from_str(text).map_err(|source| ModelError::Json {
+        path: path.to_owned(),
+        source,
+    })?;
+    let Some(value) = found.quantization_config else {
+        return Ok(None);
+    };
+    let config = QuantizationConfig::from_json(&value);
+    config.map(Some).map_err(|error| ModelError::Unsupported {
+        path: path.to_owned(),
+        key: KEY.to_owned(),
+        found: "of a kind that is not read".to_owned(),
+        allowed: error.to_string(),
+    })
 }
 
 const LLAMA: &str = "llama";
@@ -59,10 +89,6 @@ impl Kind {
             let known = known.iter().map(|known| format!(", {known}"));
             let allowed = format!("allowed: {LLAMA}, {IIET}{}", known.collect::<String>());
             return refuse("model_type", model_type.into(), allowed);
-        }
-        if let Some(quantization) = &self.quantization_config {
-            let allowed = "weights must be f32, bf16 or f16".to_owned();
-            return refuse("quantization_config", quantization.to_string(), allowed);
         }
         match self.block.as_deref().unwrap_or(LLAMA) {
             found if found == block => Ok(()),
@@ -89,6 +115,7 @@ impl<B: BlockConfig, S: Options> ModelConfig<B, S> {
             return Err(ModelError::EncoderDecoder { path });
         }
         kind.refuse_others(path, B::NAME, B::MODEL_TYPES)?;
+        quantisation_from_json(text, path)?;
         let sizes: ModelConfig<(), ()> = serde_json::from_str(text).map_err(refuse)?;
         let block = block_from_json(text, path)?;
         let keys: Map<String, Value> = serde_json::from_str(text).map_err(refuse)?;

@@ -18,7 +18,10 @@ use iiet_ode::SolverConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{block_from_json, ends_from_json, solver_from_json, solver_to_json, token_ids};
+use crate::config::{
+    block_from_json, ends_from_json, quantisation_from_json, solver_from_json, solver_to_json,
+    token_ids,
+};
 use crate::{ModelConfig, ModelError};
 
 /// `model_type` in files written here.
@@ -147,8 +150,6 @@ struct Kind {
     is_encoder_decoder: bool,
     #[serde(default)]
     tie_word_embeddings: Option<bool>,
-    #[serde(default)]
-    quantization_config: Option<Value>,
 }
 
 /// The sides, as far as they do not depend on a solver.
@@ -273,10 +274,7 @@ impl EncoderDecoderConfig {
             }
             _ => {}
         }
-        if let Some(quantization) = kind.quantization_config {
-            let allowed = "weights must be f32, bf16 or f16".to_owned();
-            return unsupported("quantization_config", quantization.to_string(), allowed);
-        }
+        quantisation_from_json(text, path)?;
         if kind.tie_word_embeddings == Some(false) {
             let allowed = "allowed: true: one embedding serves source, target and output";
             return unsupported("tie_word_embeddings", "false".into(), allowed.into());

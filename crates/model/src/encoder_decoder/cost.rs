@@ -5,6 +5,7 @@ use iiet_blocks::{BlockConfig, CrossedConfig, LlamaConfig};
 
 use super::{EncoderDecoder, EncoderDecoderConfig};
 use crate::cost::count_parameters;
+use crate::memory::WEIGHTS;
 use crate::{MemoryEstimate, ModelError, Precision, TrainingMemory};
 
 /// The costs of an encoder-decoder, computed without its weights. A multiplication and an addition count as
@@ -150,7 +151,7 @@ impl SequenceInference {
         let states = states.saturating_add(target.saturating_mul(decoder));
         let logits = target.saturating_mul(3 * 4 * config.vocab_size as u64);
         Ok(MemoryEstimate::of(work)
-            .with("weights", bytes * cost.parameters)
+            .with(WEIGHTS, bytes * cost.parameters)
             .with("hidden states", states)
             .with("logits", logits))
     }

@@ -16,13 +16,12 @@ mod decoding;
 mod objective;
 
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor};
 use iiet_blocks::{
     Block, CrossedBlock, CrossedConfig, CrossedContext, Dropout, LlamaBlock, Memory, Tokens,
     Visibility,
 };
-use iiet_kernels::{embedding, in_f32, linear};
+use iiet_kernels::in_f32;
 use iiet_ode::{NetworkSolver, Parameter, Parameters, Role};
 
 pub use self::config::{EncoderDecoderConfig, Side, StackConfig};
@@ -31,7 +30,7 @@ pub use self::decoding::SourceCache;
 use crate::init::initialised;
 use crate::names::check_declarations;
 use crate::stack::Stack;
-use crate::{ModelError, Pass, token_ids};
+use crate::{ModelError, Pass, TokenEmbedding, token_ids};
 
 /// Why a pass without dropout never fails.
 const PLAIN: &str = "invariant: a pass without dropout is always possible";
@@ -40,7 +39,7 @@ const PLAIN: &str = "invariant: a pass without dropout is always possible";
 #[derive(Module, Debug)]
 pub struct EncoderDecoder {
     /// `E`, of the source, the target and the output.
-    pub shared: Embedding,
+    pub shared: TokenEmbedding,
     /// From the source to m.
     pub encoder: Stack<LlamaBlock>,
     /// From the target, and m, to the next tokens.
@@ -137,9 +136,7 @@ impl EncoderDecoder {
         } = *config;
         let crossed = CrossedConfig(block.clone());
         let model = Self {
-            shared: EmbeddingConfig::new(vocab_size, d_model)
-                .with_initializer(Initializer::Zeros)
-                .init(device),
+            shared: TokenEmbedding::empty(vocab_size, d_model, device),
             encoder: Stack::empty(block, &encoder.solver, encoder.n_layers, d_model, device),
             decoder: Stack::empty(&crossed, &decoder.solver, decoder.n_layers, d_model, device),
             sizes: config.clone(),
@@ -264,17 +261,17 @@ impl EncoderDecoder {
     /// - input: `[batch, target, d_model]`
     /// - output: `[batch, target, vocab]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        in_f32(linear(hidden, self.projection()))
+        in_f32(self.shared.project(hidden))
     }
 
-    /// `E^T`, `[d_model, vocab]`.
+    /// `E^T`, `[d_model, vocab]`; a packed one is widened to f32.
     pub fn projection(&self) -> Tensor<2> {
-        self.shared.weight.val().transpose()
+        self.shared.matrix().transpose()
     }
 
     /// `y_0` of either side.
     fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        embedding(self.shared.weight.val(), ids)
+        self.shared.rows(ids)
     }
 
     /// What the decoder's layers share in a pass over these tokens.
@@ -291,7 +288,7 @@ impl EncoderDecoder {
 impl Parameters for EncoderDecoder {
     fn parameter(path: &[&str]) -> Option<Parameter> {
         let (side, Parameter { name, role }) = match path {
-            ["shared", "weight"] => {
+            ["shared", .., "weight"] => {
                 return Some(Parameter::new("model.shared.weight", Role::EMBEDDING));
             }
             ["encoder", path @ ..] => ("encoder", Stack::<LlamaBlock>::parameter(path)?),

@@ -1,0 +1,111 @@
+//! Matrices of 8 and 4 bits, by rounding or by GPTQ.
+
+use burn::tensor::{DType, Int, Tensor};
+use iiet_blocks::{Block, Precision, Projection};
+use iiet_compress::{CompressError, Gptq, PackedMatrix, Range, Scheme, round};
+use iiet_kernels::PackedWeight;
+use iiet_ode::NetworkSolver;
+
+use super::{of_matrix, rows_of, values};
+use crate::projections::{HEAD, Projections};
+use crate::{LanguageModel, ModelError, PackedEmbedding, TokenEmbedding};
+
+/// Rounds every projection of the layers to the nearest values of a scheme, and with `embeddings` also the
+/// embedding and the output projection. Norms, biases and the solver's coefficients stay as they are. Matrices
+/// that are packed already stay, too.
+///
+/// # Errors
+///
+/// [`ModelError::Compress`] with the matrix' name if groups do not divide its input width, or a weight is too
+/// large.
+pub fn round_to_bits<M: Projections>(
+    model: &mut M,
+    scheme: Scheme,
+    embeddings: bool,
+) -> Result<(), ModelError> {
+    for (name, projection) in model.projections_mut() {
+        if embeddings || name != HEAD {
+            pack(&name, projection, |rows, [d_out, d_in]| {
+                round(rows, d_out, d_in, scheme, Range::default())
+            })?;
+        }
+    }
+    match embeddings {
+        true => pack_embedding(model, scheme),
+        false => Ok(()),
+    }
+}
+
+impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
+    /// Quantises as [`round_to_bits`] does, but such that the products of the texts' states change least (GPTQ).
+    ///
+    /// The inputs of every evaluation of a layer count: for a layer with r corrections 1 + r of each token. An
+    /// embedding that is also the output projection is rounded. `progress` is called with the number of completed
+    /// layers and their total.
+    ///
+    /// # Shapes
+    ///
+    /// - texts: `[batch, seq]` each, without padding, ids below `vocab_size`
+    ///
+    /// # Errors
+    ///
+    /// As for [`round_to_bits`]; also for states that are not finite, and for too few texts.
+    pub fn gptq(
+        &mut self,
+        method: &Gptq,
+        embeddings: bool,
+        texts: &[Tensor<2, Int>],
+        progress: impl FnMut(usize, usize),
+    ) -> Result<(), ModelError> {
+        self.calibrated(
+            texts,
+            |name, projection, hessian| match embeddings || name != HEAD {
+                true => pack(name, projection, |rows, [d_out, _]| {
+                    method.quantise(rows, d_out, hessian)
+                }),
+                false => Ok(()),
+            },
+            progress,
+        )?;
+        match embeddings {
+            true => pack_embedding(self, method.scheme),
+            false => Ok(()),
+        }
+    }
+}
+
+fn pack(
+    name: &str,
+    projection: &mut Projection,
+    quantise: impl FnOnce(&[f32], [usize; 2]) -> Result<PackedMatrix, CompressError>,
+) -> Result<(), ModelError> {
+    let Some(linear) = projection.dense() else {
+        return Ok(());
+    };
+    let device = linear.weight.val().device();
+    let (rows, shape) = rows_of(linear);
+    let matrix = quantise(&rows, shape).map_err(of_matrix(name))?;
+    projection.pack(PackedWeight::new(&matrix.view(), &device));
+    Ok(())
+}
+
+fn pack_embedding<M: Projections>(model: &mut M, scheme: Scheme) -> Result<(), ModelError> {
+    let (name, embedding) = model.embedding_mut();
+    if embedding.packed().is_some() {
+        return Ok(());
+    }
+    let matrix = embedding.matrix();
+    let (device, [vocab, d_model]) = (matrix.device(), matrix.dims());
+    let states = match matrix.dtype() {
+        DType::BF16 => Precision::Bf16,
+        DType::F16 => Precision::F16,
+        _ => Precision::F32,
+    };
+    let rounded = round(&values(matrix), vocab, d_model, scheme, Range::default());
+    let rounded = rounded.map_err(of_matrix(name))?;
+    *embedding = TokenEmbedding::Packed(PackedEmbedding {
+        weight: PackedWeight::new(&rounded.view(), &device),
+        states,
+    });
+    Ok(())
+}
