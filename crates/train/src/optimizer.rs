@@ -49,6 +49,8 @@ pub struct ModelOptimizer {
     beta_2: f64,
     /// Weight decay of matrices; norms and solver coefficients are not decayed.
     weight_decay: f64,
+    /// Whether weights of the blocks' matrices that are zero stay zero.
+    keep_zeros: bool,
     pub(crate) moments: BTreeMap<String, Moments>,
 }
 
@@ -62,6 +64,7 @@ impl ModelOptimizer {
             beta_1: train.beta_1,
             beta_2: train.beta_2,
             weight_decay: train.weight_decay,
+            keep_zeros: train.keep_zeros,
             moments: BTreeMap::new(),
         }
     }
@@ -135,6 +138,7 @@ impl ParameterMapper for Update<'_> {
             beta_1,
             beta_2,
             weight_decay,
+            keep_zeros,
             ..
         } = *self.optimizer;
         let (length, device) = (gradient.shape(), gradient.device());
@@ -162,6 +166,8 @@ impl ParameterMapper for Update<'_> {
         parameter.map(|tensor| {
             let (tracked, shape) = (tensor.is_require_grad(), tensor.dims());
             let tensor = tensor.inner();
+            // From the weights themselves, so that a resumed run has the same zeros.
+            let zero = (keep_zeros && is_matrix).then(|| tensor.clone().equal_elem(0.0));
             let (after, first, second) = match kind {
                 OptimizerKind::Muon if is_matrix => {
                     let step = MuonStep {
@@ -201,6 +207,10 @@ impl ParameterMapper for Update<'_> {
                         Some(after.second),
                     )
                 }
+            };
+            let after = match zero {
+                Some(zero) => after.mask_fill(zero, 0.0),
+                None => after,
             };
             let moments = Moments {
                 updates: update,

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use iiet_model::{LanguageModel, SaveOptions, load_config, save};
+use iiet_compress::prune::Pattern;
+use iiet_model::{LanguageModel, SaveOptions, load, load_config, prune_by_magnitude, save};
 use place::Place;
 use safetensors::SafeTensors;
 
@@ -92,6 +93,52 @@ fn the_rate_of_iterated_layers_is_multiplied() {
             );
         }
     }
+}
+
+/// A pruned model stays pruned, whatever updates its matrices, and a resumed run goes on with the same zeros.
+#[test]
+fn zeros_are_kept() {
+    let place = Place::new();
+    place.run("dense", &["train.steps=2"]).unwrap();
+    let (mut model, _) = load(&place.path("dense/model"), &Device::default()).unwrap();
+    prune_by_magnitude(&mut model, Pattern::n_of_m(2, 4)).unwrap();
+    let pruned = place.path("pruned");
+    save(&model, &pruned, &SaveOptions::default()).unwrap();
+    let tokenizer = "tokenizer.json";
+    fs::copy(
+        place.path("dense/model").join(tokenizer),
+        pruned.join(tokenizer),
+    )
+    .unwrap();
+    let init = format!("train.init={:?}", pruned.display().to_string());
+    let before = tensors(&pruned.join("model.safetensors"));
+    for (name, optimizer) in [("adamw", "train.optimizer=adamw"), ("muon", MUON)] {
+        let sets = [
+            init.as_str(),
+            optimizer,
+            "train.keep_zeros=true",
+            "train.steps=3",
+        ];
+        place.run(name, &sets).unwrap();
+        let after = tensors(&place.path(name).join("model/model.safetensors"));
+        let mut moved = 0;
+        for (name, before) in before.iter().filter(|(name, _)| name.contains("_proj")) {
+            let pairs = before.iter().zip(&after[name]);
+            for (before, after) in pairs {
+                assert!(*before != 0.0 || *after == 0.0, "{name}: {after}");
+                moved += usize::from(before != after);
+            }
+        }
+        assert!(moved > 1000, "{moved}");
+    }
+    let error = place
+        .config(&["train.keep_zeros=true"])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("train.keep_zeros is true; allowed with train.init alone"),
+        "{error}"
+    );
 }
 
 #[test]

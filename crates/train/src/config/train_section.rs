@@ -83,6 +83,9 @@ pub struct TrainSection {
     /// A model directory with the initial weights, instead of random ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
+    /// Whether weights of the blocks' matrices that are exactly zero stay zero: those of a pruned model.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keep_zeros: bool,
     /// Steps between lines of `metrics.jsonl`.
     #[serde(default = "default_log_every")]
     pub log_every: u64,
@@ -125,6 +128,9 @@ pub enum Recompute {
 
 fn one() -> usize {
     1
+}
+fn is_false(value: &bool) -> bool {
+    !value
 }
 fn is_default(kind: &OptimizerKind) -> bool {
     *kind == OptimizerKind::default()
@@ -240,6 +246,10 @@ impl TrainSection {
             if !(0.0..=1.0).contains(&value) {
                 return refuse(key, value.to_string(), "allowed: 0 to 1");
             }
+        }
+        if self.keep_zeros && self.init.is_none() {
+            let allowed = "allowed with train.init alone: random weights have no zeros";
+            return refuse("train.keep_zeros", "true".into(), allowed);
         }
         if !(self.iterated_lr.is_finite() && self.iterated_lr > 0.0) {
             let found = self.iterated_lr.to_string();

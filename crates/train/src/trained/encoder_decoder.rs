@@ -6,7 +6,7 @@ use burn::tensor::{Device, Gradients, Tensor};
 use iiet_data::Tokenizer;
 use iiet_model::{
     EncoderDecoder, EncoderDecoderConfig, EncoderDecoderCost, ModelError, Objective, Precision,
-    Source, StackConfig, TrainingMemory,
+    Source, StackConfig, TrainingMemory, of_floats,
 };
 use iiet_ode::{Options, SolverConfig};
 
@@ -50,7 +50,7 @@ impl TrainedModel for EncoderDecoder {
     }
 
     fn read(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        Self::load(dir, device)
+        of_floats(Self::load(dir, device)?, dir)
     }
 
     fn current(&self) -> EncoderDecoderConfig {

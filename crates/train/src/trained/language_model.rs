@@ -7,6 +7,7 @@ use burn::tensor::{Device, Gradients, Tensor};
 use iiet_data::Tokenizer;
 use iiet_model::{
     Cost, LanguageModel, ModelConfig, ModelError, Objective, Precision, TrainingMemory, load,
+    of_floats,
 };
 use iiet_ode::{Options, SolverConfig};
 use iiet_text::{Request, Sampler, Sampling, generate};
@@ -49,7 +50,7 @@ impl TrainedModel for LanguageModel {
     }
 
     fn read(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        Ok(load(dir, device)?.0)
+        of_floats(load(dir, device)?.0, dir)
     }
 
     fn current(&self) -> ModelConfig {
