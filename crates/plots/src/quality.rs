@@ -1,4 +1,5 @@
-//! Quality against cost, a point for each model: bits per byte and mean accuracy, one panel each.
+//! Quality against cost, a point for each model: bits per byte and mean accuracy, each against the costs in which
+//! the models differ, one panel each.
 
 use std::path::Path;
 
@@ -29,8 +30,8 @@ type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Writes the chart of a report as SVG.
 ///
-/// Across is the cost: MFLOPs of a forward pass per token, which compare between models of any sizes.
-/// Bars are one standard error: of the difference from the reference, whose own value is the dashed line.
+/// Across is a cost: MFLOPs of a forward pass per token, megabytes of weights, milliseconds of a decoded token.
+/// A cost in which the models are alike has no panel. Bars are one standard error: of the difference from the reference, whose own value is the dashed line.
 ///
 /// # Errors
 ///
@@ -39,10 +40,44 @@ pub fn draw_quality(path: &Path, report: &Report) -> Result<(), PlotError> {
     save(path, |svg| render(svg, &Quality::panels(report)))
 }
 
-/// What is up in a panel.
+/// What is across in a panel.
+#[derive(Clone, Copy)]
+struct Cost {
+    caption: &'static str,
+    of: fn(&ModelReport) -> f64,
+}
+
+const COSTS: [Cost; 3] = [
+    Cost {
+        caption: "MFLOPs per token, forward pass",
+        of: |model| model.cost.forward_flops / 1e6,
+    },
+    Cost {
+        caption: "MB of weights",
+        of: |model| model.cost.weight_bytes as f64 / 1e6,
+    },
+    Cost {
+        caption: "ms per decoded token",
+        of: |model| 1e3 / model.speed.decoding,
+    },
+];
+
+/// Costs that differ by less than this share are alike.
+const ALIKE: f64 = 0.02;
+
+impl Cost {
+    fn differs(self, report: &Report) -> bool {
+        let costs = || report.models.iter().map(self.of);
+        let least = costs().fold(f64::INFINITY, f64::min);
+        costs().fold(0.0, f64::max) > (1.0 + ALIKE) * least
+    }
+}
+
+/// What is up in a panel, and what is across.
 struct Quality<'a> {
     title: &'static str,
     unit: &'static str,
+    across: &'static str,
     caption: String,
     points: Vec<Point<'a>>,
 }
@@ -51,7 +86,6 @@ struct Quality<'a> {
 #[derive(Clone)]
 struct Point<'a> {
     name: &'a str,
-    /// MFLOPs per token.
     cost: f64,
     value: f64,
     /// Half of the bar.
@@ -62,24 +96,34 @@ struct Point<'a> {
 impl<'a> Quality<'a> {
     /// The panels that there are numbers for.
     fn panels(report: &'a Report) -> Vec<Self> {
-        let bits = Self::of(
-            report,
-            ("Bits per byte: lower is better", "bits per byte"),
-            |model| model.quality.bits_per_byte,
-            |model| model.quality.bits_per_byte_difference,
-        );
-        let accuracy = Self::of(
-            report,
-            ("Mean accuracy: higher is better", "accuracy"),
-            |model| model.quality.accuracy,
-            |model| model.quality.accuracy_difference,
-        );
-        bits.into_iter().chain(accuracy).collect()
+        let mut costs: Vec<Cost> = COSTS
+            .into_iter()
+            .filter(|cost| cost.differs(report))
+            .collect();
+        if costs.is_empty() {
+            costs.extend(COSTS.first());
+        }
+        let panels = costs.into_iter().flat_map(|cost| {
+            let bits = Self::of(
+                report,
+                ("Bits per byte: lower is better", "bits per byte", cost),
+                |model| model.quality.bits_per_byte,
+                |model| model.quality.bits_per_byte_difference,
+            );
+            let accuracy = Self::of(
+                report,
+                ("Mean accuracy: higher is better", "accuracy", cost),
+                |model| model.quality.accuracy,
+                |model| model.quality.accuracy_difference,
+            );
+            bits.into_iter().chain(accuracy)
+        });
+        panels.collect()
     }
 
     fn of(
         report: &'a Report,
-        (title, unit): (&'static str, &'static str),
+        (title, unit, cost): (&'static str, &'static str, Cost),
         value: fn(&ModelReport) -> Option<Estimate>,
         difference: fn(&ModelReport) -> Option<Estimate>,
     ) -> Option<Self> {
@@ -95,7 +139,7 @@ impl<'a> Quality<'a> {
                 None => missing.push(model.name.as_str()),
                 Some(estimate) => points.push(Point {
                     name: &model.name,
-                    cost: model.cost.forward_flops / 1e6,
+                    cost: (cost.of)(model),
                     value: estimate.value,
                     error: error.filter(|error| error.is_finite()).unwrap_or(0.0),
                     is_reference: number == 0,
@@ -115,6 +159,7 @@ impl<'a> Quality<'a> {
         measured.then_some(Self {
             title,
             unit,
+            across: cost.caption,
             caption,
             points,
         })
@@ -193,7 +238,7 @@ impl<'a> Quality<'a> {
         } else {
             ""
         };
-        let caption = format!("MFLOPs per token, forward pass{scale}");
+        let caption = format!("{}{scale}", self.across);
         let ticks: Vec<(i32, String)> = match logarithmic {
             true => log_ticks(10f64.powf(across.start), 10f64.powf(across.end))
                 .into_iter()
@@ -301,6 +346,7 @@ mod tests {
         Quality {
             title: "Bits per byte: lower is better",
             unit: "bits per byte",
+            across: COSTS[0].caption,
             caption: "Bars: one standard error.".into(),
             points,
         }

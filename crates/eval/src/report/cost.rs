@@ -8,6 +8,8 @@ use serde::Serialize;
 pub struct TokenCost {
     /// Number of parameters; a tied embedding counts once.
     pub parameters: u64,
+    /// Bytes of the weight files.
+    pub weight_bytes: u64,
     /// Evaluations of blocks per token, summed over layers.
     pub evaluations: usize,
     /// Evaluations of each layer's block.
@@ -21,22 +23,27 @@ pub struct TokenCost {
     /// Relative to the reference.
     pub share_of_parameters: f64,
     /// Relative to the reference.
+    pub share_of_bytes: f64,
+    /// Relative to the reference.
     pub share_of_evaluations: f64,
     /// Relative to the reference.
     pub share_of_flops: f64,
 }
 
 impl TokenCost {
-    pub(super) fn new(cost: &Cost, reference: &Cost) -> Self {
+    /// From costs and the bytes of weights.
+    pub(super) fn new((cost, bytes): &(Cost, u64), (reference, of): &(Cost, u64)) -> Self {
         let evaluations = cost.total_evaluations();
         Self {
             parameters: cost.parameters,
+            weight_bytes: *bytes,
             evaluations,
             evaluations_per_layer: evaluations as f64 / cost.evaluations.len() as f64,
             evaluations_by_layer: cost.evaluations.clone(),
             forward_flops: cost.forward_flops_per_token,
             cache_bytes: cost.cache_bytes_per_token,
             share_of_parameters: cost.parameters as f64 / reference.parameters as f64,
+            share_of_bytes: *bytes as f64 / *of as f64,
             share_of_evaluations: evaluations as f64 / reference.total_evaluations() as f64,
             share_of_flops: cost.forward_flops_per_token / reference.forward_flops_per_token,
         }

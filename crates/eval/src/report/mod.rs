@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use iiet_files::write_file;
-use iiet_model::{Cost, LanguageModel, ModelConfig, available_memory, model_hash};
+use iiet_model::{
+    Cost, LanguageModel, ModelConfig, available_memory, model_hash, quantisation, weight_bytes,
+};
 use iiet_ode::Options;
 use iiet_text::TextTokenizer;
 use serde::Serialize;
@@ -158,6 +160,10 @@ struct Candidate<'a> {
     config: ModelConfig,
     tokenizer: TextTokenizer,
     cost: Cost,
+    /// Bytes of the weight files.
+    weight_bytes: u64,
+    /// Whether matrices of 8 or 4 bits are among them, which stay so in memory.
+    packed: bool,
 }
 
 /// Compares models; the first is the reference.
@@ -181,9 +187,10 @@ pub fn report(
         .iter()
         .map(|path| Candidate::open(path, device))
         .collect::<Result<Vec<_>, _>>()?;
-    let Some(reference) = candidates.first().map(|first| first.cost.clone()) else {
+    let Some(reference) = candidates.first() else {
         return Err(EvalError::Nothing { of: "model" });
     };
+    let reference = (reference.cost.clone(), reference.weight_bytes);
     let workload = workload(&candidates)?;
     let tasks = prepare_all(settings)?;
     if settings.host_memory {
@@ -197,7 +204,7 @@ pub fn report(
         let (model, _) = iiet_model::load(candidate.path, device)?;
         let model = ModelScorer::new(model, device.clone());
         scorers.push(TokenScorer::new(model, candidate.tokenizer));
-        costs.push(candidate.cost);
+        costs.push((candidate.cost, candidate.weight_bytes));
     }
     let language_models: Vec<&LanguageModel> = scorers
         .iter()
@@ -255,6 +262,8 @@ impl<'a> Candidate<'a> {
             config,
             tokenizer,
             cost,
+            weight_bytes: weight_bytes(path)?,
+            packed: quantisation(path)?.is_some(),
         })
     }
 }
@@ -308,7 +317,11 @@ fn check_memory(candidates: &[Candidate<'_>]) -> Result<(), EvalError> {
     let needed = candidates.iter().map(|candidate| {
         let context = candidate.config.seq_len as u64;
         let cache = candidate.cost.cache_bytes_per_token.saturating_mul(context);
-        cache.saturating_add(size_of::<f32>() as u64 * candidate.cost.parameters)
+        let weights = match candidate.packed {
+            true => candidate.weight_bytes,
+            false => size_of::<f32>() as u64 * candidate.cost.parameters,
+        };
+        cache.saturating_add(weights)
     });
     let (needed, available) = (needed.fold(0, u64::saturating_add), available_memory());
     match needed <= available {
