@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use iiet_data::TaskSpec;
-use iiet_files::{Manifest, NewDirectory, open_regular, write_file};
+use iiet_files::{Manifest, NewDirectory, write_file};
 use iiet_gguf::{TensorType, export_llama, import_llama};
 use iiet_model::{
     EncoderDecoder, Inference, ModelKind, Precision, SaveOptions, SequenceInference, Side, load_as,
@@ -18,28 +17,14 @@ use iiet_text::with_tokenizer_class;
 use iiet_train::override_solver;
 use toml::{Table, Value};
 
-use crate::backend;
-use crate::backend::Chosen;
+use crate::along::{TOKENIZER_CONFIG, copy_along, create, finish};
+use crate::backend::{self, Chosen};
 use crate::model_directory::is_gguf;
 use crate::print::outln;
 use crate::sides::{SideName, refuse_side};
 
 /// What helps where memory does not suffice.
 const REMEDY: &str = "convert on a machine with more";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// Files that belong to a model and have nothing to do with its solver.
-const ALONG: [&str; 10] = [
-    "tokenizer.json",
-    TOKENIZER_CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-    TaskSpec::FILE,
-];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -123,16 +108,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ModelKind::EncoderDecoder => sequences(arguments, &chosen)?,
         _ => texts(arguments, &chosen)?,
     };
-    for name in ALONG {
-        let from = arguments.model.join(name);
-        if from.exists() {
-            let mut file = open_regular(&from).with_context(|| from.display().to_string())?;
-            let to = directory.partial().join(name);
-            let copied = write_file(&to, |to| std::io::copy(&mut file, to).map(drop));
-            let record = copied.with_context(|| format!("copying {}", from.display()))?;
-            manifest.add(name, record);
-        }
-    }
+    copy_along(&arguments.model, &directory, &mut manifest)?;
     if arguments.to == Some(Reader::Transformers)
         && let Some(text) = with_tokenizer_class(&arguments.model)?
     {
@@ -140,9 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let written = write_file(&to, |file| file.write_all(text.as_bytes()));
         manifest.add(TOKENIZER_CONFIG, written.with_context(place)?);
     }
-    manifest.write(directory.partial())?;
-    directory.finish().with_context(place)?;
-    outln!("{}", out.display())
+    finish(directory, &manifest, out)
 }
 
 /// A GGUF file of the model.
@@ -167,7 +141,7 @@ fn to_gguf(arguments: &Arguments) -> anyhow::Result<()> {
     outln!("{}", out.display())
 }
 
-/// Writes the directory of the model in a GGUF file.
+/// A model directory of the model in a GGUF file.
 fn from_gguf(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(
         arguments.solver.is_none()
@@ -193,7 +167,7 @@ fn texts(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirectory
     config.solver = solver(arguments, &before.solver)?;
     config.validate()?;
     let options = options(arguments)?;
-    let directory = create(arguments)?;
+    let directory = create(&arguments.out)?;
     if chosen.on_host {
         let inference = Inference {
             precision: Precision::F32,
@@ -228,7 +202,7 @@ fn sequences(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirec
     }
     config.validate()?;
     let options = options(arguments)?;
-    let directory = create(arguments)?;
+    let directory = create(&arguments.out)?;
     if chosen.on_host {
         let inference = SequenceInference {
             precision: Precision::F32,
@@ -243,11 +217,6 @@ fn sequences(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirec
     let model = model.with_config(&config, 0, &chosen.device)?;
     let manifest = save(&model, directory.partial(), &options)?;
     Ok((directory, manifest))
-}
-
-fn create(arguments: &Arguments) -> anyhow::Result<NewDirectory> {
-    let out = &arguments.out;
-    NewDirectory::create(out).with_context(|| out.display().to_string())
 }
 
 fn options(arguments: &Arguments) -> anyhow::Result<SaveOptions> {

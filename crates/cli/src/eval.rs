@@ -190,6 +190,7 @@ fn inspect(
     if chosen.on_host {
         let work = format!("evaluating {}", model.display());
         let estimate = ModelScorer::memory(work, precision, &config, &chosen.device)?;
+        let estimate = estimate.stored_in(model)?;
         estimate.check("use --precision bf16, or a model with a shorter context")?;
     }
     let tokenizer = TextTokenizer::open(model, config.vocab_size)?;

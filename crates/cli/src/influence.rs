@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use burn::tensor::Device;
 use comfy_table::{Table, presets};
-use iiet_data::{Part, Rows, TaskSpec, TokenFile, Tokenizer};
+use iiet_data::Rows;
 use iiet_distill::{DistillError, Influence, calibrate, calibrate_pairs};
 use iiet_files::write_file;
 use iiet_model::{
@@ -17,6 +17,7 @@ use iiet_plots::draw_heat_map;
 use indicatif::ProgressBar;
 
 use crate::backend::DeviceArgument;
+use crate::calibration::rows;
 use crate::corrections::CorrectionArguments;
 use crate::output;
 use crate::print::outln;
@@ -92,9 +93,10 @@ fn of_sequences(arguments: &Arguments) -> anyhow::Result<Influence> {
         };
         let work = format!("measuring on {} pairs at a time", arguments.batch);
         let estimate = inference.memory(work, &config, &chosen.device)?;
+        let estimate = estimate.stored_in(model)?;
         estimate.check("lower --batch")?;
     }
-    let (rows, place) = rows(arguments)?;
+    let (rows, place) = rows(&arguments.model, arguments.data.as_deref(), "--data")?;
     let model = EncoderDecoder::load(model, &chosen.device)?;
     let Arguments { tokens, batch, .. } = *arguments;
     measure_pairs(&model, side, &rows, tokens, batch, &chosen.device).context(place)
@@ -117,45 +119,15 @@ fn of_texts(arguments: &Arguments) -> anyhow::Result<Influence> {
         };
         let work = format!("measuring on {} windows at a time", arguments.batch);
         let estimate = inference.memory(work, &config, &device)?;
+        let estimate = estimate.stored_in(&arguments.model)?;
         estimate.check("lower --batch")?;
     }
     let (model, _) = iiet_model::load(&arguments.model, &device)?;
     let model = arguments.corrections.apply(model)?;
 
-    let (rows, place) = rows(arguments)?;
+    let (rows, place) = rows(&arguments.model, arguments.data.as_deref(), "--data")?;
     let Arguments { tokens, batch, .. } = *arguments;
     measure(&model, &[(rows, 1.0)], tokens, batch, &device).context(place)
-}
-
-/// What to measure on, and what to call it in messages.
-fn rows(arguments: &Arguments) -> anyhow::Result<(Rows, String)> {
-    let model = &arguments.model;
-    let Some(data) = &arguments.data else {
-        return match TaskSpec::read(model)? {
-            Some(spec) => {
-                let place = model.join(TaskSpec::FILE).display().to_string();
-                Ok((Rows::Task(spec, Part::Training), place))
-            }
-            None => bail!(
-                "--data is needed: {} was not trained on a task",
-                model.display()
-            ),
-        };
-    };
-    let file = match data.is_dir() {
-        true => data.join("train.tokens"),
-        false => data.clone(),
-    };
-    let tokens = TokenFile::open(&file)?;
-    let tokenizer = Tokenizer::open(&model.join("tokenizer.json"))?;
-    ensure!(
-        tokenizer.vocab_hash() == tokens.vocab_hash(),
-        "{}: written with another tokenizer than that of {}; prepare the corpus with data.tokenizer = {:?}",
-        file.display(),
-        model.display(),
-        model.join("tokenizer.json")
-    );
-    Ok((Rows::Text(tokens), file.display().to_string()))
 }
 
 /// The table of a model on some sources, with a bar.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use iiet_files::{MANIFEST, Manifest};
 use iiet_model::{
     AttentionBias, Cost, LanguageModel, LlamaConfig, ModelKind, TrainingMemory, load_config,
-    model_kind,
+    model_kind, quantisation, weight_bytes,
 };
 use iiet_ode::{IterationSchedule, Options, SolverConfig};
 use toml::{Table, Value};
@@ -57,10 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let flops = cost.forward_flops_per_token;
     outln!("forward FLOPs per token    {flops:.4e} at full context")?;
     outln!("training FLOPs per token   {:.4e}", 3.0 * flops)?;
-    outln!(
-        "memory of the weights      {} in f32",
-        mebibytes(4 * cost.parameters)
-    )?;
+    weights(dir, cost.parameters)?;
     let cache = cost.cache_bytes_per_token;
     outln!(
         "keys and values per token  {cache} bytes in f32, {} in f16 or bf16",
@@ -78,6 +75,32 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         mebibytes(training.activations)
     )?;
     outln!("integrity                  {}", integrity(dir)?)
+}
+
+/// The sizes of the weights, on disk and in memory.
+fn weights(dir: &Path, parameters: u64) -> anyhow::Result<()> {
+    let bytes = weight_bytes(dir)?;
+    outln!(
+        "weights on disk            {}, {:.2} bytes per parameter",
+        mebibytes(bytes),
+        bytes as f64 / parameters as f64
+    )?;
+    let Some(config) = quantisation(dir)? else {
+        let floats = mebibytes(4 * parameters);
+        return outln!("memory of the weights      {floats} in f32");
+    };
+    let scheme = config.scheme;
+    outln!(
+        "matrices                   {} bits in groups of {}, {} zero points",
+        scheme.bits().count(),
+        scheme.group(),
+        if scheme.symmetric() {
+            "without"
+        } else {
+            "with"
+        }
+    )?;
+    outln!("memory of the weights      {}", mebibytes(bytes))
 }
 
 /// What attention has beside LLaMA's, if anything.

@@ -70,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         };
         let work = format!("computing the logits of {tokens} tokens");
         let estimate = inference.memory(work, &config, &device)?;
+        let estimate = estimate.stored_in(&arguments.model)?;
         estimate.check("give fewer --ids, or --precision bf16")?;
     }
     let (model, _) = iiet_model::load_in(precision, &arguments.model, &device)?;

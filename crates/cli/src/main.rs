@@ -3,8 +3,10 @@
 // A failing print must not panic: `outln!` and `errln!` instead.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod along;
 mod backend;
 mod beam;
+mod calibration;
 mod compare;
 mod conformance;
 mod convert;
@@ -24,6 +26,9 @@ mod output;
 mod precision;
 mod print;
 mod progress;
+mod prune;
+mod quantize;
+mod rewritten;
 mod score;
 mod sides;
 mod signals;
@@ -37,6 +42,8 @@ use std::slice;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+
+use crate::model_directory::Converted;
 
 /// Train, inspect and run ODE-transformer language models.
 #[derive(Parser)]
@@ -63,6 +70,10 @@ enum Command {
     Generate(generate::Arguments),
     /// Convert a model to another solver, for further training.
     Convert(convert::Arguments),
+    /// Store the matrices of a model in 8 or 4 bits.
+    Quantize(quantize::Arguments),
+    /// Set weights of a model to zero.
+    Prune(prune::Arguments),
     /// Write the logits of given token ids to a safetensors file.
     Logits(logits::Arguments),
     /// Measure what each correction of an iterated model contributes.
@@ -93,7 +104,8 @@ fn main() -> ExitCode {
     let mut command = Arguments::parse().command;
     let (work, remedy) = command.work();
     out_of_memory::set_work(work, remedy);
-    let found = start_threads().and_then(|()| command.find_models());
+    let mut converted = Converted::default();
+    let found = start_threads().and_then(|()| command.find_models(&mut converted));
     match found.and_then(|()| run(command)) {
         Ok(()) => signals::exit_code().map_or(ExitCode::SUCCESS, ExitCode::from),
         Err(error) => {
@@ -131,6 +143,8 @@ impl Command {
                 "lower --batch-size or --max-tokens, or use --precision bf16",
             ),
             Self::Convert(_) => ("converting", "the weights of one model in f32 must fit"),
+            Self::Quantize(_) => ("quantising", "lower --tokens"),
+            Self::Prune(_) => ("pruning", "lower --tokens"),
             Self::Logits(_) => ("computing logits", "give fewer --ids"),
             Self::Influence(_) => ("measuring influences", "lower --batch"),
             Self::Data(_) => (
@@ -144,13 +158,15 @@ impl Command {
     }
 
     /// Puts the directories that are meant in the place of those given.
-    fn find_models(&mut self) -> anyhow::Result<()> {
+    fn find_models(&mut self, converted: &mut Converted) -> anyhow::Result<()> {
         let converts = matches!(self, Self::Convert(_));
         let given: &mut [PathBuf] = match self {
             Self::Eval(arguments) => &mut arguments.model,
             Self::Compare(arguments) => &mut arguments.model,
             Self::Generate(arguments) => slice::from_mut(&mut arguments.model),
             Self::Convert(arguments) => slice::from_mut(&mut arguments.model),
+            Self::Quantize(arguments) => slice::from_mut(&mut arguments.rewrite.model),
+            Self::Prune(arguments) => slice::from_mut(&mut arguments.rewrite.model),
             Self::Logits(arguments) => slice::from_mut(&mut arguments.model),
             Self::Influence(arguments) => slice::from_mut(&mut arguments.model),
             Self::Info(arguments) => slice::from_mut(&mut arguments.model),
@@ -165,7 +181,7 @@ impl Command {
         };
         for path in given {
             if !(converts && model_directory::is_gguf(path)) {
-                *path = model_directory::find(path)?;
+                *path = model_directory::find(path, converted)?;
             }
         }
         Ok(())
@@ -202,6 +218,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Score(arguments) => score::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Quantize(arguments) => quantize::run(&arguments),
+        Command::Prune(arguments) => prune::run(&arguments),
         Command::Logits(arguments) => logits::run(&arguments),
         Command::Influence(arguments) => influence::run(&arguments),
         Command::Distill(arguments) => distill::run(&arguments),

@@ -1,9 +1,11 @@
-//! What `--model` means: a model directory, a run's directory, or the name of a model on the hub.
+//! What `--model` means: a model directory, a run's directory, the name of a model on the hub, or a GGUF file.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::Context;
+use iiet_gguf::import_llama;
+use tempfile::TempDir;
 
 use crate::print::errln;
 
@@ -13,14 +15,26 @@ pub(crate) fn is_gguf(path: &Path) -> bool {
     extension.is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && path.is_file()
 }
 
+/// Model directories of GGUF files, which are deleted when this is dropped.
+#[derive(Default)]
+pub(crate) struct Converted(Vec<TempDir>);
+
 /// The directory meant; where that is not the path itself, standard error says so.
-pub(crate) fn find(path: &Path) -> anyhow::Result<PathBuf> {
-    ensure!(
-        !is_gguf(path),
-        "{}: a GGUF file; write its model directory first, with: iiet convert --model {} --out DIR",
-        path.display(),
-        path.display()
-    );
+pub(crate) fn find(path: &Path, converted: &mut Converted) -> anyhow::Result<PathBuf> {
+    if is_gguf(path) {
+        let folder = tempfile::Builder::new().prefix("iiet-").tempdir();
+        let folder = folder.context("a temporary directory for the model of a GGUF file")?;
+        let directory = folder.path().join("model");
+        errln!(
+            "{}: converting into {}; `iiet convert --model {} --out DIR` does so once for all",
+            path.display(),
+            directory.display(),
+            path.display()
+        );
+        import_llama(path, &directory)?;
+        converted.0.push(folder);
+        return Ok(directory);
+    }
     let found = match on_the_hub(path)? {
         Some(fetched) => fetched,
         None => iiet_model::model_directory(path),

@@ -50,6 +50,7 @@ pub(super) fn inspect(
             let work = format!("decoding with {name}");
             let device = &chosen.device;
             let estimate = ModelDecoder::memory(work, search, precision, &config, device)?;
+            let estimate = estimate.stored_in(model)?;
             estimate.check("lower --beam or --max-tokens, or use --precision bf16")?;
         }
     }

@@ -43,6 +43,7 @@ pub(super) fn check(
         _ => format!("continuing {texts} texts side by side"),
     };
     let estimate = inference.memory(work, &config, &chosen.device)?;
+    let estimate = estimate.stored_in(&arguments.model)?;
     estimate.check(match texts {
         1 => "lower --max-tokens, or use --precision bf16",
         _ => "lower --batch-size or --max-tokens, or use --precision bf16",

@@ -114,6 +114,7 @@ fn check_memory(
         ),
     };
     let estimate = options.memory(batch, work, &config, &chosen.device)?;
+    let estimate = estimate.stored_in(&arguments.model)?;
     estimate.check(match batch.sources {
         1 => "lower --beam or --max-tokens, or use --precision bf16",
         _ => "lower --batch-size, --beam or --max-tokens, or use --precision bf16",

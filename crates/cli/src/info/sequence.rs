@@ -5,7 +5,7 @@ use std::path::Path;
 use iiet_model::{EncoderDecoder, EncoderDecoderCost, StackConfig};
 use iiet_ode::Options;
 
-use super::{attention, integrity, mebibytes, options};
+use super::{attention, integrity, options, weights};
 use crate::backend;
 use crate::print::outln;
 
@@ -39,10 +39,7 @@ pub(super) fn run(dir: &Path) -> anyhow::Result<()> {
         cost.flops_per_source_token,
         cost.flops_per_target_token
     )?;
-    outln!(
-        "memory of the weights      {} in f32",
-        mebibytes(4 * cost.parameters)
-    )?;
+    weights(dir, cost.parameters)?;
     outln!(
         "keys and values per token  {} bytes in f32 of a source, {} of a target",
         cost.cache_bytes_per_source_token,

@@ -56,6 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             source_ids.len()
         );
         let estimate = inference.memory(work, &config, &device)?;
+        let estimate = estimate.stored_in(&arguments.model)?;
         estimate.check("give fewer --ids, or --precision bf16")?;
     }
     let model = EncoderDecoder::load_in(precision, &arguments.model, &device)?;
