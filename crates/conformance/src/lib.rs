@@ -24,6 +24,7 @@ mod finding;
 mod golden;
 mod half_precision;
 mod optimizer;
+mod packed;
 mod parity;
 mod storage;
 mod training;
@@ -47,7 +48,7 @@ pub struct Check {
 }
 
 /// All checks, the fastest first.
-pub const CHECKS: [Check; 8] = [
+pub const CHECKS: [Check; 9] = [
     Check {
         name: "parity with PyTorch",
         run: |device| over_cases(Case::all(), device, parity::check),
@@ -59,6 +60,10 @@ pub const CHECKS: [Check; 8] = [
     Check {
         name: "distillation",
         run: distillation::check,
+    },
+    Check {
+        name: "8 and 4 bits",
+        run: packed::check,
     },
     Check {
         name: "cached decoding",
