@@ -209,6 +209,10 @@ fn table(device: &Device) {
     }
 }
 
+// As in the binary.
+#[global_allocator]
+static ALLOCATOR: iiet_train::HugePages = iiet_train::HugePages;
+
 fn main() {
     // The same setting as in the binary.
     iiet_train::keep_freed_memory();

@@ -46,6 +46,10 @@ struct Point {
     attention: f64,
 }
 
+// As in the binary.
+#[global_allocator]
+static ALLOCATOR: iiet_train::HugePages = iiet_train::HugePages;
+
 fn main() -> anyhow::Result<()> {
     iiet_train::keep_freed_memory();
     let arguments = Arguments::parse();

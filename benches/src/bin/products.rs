@@ -54,6 +54,10 @@ enum Pass {
     Backward,
 }
 
+// As in the binary.
+#[global_allocator]
+static ALLOCATOR: iiet_train::HugePages = iiet_train::HugePages;
+
 fn main() -> anyhow::Result<()> {
     // The same setting as in the trainer.
     iiet_train::keep_freed_memory();

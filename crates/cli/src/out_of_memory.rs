@@ -2,11 +2,13 @@
 //!
 //! Commands estimate their memory and check it first. If the system still refuses memory, as under `ulimit
 //! -v` or in a small container, the standard library aborts with a number of bytes; its hook for a message is
-//! not stable. So this binary's allocator is the system's with a check of the result.
+//! not stable. So this binary's allocator checks the results of the system's, whose heap has huge pages.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::io::{Cursor, Write};
 use std::sync::OnceLock;
+
+use iiet_train::HugePages;
 
 /// What the command does, and how a user can reduce its memory.
 static WORK: OnceLock<(&str, &str)> = OnceLock::new();
@@ -20,27 +22,27 @@ pub(crate) fn set_work(work: &'static str, remedy: &'static str) {
 /// The system's allocator, which ends the process with a message if memory is exhausted.
 pub(crate) struct Reporting;
 
-// SAFETY: every call is passed to the system's allocator unchanged, and its result is returned unless it is
+// SAFETY: every call is passed to the other allocator unchanged, and its result is returned unless it is
 // null.
 unsafe impl GlobalAlloc for Reporting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller upholds GlobalAlloc's contract, as in the other functions.
-        checked(unsafe { System.alloc(layout) }, layout.size())
+        checked(unsafe { HugePages.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
-        checked(unsafe { System.alloc_zeroed(layout) }, layout.size())
+        checked(unsafe { HugePages.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as above.
-        checked(unsafe { System.realloc(old, layout, size) }, size)
+        checked(unsafe { HugePages.realloc(old, layout, size) }, size)
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
         // SAFETY: as above.
-        unsafe { System.dealloc(old, layout) }
+        unsafe { HugePages.dealloc(old, layout) }
     }
 }
 

@@ -9,6 +9,7 @@
 //! and initial weights depend only on the seed and the step. [`Devices`] may be several.
 
 mod accuracy;
+mod allocator;
 mod checkpoint;
 mod config;
 mod devices;
@@ -28,6 +29,7 @@ mod step;
 mod trained;
 mod trainer;
 
+pub use allocator::HugePages;
 pub use checkpoint::Difference;
 pub use config::{
     DrawnIterations, EncoderSection, ModelSection, Recompute, RunConfig, Stage, TrainSection,
