@@ -15,6 +15,9 @@ use crate::llama::{LlamaTensor, Rows, half_split_rows};
 use crate::reader::GgufReader;
 use crate::tensors::TensorType;
 
+const EMBEDDING: &str = "model.embed_tokens";
+const OUTPUT: &str = "lm_head";
+
 /// Which matrices are stored packed: those of one type, whose blocks are groups.
 pub(super) struct Packing {
     kind: TensorType,
@@ -39,15 +42,13 @@ impl Packing {
         }
         let (mut embeddings, mut ignore, mut tied) = (false, Vec::new(), true);
         for (tensor, found) in matrices {
-            let module = tensor
-                .hugging_face
-                .strip_suffix(".weight")
-                .unwrap_or_default();
+            let module = tensor.hugging_face.strip_suffix(".weight");
+            let module = module.expect("invariant: every tensor of a LLaMA is a weight");
             tied &= module != OUTPUT;
-            match *found == kind {
-                is_packed if module == EMBEDDING => embeddings = is_packed,
-                true => {}
-                false => ignore.push(module.to_owned()),
+            if module == EMBEDDING {
+                embeddings = *found == kind;
+            } else if *found != kind {
+                ignore.push(module.to_owned());
             }
         }
         if tied {
@@ -63,9 +64,6 @@ impl Packing {
         Some(Self { kind, config })
     }
 }
-
-const EMBEDDING: &str = "model.embed_tokens";
-const OUTPUT: &str = "lm_head";
 
 /// What a tensor of the directory has of one of the file's.
 enum Part {

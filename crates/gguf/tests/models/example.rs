@@ -1,13 +1,18 @@
-//! A small model in a directory.
+//! A small model in a directory, in floats or packed.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use iiet_compress::{QuantizationConfig, Range, Scheme, round};
 use iiet_files::SafetensorsHeader;
 use iiet_gguf::llama::{Llama3Scaling, LlamaSizes};
 use iiet_gguf::tokenizer::{ByteLevelBpe, Split, Token, TokenKind};
 use serde_json::{Map, Value, json};
+
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+pub const OUTPUT: &str = "lm_head.weight";
+pub const UP: &str = "model.layers.1.mlp.up_proj.weight";
 
 /// Two layers with grouped queries and scaled frequencies.
 pub fn sizes() -> LlamaSizes {
@@ -141,4 +146,50 @@ pub fn change_config(dir: &Path, key: &str, value: Value) {
     let mut config = read_config(dir);
     config[key] = value;
     fs::write(dir.join("config.json"), config.to_string()).unwrap();
+}
+
+/// Symmetric groups of 32 weights.
+pub fn scheme(bits: u64) -> Scheme {
+    Scheme::new(bits, 32, true).unwrap()
+}
+
+/// A directory whose matrices are rounded and packed, all but those that `keep` names.
+pub fn packed_model(dir: &Path, sizes: &LlamaSizes, scheme: Scheme, keep: &[&str]) {
+    model(dir, sizes);
+    let mut tensors = read_tensors(dir);
+    for (name, shape, values) in weights(sizes) {
+        let &[d_out, d_in] = shape.as_slice() else {
+            continue;
+        };
+        if keep.contains(&name.as_str()) {
+            continue;
+        }
+        let [rows, width] = [d_out as usize, d_in as usize];
+        let matrix = round(&values, rows, width, scheme, Range::LeastSquares).unwrap();
+        let view = matrix.view();
+        tensors.remove(&name);
+        let wide = |shape: [usize; 2]| shape.map(|n| n as u64).to_vec();
+        let mut insert = |part: &str, dtype: &str, shape: Vec<u64>, bytes: Vec<u8>| {
+            let stored = (dtype.to_owned(), shape, bytes);
+            tensors.insert(format!("{name}{part}"), stored);
+        };
+        let (shape, codes) = view.weight_packed();
+        insert("_packed", "I32", wide(shape), codes.to_vec());
+        let (shape, scales) = view.weight_scale();
+        insert("_scale", "F16", wide(shape), scales);
+        insert("_shape", "I64", vec![2], view.weight_shape());
+        if let Some((shape, zeros)) = view.weight_zero_point() {
+            insert("_zero_point", "I32", wide(shape), zeros);
+        }
+    }
+    write_tensors(dir, &tensors);
+    let modules = keep.iter().filter(|name| **name != EMBEDDING);
+    let modules = modules.map(|name| name.trim_end_matches(".weight").to_owned());
+    let config = QuantizationConfig {
+        scheme,
+        activation_order: false,
+        embeddings: !keep.contains(&EMBEDDING),
+        ignore: modules.collect(),
+    };
+    change_config(dir, "quantization_config", config.to_json());
 }

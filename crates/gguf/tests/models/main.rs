@@ -1,5 +1,6 @@
 //! Whole models: a directory becomes a GGUF file and comes back.
 
+mod damaged;
 mod example;
 mod packed;
 
