@@ -137,23 +137,24 @@ fn damaged_packed_matrices_are_errors_that_name_them() {
     );
 }
 
-/// A directory of one layer that is packed in 4 bits.
-static SMALL: LazyLock<(TempDir, Tensors)> = LazyLock::new(|| {
+/// A directory of one layer that is packed in 4 bits: two files with their contents, and the tensors.
+static SMALL: LazyLock<([(&str, String); 2], Tensors)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let small = LlamaSizes {
         n_layers: 1,
         ..sizes()
     };
     packed_model(folder.path(), &small, scheme(4), &[EMBEDDING]);
-    let tensors = read_tensors(folder.path());
-    (folder, tensors)
+    let text = |name| (name, fs::read_to_string(folder.path().join(name)).unwrap());
+    let texts = ["config.json", "tokenizer.json"].map(text);
+    (texts, read_tensors(folder.path()))
 });
 
 /// The same directory with another `model.safetensors`.
 fn small_with(write: impl FnOnce(&Path)) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["config.json", "tokenizer.json"] {
-        fs::copy(SMALL.0.path().join(name), folder.path().join(name)).unwrap();
+    for (name, text) in &SMALL.0 {
+        fs::write(folder.path().join(name), text).unwrap();
     }
     write(folder.path());
     folder
