@@ -1,6 +1,6 @@
 """Holds exported GGUF files against llama.cpp, and imported ones against transformers.
 
-    pip install torch transformers tokenizers numpy gguf
+    pip install torch transformers tokenizers numpy gguf safetensors compressed-tensors
     npm install --ignore-scripts node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
     cargo build -p iiet-gguf --examples
     python benches/peers/llama_cpp.py --examples target/debug/examples --modules node_modules MODEL_DIRECTORY..
@@ -11,9 +11,15 @@ For each directory and each type of --types:
 
     blocks   every quantised tensor equals, byte for byte, what ggml's own reference function makes of the F32 file's
     tokens   of some hundred odd texts, of all characters, and of this repository's files: those of tokenizers
-    greedy   64 tokens after several prompts: those of transformers on the directory that the file is imported to;
+    packed   the file is imported as packed matrices of 8 or 4 bits whose numbers, computed here, equal those that gguf-py
+             computes for the blocks of the file, and exported again it has the same bytes
+    greedy   64 tokens after several prompts: those of transformers on the imported directory, in floats;
              where one differs, the gap between the two best logits of transformers decides whether it is a tie
-    plain    the same for llama.cpp on the imported directory as an F32 file: the dequantised weights
+    plain    the same for llama.cpp on an F32 file of this directory: the dequantised weights
+    compressed  the model with packed layers and an embedding in floats, exported and imported: its logits in transformers,
+             which reads it with compressed-tensors, against those of the directory in floats; the largest difference
+
+A directory that is packed itself, from `iiet quantize` for example, is exported as the type of its blocks instead.
 
 llama.cpp rounds activations to 8 bits in products with Q8_0 and Q4_0 matrices, and to the matrix's type with F16 and
 BF16 ones, and transformers does not, so there larger gaps count as ties, and `plain` says that nothing else differs.
@@ -21,9 +27,12 @@ Ends with 1 if anything differs that is not a tie.
 """
 
 import argparse
+import contextlib
 import ctypes
+import io
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +40,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import safetensors.torch
 import tokenizers
 import torch
 import transformers
@@ -99,6 +109,94 @@ def same_blocks(ggml, plain, quantised, kind):
     return count
 
 
+def config(directory):
+    return json.loads(Path(directory, "config.json").read_text())
+
+
+def weights(directory):
+    """The tensors of a directory, and the matrices that are packed: names without `.weight`."""
+    found = {}
+    for path in sorted(Path(directory).glob("*.safetensors")):
+        found |= safetensors.torch.load_file(path)
+    end = ".weight_packed"
+    return found, sorted(name.removesuffix(end) for name in found if name.endswith(end))
+
+
+def as_floats(directory, out, keep=()):
+    """The same model in f32, but for the packed matrices in `keep`: scale (code - zero), zero = 128 or 8."""
+    found, packed = weights(directory)
+    keys = config(directory)
+    for name in packed:
+        if name in keep:
+            continue
+        codes, scale, shape = (found.pop(f"{name}.weight_{part}") for part in ("packed", "scale", "shape"))
+        codes = codes.numpy().view(np.uint8)
+        if codes.shape[1] != shape[1]:
+            codes = np.stack([codes & 15, codes >> 4], -1).reshape(*shape.tolist())
+            zero = 8
+        else:
+            zero = 128
+        values = (codes.astype(np.float32) - zero).reshape(*scale.shape, -1) * scale.float().numpy()[..., None]
+        found[f"{name}.weight"] = torch.from_numpy(values.reshape(*shape.tolist()))
+    if not keep:
+        keys.pop("quantization_config", None)
+    Path(out).mkdir()
+    Path(out, "config.json").write_text(json.dumps(keys))
+    safetensors.torch.save_file(found, Path(out, "model.safetensors"), {"format": "pt"})
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        if Path(directory, name).exists():
+            shutil.copy(Path(directory, name), out)
+
+
+def half_split(values, heads):
+    """Rows in the order of transformers from rows in that of llama.cpp."""
+    return values.reshape(heads, -1, 2, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
+
+
+def same_numbers(path, floats, kind):
+    """The number of tensors of a type in a file; all tensors must have the numbers of a directory in floats."""
+    keys, (expected, _), count = config(floats), weights(floats), 0
+    inside = {
+        "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+    outside = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+    for name, tensor in tensors(path).items():
+        part = name.removesuffix(".weight").split(".")
+        if part == ["rope_freqs"]:
+            continue
+        module = outside[part[0]] if len(part) == 1 else f"model.layers.{part[1]}.{inside[part[2]]}"
+        values = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
+        heads = {"attn_q": keys["num_attention_heads"], "attn_k": keys["num_key_value_heads"]}.get(part[-1])
+        values = half_split(values, heads) if heads else values
+        assert np.array_equal(values, expected.pop(f"{module}.weight").float().numpy()), name
+        count += tensor.tensor_type.name == kind
+    assert not expected, expected.keys()
+    return count
+
+
+def same_bytes(path, other):
+    """Two files must have the same tensors, byte for byte."""
+    of_other = tensors(other)
+    for name, tensor in tensors(path).items():
+        found = of_other.pop(name)
+        assert tensor.tensor_type == found.tensor_type and np.array_equal(tensor.data, found.data), name
+    assert not of_other, of_other.keys()
+
+
+def load(directory):
+    return transformers.LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+@torch.no_grad()
+def largest_difference(model, directory, prompt):
+    """Between the logits of a model and those of a packed directory."""
+    # compressed-tensors shows its progress.
+    with contextlib.redirect_stderr(io.StringIO()):
+        a, b = (each(torch.tensor([prompt])).logits for each in (model, load(directory)))
+    return float(f"{(a - b).abs().max().item():.1e}")
+
+
 @torch.no_grad()
 def compare_greedy(model, prompts, greedy, tie):
     """Tokens in common, and for each prompt that differs the place and the gap. Follows llama.cpp's tokens."""
@@ -152,16 +250,30 @@ def random_model(tokenizer, steps, folder):
 
 def check(arguments, directory, kind, folder):
     file, plain, imported = (Path(folder, name) for name in (f"{kind}.gguf", "F32.gguf", f"{kind}-back"))
-    exported = subprocess.run([arguments.examples / "export", directory, file, kind], capture_output=True, text=True)
+    blocks, already = kind in ("Q8_0", "Q4_0"), "quantization_config" in config(directory)
+    export, into = arguments.examples / "export", arguments.examples / "import"
+    exported = subprocess.run([export, directory, file] + [kind] * (not already), capture_output=True, text=True)
     if exported.returncode != 0:
         print(f"{directory} {kind}: refused: {exported.stderr.strip()}", flush=True)
         return "RowWidth" in exported.stderr
-    run(arguments.examples / "import", file, imported)
+    run(into, file, imported)
     report = {}
-    if kind in ("Q8_0", "Q4_0"):
-        run(arguments.examples / "export", directory, plain, "F32")
+    if blocks and not already:
+        run(export, directory, plain, "F32")
         libraries = arguments.modules / "@node-llama-cpp/linux-x64/bins/linux-x64"
         report["blocks"] = same_blocks(ctypes.CDLL(libraries / "libggml-base.so"), plain, file, kind)
+    floats = Path(folder, f"{kind}-floats") if blocks else imported
+    if blocks:
+        as_floats(imported, floats)
+        report["packed"] = same_numbers(file, floats, kind)
+        assert report["packed"] == len(weights(imported)[1]) > 0, "packed matrices"
+        again = Path(folder, "again.gguf")
+        run(export, imported, again)
+        same_bytes(file, again)
+    if already:
+        original = Path(folder, "original")
+        as_floats(directory, original)
+        same_numbers(file, original, kind)
 
     ids = tokenizers.Tokenizer.from_file(str(Path(directory, "tokenizer.json")))
     ids.encode_special_tokens = True
@@ -179,17 +291,26 @@ def check(arguments, directory, kind, folder):
     assert answer["adds_bos"] == bool(before), "BOS"
     report["tokens"] = f"{len(texts) - len(wrong)} of {len(texts)} texts"
 
-    model = transformers.LlamaForCausalLM.from_pretrained(imported, dtype=torch.float32)
+    model = load(floats)
     if kind == "F32":
-        original = transformers.LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).state_dict()
+        original = load(directory).state_dict()
         assert all(torch.equal(value, original[name]) for name, value in model.state_dict().items()), "imported weights"
-    report["greedy"] = compare_greedy(model.eval(), prompts, answer["greedy"], TIES[kind])
+    report["greedy"] = compare_greedy(model, prompts, answer["greedy"], TIES[kind])
     faults = "faults" in report["greedy"]
     if kind != "F32":
-        run(arguments.examples / "export", imported, plain, "F32")
+        run(export, floats, plain, "F32")
         dequantised = ask(arguments.modules, plain, {"prompts": prompts, "count": 64, "threads": arguments.threads})
         report["plain"] = compare_greedy(model, prompts, dequantised["greedy"], TIES["F32"])
         faults |= "faults" in report["plain"]
+    if blocks:
+        embedding = "model.embed_tokens"
+        layers, packed, mixed = (Path(folder, name) for name in ("layers", "packed", "mixed.gguf"))
+        as_floats(imported, layers, set(weights(imported)[1]) - {embedding})
+        run(export, layers, mixed)
+        run(into, mixed, packed)
+        assert f"{embedding}.weight" in weights(packed)[0]
+        report["compressed"] = largest_difference(model, packed, prompts[0])
+        faults |= report["compressed"] > 1e-3
     distinct = np.mean([len(set(tokens)) for tokens in answer["greedy"]])
     report["distinct tokens"] = round(float(distinct), 1)
     report["tokens_per_second"] = round(len(prompts) * 63 / sum(answer["rest_seconds"]))
@@ -217,7 +338,10 @@ def main():
             random_model(arguments.random, arguments.steps, made)
             directories.append(str(made))
         for number, directory in enumerate(directories):
-            for kind in arguments.types:
+            types = arguments.types
+            if groups := config(directory).get("quantization_config", {}).get("config_groups"):
+                types = [{8: "Q8_0", 4: "Q4_0"}[groups["group_0"]["weights"]["num_bits"]]]
+            for kind in types:
                 place = Path(folder, str(number), kind)
                 place.mkdir(parents=True)
                 good &= check(arguments, directory, kind, place)

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use iiet_compress::CompressError;
 use iiet_files::FilesError;
 
 /// The errors of this crate.
@@ -79,6 +80,24 @@ pub enum GgufError {
         /// Elements of a block.
         block: u64,
     },
+    /// The `quantization_config` of a directory that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Quantization {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The key, what was found and what is allowed.
+        source: CompressError,
+    },
+    /// A packed matrix that cannot be read.
+    #[error("{}: tensor {name}: {source}", path.display())]
+    Packed {
+        /// The file or directory.
+        path: PathBuf,
+        /// The matrix.
+        name: String,
+        /// What was found and what is allowed.
+        source: CompressError,
+    },
     /// A value that a tensor type cannot represent.
     #[error(
         "tensor {name}: element {element} is {value}; allowed: finite values in the range of {kind}"
@@ -154,6 +173,15 @@ impl GgufError {
     pub(crate) fn json(path: impl Into<PathBuf>) -> impl FnOnce(serde_json::Error) -> Self {
         let path = path.into();
         move |source| Self::Json { path, source }
+    }
+
+    /// For `map_err`.
+    pub(crate) fn packed(
+        path: impl Into<PathBuf>,
+        name: impl Into<String>,
+    ) -> impl FnOnce(CompressError) -> Self {
+        let (path, name) = (path.into(), name.into());
+        move |source| Self::Packed { path, name, source }
     }
 
     pub(crate) fn tokenizer(

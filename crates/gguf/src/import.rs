@@ -1,18 +1,18 @@
 //! A GGUF file of a LLaMA model as a model directory in Hugging Face layout.
 
+mod weights;
+
 use std::collections::HashSet;
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use iiet_files::{Manifest, NewDirectory};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use self::weights::{Packing, write_weights};
 use crate::GgufError;
-use crate::blocks::quantize;
-use crate::huggingface::{
-    CHAT_TEMPLATE, CONFIG, StoredTensor, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, write_safetensors,
-    write_text,
-};
-use crate::llama::{LlamaSizes, LlamaTensor, ROPE_FACTORS, Rows, half_split_rows};
+use crate::huggingface::{CHAT_TEMPLATE, CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, write_text};
+use crate::llama::{LlamaSizes, LlamaTensor, ROPE_FACTORS};
 use crate::reader::GgufReader;
 use crate::tensors::TensorType;
 use crate::tokenizer::ByteLevelBpe;
@@ -21,12 +21,15 @@ use crate::tokenizer::ByteLevelBpe;
 /// `tokenizer_config.json`, the template of chats if there is one, and a manifest. The directory appears when
 /// it is complete. At most one tensor at a time is in memory.
 ///
-/// F32, F16 and BF16 keep their type, and quantised tensors are stored as F32.
+/// F32, F16 and BF16 keep their type. Where the quantised matrices of the layers are all of Q8_0, or all of Q4_0, the
+/// matrices of this type, also the embedding and the output projection, are stored in the format `pack-quantized` of
+/// compressed-tensors: symmetric groups of 32 weights in 8 or 4 bits, with the same values. All other quantised tensors
+/// are stored as F32. transformers does not read directories whose embedding is packed.
 ///
 /// # Errors
 ///
 /// [`GgufError`] for a file that breaks the format, an architecture other than `llama`, tensors that are missing
-/// or not the model's, weights that are not finite, and a tokenizer that is not byte-level BPE.
+/// or not the model's, weights or scales that are not finite, and a tokenizer that is not byte-level BPE.
 pub fn import_llama(gguf: &Path, out: &Path) -> Result<(), GgufError> {
     let mut reader = GgufReader::open(gguf)?;
     let factors = match reader.tensor(ROPE_FACTORS) {
@@ -35,9 +38,9 @@ pub fn import_llama(gguf: &Path, out: &Path) -> Result<(), GgufError> {
     };
     let tied = reader.tensor("output.weight").is_none();
     let sizes = LlamaSizes::from_metadata(reader.metadata(), factors.as_deref(), tied)?;
-    let mut tensors = sizes.tensors();
-    tensors.sort_by(|a, b| a.hugging_face.cmp(&b.hugging_face));
-    let stored = check_tensors(&reader, &tensors)?;
+    let mut tensors = with_types(&reader, sizes.tensors())?;
+    tensors.sort_by(|(a, _), (b, _)| a.hugging_face.cmp(&b.hugging_face));
+    let packing = Packing::of(&tensors);
     let tokenizer = ByteLevelBpe::from_metadata(reader.metadata())?;
     if tokenizer.tokens.len() != sizes.vocab_size {
         return Err(GgufError::metadata(
@@ -51,7 +54,7 @@ pub fn import_llama(gguf: &Path, out: &Path) -> Result<(), GgufError> {
     let partial = directory.partial().to_owned();
     let mut manifest = Manifest::new();
     let mut texts = vec![
-        (CONFIG, sizes.to_json()),
+        (CONFIG, config(&sizes, packing.as_ref())),
         (TOKENIZER, tokenizer.to_json()),
         (TOKENIZER_CONFIG, tokenizer_config(&sizes, &tokenizer)),
     ];
@@ -61,19 +64,18 @@ pub fn import_llama(gguf: &Path, out: &Path) -> Result<(), GgufError> {
     for (name, text) in texts {
         manifest.add(name, write_text(&partial.join(name), &text)?);
     }
-    let record = write_safetensors(&partial.join(WEIGHTS), &stored, |i| {
-        read(&mut reader, &tensors[i], stored[i].kind)
-    })?;
+    let weights = partial.join(WEIGHTS);
+    let record = write_weights(&weights, &mut reader, &tensors, packing.as_ref())?;
     manifest.add(WEIGHTS, record);
     manifest.write(&partial)?;
     directory.finish().map_err(GgufError::io(out))
 }
 
-/// Checks that the file has exactly the model's tensors, and says how each is to be stored.
-fn check_tensors<R: std::io::Read + std::io::Seek>(
+/// The types of the model's tensors in the file, if it has exactly these.
+fn with_types<R: Read + Seek>(
     reader: &GgufReader<R>,
-    tensors: &[LlamaTensor],
-) -> Result<Vec<StoredTensor>, GgufError> {
+    tensors: Vec<LlamaTensor>,
+) -> Result<Vec<(LlamaTensor, TensorType)>, GgufError> {
     let refuse = |name: &str, reason: String| GgufError::Tensor {
         path: reader.path().to_owned(),
         name: name.to_owned(),
@@ -86,7 +88,7 @@ fn check_tensors<R: std::io::Read + std::io::Seek>(
         let reason = "is not a tensor of a LLaMA model of these sizes";
         return Err(refuse(&other.name, reason.into()));
     }
-    let stored = |tensor: &LlamaTensor| {
+    let with_type = |tensor: LlamaTensor| {
         let name = tensor.gguf.as_str();
         let missing = || refuse(name, format!("is missing; its shape is {:?}", tensor.shape));
         let info = reader.tensor(name).ok_or_else(missing)?;
@@ -94,34 +96,19 @@ fn check_tensors<R: std::io::Read + std::io::Seek>(
             let reason = format!("shape {:?}; allowed: {:?}", info.shape, tensor.shape);
             return Err(refuse(name, reason));
         }
-        let kind = match info.kind {
-            TensorType::F16 | TensorType::Bf16 => info.kind,
-            _ => TensorType::F32,
-        };
-        let bytes = info.elements().checked_mul(kind.block_bytes());
-        Ok(StoredTensor {
-            name: tensor.hugging_face.clone(),
-            kind,
-            shape: tensor.shape.clone(),
-            bytes: bytes.ok_or_else(|| refuse(name, "is larger than 2^64 bytes".into()))?,
-        })
+        let kind = info.kind;
+        Ok((tensor, kind))
     };
-    tensors.iter().map(stored).collect()
+    tensors.into_iter().map(with_type).collect()
 }
 
-/// The bytes of a tensor as they are stored, in Hugging Face's order of rows.
-fn read<R: std::io::Read + std::io::Seek>(
-    reader: &mut GgufReader<R>,
-    tensor: &LlamaTensor,
-    kind: TensorType,
-) -> Result<Vec<u8>, GgufError> {
-    let mut values = reader.read_f32(&tensor.gguf)?;
-    if let (Rows::Heads(heads), [_, width]) = (tensor.rows, tensor.shape.as_slice()) {
-        // The tensor is in memory, so its width fits.
-        values = half_split_rows(&values, heads, *width as usize);
+/// `config.json`, which says how matrices are packed if there are such.
+fn config(sizes: &LlamaSizes, packing: Option<&Packing>) -> String {
+    let mut keys = sizes.to_value();
+    if let Some(packing) = packing {
+        keys["quantization_config"] = packing.config.to_json();
     }
-    // Half-precision values are the same after they were single precision.
-    quantize(kind, &values, &tensor.gguf)
+    text_of(&keys)
 }
 
 /// `tokenizer_config.json`, which names the tokens that begin and end a text.
@@ -140,6 +127,10 @@ fn tokenizer_config(sizes: &LlamaSizes, tokenizer: &ByteLevelBpe) -> String {
     if let Some(eos) = sizes.eos_token_ids.first().copied().and_then(text) {
         config["eos_token"] = json!(eos);
     }
-    let text = serde_json::to_string_pretty(&config);
+    text_of(&config)
+}
+
+fn text_of(keys: &Value) -> String {
+    let text = serde_json::to_string_pretty(keys);
     text.expect("invariant: plain data serialises") + "\n"
 }

@@ -1,6 +1,7 @@
 //! GGUF, the file format of llama.cpp: reading, writing, and LLaMA models to and from Hugging Face layout.
 //!
-//! - [`export_llama`] and [`import_llama`] convert whole models.
+//! - [`export_llama`] and [`import_llama`] convert whole models. Blocks of Q8_0 and Q4_0 are packed matrices of
+//!   compressed-tensors in directories, and keep every value.
 //! - [`GgufReader`] reads untrusted files: the header at once, tensors one at a time. [`write_gguf`] writes them
 //!   atomically.
 //! - [`quantize`] and [`dequantize`] convert values to and from ggml's block formats, bit for bit as ggml does.

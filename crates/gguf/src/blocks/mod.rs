@@ -3,6 +3,7 @@
 //! A row is divided into blocks of 32 or 256 elements with a scale of their own in half precision. Sources:
 //! `ggml/src/ggml-quants.c` (`quantize_row_*_ref`, `dequantize_row_*`) and `gguf-py/gguf/quants.py` in llama.cpp.
 
+mod packed;
 mod plain;
 mod q4_0;
 mod q4_k;
@@ -10,6 +11,7 @@ mod q6_k;
 mod q8_0;
 
 use half::f16;
+pub(crate) use packed::{blocks, packed, scheme_of, type_of};
 use rayon::prelude::*;
 
 use crate::GgufError;
@@ -83,13 +85,13 @@ fn refused(kind: TensorType, values: &[f32], name: &str, element: usize) -> Gguf
     }
 }
 
-/// The values of blocks of `BYTES` bytes.
-fn each<const BYTES: usize, const BLOCK: usize>(
+/// What each block of `BYTES` bytes has, `N` of a kind: its values, for example.
+fn each<const BYTES: usize, const N: usize, T: Copy + Default + Send>(
     bytes: &[u8],
-    values: impl Fn(&[u8; BYTES]) -> [f32; BLOCK] + Sync,
-) -> Vec<f32> {
+    values: impl Fn(&[u8; BYTES]) -> [T; N] + Sync,
+) -> Vec<T> {
     let (blocks, _) = bytes.as_chunks::<BYTES>();
-    let mut all = vec![[0.0; BLOCK]; blocks.len()];
+    let mut all = vec![[T::default(); N]; blocks.len()];
     let pieces = all.par_chunks_mut(PIECE).zip(blocks.par_chunks(PIECE));
     pieces.for_each(|(to, from)| {
         for (to, from) in to.iter_mut().zip(from) {
@@ -128,8 +130,8 @@ fn scale(d: f32) -> Option<[u8; 2]> {
     d.is_finite().then(|| d.to_le_bytes())
 }
 
-fn half_at(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+fn half_at(bytes: &[u8], at: usize) -> f16 {
+    f16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 #[cfg(test)]

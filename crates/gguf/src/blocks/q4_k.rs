@@ -15,7 +15,7 @@ const INTEGERS: usize = SCALES + 12;
 const BYTES: usize = INTEGERS + BLOCK / 2;
 
 pub(super) fn dequantize(block: &[u8; BYTES]) -> [f32; BLOCK] {
-    let (d, e) = (half_at(block, 0), half_at(block, 2));
+    let (d, e) = (half_at(block, 0).to_f32(), half_at(block, 2).to_f32());
     let mut values = [0.0; BLOCK];
     for (group, values) in values.chunks_exact_mut(GROUP).enumerate() {
         let (s, m) = scale_and_minimum(&block[SCALES..INTEGERS], group);

@@ -14,7 +14,7 @@ const SCALE: usize = SCALES + BLOCK / 16;
 const BYTES: usize = SCALE + 2;
 
 pub(super) fn dequantize(block: &[u8; BYTES]) -> [f32; BLOCK] {
-    let d = half_at(block, SCALE);
+    let d = half_at(block, SCALE).to_f32();
     std::array::from_fn(|element| {
         let (half, i) = (element / 128, element % 128);
         let lower = block[64 * half + i % 64] >> (i / 64 * 4) & 15;

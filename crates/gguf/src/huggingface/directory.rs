@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use iiet_compress::{PackedMatrix, QuantizationConfig, Scheme};
 use iiet_files::{Manifest, read_regular, read_regular_text};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::packed::{PACKED, PackedTensors};
 use super::safetensors::{Entry, SafetensorsFile};
 use super::{
     CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS,
@@ -14,6 +16,7 @@ use super::{
 use crate::GgufError;
 use crate::blocks::dequantize;
 use crate::llama::LlamaSizes;
+use crate::tensors::TensorType;
 
 /// An open directory.
 #[derive(Debug)]
@@ -21,8 +24,24 @@ pub(crate) struct Directory {
     path: PathBuf,
     sizes: LlamaSizes,
     files: Vec<SafetensorsFile>,
-    /// The tensors, each with the number of its file.
-    tensors: BTreeMap<String, (usize, Entry)>,
+    weights: BTreeMap<String, Weight>,
+}
+
+/// A tensor, with the number of its file.
+pub(super) type Place = (usize, Entry);
+
+/// A weight in the files.
+#[derive(Debug)]
+enum Weight {
+    Floats(Place, TensorType),
+    Packed(Box<PackedTensors>),
+}
+
+/// The values of a weight.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Values {
+    Floats(Vec<f32>),
+    Packed(PackedMatrix),
 }
 
 /// `model.safetensors.index.json`.
@@ -38,7 +57,9 @@ impl Directory {
             manifest.verify(path, manifest.files().map(|(name, _)| name))?;
         }
         let config = path.join(CONFIG);
-        let mut sizes = LlamaSizes::from_json(&text(&config)?, &config)?;
+        let keys = text(&config)?;
+        let mut sizes = LlamaSizes::from_json(&keys, &config)?;
+        let scheme = scheme(&keys, &config)?;
         let generation = path.join(GENERATION_CONFIG);
         if generation.exists() {
             let ends = LlamaSizes::ends_from_generation_json(&text(&generation)?, &generation)?;
@@ -70,11 +91,12 @@ impl Directory {
             }
             files.push(file);
         }
+        let weights = weights(tensors, scheme, path)?;
         Ok(Self {
             path: path.to_owned(),
             sizes,
+            weights,
             files,
-            tensors,
         })
     }
 
@@ -83,29 +105,49 @@ impl Directory {
         &self.sizes
     }
 
-    /// The names of all tensors.
+    /// The scheme of the packed matrices, if there are any.
+    pub(crate) fn scheme(&self) -> Option<Scheme> {
+        self.weights.values().find_map(|weight| match weight {
+            Weight::Floats(..) => None,
+            Weight::Packed(tensors) => Some(tensors.scheme()),
+        })
+    }
+
+    /// The names of all weights, those of packed matrices as if they were not.
     pub(crate) fn names(&self) -> BTreeSet<String> {
-        self.tensors.keys().cloned().collect()
+        self.weights.keys().cloned().collect()
     }
 
-    /// The sizes of a tensor.
-    pub(crate) fn shape(&self, name: &str) -> Option<&[u64]> {
-        self.tensors
-            .get(name)
-            .map(|(_, entry)| entry.shape.as_slice())
+    /// Whether a weight is a packed matrix.
+    pub(crate) fn is_packed(&self, name: &str) -> bool {
+        matches!(self.weights.get(name), Some(Weight::Packed(..)))
     }
 
-    /// The values of a tensor.
-    pub(crate) fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, GgufError> {
-        let Some((file, entry)) = self.tensors.get(name) else {
+    /// The sizes of a weight.
+    pub(crate) fn shape(&self, name: &str) -> Option<Vec<u64>> {
+        self.weights.get(name).map(|weight| match weight {
+            Weight::Floats((_, entry), _) => entry.shape.clone(),
+            Weight::Packed(tensors) => tensors.widths().to_vec(),
+        })
+    }
+
+    /// The values of a weight.
+    pub(crate) fn read(&mut self, name: &str) -> Result<Values, GgufError> {
+        let Some(weight) = self.weights.get(name) else {
             return Err(GgufError::Tensor {
                 path: self.path.clone(),
                 name: name.to_owned(),
                 reason: "is not in the directory".into(),
             });
         };
-        let bytes = self.files[*file].read(entry)?;
-        Ok(dequantize(entry.kind, &bytes))
+        let mut bytes = |(file, entry): &Place| self.files[*file].read(entry);
+        match weight {
+            Weight::Floats(place, kind) => Ok(Values::Floats(dequantize(*kind, &bytes(place)?))),
+            Weight::Packed(tensors) => {
+                let refuse = GgufError::packed(&self.path, name);
+                tensors.read(bytes, refuse).map(Values::Packed)
+            }
+        }
     }
 
     /// The bytes of `tokenizer.json`.
@@ -132,6 +174,56 @@ impl Directory {
 
 fn text(path: &Path) -> Result<String, GgufError> {
     read_regular_text(path).map_err(GgufError::io(path))
+}
+
+/// How the `quantization_config` in the text of a `config.json` says that matrices are packed.
+fn scheme(config: &str, path: &Path) -> Result<Option<Scheme>, GgufError> {
+    let keys: Map<String, Value> = serde_json::from_str(config).map_err(GgufError::json(path))?;
+    let found = keys.get("quantization_config").filter(|v| !v.is_null());
+    let read = found.map(QuantizationConfig::from_json).transpose();
+    let read = read.map_err(|source| GgufError::Quantization {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(read.map(|config| config.scheme))
+}
+
+/// The weights that tensors are, or are parts of.
+fn weights(
+    mut tensors: BTreeMap<String, Place>,
+    scheme: Option<Scheme>,
+    path: &Path,
+) -> Result<BTreeMap<String, Weight>, GgufError> {
+    let refuse = |name: String, reason: String| GgufError::Tensor {
+        path: path.to_owned(),
+        name,
+        reason,
+    };
+    let mut weights = BTreeMap::new();
+    let names = tensors.keys().filter_map(|name| name.strip_suffix(PACKED));
+    let packed: Vec<String> = names.map(str::to_owned).collect();
+    for name in packed {
+        let scheme = scheme.ok_or_else(|| {
+            let reason = format!("is packed; allowed with a quantization_config in {CONFIG}");
+            refuse(name.clone(), reason)
+        })?;
+        let parts = PackedTensors::take(&name, scheme, &mut tensors);
+        let parts = parts.map_err(GgufError::packed(path, &name))?;
+        weights.insert(name, Weight::Packed(Box::new(parts)));
+    }
+    for (name, place) in tensors {
+        let dtype = place.1.dtype;
+        let Some(kind) = dtype.floats() else {
+            let found = dtype.name();
+            let reason = format!("is of type {found}; allowed: F32, F16, BF16");
+            return Err(refuse(name, reason));
+        };
+        if weights.contains_key(&name) {
+            return Err(refuse(name, "is there as floats and packed".into()));
+        }
+        weights.insert(name, Weight::Floats(place, kind));
+    }
+    Ok(weights)
 }
 
 /// The single weight file, or those that the index lists.

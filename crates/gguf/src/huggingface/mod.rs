@@ -1,10 +1,14 @@
 //! Model directories in Hugging Face layout.
 
 mod directory;
+mod dtype;
+mod packed;
 mod safetensors;
 mod write;
 
-pub(crate) use directory::Directory;
+pub(crate) use directory::{Directory, Values};
+pub(crate) use dtype::Dtype;
+pub(crate) use packed::{PACKED, SCALE, SHAPE};
 pub(crate) use write::{StoredTensor, write_safetensors, write_text};
 
 /// The configuration.

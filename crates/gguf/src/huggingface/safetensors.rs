@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use iiet_files::{SafetensorsEntry, SafetensorsHeader, open_regular};
 
+use super::Dtype;
 use crate::GgufError;
-use crate::tensors::TensorType;
 
 /// The length before the header, in bytes.
 const LENGTH: u64 = SafetensorsHeader::LENGTH as u64;
@@ -29,7 +29,7 @@ pub(super) struct SafetensorsFile {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) name: String,
-    pub(super) kind: TensorType,
+    pub(super) dtype: Dtype,
     pub(super) shape: Vec<u64>,
     begin: u64,
     end: u64,
@@ -99,18 +99,12 @@ fn checked(tensors: Vec<(String, SafetensorsEntry)>, found: u64) -> Result<Vec<E
         },
     ) in tensors
     {
-        let kind = match dtype.as_str() {
-            "F32" => TensorType::F32,
-            "F16" => TensorType::F16,
-            "BF16" => TensorType::Bf16,
-            other => {
-                return Err(format!(
-                    "{name} is of type {other}; allowed: F32, F16, BF16"
-                ));
-            }
+        let Some(kind) = Dtype::from_name(&dtype) else {
+            let allowed = "F32, F16, BF16, and I32 and I64 in packed matrices";
+            return Err(format!("{name} is of type {dtype}; allowed: {allowed}"));
         };
         let elements = shape.iter().try_fold(1u64, |all, n| all.checked_mul(*n));
-        let bytes = elements.and_then(|n| n.checked_mul(kind.block_bytes()));
+        let bytes = elements.and_then(|n| n.checked_mul(kind.bytes()));
         if bytes.is_none() || bytes != end.checked_sub(begin) {
             return Err(format!(
                 "{name} of type {dtype} and shape {shape:?} is at bytes {begin} to {end}"
@@ -118,7 +112,7 @@ fn checked(tensors: Vec<(String, SafetensorsEntry)>, found: u64) -> Result<Vec<E
         }
         entries.push(Entry {
             name,
-            kind,
+            dtype: kind,
             shape,
             begin,
             end,
@@ -170,7 +164,11 @@ mod tests {
             ("[4, 8]", "[4, 7]", "shape [1, 2] is at bytes 4 to 7"),
             ("[1, 2]", "[9223372036854775807, 3]", "is at bytes 4 to 8"),
             ("\"a\"", "\"b\"", "duplicate key \"b\""),
-            ("F16", "I16", "b is of type I16; allowed: F32, F16, BF16"),
+            (
+                "F16",
+                "I16",
+                "b is of type I16; allowed: F32, F16, BF16, and I32",
+            ),
             ("shape\": [1, 2]", "size\": 1", "unknown field `size`"),
             ("{", "[", "line 1"),
         ] {

@@ -6,15 +6,29 @@ use std::path::Path;
 use iiet_files::{FileRecord, write_file};
 use serde_json::{Map, json};
 
+use super::Dtype;
 use crate::GgufError;
-use crate::tensors::TensorType;
 
 /// A tensor that is to be written.
 pub(crate) struct StoredTensor {
-    pub(crate) name: String,
-    pub(crate) kind: TensorType,
-    pub(crate) shape: Vec<u64>,
-    pub(crate) bytes: u64,
+    name: String,
+    dtype: Dtype,
+    shape: Vec<u64>,
+    bytes: u64,
+}
+
+impl StoredTensor {
+    /// None if it has more than 2^64 bytes.
+    pub(crate) fn new(name: String, dtype: Dtype, shape: Vec<u64>) -> Option<Self> {
+        let mut sizes = shape.iter();
+        let bytes = sizes.try_fold(dtype.bytes(), |all, n| all.checked_mul(*n))?;
+        Some(Self {
+            name,
+            dtype,
+            shape,
+            bytes,
+        })
+    }
 }
 
 /// Writes a safetensors file atomically, with one tensor in memory at a time. `bytes` gives the bytes of each
@@ -31,7 +45,7 @@ pub(crate) fn write_safetensors(
         let begin = end;
         end += tensor.bytes;
         let entry = json!({
-            "dtype": tensor.kind.name(),
+            "dtype": tensor.dtype.name(),
             "shape": tensor.shape,
             "data_offsets": [begin, end],
         });

@@ -122,11 +122,6 @@ const RULES: &[Rule] = &[
     ("qk_norm", &["false"], "allowed: false"),
     ("residual_multiplier", &["1", "1.0"], "allowed: 1"),
     (
-        "quantization_config",
-        &[],
-        "weights must be f32, bf16 or f16",
-    ),
-    (
         "sliding_window",
         &[],
         "attention must reach over the whole context",
@@ -134,7 +129,8 @@ const RULES: &[Rule] = &[
 ];
 
 impl LlamaSizes {
-    /// Reads the text of a `config.json`; `path` is used in messages.
+    /// Reads the text of a `config.json`; `path` is used in messages. A `quantization_config` is not looked at: it
+    /// changes no size.
     ///
     /// # Errors
     ///
@@ -215,6 +211,12 @@ impl LlamaSizes {
 
     /// The text of a `config.json`, with its keys in alphabetical order.
     pub fn to_json(&self) -> String {
+        let text = serde_json::to_string_pretty(&self.to_value());
+        text.expect("invariant: plain data serialises") + "\n"
+    }
+
+    /// The same as a value.
+    pub(crate) fn to_value(&self) -> Value {
         let mut keys = json!({
             "architectures": ["LlamaForCausalLM"],
             "bos_token_id": self.bos_token_id,
@@ -248,8 +250,7 @@ impl LlamaSizes {
                 "original_max_position_embeddings": scaling.original_context,
             });
         }
-        let text = serde_json::to_string_pretty(&keys);
-        text.expect("invariant: plain data serialises") + "\n"
+        keys
     }
 
     /// Checks that the sizes are those of a model; otherwise the key of `config.json`, what was found and what
