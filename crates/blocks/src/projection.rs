@@ -146,6 +146,15 @@ impl Projection {
         *self = Self::Packed(PackedProjection { weight, bias });
     }
 
+    /// Replaces a packed matrix by the floats that it stands for; a dense one stays.
+    pub fn widen(&mut self) {
+        let weight = Param::from_tensor(self.matrix());
+        if let Self::Packed(packed) = self {
+            let bias = packed.bias.take();
+            *self = Self::Dense(Linear { weight, bias });
+        }
+    }
+
     /// Input and output width.
     pub fn widths(&self) -> [usize; 2] {
         match self {

@@ -9,8 +9,8 @@ use clap::error::ErrorKind;
 use iiet_files::{Manifest, NewDirectory, write_file};
 use iiet_gguf::{TensorType, export_llama, import_llama};
 use iiet_model::{
-    EncoderDecoder, Inference, ModelKind, Precision, SaveOptions, SequenceInference, Side, load_as,
-    model_kind, save,
+    EncoderDecoder, Inference, ModelKind, Precision, SaveOptions, SequenceInference, Side, load,
+    load_as, model_kind, quantisation, save, widen,
 };
 use iiet_ode::{Options, SolverConfig};
 use iiet_text::with_tokenizer_class;
@@ -32,8 +32,8 @@ pub(crate) struct Arguments {
     /// of llama.cpp's.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
-    /// The solver of the new model, such as iterative_implicit_euler; with --to, and of a GGUF file, by
-    /// default the solver that the model has.
+    /// The solver of the new model, such as iterative_implicit_euler; with --to, of a GGUF file, and of matrices of
+    /// 8 or 4 bits, which are written as floats, by default the solver that the model has.
     #[arg(long, value_name = "NAME")]
     solver: Option<String>,
     /// The side of a sequence-to-sequence model whose solver is changed [default: both].
@@ -49,9 +49,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// How weights are stored: f32, bf16 or f16; in GGUF also q8_0 or q4_0, blocks of 32 weights that share a
-    /// scale.
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = stored())]
-    dtype: Stored,
+    /// scale [default: f32; in GGUF, of matrices of 8 or 4 bits, the blocks that have the same values]
+    #[arg(long, value_name = "TYPE", value_parser = stored())]
+    dtype: Option<Stored>,
     /// The directory to write, or the GGUF file; it must not exist yet, or be an empty directory.
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
@@ -98,7 +98,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.to == Some(Reader::Gguf) {
         return to_gguf(arguments);
     }
-    if arguments.solver.is_none() && arguments.to.is_none() {
+    let packed = quantisation(&arguments.model)?.is_some();
+    if arguments.solver.is_none() && arguments.to.is_none() && !packed {
         let missing =
             "--solver is missing: the solver of the new model, or --to, what is to read it\n";
         clap::Error::raw(ErrorKind::MissingRequiredArgument, missing).exit();
@@ -131,12 +132,12 @@ fn to_gguf(arguments: &Arguments) -> anyhow::Result<()> {
         "{}: exists; allowed: a file that does not",
         out.display()
     );
-    let kind = match arguments.dtype {
+    let kind = arguments.dtype.map(|dtype| match dtype {
         Stored::Blocks(kind) => kind,
         Stored::Floats(Precision::F32) => TensorType::F32,
         Stored::Floats(Precision::Bf16) => TensorType::Bf16,
         Stored::Floats(Precision::F16) => TensorType::F16,
-    };
+    });
     export_llama(model, out, kind)?;
     outln!("{}", out.display())
 }
@@ -152,8 +153,8 @@ fn from_gguf(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.model.display()
     );
     ensure!(
-        matches!(arguments.dtype, Stored::Floats(Precision::F32)),
-        "--dtype: the weights of a GGUF file are written in f32; convert the directory to other types"
+        arguments.dtype.is_none(),
+        "--dtype: the weights of a GGUF file keep their types; convert the directory to others"
     );
     import_llama(&arguments.model, &arguments.out)?;
     outln!("{}", arguments.out.display())
@@ -179,7 +180,14 @@ fn texts(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirectory
         let estimate = inference.memory("converting", &config, &chosen.device)?;
         estimate.check(REMEDY)?;
     }
-    let model = load_as(&config, &arguments.model, &chosen.device)?;
+    let model = match quantisation(&arguments.model)? {
+        None => load_as(&config, &arguments.model, &chosen.device)?,
+        Some(_) => {
+            let (mut model, _) = load(&arguments.model, &chosen.device)?;
+            widen(&mut model);
+            model.with_config(&config, 0, &chosen.device)?
+        }
+    };
     let manifest = save(&model, directory.partial(), &options)?;
     Ok((directory, manifest))
 }
@@ -212,7 +220,8 @@ fn sequences(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirec
         let estimate = inference.memory("converting", &config, &chosen.device)?;
         estimate.check(REMEDY)?;
     }
-    let model = EncoderDecoder::load(&arguments.model, &chosen.device)?;
+    let mut model = EncoderDecoder::load(&arguments.model, &chosen.device)?;
+    widen(&mut model);
     // Parameters that only the new solver has start at their defaults, which no seed changes.
     let model = model.with_config(&config, 0, &chosen.device)?;
     let manifest = save(&model, directory.partial(), &options)?;
@@ -220,7 +229,7 @@ fn sequences(arguments: &Arguments, chosen: &Chosen) -> anyhow::Result<(NewDirec
 }
 
 fn options(arguments: &Arguments) -> anyhow::Result<SaveOptions> {
-    match arguments.dtype {
+    match arguments.dtype.unwrap_or(Stored::Floats(Precision::F32)) {
         Stored::Floats(stored) => Ok(SaveOptions {
             stored,
             ..SaveOptions::default()

@@ -70,7 +70,9 @@ pub enum ModelError {
     /// A model with matrices of 8 or 4 bits where weights must be of floats.
     #[error(
         "{}: has a quantization_config: its matrices have 8 or 4 bits; weights of f32, bf16 or f16 are needed \
-         here: train, convert or prune the model that was quantised",
+         here: those of the model that was quantised, or, with what rounding left of them, of \
+         `iiet convert --model {} --out DIR`",
+        path.display(),
         path.display()
     )]
     Quantised {

@@ -106,6 +106,10 @@ fn every_solver_computes_with_the_values_that_the_bits_stand_for() {
             assert!(model.is_packed());
             let packed = logits(&model);
             close(&packed, &logits(&widened(&model, &device)), 1e-4);
+            let mut again = model.clone();
+            iiet_model::widen(&mut again);
+            assert!(!again.is_packed());
+            close(&packed, &logits(&again), 1e-4);
             // Different numbers, but the same function more or less.
             assert_ne!(packed, before);
             if bits == 8 {

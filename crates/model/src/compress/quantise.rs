@@ -1,5 +1,7 @@
 //! Matrices of 8 and 4 bits, by rounding or by GPTQ.
 
+use burn::module::Param;
+use burn::nn::Embedding;
 use burn::tensor::{DType, Int, Tensor};
 use iiet_blocks::{Block, Precision, Projection};
 use iiet_compress::{CompressError, Gptq, PackedMatrix, Range, Scheme, round};
@@ -33,6 +35,18 @@ pub fn round_to_bits<M: Projections>(
     match embeddings {
         true => pack_embedding(model, scheme),
         false => Ok(()),
+    }
+}
+
+/// Replaces matrices of 8 and 4 bits by the floats that they stand for, in f32.
+pub fn widen<M: Projections>(model: &mut M) {
+    for (_, projection) in model.projections_mut() {
+        projection.widen();
+    }
+    let (_, embedding) = model.embedding_mut();
+    if embedding.packed().is_some() {
+        let weight = Param::from_tensor(embedding.matrix());
+        *embedding = TokenEmbedding::Dense(Embedding { weight });
     }
 }
 
