@@ -24,14 +24,12 @@ impl Place {
                     [train]\nbatch = 4\nlr = 1e-2\nlog_every = 10\neval_every = 40\nsteps = 40\n";
         fs::write(place.path("small.toml"), text).unwrap();
         place.good(&["train", "--config", "small.toml", "--run", "run"]);
-        let corpus = fs::read_dir(place.path("data"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        let corpus = corpus
-            .filter(|path| path.join("train.tokens").exists())
-            .next()
-            .unwrap();
-        fs::copy(corpus.join("train.tokens"), place.path("train.tokens")).unwrap();
+        let mut corpora = fs::read_dir(place.path("data")).unwrap();
+        let corpus = corpora.find_map(|entry| {
+            let tokens = entry.unwrap().path().join("train.tokens");
+            tokens.exists().then_some(tokens)
+        });
+        fs::copy(corpus.unwrap(), place.path("train.tokens")).unwrap();
         place
     }
 

@@ -87,7 +87,7 @@ pub enum ModelError {
         /// The matrix.
         name: String,
         /// The reason.
-        source: CompressError,
+        source: Box<CompressError>,
     },
     /// A matrix that cannot be quantised or pruned.
     #[error("{name}: {source}")]
@@ -95,7 +95,7 @@ pub enum ModelError {
         /// Its name in checkpoints.
         name: String,
         /// The reason.
-        source: CompressError,
+        source: Box<CompressError>,
     },
     /// A matrix of 8 or 4 bits that should be pruned.
     #[error("{name}: has 8 or 4 bits; allowed are matrices of floats: prune before quantising")]

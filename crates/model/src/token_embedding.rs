@@ -8,6 +8,7 @@ use iiet_kernels::{PackedWeight, embedding, linear, packed_linear};
 
 /// A vector of width `d_model` for each token.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has one")]
 pub enum TokenEmbedding {
     /// Of floats.
     Dense(Embedding),

@@ -423,7 +423,7 @@ fn groups_that_do_not_divide_a_width_are_named() {
 
 #[test]
 fn damaged_packed_tensors_are_named() {
-    let rewrite = |change: &dyn Fn(&mut Vec<(String, files::Owned)>)| {
+    let rewrite = |change: &dyn Fn(&mut files::Tensors)| {
         let dir = packed_directory();
         files::rewrite(&dir.path().join("model.safetensors"), change);
         error_of(dir.path())
@@ -489,7 +489,10 @@ mod files {
         pub bytes: Vec<u8>,
     }
 
-    pub fn rewrite(path: &Path, change: &dyn Fn(&mut Vec<(String, Owned)>)) {
+    /// Tensors with their names.
+    pub type Tensors = Vec<(String, Owned)>;
+
+    pub fn rewrite(path: &Path, change: &dyn Fn(&mut Tensors)) {
         let bytes = fs::read(path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let tensors = file.iter().map(|(name, view)| {

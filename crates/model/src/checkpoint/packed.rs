@@ -39,7 +39,7 @@ pub(super) fn take_packed<M: SavedModel>(
         let refused = |source| ModelError::Packed {
             path: path.to_owned(),
             name: name.to_owned(),
-            source,
+            source: Box::new(source),
         };
         let matrix = take_matrix(name, config.scheme, weights).map_err(refused)?;
         let Some(matrix) = matrix else {
@@ -176,7 +176,7 @@ pub(super) fn packed_tensors<M: Projections>(
         let refused = |source| ModelError::Packed {
             path: dir.to_owned(),
             name: name.clone(),
-            source,
+            source: Box::new(source),
         };
         if weight.scheme() != scheme {
             return Err(refused(CompressError::Option {

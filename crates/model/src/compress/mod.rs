@@ -23,7 +23,10 @@ use crate::names::with_value;
 /// Says which matrix an error is of.
 fn of_matrix(name: &str) -> impl FnOnce(CompressError) -> ModelError {
     let name = name.to_owned();
-    move |source| ModelError::Compress { name, source }
+    move |source| ModelError::Compress {
+        name,
+        source: Box::new(source),
+    }
 }
 
 /// A matrix in host memory, and its shape, `[d_out, d_in]`.
