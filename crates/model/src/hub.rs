@@ -1,11 +1,13 @@
 //! Models of the Hugging Face hub, by name.
 //!
-//! Fetched files stay in the hub's own cache (`HF_HOME`), where `transformers` finds them too.
+//! Fetched files stay in the hub's own cache (`HF_HOME`), where `transformers` finds them too. The cache's reference
+//! `main` is written once all files of a revision are there, so a fetch that ended early is not taken for a model.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{ApiBuilder, ApiError};
-use hf_hub::{Cache, Repo};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+use hf_hub::{Cache, Repo, RepoType};
 
 use crate::ModelError;
 
@@ -19,32 +21,92 @@ pub fn is_hub_name(text: &str) -> bool {
         .is_some_and(|(owner, name)| part(owner) && part(name))
 }
 
-/// Fetches a model of the hub, unless it is in the cache, and returns its directory.
+/// Fetches the newest revision of a model of the hub, unless it is in the cache, and returns its directory.
+///
+/// If the hub cannot be reached, the revision in the cache is used. A token is read from `HF_TOKEN` or the file that
+/// `hf auth login` writes.
 ///
 /// # Errors
 ///
 /// [`ModelError::Hub`] if it is neither there nor in the cache.
 pub fn fetch_model(name: &str) -> Result<PathBuf, ModelError> {
-    fetch(name).or_else(|error| {
+    fetch(name).or_else(|reason| {
         cached(name).ok_or_else(|| ModelError::Hub {
             name: name.to_owned(),
-            reason: error.to_string(),
+            reason,
         })
     })
 }
 
-fn fetch(name: &str) -> Result<PathBuf, ApiError> {
-    let api = ApiBuilder::from_env().build()?;
-    let repository = api.model(name.to_owned());
-    let files = repository.info()?.siblings.into_iter();
-    let config = repository.get("config.json")?;
-    for file in files
-        .map(|file| file.rfilename)
-        .filter(|file| belongs(file))
-    {
-        repository.get(&file)?;
+fn fetch(name: &str) -> Result<PathBuf, String> {
+    let mut api = ApiBuilder::from_env();
+    if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|t| !t.is_empty()) {
+        api = api.with_token(Some(token));
     }
-    Ok(folder(&config))
+    let api = api.build().map_err(reason)?;
+    let main = Repo::model(name.to_owned());
+    let info = api.repo(main.clone()).info().map_err(reason)?;
+    let files = info.siblings.into_iter().map(|file| file.rfilename);
+    for file in files.filter(|file| belongs(file)) {
+        fetch_file(&api, name, &info.sha, &file).map_err(|reason| format!("{file}: {reason}"))?;
+    }
+    let cache = Cache::from_env().repo(main);
+    let known = cache.create_ref(&info.sha);
+    known.map_err(|error| format!("writing to the cache failed: {error}"))?;
+    Ok(cache.pointer_path(&info.sha))
+}
+
+/// Fetches one file of a revision, unless it is in the cache, as the same file of another revision may be.
+fn fetch_file(api: &Api, name: &str, revision: &str, file: &str) -> Result<(), String> {
+    let pinned = Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned());
+    let cache = Cache::from_env().repo(pinned.clone());
+    let path = cache.pointer_path(revision).join(file);
+    if path.exists() {
+        return Ok(());
+    }
+    let repository = api.repo(pinned);
+    let remote = api.metadata(&repository.url(file)).map_err(reason)?;
+    let expected = remote.size() as u64;
+    let blob = cache.blob_path(remote.etag());
+    if length(&blob) == Some(expected) {
+        return fs::create_dir_all(cache.pointer_path(revision))
+            .and_then(|()| fs::hard_link(&blob, &path))
+            .map_err(|error| error.to_string());
+    }
+    // hf-hub goes on where a part ends, and would ask for nothing after a part that is complete.
+    let part = blob.with_extension("part");
+    if length(&part).is_some_and(|length| length >= expected) {
+        fs::remove_file(&part).map_err(|error| error.to_string())?;
+    }
+    repository.download(file).map_err(reason)?;
+    // hf-hub does not compare the length, and a file in the cache is not fetched again.
+    match length(&path) {
+        Some(length) if length == expected => Ok(()),
+        length => {
+            for file in [&path, &blob] {
+                fs::remove_file(file).ok();
+            }
+            Err(format!(
+                "{} of {expected} bytes arrived",
+                length.unwrap_or(0)
+            ))
+        }
+    }
+}
+
+fn length(file: &Path) -> Option<u64> {
+    fs::metadata(file).ok().map(|metadata| metadata.len())
+}
+
+fn reason(error: ApiError) -> String {
+    let text = error.to_string();
+    // The hub answers 401, not 404, for a name that it does not have.
+    match text.ends_with("http status: 401") || text.ends_with("http status: 403") {
+        true => format!(
+            "{text}: no model has that name, or it needs a token that has access, in HF_TOKEN"
+        ),
+        false => text,
+    }
 }
 
 /// A directory of the cache that has a configuration and weights.
@@ -55,10 +117,13 @@ fn cached(name: &str) -> Option<PathBuf> {
     Some(folder(&repository.get("config.json")?))
 }
 
-/// Configurations, tokenizer and weights; not the same weights in other formats.
+/// Configurations, tokenizer, weights, and the Python files that the manifest lists, which are not run; not the same
+/// weights in other formats.
 fn belongs(file: &str) -> bool {
-    let ends = [".json", ".safetensors", ".jinja", "tokenizer.model"];
-    !file.contains('/') && ends.iter().any(|end| file.ends_with(end))
+    let ends = [".json", ".safetensors", ".jinja", ".py", "tokenizer.model"];
+    !file.contains('/')
+        && !file.starts_with("consolidated")
+        && ends.iter().any(|end| file.ends_with(end))
 }
 
 fn folder(file: &Path) -> PathBuf {
@@ -92,11 +157,13 @@ mod tests {
         let files = [
             "config.json",
             "model-00001-of-00002.safetensors",
+            "consolidated.safetensors",
             "pytorch_model.bin",
             "onnx/model.onnx",
             "original/params.json",
             "chat_template.jinja",
             "tokenizer.model",
+            "modeling_iiet.py",
             "README.md",
         ];
         let kept: Vec<&str> = files.into_iter().filter(|file| belongs(file)).collect();
@@ -106,7 +173,8 @@ mod tests {
                 "config.json",
                 "model-00001-of-00002.safetensors",
                 "chat_template.jinja",
-                "tokenizer.model"
+                "tokenizer.model",
+                "modeling_iiet.py"
             ]
         );
     }

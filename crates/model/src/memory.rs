@@ -19,8 +19,11 @@ pub fn available_memory() -> u64 {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
     let system = System::new_with_specifics(memory);
     let free = system.available_memory();
+    // Not `free_memory`: the usage of a group includes the page cache, which the kernel gives up for allocations.
     let limits = system.cgroup_limits();
-    let free = limits.map_or(free, |limits| free.min(limits.free_memory));
+    let free = limits.map_or(free, |limits| {
+        free.min(limits.total_memory.saturating_sub(limits.rss))
+    });
     left_of_address_space().map_or(free, |left| free.min(left))
 }
 

@@ -6,37 +6,61 @@
 use std::path::PathBuf;
 
 use hf_hub::api::sync::ApiBuilder;
-use hf_hub::{Repo, RepoType};
+use hf_hub::{Cache, Repo, RepoType};
 
 use super::{HubData, Split};
 
-/// The Parquet files of a part, downloaded unless they are in the cache.
+/// The Parquet files of a part, downloaded unless they are in the cache. If the hub cannot be reached, those in the
+/// cache are used. A token is read from `HF_TOKEN` or the file that `hf auth login` writes.
 ///
 /// # Errors
 /// A description of the problem.
 pub(super) fn fetch(data: &HubData, split: Split) -> Result<Vec<PathBuf>, String> {
-    let api = ApiBuilder::from_env()
-        .build()
-        .map_err(|error| error.to_string())?;
-    let repository = api.repo(Repo::with_revision(
+    let repository = Repo::with_revision(
         data.repository.to_owned(),
         RepoType::Dataset,
         "refs/convert/parquet".to_owned(),
-    ));
-    let files = repository.info().map_err(|error| error.to_string())?;
+    );
     let folder = format!("{}/{split}/", data.subset);
+    download(repository.clone(), &folder).or_else(|error| cached(repository, &folder).ok_or(error))
+}
+
+fn download(repository: Repo, folder: &str) -> Result<Vec<PathBuf>, String> {
+    let mut api = ApiBuilder::from_env();
+    if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|t| !t.is_empty()) {
+        api = api.with_token(Some(token));
+    }
+    let api = api.build().map_err(|error| error.to_string())?;
+    let repository = api.repo(repository);
+    let files = repository.info().map_err(|error| error.to_string())?;
     let mut names: Vec<String> = files
         .siblings
         .into_iter()
         .map(|file| file.rfilename)
-        .filter(|name| name.starts_with(&folder) && name.ends_with(".parquet"))
+        .filter(|name| name.starts_with(folder) && name.ends_with(".parquet"))
         .collect();
     names.sort();
     if names.is_empty() {
         return Err(format!("it has no files {folder}*.parquet"));
     }
-    names
-        .iter()
-        .map(|name| repository.get(name).map_err(|error| error.to_string()))
-        .collect()
+    // The first file last: if it is in the cache, so are the others.
+    let fetched = names.iter().rev().map(|name| repository.get(name));
+    let mut paths = fetched
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
+    paths.reverse();
+    Ok(paths)
+}
+
+/// The files of a part in the cache, if all are there.
+fn cached(repository: Repo, folder: &str) -> Option<Vec<PathBuf>> {
+    let first = Cache::from_env()
+        .repo(repository)
+        .get(&format!("{folder}0000.parquet"))?;
+    let files = std::fs::read_dir(first.parent()?).ok()?;
+    let files = files.collect::<Result<Vec<_>, _>>().ok()?;
+    let mut paths: Vec<PathBuf> = files.into_iter().map(|file| file.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "parquet"));
+    paths.sort();
+    Some(paths)
 }
