@@ -32,6 +32,7 @@
 
 mod block;
 mod block_field;
+mod boxed;
 mod dropout;
 mod error;
 pub mod llama;
@@ -39,6 +40,7 @@ mod projection;
 
 pub use block::{Block, BlockCache, BlockConfig, BlockCost, Evaluation, Tokens};
 pub use block_field::BlockField;
+pub use boxed::Boxed;
 pub use dropout::{ContextDropout, Dropout, DropoutRates, LayerMasks, Place};
 pub use error::BlockError;
 pub use iiet_kernels::{CacheRow, DropoutMask, Precision, Visibility};

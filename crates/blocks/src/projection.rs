@@ -14,14 +14,15 @@ use burn::tensor::Tensor;
 use iiet_kernels::{PackedWeight, linear, packed_linear};
 use iiet_ode::{Parameter, Parameters, Role};
 
+use crate::Boxed;
+
 /// A projection of each token.
 #[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly all are dense")]
 pub enum Projection {
     /// By a matrix of floats.
     Dense(Linear),
     /// By a matrix of 8 or 4 bits.
-    Packed(PackedProjection),
+    Packed(Boxed<PackedProjection>),
     /// Dense, and inputs are reported.
     Observed(ObservedProjection),
 }
@@ -70,9 +71,7 @@ impl Projection {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         match self {
             Self::Dense(dense) => project(dense, x),
-            Self::Packed(PackedProjection { weight, bias }) => {
-                plus_bias(packed_linear(x, weight), bias)
-            }
+            Self::Packed(packed) => plus_bias(packed_linear(x, &packed.weight), &packed.bias),
             Self::Observed(ObservedProjection { linear, observer }) => {
                 (observer.0)(&x);
                 project(linear, x)
@@ -143,7 +142,7 @@ impl Projection {
             }
             Self::Packed(packed) => packed.bias.take(),
         };
-        *self = Self::Packed(PackedProjection { weight, bias });
+        *self = Self::Packed(Boxed::new(PackedProjection { weight, bias }));
     }
 
     /// Replaces a packed matrix by the floats that it stands for; a dense one stays.
