@@ -195,8 +195,8 @@ fn table(device: &Device) {
     for (variant, rates) in variants.iter().zip(&rates) {
         let (decoding, prefill) = (of(rates, 0), of(rates, 1));
         // A token of an iterated model reads its weights once for each evaluation.
-        let evaluations = variant.model.config().solver.name() == "iterative_implicit_euler";
-        let share = match evaluations {
+        let iterated = variant.model.config().solver.name() == "iterative_implicit_euler";
+        let share = match iterated {
             true => String::new(),
             false => format!("{:.0} %", 100.0 * decoding * variant.bytes / bandwidth),
         };

@@ -2,7 +2,7 @@
 //!
 //! Training and most models have dense matrices. A model whose weights were quantised has some of 8 or 4 bits
 //! ([`Projection::Packed`]), which are constants. To calibrate such a model, or to prune one, a projection can
-//! report its inputs ([`Projection::observed`]): those of every evaluation of its layer, since all of them are
+//! report its inputs ([`Projection::observe`]): those of every evaluation of its layer, since all of them are
 //! made by the same matrix.
 
 use std::fmt;
@@ -147,8 +147,8 @@ impl Projection {
 
     /// Replaces a packed matrix by the floats that it stands for; a dense one stays.
     pub fn widen(&mut self) {
-        let weight = Param::from_tensor(self.matrix());
         if let Self::Packed(packed) = self {
+            let weight = Param::from_tensor(packed.weight.widened().transpose());
             let bias = packed.bias.take();
             *self = Self::Dense(Linear { weight, bias });
         }
@@ -162,12 +162,6 @@ impl Projection {
             }
             Self::Packed(packed) => [packed.weight.d_in(), packed.weight.d_out()],
         }
-    }
-}
-
-impl From<Linear> for Projection {
-    fn from(linear: Linear) -> Self {
-        Self::Dense(linear)
     }
 }
 

@@ -36,16 +36,12 @@ pub fn calibrate(
     let parts = parts(sources, tokens, batch, seq)?;
     let total = parts.iter().map(|(_, windows)| windows.len() as u64).sum();
     let mut done = 0;
-    for (batches, windows) in &parts {
-        for windows in windows.chunks(batch) {
-            let Batch {
-                inputs, batch, seq, ..
-            } = batches.of_windows(windows)?;
-            meter.add(model, token_ids(&inputs, [batch, seq], device));
-            done += windows.len() as u64;
-            progress(done, total);
-        }
-    }
+    for_texts(&parts, batch, device, |ids| {
+        let [windows, _] = ids.dims();
+        meter.add(model, ids);
+        done += windows as u64;
+        progress(done, total);
+    })?;
     Ok(meter.finish())
 }
 
@@ -65,16 +61,28 @@ pub fn calibration_texts(
     seq: usize,
     device: &Device,
 ) -> Result<Vec<Tensor<2, Int>>, DistillError> {
+    let parts = parts(sources, tokens, batch, seq)?;
     let mut texts = Vec::new();
-    for (batches, windows) in parts(sources, tokens, batch, seq)? {
+    for_texts(&parts, batch, device, |ids| texts.push(ids))?;
+    Ok(texts)
+}
+
+/// Calls `f` with the windows, so many at a time: `[batch, seq]`.
+fn for_texts(
+    parts: &[(Batches, Vec<u64>)],
+    batch: usize,
+    device: &Device,
+    mut f: impl FnMut(Tensor<2, Int>),
+) -> Result<(), DistillError> {
+    for (batches, windows) in parts {
         for windows in windows.chunks(batch) {
             let Batch {
                 inputs, batch, seq, ..
             } = batches.of_windows(windows)?;
-            texts.push(token_ids(&inputs, [batch, seq], device));
+            f(token_ids(&inputs, [batch, seq], device));
         }
     }
-    Ok(texts)
+    Ok(())
 }
 
 /// The windows of each source.

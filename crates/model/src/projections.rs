@@ -3,7 +3,7 @@
 use iiet_blocks::{Block, Projection};
 use iiet_ode::NetworkSolver;
 
-use crate::{EncoderDecoder, LanguageModel, Stack, TokenEmbedding};
+use crate::{EncoderDecoder, LanguageModel, TokenEmbedding};
 
 /// A model that lists its projections and its embedding.
 pub trait Projections {
@@ -55,8 +55,8 @@ impl<B: Block, S: NetworkSolver> Projections for LanguageModel<B, S> {
 
 impl Projections for EncoderDecoder {
     fn projections(&self) -> Vec<(String, &Projection)> {
-        let mut all = of_stack("model.encoder", &self.encoder);
-        all.extend(of_stack("model.decoder", &self.decoder));
+        let mut all = of_layers("model.encoder", &self.encoder.layers);
+        all.extend(of_layers("model.decoder", &self.decoder.layers));
         all
     }
 
@@ -73,13 +73,6 @@ impl Projections for EncoderDecoder {
     fn embedding_mut(&mut self) -> (&'static str, &mut TokenEmbedding) {
         ("model.shared", &mut self.shared)
     }
-}
-
-fn of_stack<'a, B: Block, S: NetworkSolver>(
-    name: &str,
-    stack: &'a Stack<B, S>,
-) -> Vec<(String, &'a Projection)> {
-    of_layers(name, &stack.layers)
 }
 
 fn of_layers<'a, B: Block>(name: &str, layers: &'a [B]) -> Vec<(String, &'a Projection)> {

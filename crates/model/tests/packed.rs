@@ -205,22 +205,21 @@ fn decoding_equals_the_full_pass() {
     }
 }
 
+/// The mean square of the differences of the logits on some texts, summed over the texts.
+fn apart(changed: &LanguageModel, model: &LanguageModel, texts: &[Tensor<2, Int>]) -> f32 {
+    let of_text = |ids: &Tensor<2, Int>| {
+        let [y, expected] = [changed, model].map(|model| model.forward(ids.clone()));
+        (y - expected).powi_scalar(2).mean().into_scalar::<f32>()
+    };
+    texts.iter().map(of_text).sum()
+}
+
 #[test]
 fn gptq_loses_less_than_rounding_on_its_texts() {
     let device = Device::default();
     let texts = texts(24, &device);
     let model = LanguageModel::init(&config(iterated(2), false), 5, &device).unwrap();
-    let expected: Vec<Tensor<3>> = texts.iter().map(|ids| model.forward(ids.clone())).collect();
-    let loss = |packed: &LanguageModel| {
-        let apart = texts.iter().zip(&expected).map(|(ids, expected)| {
-            let y = packed.forward(ids.clone());
-            (y - expected.clone())
-                .powi_scalar(2)
-                .mean()
-                .into_scalar::<f32>()
-        });
-        apart.sum::<f32>()
-    };
+    let loss = |packed: &LanguageModel| apart(packed, &model, &texts);
     let (mut rounded, mut calibrated) = (model.clone(), model.clone());
     round_to_bits(&mut rounded, scheme(4), true).unwrap();
     let mut layers = Vec::new();
@@ -242,17 +241,7 @@ fn pruned_weights_are_zero_and_calibrated_ones_lose_less() {
     let device = Device::default();
     let texts = texts(24, &device);
     let model = LanguageModel::init(&config(iterated(1), true), 5, &device).unwrap();
-    let expected: Vec<Tensor<3>> = texts.iter().map(|ids| model.forward(ids.clone())).collect();
-    let loss = |pruned: &LanguageModel| {
-        let apart = texts.iter().zip(&expected).map(|(ids, expected)| {
-            let y = pruned.forward(ids.clone());
-            (y - expected.clone())
-                .powi_scalar(2)
-                .mean()
-                .into_scalar::<f32>()
-        });
-        apart.sum::<f32>()
-    };
+    let loss = |pruned: &LanguageModel| apart(pruned, &model, &texts);
     let zeros = |pruned: &LanguageModel| -> Vec<f64> {
         let matrices = pruned.projections().into_iter();
         let zeros = matrices.map(|(_, projection)| {

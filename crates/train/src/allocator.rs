@@ -5,8 +5,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 /// The system's allocator. On Linux with glibc the heap is asked to consist of pages of 2 MiB, which the system
 /// may grant.
 ///
-/// Weights are read from memory once for each token: with pages of 4 KiB, decoding spends a fifth of its time
-/// on the translation of addresses. Together with [`keep_freed_memory`](crate::keep_freed_memory), after which
+/// Weights are read from memory once for each token: with pages of 4 KiB, decoding spends much of its time on the
+/// translation of addresses. Together with [`keep_freed_memory`](crate::keep_freed_memory), after which
 /// all memory comes from the heap:
 ///
 /// ```

@@ -18,6 +18,7 @@ pub use packed::of_floats;
 pub(crate) use read::transposed;
 pub use read::{load, load_as, load_config, load_in, quantisation, weight_bytes};
 pub use saved_model::{ModelKind, SavedModel, model_kind};
+pub(crate) use write::values_of;
 pub use write::{SaveOptions, save, write_safetensors};
 
 use std::path::Path;

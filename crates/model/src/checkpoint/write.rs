@@ -192,7 +192,7 @@ impl ParameterVisitor for Collect {
         let dims = tensor.dims();
         if self.not_finite.is_none() {
             let limit = limit(self.stored);
-            let values = read(&tensor);
+            let values = values_of(&tensor);
             // The comparison is also false for NaN.
             let fits = |x: &f32| x.abs() < limit;
             let misfit = values.iter().find(|x| !fits(x));
@@ -200,8 +200,8 @@ impl ParameterVisitor for Collect {
         }
         let shape = stored_shape(role, &dims);
         let values = move || match (role.transposed, dims.as_slice()) {
-            (true, [rows, columns]) => transposed(&read(&tensor), *rows, *columns),
-            _ => read(&tensor),
+            (true, [rows, columns]) => transposed(&values_of(&tensor), *rows, *columns),
+            _ => values_of(&tensor),
         };
         self.tensors
             .push(Stored::of_values(name.into(), self.stored, shape, values));
@@ -209,7 +209,7 @@ impl ParameterVisitor for Collect {
 }
 
 /// A parameter's values from the device.
-fn read<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
+pub(crate) fn values_of<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
     let values = tensor.clone().try_into_vec_as::<f32>();
     values.expect("invariant: float tensors can be read as f32")
 }

@@ -12,7 +12,8 @@ use iiet_blocks::{Block, InputObserver, Projection, normalise};
 use iiet_compress::{CompressError, Hessian};
 use iiet_ode::{Layer, NetworkSolver};
 
-use super::{of_matrix, values};
+use super::of_matrix;
+use crate::checkpoint::values_of;
 use crate::projections::HEAD;
 use crate::{LanguageModel, ModelError};
 
@@ -63,7 +64,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         let mut hessian = Hessian::new(self.sizes().d_model).map_err(of_matrix(HEAD))?;
         for at in states {
             let hidden = normalise(&self.model.norm, at.y);
-            hessian.add(&values(hidden)).map_err(of_matrix(HEAD))?;
+            hessian.add(&values_of(&hidden)).map_err(of_matrix(HEAD))?;
         }
         match &mut self.lm_head {
             Some(head) => change(HEAD, head, &hessian),
@@ -88,7 +89,7 @@ impl Meter {
         InputObserver::new(move |x: &Tensor<3>| {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             if let Ok(hessian) = seen.as_mut()
-                && let Err(error) = hessian.add(&values(x.clone()))
+                && let Err(error) = hessian.add(&values_of(x))
             {
                 *seen = Err(error);
             }

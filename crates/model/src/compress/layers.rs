@@ -9,7 +9,8 @@ use iiet_compress::CompressError;
 use iiet_compress::prune::BlockInfluence;
 use iiet_ode::{Layer, NetworkSolver, Trajectory};
 
-use super::{of_matrix, values};
+use super::of_matrix;
+use crate::checkpoint::values_of;
 use crate::walk::Observer;
 use crate::{Backbone, LanguageModel, ModelError};
 
@@ -129,12 +130,12 @@ struct Watch {
 
 impl<M> Observer<M> for Watch {
     fn before(&mut self, at: &Trajectory<Tensor<3>, M>) {
-        self.before = values(at.y.clone());
+        self.before = values_of(&at.y);
     }
 
     fn after(&mut self, layer: Layer, y: &Tensor<3>) {
         let influence = &mut self.influences[layer.index()];
-        let added = influence.add(&self.before, &values(y.clone()), self.d_model);
+        let added = influence.add(&self.before, &values_of(y), self.d_model);
         if let Err(error) = added {
             self.fault.get_or_insert((layer, error));
         }

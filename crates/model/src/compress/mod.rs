@@ -17,7 +17,7 @@ use iiet_compress::CompressError;
 pub use self::prune::{PruneMethod, prune_by_magnitude};
 pub use self::quantise::{round_to_bits, widen};
 use crate::ModelError;
-use crate::checkpoint::transposed;
+use crate::checkpoint::{transposed, values_of};
 use crate::names::with_value;
 
 /// Says which matrix an error is of.
@@ -33,7 +33,7 @@ fn of_matrix(name: &str) -> impl FnOnce(CompressError) -> ModelError {
 fn rows_of(linear: &Linear) -> (Vec<f32>, [usize; 2]) {
     let weight = linear.weight.val();
     let [d_in, d_out] = weight.dims();
-    (transposed(&values(weight), d_in, d_out), [d_out, d_in])
+    (transposed(&values_of(&weight), d_in, d_out), [d_out, d_in])
 }
 
 /// Replaces the matrix by another one of its shape, `[d_out, d_in]`.
@@ -43,9 +43,4 @@ fn set_rows(linear: &mut Linear, rows: &[f32]) {
     let data = TensorData::new::<f32, _>(transposed(rows, d_out, d_in), [d_in, d_out]);
     let weight: Param<Tensor<2>> = linear.weight.clone();
     linear.weight = with_value(weight, data, &device);
-}
-
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let values = tensor.try_into_vec_as::<f32>();
-    values.expect("invariant: float tensors can be read as f32")
 }

@@ -8,7 +8,8 @@ use iiet_compress::{CompressError, Gptq, PackedMatrix, Range, Scheme, round};
 use iiet_kernels::PackedWeight;
 use iiet_ode::NetworkSolver;
 
-use super::{of_matrix, rows_of, values};
+use super::{of_matrix, rows_of};
+use crate::checkpoint::values_of;
 use crate::projections::{HEAD, Projections};
 use crate::{LanguageModel, ModelError, PackedEmbedding, TokenEmbedding};
 
@@ -115,7 +116,13 @@ fn pack_embedding<M: Projections>(model: &mut M, scheme: Scheme) -> Result<(), M
         DType::F16 => Precision::F16,
         _ => Precision::F32,
     };
-    let rounded = round(&values(matrix), vocab, d_model, scheme, Range::default());
+    let rounded = round(
+        &values_of(&matrix),
+        vocab,
+        d_model,
+        scheme,
+        Range::default(),
+    );
     let rounded = rounded.map_err(of_matrix(name))?;
     *embedding = TokenEmbedding::Packed(PackedEmbedding {
         weight: PackedWeight::new(&rounded.view(), &device),
