@@ -15,6 +15,7 @@ fn iiet_in(directory: &Path, arguments: &[&str]) -> Output {
         // Nobody answers there.
         .env("HF_ENDPOINT", "http://127.0.0.1:9")
         .env("HF_HOME", directory.join("hub"))
+        .env_remove("HF_HUB_CACHE")
         .output()
         .unwrap()
 }

@@ -82,6 +82,8 @@ impl Hub {
             .current_dir(self.cache.path())
             .env("HF_ENDPOINT", endpoint)
             .env("HF_HOME", self.cache.path())
+            .env_remove("HF_HUB_CACHE")
+            .env_remove("HF_HUB_OFFLINE")
             .env_remove("HF_TOKEN");
         command
     }
@@ -277,6 +279,28 @@ fn a_model_that_needs_a_token_is_fetched_with_hf_token() {
     assert!(said(&refused).contains("HF_TOKEN"), "{}", said(&refused));
     let mut command = hub.command(&hub.endpoint, &GENERATE);
     text(&command.env("HF_TOKEN", "hf_token").output().unwrap());
+}
+
+#[test]
+fn the_environment_can_name_the_cache_and_forbid_to_ask_the_hub() {
+    let hub = Hub::new(&llama());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let run = |offline: bool| {
+        let mut command = hub.command(&hub.endpoint, &GENERATE);
+        command.env("HF_HUB_CACHE", elsewhere.path());
+        if offline {
+            command.env("HF_HUB_OFFLINE", "1");
+        }
+        command.output().unwrap()
+    };
+    assert!(said(&run(true)).contains("HF_HUB_OFFLINE is set"));
+    assert_eq!(hub.fetched(), Vec::<String>::new());
+    let first = run(false);
+    text(&first);
+    assert!(!hub.fetched().is_empty());
+    assert!(elsewhere.path().join("models--org--model").is_dir());
+    assert_eq!(text(&run(true)), text(&first));
+    assert_eq!(hub.fetched(), Vec::<String>::new());
 }
 
 #[test]

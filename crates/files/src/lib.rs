@@ -6,6 +6,7 @@
 //! - [`FileLock`] excludes other processes.
 //! - [`open_regular`] opens input and rejects files that could block or never end: pipes, devices.
 //! - [`SafetensorsHeader`] is the header of a safetensors file that is not trusted.
+//! - With the feature `hub`, `hub_cache` and `hub_api` are the Hugging Face hub's, as environment variables say.
 //!
 //! ```
 //! use std::io::Write;
@@ -31,6 +32,8 @@
 mod durable;
 mod error;
 mod hash;
+#[cfg(feature = "hub")]
+mod hub;
 mod lock;
 mod manifest;
 mod new_directory;
@@ -43,6 +46,8 @@ pub use durable::{
 };
 pub use error::FilesError;
 pub use hash::{FileRecord, hash_files};
+#[cfg(feature = "hub")]
+pub use hub::{hub_api, hub_cache};
 pub use lock::FileLock;
 pub use manifest::{MANIFEST, Manifest};
 pub use new_directory::NewDirectory;

@@ -1,13 +1,14 @@
 //! Models of the Hugging Face hub, by name.
 //!
-//! Fetched files stay in the hub's own cache (`HF_HOME`), where `transformers` finds them too. The cache's reference
+//! Fetched files stay in the hub's own cache (`HF_HUB_CACHE`, `HF_HOME`), where `transformers` finds them too. The cache's reference
 //! `main` is written once all files of a revision are there, so a fetch that ended early is not taken for a model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::api::sync::{Api, ApiError};
+use hf_hub::{Repo, RepoType};
+use iiet_files::{hub_api, hub_cache};
 
 use crate::ModelError;
 
@@ -23,8 +24,8 @@ pub fn is_hub_name(text: &str) -> bool {
 
 /// Fetches the newest revision of a model of the hub, unless it is in the cache, and returns its directory.
 ///
-/// If the hub cannot be reached, the revision in the cache is used. A token is read from `HF_TOKEN` or the file that
-/// `hf auth login` writes.
+/// If the hub cannot be reached, or `HF_HUB_OFFLINE` forbids it, the revision in the cache is used. A token is read from
+/// `HF_TOKEN` or the file that `hf auth login` writes.
 ///
 /// # Errors
 ///
@@ -39,18 +40,14 @@ pub fn fetch_model(name: &str) -> Result<PathBuf, ModelError> {
 }
 
 fn fetch(name: &str) -> Result<PathBuf, String> {
-    let mut api = ApiBuilder::from_env();
-    if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|t| !t.is_empty()) {
-        api = api.with_token(Some(token));
-    }
-    let api = api.build().map_err(reason)?;
+    let api = hub_api()?;
     let main = Repo::model(name.to_owned());
     let info = api.repo(main.clone()).info().map_err(reason)?;
     let files = info.siblings.into_iter().map(|file| file.rfilename);
     for file in files.filter(|file| belongs(file)) {
         fetch_file(&api, name, &info.sha, &file).map_err(|reason| format!("{file}: {reason}"))?;
     }
-    let cache = Cache::from_env().repo(main);
+    let cache = hub_cache().repo(main);
     let known = cache.create_ref(&info.sha);
     known.map_err(|error| format!("writing to the cache failed: {error}"))?;
     Ok(cache.pointer_path(&info.sha))
@@ -59,7 +56,7 @@ fn fetch(name: &str) -> Result<PathBuf, String> {
 /// Fetches one file of a revision, unless it is in the cache, as the same file of another revision may be.
 fn fetch_file(api: &Api, name: &str, revision: &str, file: &str) -> Result<(), String> {
     let pinned = Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned());
-    let cache = Cache::from_env().repo(pinned.clone());
+    let cache = hub_cache().repo(pinned.clone());
     let path = cache.pointer_path(revision).join(file);
     if path.exists() {
         return Ok(());
@@ -111,7 +108,7 @@ fn reason(error: ApiError) -> String {
 
 /// A directory of the cache that has a configuration and weights.
 fn cached(name: &str) -> Option<PathBuf> {
-    let repository = Cache::from_env().repo(Repo::model(name.to_owned()));
+    let repository = hub_cache().repo(Repo::model(name.to_owned()));
     let weights = ["model.safetensors", "model.safetensors.index.json"];
     weights.into_iter().find_map(|file| repository.get(file))?;
     Some(folder(&repository.get("config.json")?))

@@ -1,17 +1,17 @@
 //! A part of a data set from the Hugging Face Hub.
 //!
 //! The Hub provides every data set converted to Parquet, as `<subset>/<split>/0000.parquet` of the
-//! revision `refs/convert/parquet`. Downloaded files are kept in the Hub's own cache (`HF_HOME`).
+//! revision `refs/convert/parquet`. Downloaded files are kept in the Hub's own cache (`HF_HUB_CACHE`, `HF_HOME`).
 
 use std::path::PathBuf;
 
-use hf_hub::api::sync::ApiBuilder;
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::{Repo, RepoType};
+use iiet_files::{hub_api, hub_cache};
 
 use super::{HubData, Split};
 
-/// The Parquet files of a part, downloaded unless they are in the cache. If the hub cannot be reached, those in the
-/// cache are used. A token is read from `HF_TOKEN` or the file that `hf auth login` writes.
+/// The Parquet files of a part, downloaded unless they are in the cache. If the hub cannot be reached, or
+/// `HF_HUB_OFFLINE` forbids it, those in the cache are used. A token is read from `HF_TOKEN` or the file that `hf auth login` writes.
 ///
 /// # Errors
 /// A description of the problem.
@@ -26,11 +26,7 @@ pub(super) fn fetch(data: &HubData, split: Split) -> Result<Vec<PathBuf>, String
 }
 
 fn download(repository: Repo, folder: &str) -> Result<Vec<PathBuf>, String> {
-    let mut api = ApiBuilder::from_env();
-    if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|t| !t.is_empty()) {
-        api = api.with_token(Some(token));
-    }
-    let api = api.build().map_err(|error| error.to_string())?;
+    let api = hub_api()?;
     let repository = api.repo(repository);
     let files = repository.info().map_err(|error| error.to_string())?;
     let mut names: Vec<String> = files
@@ -54,7 +50,7 @@ fn download(repository: Repo, folder: &str) -> Result<Vec<PathBuf>, String> {
 
 /// The files of a part in the cache, if all are there.
 fn cached(repository: Repo, folder: &str) -> Option<Vec<PathBuf>> {
-    let first = Cache::from_env()
+    let first = hub_cache()
         .repo(repository)
         .get(&format!("{folder}0000.parquet"))?;
     let files = std::fs::read_dir(first.parent()?).ok()?;
