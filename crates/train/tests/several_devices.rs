@@ -143,6 +143,51 @@ fn the_number_of_devices_changes_only_the_order_of_additions() {
     }
 }
 
+/// Micro-batches by tokens have different numbers of pairs, and each its own dropout masks.
+#[test]
+fn an_encoder_decoder_trains_on_several_devices() {
+    let place = Place::new();
+    let lines = (0..200).map(|i| {
+        let words = 1 + i % 7;
+        let (source, target) = ("one two ".repeat(words), "two one ".repeat(words));
+        format!("{{\"in\": \"{i} {source}\", \"out\": \"{target}{i}\"}}\n")
+    });
+    fs::write(place.path("pairs.jsonl"), lines.collect::<String>()).unwrap();
+    let source = format!("data.source={}", place.path("pairs.jsonl").display());
+    let sets = [
+        source.as_str(),
+        "data.source_field=in",
+        "data.target_field=out",
+        "model.seq_len=64",
+        "model.encoder={n_layers=2, solver={name='iterative_implicit_euler', iterations=2}}",
+        "train.batch=0",
+        "train.batch_tokens=64",
+        "train.accumulation=6",
+        "train.dropout.residual=0.1",
+        "train.label_smoothing=0.1",
+    ];
+    let run = |count: usize| {
+        let name = format!("pairs-{count}");
+        place
+            .go_on(&devices(count).0, &name, &sets, false, &RUNNING)
+            .unwrap();
+        (place.records(&name), parameters(&place.path(&name)))
+    };
+    let (alone, of_one) = run(1);
+    for count in [2, 3] {
+        let (together, of_several) = run(count);
+        assert_eq!(alone.len(), together.len());
+        for (a, b) in alone.iter().zip(&together) {
+            assert_eq!(a.tokens, b.tokens, "step {}", a.step);
+            for (a, b) in [(a.loss, b.loss), (a.grad_norm, b.grad_norm)] {
+                assert!((a / b - 1.0).abs() < 1e-5, "{count}: {a} and {b}");
+            }
+        }
+        let apart = distance(&of_one, &of_several) / distance(&of_one, &vec![0.0; of_one.len()]);
+        assert!(apart < 1e-6, "{count}: {apart}");
+    }
+}
+
 #[test]
 fn several_devices_of_count_one_equal_one_device() {
     let place = Place::new();
