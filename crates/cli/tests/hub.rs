@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 const MODEL: &str = "org/model";
@@ -24,6 +25,8 @@ struct State {
     status: BTreeMap<String, u16>,
     /// Files of which half is sent, as if it were all.
     short: Vec<String>,
+    /// Files whose last bit is sent wrong.
+    damaged: Vec<String>,
     /// Whether requests without a token are refused.
     gated: bool,
     /// Files of which more than the first byte was asked for.
@@ -143,12 +146,23 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
         if state.short.contains(&file) {
             end = start.midpoint(end);
         }
-        state.fetched.push(file);
+        state.fetched.push(file.clone());
     }
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
+    // The hub names large files by their SHA-256, others by a shorter hash.
+    let etag = match file.ends_with(".safetensors") {
+        true => format!("{:x}", Sha256::digest(&bytes)),
+        false => {
+            let mut hasher = DefaultHasher::new();
+            bytes.hash(&mut hasher);
+            format!("{:016x}", hasher.finish())
+        }
+    };
+    let mut bytes = bytes;
+    if state.damaged.contains(&file) {
+        *bytes.last_mut().unwrap() ^= 1;
+    }
     let headers = [
-        format!("etag: \"{:016x}\"", hasher.finish()),
+        format!("etag: \"{etag}\""),
         format!("x-repo-commit: {}", state.revision),
         format!("content-range: bytes {start}-{}/{}", end - 1, bytes.len()),
     ];
@@ -255,6 +269,24 @@ fn a_file_that_arrived_in_part_is_fetched_again() {
     );
     hub.change(|state| state.short.clear());
     text(&hub.run(&GENERATE));
+}
+
+#[test]
+fn weights_that_arrived_damaged_are_refused_and_fetched_again() {
+    let hub = Hub::new(&llama());
+    let file = format!("{MODEL}/model-00001-of-00002.safetensors");
+    hub.change(|state| state.damaged.push(file.clone()));
+    let failed = hub.run(&GENERATE);
+    assert!(
+        said(&failed).contains("model-00001-of-00002.safetensors: arrived with SHA-256 "),
+        "{}",
+        said(&failed)
+    );
+    assert_eq!(hub.offline(&GENERATE).status.code(), Some(1));
+    hub.change(|state| state.damaged.clear());
+    hub.fetched();
+    text(&hub.run(&GENERATE));
+    assert!(hub.fetched().contains(&file));
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! Fetched files stay in the hub's own cache (`HF_HUB_CACHE`, `HF_HOME`), where `transformers` finds them too. The cache's reference
 //! `main` is written once all files of a revision are there, so a fetch that ended early is not taken for a model.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiError};
 use hf_hub::{Repo, RepoType};
 use iiet_files::{hub_api, hub_cache};
+use sha2::{Digest, Sha256};
 
 use crate::ModelError;
 
@@ -76,18 +78,31 @@ fn fetch_file(api: &Api, name: &str, revision: &str, file: &str) -> Result<(), S
         fs::remove_file(&part).map_err(|error| error.to_string())?;
     }
     repository.download(file).map_err(reason)?;
-    // hf-hub does not compare the length, and a file in the cache is not fetched again.
-    match length(&path) {
-        Some(length) if length == expected => Ok(()),
-        length => {
-            for file in [&path, &blob] {
-                fs::remove_file(file).ok();
-            }
-            Err(format!(
-                "{} of {expected} bytes arrived",
-                length.unwrap_or(0)
-            ))
+    // hf-hub compares neither length nor content, and a file in the cache is not fetched again.
+    check(&path, expected, remote.etag()).inspect_err(|_| {
+        for file in [&path, &blob] {
+            fs::remove_file(file).ok();
         }
+    })
+}
+
+/// Compares a file with what the hub says of it. The hub names large files, the weights, by their SHA-256.
+fn check(file: &Path, expected: u64, etag: &str) -> Result<(), String> {
+    let length = length(file).unwrap_or(0);
+    if length != expected {
+        return Err(format!("{length} of {expected} bytes arrived"));
+    }
+    let named_by_hash = etag.len() == 64 && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !named_by_hash {
+        return Ok(());
+    }
+    let mut hash = Sha256::new();
+    let mut read = || io::copy(&mut File::open(file)?, &mut hash);
+    read().map_err(|error| error.to_string())?;
+    let hash = format!("{:x}", hash.finalize());
+    match hash.eq_ignore_ascii_case(etag) {
+        true => Ok(()),
+        false => Err(format!("arrived with SHA-256 {hash}; expected {etag}")),
     }
 }
 

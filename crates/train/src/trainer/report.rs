@@ -97,6 +97,8 @@ impl<M: TrainedModel> Trainer<'_, M> {
         // The backward pass computes two products for each of the forward pass.
         let per_token = 3.0 * forward + self.objective.footprint().flops_per_token;
         let flops = per_token * tokens_per_second;
+        // Other load can only have slowed the products down that were timed, so a faster step is a better peak.
+        self.peak = self.peak.map(|peak| peak.max(flops));
         let record = Record {
             step: self.state().step(),
             tokens: self.state().tokens(),
