@@ -95,6 +95,13 @@ impl Hub {
         self.command(&self.endpoint, arguments).output().unwrap()
     }
 
+    /// Generation fails, for a reason that names this.
+    fn refuses(&self, reason: &str) {
+        let failed = self.run(&GENERATE);
+        assert!(!failed.status.success());
+        assert!(said(&failed).contains(reason), "{}", said(&failed));
+    }
+
     fn offline(&self, arguments: &[&str]) -> Output {
         // Nobody answers there.
         let mut command = self.command("http://127.0.0.1:9", arguments);
@@ -136,7 +143,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     if let Some(&status) = state.status.get(&file) {
         return send(&mut stream, status, &[], b"");
     }
-    let bytes = state.files[&file].clone();
+    let mut bytes = state.files[&file].clone();
     let range = header("range: bytes=").unwrap();
     let start: usize = range.split('-').next().unwrap().parse().unwrap();
     let mut end = bytes.len();
@@ -157,7 +164,6 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
             format!("{:016x}", hasher.finish())
         }
     };
-    let mut bytes = bytes;
     if state.damaged.contains(&file) {
         *bytes.last_mut().unwrap() ^= 1;
     }
@@ -245,12 +251,7 @@ fn a_fetch_that_failed_leaves_no_part_of_a_model_in_use() {
     hub.change(|state| {
         state.status.insert(file, 500);
     });
-    let failed = hub.run(&GENERATE);
-    assert!(
-        said(&failed).contains("tokenizer_config.json: request error: http status: 500"),
-        "{}",
-        said(&failed)
-    );
+    hub.refuses("tokenizer_config.json: request error: http status: 500");
     assert_eq!(hub.offline(&GENERATE).status.code(), Some(1));
     hub.change(|state| state.status.clear());
     text(&hub.run(&GENERATE));
@@ -261,12 +262,7 @@ fn a_file_that_arrived_in_part_is_fetched_again() {
     let hub = Hub::new(&llama());
     let file = format!("{MODEL}/model-00001-of-00002.safetensors");
     hub.change(|state| state.short.push(file));
-    let failed = hub.run(&GENERATE);
-    assert!(
-        said(&failed).contains("model-00001-of-00002.safetensors: 20468 of 40936 bytes arrived"),
-        "{}",
-        said(&failed)
-    );
+    hub.refuses("model-00001-of-00002.safetensors: 20468 of 40936 bytes arrived");
     hub.change(|state| state.short.clear());
     text(&hub.run(&GENERATE));
 }
@@ -276,12 +272,7 @@ fn weights_that_arrived_damaged_are_refused_and_fetched_again() {
     let hub = Hub::new(&llama());
     let file = format!("{MODEL}/model-00001-of-00002.safetensors");
     hub.change(|state| state.damaged.push(file.clone()));
-    let failed = hub.run(&GENERATE);
-    assert!(
-        said(&failed).contains("model-00001-of-00002.safetensors: arrived with SHA-256 "),
-        "{}",
-        said(&failed)
-    );
+    hub.refuses("model-00001-of-00002.safetensors: arrived with SHA-256 ");
     assert_eq!(hub.offline(&GENERATE).status.code(), Some(1));
     hub.change(|state| state.damaged.clear());
     hub.fetched();
@@ -307,8 +298,7 @@ fn of_a_newer_revision_only_the_changed_files_are_fetched() {
 fn a_model_that_needs_a_token_is_fetched_with_hf_token() {
     let hub = Hub::new(&llama());
     hub.change(|state| state.gated = true);
-    let refused = hub.run(&GENERATE);
-    assert!(said(&refused).contains("HF_TOKEN"), "{}", said(&refused));
+    hub.refuses("HF_TOKEN");
     let mut command = hub.command(&hub.endpoint, &GENERATE);
     text(&command.env("HF_TOKEN", "hf_token").output().unwrap());
 }

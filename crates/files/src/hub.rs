@@ -22,7 +22,7 @@ pub fn hub_cache() -> Cache {
 /// A description of the problem; also where `HF_HUB_OFFLINE` forbids to ask.
 pub fn hub_api() -> Result<Api, String> {
     if variable("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value)) {
-        return Err("HF_HUB_OFFLINE is set, and the cache does not have it".into());
+        return Err("HF_HUB_OFFLINE is set".into());
     }
     let mut api = ApiBuilder::from_env().with_cache_dir(hub_cache().path().clone());
     if let Some(token) = variable("HF_TOKEN") {

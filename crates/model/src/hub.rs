@@ -1,7 +1,8 @@
 //! Models of the Hugging Face hub, by name.
 //!
-//! Fetched files stay in the hub's own cache (`HF_HUB_CACHE`, `HF_HOME`), where `transformers` finds them too. The cache's reference
-//! `main` is written once all files of a revision are there, so a fetch that ended early is not taken for a model.
+//! Fetched files stay in the hub's own cache (`HF_HUB_CACHE`, `HF_HOME`), where `transformers` finds them too. The
+//! cache's reference `main` is written once all files of a revision are there, so a fetch that ended early is not taken
+//! for a model.
 
 use std::fs::{self, File};
 use std::io;

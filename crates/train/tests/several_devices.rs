@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_model::parse_safetensors;
-use iiet_train::{AllReduce, Devices, TrainError};
+use iiet_train::{AllReduce, Devices, Record, TrainError};
 use place::{Place, RUNNING};
 
 /// Sums in host memory; each device receives a separate copy.
@@ -81,6 +81,27 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     squares.sum::<f64>().sqrt()
 }
 
+/// Metrics and parameters of two runs differ by no more than the order of additions.
+fn assert_same_training(
+    (alone, of_one): &(Vec<Record>, Vec<f32>),
+    (together, of_several): &(Vec<Record>, Vec<f32>),
+    name: &str,
+) {
+    assert_eq!(alone.len(), together.len(), "{name}");
+    for (a, b) in alone.iter().zip(together) {
+        let step = a.step;
+        assert_eq!(a.tokens, b.tokens, "{name}, step {step}");
+        for (a, b) in [(a.loss, b.loss), (a.grad_norm, b.grad_norm)] {
+            assert!(
+                (a / b - 1.0).abs() < 1e-5,
+                "{name}, step {step}: {a} and {b}"
+            );
+        }
+    }
+    let apart = distance(of_one, of_several) / distance(of_one, &vec![0.0; of_one.len()]);
+    assert!(apart < 1e-6, "{name}: {apart}");
+}
+
 #[test]
 fn the_number_of_devices_changes_only_the_order_of_additions() {
     let place = Place::new();
@@ -116,7 +137,8 @@ fn the_number_of_devices_changes_only_the_order_of_additions() {
             );
             (place.records(&name), parameters(&place.path(&name)))
         };
-        let (alone, of_one) = run(1);
+        let one = run(1);
+        let (alone, _) = &one;
         assert!(alone.iter().all(|record| record.grad_norm > 0.5));
         // Short windows: a step has fewer than 6 x 16 tokens, and a varying number.
         let tokens: Vec<u64> = alone
@@ -125,20 +147,8 @@ fn the_number_of_devices_changes_only_the_order_of_additions() {
             .collect();
         assert!(tokens.iter().all(|of_step| *of_step < 96), "{tokens:?}");
         for count in [2, 3] {
-            let (together, of_several) = run(count);
-            for (a, b) in alone.iter().zip(&together) {
-                let (step, tokens) = (a.step, (a.tokens, b.tokens));
-                assert_eq!(tokens.0, tokens.1, "step {step}");
-                for (a, b) in [(a.loss, b.loss), (a.grad_norm, b.grad_norm)] {
-                    assert!(
-                        (a / b - 1.0).abs() < 1e-5,
-                        "{solver}, step {step}: {a} and {b}"
-                    );
-                }
-            }
-            let apart =
-                distance(&of_one, &of_several) / distance(&of_one, &vec![0.0; of_one.len()]);
-            assert!(apart < 1e-6, "{solver} on {count}: {apart}");
+            let name = format!("{solver} on {count}");
+            assert_same_training(&one, &run(count), &name);
         }
     }
 }
@@ -173,18 +183,9 @@ fn an_encoder_decoder_trains_on_several_devices() {
             .unwrap();
         (place.records(&name), parameters(&place.path(&name)))
     };
-    let (alone, of_one) = run(1);
+    let one = run(1);
     for count in [2, 3] {
-        let (together, of_several) = run(count);
-        assert_eq!(alone.len(), together.len());
-        for (a, b) in alone.iter().zip(&together) {
-            assert_eq!(a.tokens, b.tokens, "step {}", a.step);
-            for (a, b) in [(a.loss, b.loss), (a.grad_norm, b.grad_norm)] {
-                assert!((a / b - 1.0).abs() < 1e-5, "{count}: {a} and {b}");
-            }
-        }
-        let apart = distance(&of_one, &of_several) / distance(&of_one, &vec![0.0; of_one.len()]);
-        assert!(apart < 1e-6, "{count}: {apart}");
+        assert_same_training(&one, &run(count), &format!("pairs on {count}"));
     }
 }
 

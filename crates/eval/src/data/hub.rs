@@ -11,7 +11,8 @@ use iiet_files::{hub_api, hub_cache};
 use super::{HubData, Split};
 
 /// The Parquet files of a part, downloaded unless they are in the cache. If the hub cannot be reached, or
-/// `HF_HUB_OFFLINE` forbids it, those in the cache are used. A token is read from `HF_TOKEN` or the file that `hf auth login` writes.
+/// `HF_HUB_OFFLINE` forbids it, those in the cache are used. A token is read from `HF_TOKEN` or the file that
+/// `hf auth login` writes.
 ///
 /// # Errors
 /// A description of the problem.
