@@ -292,6 +292,7 @@ mod tests {
             tokens_per_second: 0.0,
             flops_utilisation: None,
             evaluations: 1,
+            exchange_seconds: None,
             validation_loss: (step == 10).then_some(loss),
             validation_accuracy: None,
             validation_bits_per_byte: None,

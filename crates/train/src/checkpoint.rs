@@ -3,6 +3,9 @@
 //! A checkpoint is a model directory with `optimizer.safetensors`, `state.json` and the run's `config.toml`
 //! added. It is written under a temporary name, every file is synced, the manifest is written last, and then
 //! it is renamed. A directory without a valid manifest is not a checkpoint.
+//!
+//! Of several processes, the first writes everything but the moments of a sharded optimiser, of which each writes
+//! its part, `optimizer-00002-of-00004.safetensors`; any number of processes can read them.
 
 mod moments;
 mod retention;
@@ -23,9 +26,9 @@ pub(crate) use self::retention::{Retention, remove_leftovers};
 pub use self::state::Difference;
 pub(crate) use self::state::{DataPosition, Identity, RandomState, State};
 use crate::optimizer::{ModelOptimizer, Moments};
-use crate::{RunDirectory, TrainError, TrainedModel};
+use crate::ranks::Part;
+use crate::{Ranks, RunDirectory, Shard, TrainError, TrainedModel};
 
-const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.toml";
 const TOKENIZER: &str = "tokenizer.json";
@@ -51,9 +54,11 @@ pub(crate) struct Contents<'a, M> {
     pub(crate) task: Option<&'a TaskSpec>,
     /// The text of the run's `config.toml`.
     pub(crate) config: &'a str,
+    /// What each process has a part of.
+    pub(crate) shard: Shard,
 }
 
-/// Writes `checkpoints/step-N`, and then removes all but the newest `keep` and the best.
+/// Writes `checkpoints/step-N`, and then removes all but the newest `keep` and the best. Every process calls it.
 ///
 /// # Errors
 ///
@@ -63,16 +68,15 @@ pub(crate) fn write<M: SavedModel>(
     contents: Contents<'_, M>,
     retention: &mut Retention,
     keep: usize,
+    ranks: &Ranks,
 ) -> Result<PathBuf, TrainError> {
     let step = contents.state.step;
     let path = run.checkpoints().join(format!("step-{step}"));
     let partial = beside(&path, "partial");
-    let written = write_files(&partial, contents)
-        .and_then(|()| install_directory(&partial, &path).map_err(TrainError::io(&path)));
-    if let Err(source) = written {
+    if let Err(source) = write_files(&path, &partial, contents, ranks) {
         // Removes the incomplete checkpoint, as the disk may be full. `error` matters more than an error of
         // this removal.
-        let _ = remove_directory(&partial);
+        let _ = ranks.is_first().then(|| remove_directory(&partial));
         let last = retention.newest();
         return Err(TrainError::NotWritten {
             path,
@@ -80,11 +84,20 @@ pub(crate) fn write<M: SavedModel>(
             source: Box::new(source),
         });
     }
-    retention.written(run, step, keep)?;
+    let retained = ranks
+        .is_first()
+        .then(|| retention.written(run, step, keep))
+        .transpose();
+    ranks.all_succeeded(retained)?;
     Ok(path)
 }
 
-fn write_files<M: SavedModel>(partial: &Path, contents: Contents<'_, M>) -> Result<(), TrainError> {
+fn write_files<M: SavedModel>(
+    path: &Path,
+    partial: &Path,
+    contents: Contents<'_, M>,
+    ranks: &Ranks,
+) -> Result<(), TrainError> {
     let Contents {
         mut state,
         model,
@@ -92,20 +105,42 @@ fn write_files<M: SavedModel>(partial: &Path, contents: Contents<'_, M>) -> Resu
         tokenizer,
         task,
         config,
+        shard,
     } = contents;
+    let begun = ranks.is_first().then(|| {
+        remove_directory(partial).map_err(TrainError::io(partial))?;
+        let mut manifest = save(model, partial, &SaveOptions::default())?;
+        add_tokenizer(tokenizer, task, partial, &mut manifest)?;
+        Ok::<_, TrainError>(manifest)
+    });
+    let manifest = ranks.all_succeeded(begun.transpose())?;
+
+    let part = match shard {
+        Shard::None => Part::WHOLE,
+        Shard::Optimizer => Part::of(ranks),
+    };
     let moments = &optimizer.moments;
-    let updates = moments.iter().map(|(name, m)| (name.clone(), m.updates));
-    state.updates = updates.collect();
-    remove_directory(partial).map_err(TrainError::io(partial))?;
-    let mut manifest = save(model, partial, &SaveOptions::default())?;
-    add_tokenizer(tokenizer, task, partial, &mut manifest)?;
-    let record = moments::write(&partial.join(OPTIMIZER), moments)?;
-    manifest.add(OPTIMIZER, record);
-    let json = serde_json::to_string_pretty(&state).expect("invariant: plain data serialises");
-    for (name, text) in [(STATE, json.as_str()), (CONFIG, config)] {
-        manifest.add(name, write_text(&partial.join(name), text)?);
-    }
-    Ok(manifest.write(partial)?)
+    let name = moments::file_name(part);
+    let writes = ranks.is_first() || shard == Shard::Optimizer;
+    let record = writes.then(|| moments::write(&partial.join(&name), moments));
+    let record = ranks.all_succeeded(record.transpose())?;
+    let records = ranks.gather(&record.map(|record| (name, record)))?;
+
+    let ended = manifest.map(|mut manifest| {
+        for (name, record) in records.into_iter().flatten() {
+            manifest.add(&name, record);
+        }
+        let updates = moments.iter().map(|(name, m)| (name.clone(), m.updates));
+        state.updates = updates.collect();
+        let json = serde_json::to_string_pretty(&state).expect("invariant: plain data serialises");
+        for (name, text) in [(STATE, json.as_str()), (CONFIG, config)] {
+            manifest.add(name, write_text(&partial.join(name), text)?);
+        }
+        manifest.write(partial)?;
+        install_directory(partial, path).map_err(TrainError::io(path))
+    });
+    ranks.all_succeeded(ended.transpose())?;
+    Ok(())
 }
 
 fn write_text(path: &Path, text: &str) -> Result<FileRecord, TrainError> {
@@ -187,10 +222,11 @@ pub(crate) fn list(run: &RunDirectory) -> Result<Vec<(u64, PathBuf)>, TrainError
 pub(crate) fn read_newest<M: TrainedModel>(
     run: &RunDirectory,
     device: &Device,
+    part: Part,
 ) -> Result<(Option<Checkpoint<M>>, Vec<String>), TrainError> {
     let mut passed = Vec::new();
     for (step, path) in list(run)? {
-        match read(step, &path, device) {
+        match read(step, &path, device, part) {
             Ok(checkpoint) => return Ok((Some(checkpoint), passed)),
             Err(error) => passed.push(format!("{}: {error}", path.display())),
         }
@@ -215,16 +251,17 @@ fn read<M: TrainedModel>(
     step: u64,
     path: &Path,
     device: &Device,
+    part: Part,
 ) -> Result<Checkpoint<M>, TrainError> {
     let manifest = manifest(path)?;
-    let missing = [OPTIMIZER, STATE, CONFIG, TOKENIZER]
-        .into_iter()
-        .find(|name| !manifest.contains(name));
-    if let Some(name) = missing {
-        return Err(TrainError::Checkpoint {
-            path: path.join(iiet_files::MANIFEST),
-            reason: format!("it records no {name}"),
-        });
+    let refuse = |name: &str| TrainError::Checkpoint {
+        path: path.join(iiet_files::MANIFEST),
+        reason: format!("it records no {name}"),
+    };
+    let optimizer = moments::files(&manifest).map_err(|missing| refuse(&missing))?;
+    let mut others = [STATE, CONFIG, TOKENIZER].into_iter();
+    if let Some(name) = others.find(|name| !manifest.contains(name)) {
+        return Err(refuse(name));
     }
     // This verifies every file against the manifest.
     let model = M::read(path, device)?;
@@ -234,7 +271,8 @@ fn read<M: TrainedModel>(
         let path = path.join(STATE);
         return Err(TrainError::Checkpoint { path, reason });
     }
-    let moments = moments::read(&path.join(OPTIMIZER), &model, &state.updates, device)?;
+    let files: Vec<PathBuf> = optimizer.iter().map(|name| path.join(name)).collect();
+    let moments = moments::read(&files, &model, &state.updates, (device, part))?;
     let path = path.to_owned();
     Ok(Checkpoint {
         path,

@@ -23,7 +23,7 @@ pub(crate) use self::differences::differences;
 pub use self::drawn_iterations::DrawnIterations;
 pub use self::model_section::{EncoderSection, ModelSection};
 pub use self::stage::{Stage, override_solver};
-pub use self::train_section::{Recompute, TrainSection};
+pub use self::train_section::{Recompute, Shard, TrainSection, Transfer};
 use crate::{TrainError, Vocabulary};
 
 /// A run's configuration, as in its TOML file.

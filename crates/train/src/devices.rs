@@ -1,10 +1,10 @@
-//! The devices of a run, and how their gradients are summed.
+//! The devices of a run, in one process or several, and how their gradients are summed.
 
 use std::fmt::Debug;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{TrainError, TrainSection};
+use crate::{Ranks, TrainError, TrainSection};
 
 /// The sum over devices.
 pub trait AllReduce: Debug + Send + Sync {
@@ -16,12 +16,13 @@ pub trait AllReduce: Debug + Send + Sync {
     fn sum(&self, of_each: Vec<Tensor<1>>) -> Vec<Tensor<1>>;
 }
 
-/// One device, or several that share the micro-batches of each step.
+/// One device, or several that share the micro-batches of each step, in one process or several.
 #[derive(Debug)]
 pub struct Devices {
     first: Device,
     others: Vec<Device>,
     all_reduce: Box<dyn AllReduce>,
+    ranks: Ranks,
 }
 
 impl Devices {
@@ -40,7 +41,23 @@ impl Devices {
             first,
             others,
             all_reduce: Box::new(all_reduce),
+            ranks: Ranks::default(),
         }
+    }
+
+    /// These devices in each of several processes, which have as many each.
+    pub fn across(self, ranks: Ranks) -> Self {
+        Self { ranks, ..self }
+    }
+
+    /// The processes.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
+    }
+
+    /// The number of devices of all processes.
+    pub fn total(&self) -> usize {
+        self.ranks.size() * self.all().count()
     }
 
     /// The device that also validates, samples and writes checkpoints.
@@ -70,15 +87,19 @@ impl Devices {
     ///
     /// [`TrainError::Value`].
     pub fn refuse_uneven(&self, train: &TrainSection) -> Result<(), TrainError> {
-        let count = self.all().count();
-        match train.accumulation.is_multiple_of(count) {
-            true => Ok(()),
-            false => Err(TrainError::Value {
-                key: "train.accumulation",
-                found: train.accumulation.to_string(),
-                allowed: format!("allowed: a multiple of {count}, the number of devices"),
-            }),
+        let count = self.total();
+        if train.accumulation.is_multiple_of(count) {
+            return Ok(());
         }
+        let of_what = match self.ranks.size() {
+            1 => "the number of devices".to_owned(),
+            ranks => format!("the number of devices of all {ranks} ranks"),
+        };
+        Err(TrainError::Value {
+            key: "train.accumulation",
+            found: train.accumulation.to_string(),
+            allowed: format!("allowed: a multiple of {count}, {of_what}"),
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use iiet_data::DataError;
 use iiet_files::FilesError;
 use iiet_model::ModelError;
 
-use crate::Difference;
+use crate::{Difference, RankError};
 
 /// The errors of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +152,25 @@ pub enum TrainError {
         /// The differences.
         differences: Vec<Difference>,
     },
+    /// Processes that cannot train together.
+    #[error("rank {rank} differs from rank 0:{}", of_ranks(*rank, differences))]
+    RanksDiffer {
+        /// The first rank that differs.
+        rank: usize,
+        /// The differences: rank 0's value, and the other's.
+        differences: Vec<Difference>,
+    },
+    /// The error of another rank, without which this one cannot go on.
+    #[error("rank {rank}: {reason}")]
+    OtherRank {
+        /// Its number.
+        rank: usize,
+        /// Its error.
+        reason: String,
+    },
+    /// A failed exchange between ranks.
+    #[error(transparent)]
+    Ranks(#[from] RankError),
     /// A run that another process is training.
     #[error(
         "{}: another process is training this run; wait for it or specify another directory with --run",
@@ -236,6 +255,14 @@ impl TrainError {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+}
+
+fn of_ranks(rank: usize, differences: &[Difference]) -> String {
+    let lines = differences.iter().map(|difference| {
+        let Difference { key, before, now } = difference;
+        format!("\n  {key} is {before} on rank 0 and {now} on rank {rank}")
+    });
+    lines.collect()
 }
 
 fn list(differences: &[Difference]) -> String {

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::Param;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use iiet_kernels::{in_f32, sum_of_squares};
 use iiet_model::{Objective, ParameterVisitor, Role, visit_parameters};
 
 use crate::config::Recompute;
+use crate::ranks::{Exchange, LAYERS};
 use crate::{AllReduce, BatchTensors, TrainedModel};
 
 /// The sum of the gradients of several micro-batches, each flattened, in f32 or wider.
@@ -19,20 +20,34 @@ pub struct AccumulatedGradients {
 impl AccumulatedGradients {
     /// Adds the gradients of one backward pass.
     pub fn add<M: TrainedModel>(&mut self, model: &M, gradients: Gradients) {
+        self.add_part(model, gradients, &mut None);
+    }
+
+    /// The same in the last backward pass of a step, layer by layer: the gradients of the layers in this part are
+    /// complete, and begin their exchange.
+    fn add_part<M: TrainedModel>(
+        &mut self,
+        model: &M,
+        gradients: Gradients,
+        exchange: &mut Option<&mut Exchange<'_>>,
+    ) {
         let mut collect = Collect {
             gradients,
             into: &mut self.by_name,
+            exchange: exchange.as_deref_mut(),
         };
         visit_parameters(model, &mut collect);
     }
 
-    /// Adds the gradients of a batch's loss, and returns the loss: a sum over its tokens.
+    /// Adds the gradients of a batch's loss, and returns the loss: a sum over its tokens. If an exchange is given,
+    /// gradients that are complete before the backward pass ends go there.
     pub(crate) fn add_loss<M: TrainedModel>(
         &mut self,
         model: &M,
         batch: &BatchTensors,
         objective: &mut dyn Objective,
         recompute: Recompute,
+        mut exchange: Option<&mut Exchange<'_>>,
     ) -> f64 {
         let sum = match recompute {
             Recompute::None => {
@@ -40,9 +55,9 @@ impl AccumulatedGradients {
                 self.add(model, sum.backward());
                 sum
             }
-            Recompute::Layer => {
-                model.loss_by_layers(batch, objective, &mut |part| self.add(model, part))
-            }
+            Recompute::Layer => model.loss_by_layers(batch, objective, &mut |part| {
+                self.add_part(model, part, &mut exchange);
+            }),
         };
         f64::from(sum.into_scalar::<f32>())
     }
@@ -59,6 +74,11 @@ impl AccumulatedGradients {
 
     /// The global Euclidean norm.
     pub fn norm(&self) -> f64 {
+        self.sum_of_squares().sqrt()
+    }
+
+    /// The sum of all squares.
+    pub(crate) fn sum_of_squares(&self) -> f64 {
         let squares: Vec<Tensor<1>> = self
             .by_name
             .values()
@@ -72,7 +92,7 @@ impl AccumulatedGradients {
         let squares = squares
             .as_slice::<f64>()
             .expect("invariant: converted to f64 above");
-        squares.iter().sum::<f64>().sqrt()
+        squares.iter().sum()
     }
 
     /// The sum of `of_each`, the gradients of each device, on every device.
@@ -93,18 +113,39 @@ impl AccumulatedGradients {
         of_each
     }
 
+    /// Gives what has not been given yet.
+    pub(crate) fn give(self, exchange: &mut Exchange<'_>) {
+        for (name, gradient) in self.by_name {
+            exchange.give(&name, gradient);
+        }
+    }
+
+    /// Gradients, or parts of them, from host memory.
+    pub(crate) fn from_host(by_name: BTreeMap<String, Vec<f32>>, device: &Device) -> Self {
+        let by_name = by_name.into_iter().map(|(name, values)| {
+            let length = values.len();
+            let data = TensorData::new::<f32, _>(values, [length]);
+            (name, Tensor::from_data(data, device))
+        });
+        Self {
+            by_name: by_name.collect(),
+        }
+    }
+
     /// Removes and returns one parameter's gradient.
     pub(crate) fn take(&mut self, name: &str) -> Option<Tensor<1>> {
         self.by_name.remove(name)
     }
 }
 
-struct Collect<'a> {
+struct Collect<'a, 'b> {
     gradients: Gradients,
     into: &'a mut BTreeMap<String, Tensor<1>>,
+    /// Takes the gradients of layers.
+    exchange: Option<&'a mut Exchange<'b>>,
 }
 
-impl ParameterVisitor for Collect<'_> {
+impl ParameterVisitor for Collect<'_, '_> {
     fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
         // A parameter that the loss does not depend on has no gradient and is not updated.
         let Some(gradient) = parameter.val().grad_remove(&mut self.gradients) else {
@@ -117,6 +158,11 @@ impl ParameterVisitor for Collect<'_> {
             Some(before) => before + gradient,
             None => gradient,
         };
-        self.into.insert(name.to_owned(), sum);
+        match &mut self.exchange {
+            Some(exchange) if name.contains(LAYERS) => exchange.give(name, sum),
+            _ => {
+                self.into.insert(name.to_owned(), sum);
+            }
+        }
     }
 }

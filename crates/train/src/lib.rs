@@ -23,6 +23,7 @@ mod muon;
 mod objective;
 mod optimizer;
 mod peak;
+mod ranks;
 mod run_directory;
 mod schedule;
 mod step;
@@ -32,8 +33,8 @@ mod trainer;
 pub use allocator::HugePages;
 pub use checkpoint::Difference;
 pub use config::{
-    DrawnIterations, EncoderSection, ModelSection, Recompute, RunConfig, Stage, TrainSection,
-    override_solver,
+    DrawnIterations, EncoderSection, ModelSection, Recompute, RunConfig, Shard, Stage,
+    TrainSection, Transfer, override_solver,
 };
 #[cfg(feature = "cuda")]
 pub use devices::Collective;
@@ -47,6 +48,9 @@ pub use metrics::Record;
 pub use objective::{BatchObjective, CROSS_ENTROPY, Footprint, NextToken, TrainingObjective};
 pub use optimizer::{ModelOptimizer, OptimizerKind};
 pub use peak::matrix_product_peak;
+#[cfg(feature = "mpi")]
+pub use ranks::{Abort, Mpi};
+pub use ranks::{Communicator, Pending, RankError, Ranks, Threads};
 pub use run_directory::{ClaimedRun, RunDirectory};
 pub use schedule::{LearningRate, ScheduleKind};
 pub use step::{

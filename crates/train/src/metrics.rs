@@ -43,6 +43,9 @@ pub struct Record {
     pub flops_utilisation: Option<f64>,
     /// Evaluations of blocks per token, summed over layers.
     pub evaluations: usize,
+    /// Seconds of this step in which the first of several processes waited for the others and for what they send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange_seconds: Option<f64>,
     /// Mean loss on the validation text after the update, in nats per token, if measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,
@@ -190,6 +193,7 @@ mod tests {
             tokens_per_second: 100.0,
             flops_utilisation: Some(0.5),
             evaluations: 4,
+            exchange_seconds: None,
             validation_loss: (step == 2).then_some(2.5),
             validation_accuracy: None,
             validation_bits_per_byte: None,

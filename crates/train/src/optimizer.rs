@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use iiet_kernels::{AdamWStep, WithMoments, adamw};
-use iiet_model::{ParameterMapper, Role, map_parameters};
+use iiet_model::{ParameterMapper, ParameterVisitor, Role, map_parameters, visit_parameters};
 use serde::{Deserialize, Serialize};
 
 use crate::gradients::AccumulatedGradients;
 use crate::muon::{MuonStep, muon};
+use crate::ranks::{LAYERS, Part};
 use crate::{TrainSection, TrainedModel};
 
 /// The moments of one parameter, flattened, and the number of updates they have seen.
@@ -96,22 +97,43 @@ impl ModelOptimizer {
         lr: f64,
     ) -> M {
         let iterated = model.iterated_layers();
-        map_parameters(
-            model,
-            &mut Update {
-                iterated,
+        let update = Update {
+            iterated,
+            optimizer: self,
+            gradients,
+            scale,
+            lr,
+        };
+        map_parameters(model, &mut Whole(update))
+    }
+
+    /// The updated values of a rank's part of every parameter that has a gradient, given the gradients of that part.
+    /// The model itself is not changed.
+    pub(crate) fn step_part<M: TrainedModel>(
+        &mut self,
+        model: &M,
+        gradients: AccumulatedGradients,
+        scale: f64,
+        lr: f64,
+        part: Part,
+    ) -> BTreeMap<String, Tensor<1>> {
+        let mut of_part = OfPart {
+            update: Update {
+                iterated: model.iterated_layers(),
                 optimizer: self,
                 gradients,
                 scale,
                 lr,
             },
-        )
+            part,
+            updated: BTreeMap::new(),
+        };
+        visit_parameters(model, &mut of_part);
+        of_part.updated
     }
 }
 
-/// What the names of the blocks' parameters contain, on either side of a model.
-const LAYERS: &str = ".layers.";
-
+/// The options and the inputs of one update.
 struct Update<'a> {
     optimizer: &'a mut ModelOptimizer,
     /// The names' beginnings of the layers that take corrections.
@@ -121,16 +143,28 @@ struct Update<'a> {
     lr: f64,
 }
 
-impl ParameterMapper for Update<'_> {
-    fn map<const D: usize>(
-        &mut self,
-        name: &str,
-        role: Role,
-        parameter: Param<Tensor<D>>,
-    ) -> Param<Tensor<D>> {
-        let Some(gradient) = self.gradients.take(name) else {
-            return parameter;
-        };
+/// A parameter, and what decides how it is updated.
+struct Which<'a> {
+    name: &'a str,
+    role: Role,
+    /// Of a matrix of the blocks.
+    matrix: Option<[usize; 2]>,
+}
+
+impl<'a> Which<'a> {
+    fn new(name: &'a str, role: Role, shape: &[usize]) -> Self {
+        let of_layer = role.decays && name.contains(LAYERS);
+        Self {
+            name,
+            role,
+            matrix: shape.try_into().ok().filter(|_| of_layer),
+        }
+    }
+}
+
+impl Update<'_> {
+    /// The flattened values of a parameter, or of a part of it, after an update along their gradient.
+    fn of(&mut self, which: &Which<'_>, values: Tensor<1>, gradient: Tensor<1>) -> Tensor<1> {
         let ModelOptimizer {
             kind,
             momentum,
@@ -141,87 +175,119 @@ impl ParameterMapper for Update<'_> {
             keep_zeros,
             ..
         } = *self.optimizer;
+        let Which { name, role, matrix } = *which;
         let (length, device) = (gradient.shape(), gradient.device());
         let zeros = || Tensor::zeros(length.clone(), &device);
+        let moments = self.optimizer.moments.remove(name);
         let Moments {
             updates,
             first,
             second,
-        } = self
-            .optimizer
-            .moments
-            .remove(name)
-            .unwrap_or_else(|| Moments {
-                updates: 0,
-                first: zeros(),
-                second: None,
-            });
+        } = moments.unwrap_or_else(|| Moments {
+            updates: 0,
+            first: zeros(),
+            second: None,
+        });
         let weight_decay = if role.decays { weight_decay } else { 0.0 };
         let lr = match self.iterated.iter().any(|layer| name.starts_with(layer)) {
             true => self.lr * iterated_lr,
             false => self.lr,
         };
         let update = updates + 1;
-        let is_matrix = D == 2 && role.decays && name.contains(LAYERS);
+        // From the weights themselves, so that a resumed run has the same zeros.
+        let zero = (keep_zeros && matrix.is_some()).then(|| values.clone().equal_elem(0.0));
+        let (after, first, second) = match (kind, matrix) {
+            (OptimizerKind::Muon, Some(matrix)) => {
+                let step = MuonStep {
+                    lr,
+                    momentum,
+                    weight_decay,
+                    scale: self.scale,
+                };
+                let (after, first) = muon(
+                    values.reshape(matrix),
+                    first.reshape(matrix),
+                    gradient.reshape(matrix),
+                    &step,
+                );
+                (after.flatten(0, 1), first.flatten(0, 1), None)
+            }
+            _ => {
+                let step = AdamWStep {
+                    lr,
+                    beta_1,
+                    beta_2,
+                    eps: 1e-8,
+                    weight_decay,
+                    scale: self.scale,
+                    update,
+                };
+                let state = WithMoments {
+                    parameter: values,
+                    first,
+                    second: second.unwrap_or_else(zeros),
+                };
+                let after = adamw(state, gradient, &step);
+                (after.parameter, after.first, Some(after.second))
+            }
+        };
+        let moments = Moments {
+            updates: update,
+            first,
+            second,
+        };
+        self.optimizer.moments.insert(name.to_owned(), moments);
+        match zero {
+            Some(zero) => after.mask_fill(zero, 0.0),
+            None => after,
+        }
+    }
+}
+
+/// Updates of whole parameters, in their places.
+struct Whole<'a>(Update<'a>);
+
+impl ParameterMapper for Whole<'_> {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        role: Role,
+        parameter: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        let Some(gradient) = self.0.gradients.take(name) else {
+            return parameter;
+        };
         parameter.map(|tensor| {
             let (tracked, shape) = (tensor.is_require_grad(), tensor.dims());
-            let tensor = tensor.inner();
-            // From the weights themselves, so that a resumed run has the same zeros.
-            let zero = (keep_zeros && is_matrix).then(|| tensor.clone().equal_elem(0.0));
-            let (after, first, second) = match kind {
-                OptimizerKind::Muon if is_matrix => {
-                    let step = MuonStep {
-                        lr,
-                        momentum,
-                        weight_decay,
-                        scale: self.scale,
-                    };
-                    let matrix = [shape[0], shape[1]];
-                    let (after, first) = muon(
-                        tensor.reshape(matrix),
-                        first.reshape(matrix),
-                        gradient.reshape(matrix),
-                        &step,
-                    );
-                    (after.reshape(shape), first.flatten(0, 1), None)
-                }
-                _ => {
-                    let step = AdamWStep {
-                        lr,
-                        beta_1,
-                        beta_2,
-                        eps: 1e-8,
-                        weight_decay,
-                        scale: self.scale,
-                        update,
-                    };
-                    let state = WithMoments {
-                        parameter: tensor.reshape([gradient.dims()[0]]),
-                        first,
-                        second: second.unwrap_or_else(zeros),
-                    };
-                    let after = adamw(state, gradient.clone(), &step);
-                    (
-                        after.parameter.reshape(shape),
-                        after.first,
-                        Some(after.second),
-                    )
-                }
-            };
-            let after = match zero {
-                Some(zero) => after.mask_fill(zero, 0.0),
-                None => after,
-            };
-            let moments = Moments {
-                updates: update,
-                first,
-                second,
-            };
-            self.optimizer.moments.insert(name.to_owned(), moments);
+            let which = Which::new(name, role, &shape);
+            let values = tensor.inner().reshape([gradient.dims()[0]]);
+            let after = self.0.of(&which, values, gradient.clone()).reshape(shape);
             match tracked {
                 true => after.autodiff().require_grad(),
                 false => after,
             }
         })
+    }
+}
+
+/// Updates of a rank's part of each parameter, beside the model.
+struct OfPart<'a> {
+    update: Update<'a>,
+    part: Part,
+    updated: BTreeMap<String, Tensor<1>>,
+}
+
+impl ParameterVisitor for OfPart<'_> {
+    fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>) {
+        let Some(gradient) = self.update.gradients.take(name) else {
+            return;
+        };
+        let values = parameter.val().inner();
+        let (shape, length) = (values.dims(), values.shape().num_elements());
+        let values = values.reshape([length]).slice([self.part.range(length)]);
+        let after = self
+            .update
+            .of(&Which::new(name, role, &shape), values, gradient);
+        self.updated.insert(name.to_owned(), after);
     }
 }

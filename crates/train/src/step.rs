@@ -12,20 +12,23 @@
 mod copies;
 mod loss_scale;
 mod state;
+mod sums;
+mod update;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use iiet_data::{Batch, DataError};
 use iiet_model::{Dropout, DropoutRates, LanguageModel, Precision};
 
-use self::copies::{Losses, Worker, on_each};
+use self::copies::{Losses, Worker};
 pub(crate) use self::loss_scale::LossScale;
 pub use self::state::TrainState;
-use crate::gradients::AccumulatedGradients;
+use self::update::Update;
 use crate::optimizer::ModelOptimizer;
 use crate::{
-    Devices, DrawnIterations, LearningRate, Recompute, TrainError, TrainSection, TrainedModel,
-    TrainingObjective,
+    Devices, DrawnIterations, LearningRate, RankError, Recompute, Shard, TrainError, TrainSection,
+    TrainedModel, TrainingObjective, Transfer,
 };
 
 /// The micro-batches of one step, loaded one at a time, so that each device holds one in memory.
@@ -107,6 +110,8 @@ pub struct Figures {
     pub tokens: u64,
     /// Number of tokens of their sources; 0 without.
     pub source_tokens: u64,
+    /// The time that this process waited for gradients and weights of others.
+    pub exchange: Duration,
 }
 
 /// The training step: objective, options and devices.
@@ -121,12 +126,15 @@ pub struct Stepper<'a> {
     /// Corrections of each step.
     drawn: Option<DrawnIterations>,
     seed: u64,
+    shard: Shard,
+    transfer: Transfer,
 }
 
-/// A failed step, which leaves the state unchanged.
+/// A failed step, which leaves the state unchanged, unless another process has failed: then the processes may
+/// have different states, and must not go on.
 #[derive(Debug)]
 pub struct NotTaken<M = LanguageModel> {
-    /// The unchanged state.
+    /// The state.
     pub state: Box<TrainState<M>>,
     /// The reason.
     pub reason: StepError,
@@ -150,15 +158,9 @@ pub enum StepError {
         /// Its value.
         value: f64,
     },
-}
-
-/// Sums over the micro-batches of a step.
-struct Sums {
-    /// Equal on every device.
-    gradients: Vec<AccumulatedGradients>,
-    /// The gradient norm.
-    norm: f64,
-    losses: Losses,
+    /// Another process that does not take part.
+    #[error(transparent)]
+    Ranks(#[from] RankError),
 }
 
 impl<'a> Stepper<'a> {
@@ -193,6 +195,8 @@ impl<'a> Stepper<'a> {
             schedule: LearningRate::new(train),
             drawn: train.iterations,
             seed: train.seed,
+            shard: train.shard,
+            transfer: train.transfer,
         }
     }
 
@@ -237,7 +241,7 @@ impl<'a> Stepper<'a> {
                     }
                     Some((what, value)) => StepError::NonFinite { what, value },
                 },
-                Err(error) => StepError::Data(error),
+                Err(error) => error,
             };
             let state = Box::new(state);
             return Err(Box::new(NotTaken { state, reason }));
@@ -259,16 +263,25 @@ impl<'a> Stepper<'a> {
             limit => (limit / grad_norm).min(1.0),
         };
         let lr = self.schedule.at(state.step + 1);
+        let (step, tokens_before, loss_scale) = (state.step + 1, state.tokens, state.loss_scale);
         let inputs = state.copies.into_iter().zip(sums.gradients).collect();
-        let copies = on_each(&mut self.workers, inputs, |_, (copy, gradients)| {
-            copy.updated(gradients, of_token(clip), lr)
-        });
+        let update = Update {
+            scale: of_token(clip),
+            lr,
+            names: sums.names,
+        };
+        let mut waited = sums.waited;
+        let (copies, failed) = self.updated(inputs, update, &mut waited);
         let state = TrainState {
             copies,
-            step: state.step + 1,
-            tokens: state.tokens + tokens,
-            loss_scale: state.loss_scale,
+            step,
+            tokens: tokens_before + tokens,
+            loss_scale,
         };
+        if let Some(error) = failed {
+            let (state, reason) = (Box::new(state), StepError::Ranks(error));
+            return Err(Box::new(NotTaken { state, reason }));
+        }
         let terms = terms
             .into_iter()
             .map(|(name, sum)| (name.to_owned(), of_token(sum)))
@@ -281,6 +294,7 @@ impl<'a> Stepper<'a> {
             grad_norm,
             tokens,
             source_tokens,
+            exchange: waited,
         };
         Ok((state, figures))
     }
@@ -301,41 +315,5 @@ impl<'a> Stepper<'a> {
             copy.model = model.configured(wanted, seed, device)?.train();
         }
         Ok(state)
-    }
-
-    /// Losses and their gradients; micro-batches are distributed to the devices in turn.
-    fn sums<M: TrainedModel, B: MicroBatches + ?Sized>(
-        &mut self,
-        state: &mut TrainState<M>,
-        batches: &B,
-    ) -> Result<Sums, DataError> {
-        let (count, passes) = (self.workers.len(), self.passes);
-        let scale = state.loss_scale.map_or(1.0, |scale| scale.scale);
-        let inputs = state.copies.iter_mut().enumerate().collect();
-        let of_each = on_each(&mut self.workers, inputs, |worker, (at, copy)| {
-            let own = (at..batches.count()).step_by(count);
-            worker.gradients(copy, own.map(|at| (at, batches.get(at))), passes, scale)
-        });
-        let mut losses = Losses::default();
-        let mut gradients = Vec::with_capacity(count);
-        for of_device in of_each {
-            let (of_device, own) = of_device?;
-            losses.add(of_device);
-            gradients.push(own);
-        }
-        let gradients = AccumulatedGradients::sums(gradients, self.devices.all_reduce());
-        Ok(Sums {
-            norm: gradients.first().map_or(0.0, AccumulatedGradients::norm),
-            gradients,
-            losses,
-        })
-    }
-}
-
-impl Sums {
-    /// Checks that loss and gradient norm are finite.
-    fn non_finite(&self) -> Option<(&'static str, f64)> {
-        let values = [("loss", self.losses.nats), ("gradient norm", self.norm)];
-        values.into_iter().find(|(_, value)| !value.is_finite())
     }
 }

@@ -28,10 +28,11 @@ use crate::evaluate::{Baselines, Evaluation, TextBytes, Validation};
 use crate::metrics::{KeptAside, MetricsLog};
 use crate::optimizer::ModelOptimizer;
 use crate::peak::matrix_product_peak;
+use crate::ranks::{Told, agree_on_data};
 use crate::run_directory::config_text;
 use crate::step::{LossScale, Stepper, TrainState};
 use crate::{
-    ClaimedRun, Devices, Event, Observer, RunConfig, RunDirectory, TrainError, TrainedModel,
+    ClaimedRun, Devices, Event, Observer, Ranks, RunConfig, RunDirectory, TrainError, TrainedModel,
     TrainingObjective, Vocabulary,
 };
 
@@ -76,7 +77,7 @@ pub struct Summary {
     pub tokens: u64,
     /// Time that this process spent on training and validation.
     pub elapsed: Duration,
-    /// The last loss on held-out text, if the run is complete.
+    /// The last loss on held-out text, if the run is complete; of the first process alone.
     pub validation: Option<Evaluation>,
     /// Baselines for it.
     pub baselines: Baselines,
@@ -97,6 +98,7 @@ pub fn train(
     devices: &Devices,
 ) -> Result<Summary, TrainError> {
     config.validate()?;
+    Told::agree(config, devices.ranks())?;
     devices.refuse_uneven(&config.train)?;
     refuse_precision(config.train.precision, devices)?;
     let config = &config.claimed_by(options.objective)?;
@@ -117,14 +119,9 @@ fn train_model<M: TrainedModel>(
     refuse_what_does_not_fit::<M>(config, vocab_size, &options, devices)?;
     let found = match options.run.is_new() {
         true => None,
-        false => resume::find(
-            config,
-            options.run.directory(),
-            devices.first(),
-            options.observer,
-        )?,
+        false => resume::find(config, options.run.directory(), devices, options.observer)?,
     };
-    let corpus = prepare_corpus(&config.data, options.progress)?;
+    let corpus = corpus(config, options.progress, devices.ranks())?;
     refuse_vocabulary(config, corpus.tokenizer.vocab_size())?;
     refuse_what_does_not_fit::<M>(config, corpus.tokenizer.vocab_size(), &options, devices)?;
     let plan = Plan {
@@ -139,6 +136,20 @@ fn train_model<M: TrainedModel>(
         None => Trainer::start(plan, options.run, corpus)?,
     };
     trainer.run(options.interrupt)
+}
+
+/// The corpus, which the first process prepares and the others then find prepared.
+fn corpus(
+    config: &RunConfig,
+    progress: &dyn Progress,
+    ranks: &Ranks,
+) -> Result<Corpus, TrainError> {
+    let prepare = || Ok(prepare_corpus(&config.data, progress)?);
+    let own = ranks.is_first().then(prepare).transpose();
+    match ranks.all_succeeded(own)? {
+        Some(corpus) => Ok(corpus),
+        None => prepare(),
+    }
 }
 
 /// The immutable parts of a run.
@@ -157,13 +168,15 @@ struct Trainer<'a, M = LanguageModel> {
     run: RunDirectory,
     /// The first device.
     device: &'a Device,
+    ranks: &'a Ranks,
     corpus: Corpus,
     identity: Identity,
     batches: TrainingBatches,
     text: TextBytes,
     validation: Validation,
     baselines: Baselines,
-    log: MetricsLog,
+    /// Of the first process alone.
+    log: Option<MetricsLog>,
     observer: &'a mut dyn Observer,
     stepper: Stepper<'a>,
     /// `None` only during a step.
@@ -254,13 +267,21 @@ impl<'a, M: TrainedModel> Trainer<'a, M> {
         let held_out = corpus.held_out();
         let validation = Validation::new(&held_out, &text, train.size(), seq, train.eval_tokens)?;
         let baselines = validation.baselines(&corpus.tokenizer)?;
+        let ranks = devices.ranks();
+        agree_on_data(&identity, step, ranks)?;
         // Written first: a directory with a configuration is a run, which can be resumed.
         let config_text = config_text(config, revision.as_deref());
-        run.write_config(&config_text)?;
-        let (log, kept) = MetricsLog::open(&run.metrics(), step)?;
-        if let Some(KeptAside { path, reason }) = &kept {
-            observer.on(&Event::MetricsKeptAside { kept: path, reason });
-        }
+        let opened = ranks.is_first().then(|| {
+            run.write_config(&config_text)?;
+            MetricsLog::open(&run.metrics(), step)
+        });
+        let log = ranks.all_succeeded(opened.transpose())?;
+        let log = log.map(|(log, kept)| {
+            if let Some(KeptAside { path, reason }) = &kept {
+                observer.on(&Event::MetricsKeptAside { kept: path, reason });
+            }
+            log
+        });
         let stepper = Stepper::new(objective, train, devices);
         let stepper = stepper.measuring_accuracy(corpus.task().is_some());
         let mut state = stepper.start(&model, optimizer);
@@ -272,6 +293,7 @@ impl<'a, M: TrainedModel> Trainer<'a, M> {
             objective,
             config_text,
             device: devices.first(),
+            ranks,
             identity,
             batches,
             text,
@@ -284,7 +306,8 @@ impl<'a, M: TrainedModel> Trainer<'a, M> {
             peak: devices
                 .all()
                 .map(|device| matrix_product_peak(device, train.precision))
-                .sum(),
+                .sum::<Option<f64>>()
+                .map(|of_process| of_process * ranks.size() as f64),
             checkpoint: None,
             retention: Retention::default(),
             run,
@@ -300,7 +323,7 @@ impl<'a, M: TrainedModel> Trainer<'a, M> {
         // Time and tokens since the last record, for the throughput.
         let (mut busy, mut busy_tokens) = (Duration::ZERO, 0);
         let mut last = None;
-        while self.state().step() < train.steps && !interrupt.load(Ordering::Relaxed) {
+        while self.state().step() < train.steps && !self.interrupted(interrupt)? {
             self.enter_stage()?;
             let begun = Instant::now();
             let (figures, bits_per_byte) = self.take_step()?;
@@ -316,12 +339,13 @@ impl<'a, M: TrainedModel> Trainer<'a, M> {
             // The best checkpoint is known only if every checkpoint is evaluated.
             let validate = at_end || keep || due(train.eval_every);
             let mut evaluation = None;
-            if validate || due(train.log_every) || step == 1 {
+            let logged = validate || due(train.log_every) || step == 1;
+            if logged && self.ranks.is_first() {
                 let rate = busy_tokens as f64 / busy.as_secs_f64().max(f64::MIN_POSITIVE);
                 evaluation = self.log_step(&figures, bits_per_byte, rate, validate)?;
                 (busy, busy_tokens) = (Duration::ZERO, 0);
             }
-            if sample {
+            if sample && self.ranks.is_first() {
                 self.sample()?;
             }
             if keep {
@@ -336,7 +360,7 @@ impl<'a, M: TrainedModel> Trainer<'a, M> {
             _ => self.write_checkpoint(None)?,
         };
         let mut validation = None;
-        if step == train.steps {
+        if step == train.steps && self.ranks.is_first() {
             let model = self.state().valid();
             // A run that was complete when it was resumed has no last step here.
             validation = Some(match last {
@@ -346,9 +370,10 @@ impl<'a, M: TrainedModel> Trainer<'a, M> {
             let task = self.corpus.task();
             checkpoint::export(&self.run, &model, &self.corpus.tokenizer, task)?;
         }
-        self.observer.on(&Event::Ended {
-            records: &self.log.records,
-        });
+        if let Some(log) = &self.log {
+            let records = &log.records;
+            self.observer.on(&Event::Ended { records });
+        }
         Ok(Summary {
             run: self.run.clone(),
             step,
@@ -359,6 +384,15 @@ impl<'a, M: TrainedModel> Trainer<'a, M> {
             baselines: self.baselines,
             validation_tokens: self.validation.tokens(),
             checkpoint,
+        })
+    }
+
+    /// Whether a process is to end after this step: then all do.
+    fn interrupted(&self, interrupt: &AtomicBool) -> Result<bool, TrainError> {
+        let own = interrupt.load(Ordering::Relaxed);
+        Ok(match self.ranks.size() {
+            1 => own,
+            _ => self.ranks.sums(&[f64::from(u8::from(own))])?[0] > 0.0,
         })
     }
 

@@ -1,14 +1,15 @@
 //! `optimizer.safetensors`: moments, `NAME.moment_1` and `NAME.moment_2`, flat, in the model's memory
-//! order. What Muon updates has the first alone.
+//! order. What Muon updates has the first alone. Of a sharded optimiser, `optimizer-00002-of-00004.safetensors` has
+//! the second part of each, as far as it is not empty.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use iiet_files::FileRecord;
+use iiet_files::{FileRecord, Manifest};
 use iiet_model::{
     ParameterVisitor, Role, SavedModel, parse_safetensors, visit_parameters, write_safetensors,
 };
@@ -16,9 +17,40 @@ use safetensors::{Dtype, View};
 
 use crate::TrainError;
 use crate::optimizer::Moments;
+use crate::ranks::Part;
 
 const FIRST: &str = "moment_1";
 const SECOND: &str = "moment_2";
+const WHOLE: &str = "optimizer.safetensors";
+
+/// The name of the file with a part of the moments.
+pub(super) fn file_name(part: Part) -> String {
+    match part.size {
+        1 => WHOLE.to_owned(),
+        size => format!("optimizer-{:05}-of-{size:05}.safetensors", part.rank + 1),
+    }
+}
+
+/// The files with all parts that a manifest records, in order.
+///
+/// # Errors
+///
+/// The name of one that is missing.
+pub(super) fn files(manifest: &Manifest) -> Result<Vec<String>, String> {
+    let size = manifest.files().find_map(|(name, _)| {
+        let part = name.strip_prefix("optimizer-")?;
+        let (_, size) = part.strip_suffix(".safetensors")?.split_once("-of-")?;
+        size.parse().ok()
+    });
+    let size = size.unwrap_or(1);
+    let names = (0..size).map(|rank| file_name(Part { rank, size }));
+    names
+        .map(|name| match manifest.contains(&name) {
+            true => Ok(name),
+            false => Err(name),
+        })
+        .collect()
+}
 
 pub(super) fn write(
     path: &Path,
@@ -61,60 +93,93 @@ impl View for Flat {
     }
 }
 
+/// Moments while they are put together.
+#[derive(Default)]
+struct Values {
+    first: Vec<f32>,
+    second: Option<Vec<f32>>,
+}
+
+/// A part of the moments, from files with any number of parts.
 pub(super) fn read<M: SavedModel>(
-    path: &Path,
+    files: &[PathBuf],
     model: &M,
     updates: &BTreeMap<String, usize>,
-    device: &Device,
+    (device, part): (&Device, Part),
 ) -> Result<BTreeMap<String, Moments>, TrainError> {
-    let refuse = |reason: String| TrainError::Checkpoint {
-        path: path.to_owned(),
-        reason,
-    };
     let mut lengths = Lengths::default();
     visit_parameters(model, &mut lengths);
-    let bytes = fs::read(path).map_err(TrainError::io(path))?;
-    let file = parse_safetensors(path, &bytes)?;
-    let has_second = |name: &str| file.tensor(&format!("{name}.{SECOND}")).is_ok();
-    let second = updates.keys().filter(|name| has_second(name)).count();
-    if file.len() != updates.len() + second {
-        let (found, expected) = (file.len(), updates.len() + second);
-        return Err(refuse(format!("{found} tensors, expected {expected}")));
-    }
-    let moment = |name: &str, moment: &str, length: usize| {
-        let name = format!("{name}.{moment}");
-        let view = file
-            .tensor(&name)
-            .map_err(|error| refuse(format!("{name}: {error}")))?;
-        if view.dtype() != Dtype::F32 || view.shape() != [length] {
-            let found = format!("{:?} {:?}", view.dtype(), view.shape());
-            return Err(refuse(format!(
-                "{name} is {found}, expected F32 [{length}]"
-            )));
-        }
-        let (values, _) = view.data().as_chunks();
-        let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let data = TensorData::new::<f32, _>(values, [length]);
-        Ok(Tensor::<1>::from_data(data, device))
-    };
-    updates
-        .iter()
-        .map(|(name, updates)| {
+    let mut values: BTreeMap<&str, Values> = BTreeMap::new();
+    for (rank, path) in files.iter().enumerate() {
+        let size = files.len();
+        let refuse = |reason: String| TrainError::Checkpoint {
+            path: path.clone(),
+            reason,
+        };
+        let bytes = fs::read(path).map_err(TrainError::io(path))?;
+        let file = parse_safetensors(path, &bytes)?;
+        let mut expected = 0;
+        for name in updates.keys() {
             let length = *lengths
                 .by_name
                 .get(name)
                 .ok_or_else(|| refuse(format!("moments of {name}, which is not a parameter")))?;
+            let found = Part { rank, size }.range(length);
+            if found.is_empty() {
+                continue;
+            }
+            let own = part.range(length);
+            let into = values.entry(name).or_default();
+            for moment in [FIRST, SECOND] {
+                let key = format!("{name}.{moment}");
+                let view = match file.tensor(&key) {
+                    Ok(view) => view,
+                    Err(_) if moment == SECOND => continue,
+                    Err(error) => return Err(refuse(format!("{key}: {error}"))),
+                };
+                expected += 1;
+                if view.dtype() != Dtype::F32 || view.shape() != [found.len()] {
+                    let shape = format!("{:?} {:?}", view.dtype(), view.shape());
+                    let length = found.len();
+                    return Err(refuse(format!("{key} is {shape}, expected F32 [{length}]")));
+                }
+                let (numbers, _) = view.data().as_chunks();
+                // What both have.
+                let (from, to) = (own.start.max(found.start), own.end.min(found.end));
+                let both = from.max(found.start)..to.max(from);
+                let both = both.start - found.start..both.end - found.start;
+                let numbers = numbers.get(both).unwrap_or(&[]);
+                let into = match moment {
+                    FIRST => &mut into.first,
+                    _ => into.second.get_or_insert_default(),
+                };
+                into.extend(numbers.iter().map(|b| f32::from_le_bytes(*b)));
+            }
+        }
+        if file.len() != expected {
+            return Err(refuse(format!(
+                "{} tensors, expected {expected}",
+                file.len()
+            )));
+        }
+    }
+    let tensor = |values: Vec<f32>| {
+        let length = values.len();
+        Tensor::from_data(TensorData::new::<f32, _>(values, [length]), device)
+    };
+    let values = values
+        .into_iter()
+        .filter(|(_, values)| !values.first.is_empty());
+    Ok(values
+        .map(|(name, values)| {
             let moments = Moments {
-                updates: *updates,
-                first: moment(name, FIRST, length)?,
-                second: match has_second(name) {
-                    true => Some(moment(name, SECOND, length)?),
-                    false => None,
-                },
+                updates: updates[name],
+                first: tensor(values.first),
+                second: values.second.map(tensor),
             };
-            Ok((name.clone(), moments))
+            (name.to_owned(), moments)
         })
-        .collect()
+        .collect())
 }
 
 /// The number of elements of each parameter.

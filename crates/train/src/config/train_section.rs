@@ -77,6 +77,12 @@ pub struct TrainSection {
     /// What the backward pass recomputes instead of keeping it.
     #[serde(default)]
     pub recompute: Recompute,
+    /// What is divided among the processes of a run, instead of being copied to each.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shard: Shard,
+    /// The format in which processes send each other gradients; sums are f32.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub transfer: Transfer,
     /// RNG seed of weights, batches and samples.
     #[serde(default)]
     pub seed: u64,
@@ -126,14 +132,47 @@ pub enum Recompute {
     Layer,
 }
 
+/// What is divided among the processes of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shard {
+    /// Nothing.
+    #[default]
+    None,
+    /// The optimiser's moments: each process updates its part of every parameter (ZeRO, arXiv 1910.02054,
+    /// stage 1).
+    Optimizer,
+}
+
+/// The format of gradients between processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transfer {
+    /// Exact.
+    #[default]
+    F32,
+    /// Each gradient is rounded before it is summed, and each sum before it is sent on: half the bytes.
+    Bf16,
+}
+
+impl Transfer {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
 fn one() -> usize {
     1
 }
 fn is_false(value: &bool) -> bool {
     !value
 }
-fn is_default(kind: &OptimizerKind) -> bool {
-    *kind == OptimizerKind::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 fn default_momentum() -> f64 {
     0.95
@@ -194,6 +233,11 @@ impl TrainSection {
                 allowed,
             })
         };
+        if self.shard == Shard::Optimizer && self.optimizer == OptimizerKind::Muon {
+            let allowed =
+                "allowed with train.optimizer = \"muon\", which updates whole matrices: none";
+            return refuse("train.shard", "optimizer".into(), allowed);
+        }
         for (key, value) in [
             ("train.steps", self.steps),
             ("train.log_every", self.log_every),

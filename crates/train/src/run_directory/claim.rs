@@ -10,7 +10,7 @@ use std::time::Duration;
 use iiet_files::FileLock;
 
 use super::{PARTS, RunDirectory, candidates};
-use crate::TrainError;
+use crate::{Ranks, TrainError};
 
 /// How long to wait for another process to exit.
 const TRIES: u32 = 20;
@@ -24,7 +24,7 @@ const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub struct ClaimedRun {
     run: RunDirectory,
-    /// `None` only during drop.
+    /// `None` during drop, and where another process has claimed the run for this one.
     lock: Option<FileLock>,
     is_new: bool,
     created: bool,
@@ -68,6 +68,33 @@ impl ClaimedRun {
             is_new: false,
             created: false,
         })
+    }
+
+    /// The run that the first of several processes claims, on all of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the first process, on all of them.
+    pub fn of_ranks(
+        ranks: &Ranks,
+        claim: impl FnOnce() -> Result<Self, TrainError>,
+    ) -> Result<Self, TrainError> {
+        let mut first = None;
+        let (path, is_new) = ranks.of_first(|| {
+            let claimed = claim()?;
+            // The others may have another current directory.
+            let path = std::path::absolute(&claimed.run.path);
+            let path = path.map_err(TrainError::io(&claimed.run.path))?;
+            let of_all = (path, claimed.is_new);
+            first = Some(claimed);
+            Ok::<_, TrainError>(of_all)
+        })?;
+        Ok(first.unwrap_or_else(|| Self {
+            run: RunDirectory { path },
+            lock: None,
+            is_new,
+            created: false,
+        }))
     }
 
     fn claim_new(path: PathBuf) -> Result<Self, TrainError> {

@@ -6,22 +6,26 @@
 //! ```
 //!
 //! Losses are sums over tokens, so `g` equals the sum on one device, up to the order of additions. Every copy
-//! then applies the same update `g`, so all copies stay bitwise identical without exchanging weights.
+//! then applies the same update `g`, so all copies stay bitwise identical without exchanging weights. With a sharded
+//! optimiser each process updates its part of every parameter, and the parts are gathered.
 
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::thread;
 
-use burn::tensor::{Device, StreamId};
+use burn::module::Param;
+use burn::tensor::{Device, StreamId, Tensor, TensorData};
 use iiet_data::{Batch, DataError};
 use iiet_kernels::on_workers;
+use iiet_model::{ParameterMapper, Role, map_parameters};
 
 use super::Passes;
 use crate::accuracy::Counting;
 use crate::evaluate::batch_tensors;
 use crate::gradients::AccumulatedGradients;
 use crate::optimizer::ModelOptimizer;
-use crate::{Devices, TrainedModel, TrainingObjective};
+use crate::ranks::{Exchange, Part};
+use crate::{Devices, RankError, Ranks, TrainedModel, TrainingObjective};
 
 /// The options of one device.
 #[derive(Debug)]
@@ -109,13 +113,15 @@ pub(super) fn on_each<I: Send, O: Send>(
 impl Worker {
     /// The sums over this device's micro-batches, with their numbers in the step and one at a time in memory.
     ///
-    /// The loss is multiplied by `scale`, a power of two, and its gradients are divided by it.
+    /// The loss is multiplied by `scale`, a power of two, and so are its gradients. If an exchange is given, the
+    /// gradients that are complete early go there.
     pub(super) fn gradients<M: TrainedModel>(
         &self,
         copy: &Copy<M>,
         own: impl Iterator<Item = (usize, Result<Batch, DataError>)>,
         passes: Passes,
         scale: f64,
+        mut exchange: Option<&mut Exchange<'_>>,
     ) -> Result<(Losses, AccumulatedGradients), DataError> {
         let Passes {
             precision,
@@ -131,7 +137,9 @@ impl Worker {
             model = model.with_corrections(r);
         }
         let (mut losses, mut gradients) = (Losses::default(), AccumulatedGradients::default());
-        for (at, batch) in own {
+        let mut own = own.peekable();
+        while let Some((at, batch)) = own.next() {
+            let complete = exchange.as_deref_mut().filter(|_| own.peek().is_none());
             let batch = batch_tensors(&batch?, &self.device)
                 .smoothed(label_smoothing)
                 .dropped(dropout.at(at))
@@ -139,12 +147,14 @@ impl Worker {
             let mut objective = self.objective.of_batch(&batch);
             let (nats, right) = match accuracy {
                 false => {
-                    let nats = gradients.add_loss(&model, &batch, &mut *objective, recompute);
+                    let objective = &mut *objective;
+                    let nats = gradients.add_loss(&model, &batch, objective, recompute, complete);
                     (nats, 0)
                 }
                 true => {
                     let mut counting = Counting::new(&mut *objective, &batch);
-                    let nats = gradients.add_loss(&model, &batch, &mut counting, recompute);
+                    let objective = &mut counting;
+                    let nats = gradients.add_loss(&model, &batch, objective, recompute, complete);
                     (nats, counting.right())
                 }
             };
@@ -156,7 +166,6 @@ impl Worker {
                 right,
             });
         }
-        gradients.divide_by(scale);
         losses.nats /= scale;
         losses.terms.values_mut().for_each(|sum| *sum /= scale);
         Ok((losses, gradients))
@@ -174,9 +183,74 @@ impl<M: TrainedModel> Copy<M> {
         let model = optimizer.step(model, gradients, scale, lr);
         Self { model, optimizer }
     }
+
+    /// The updated values of a rank's part of each parameter, which the model does not have yet.
+    pub(super) fn updated_part(
+        &mut self,
+        gradients: AccumulatedGradients,
+        scale: f64,
+        lr: f64,
+        part: Part,
+    ) -> BTreeMap<String, Tensor<1>> {
+        self.optimizer
+            .step_part(&self.model, gradients, scale, lr, part)
+    }
+
+    /// The copy with other values of the named parameters.
+    pub(super) fn with_values(self, by_name: BTreeMap<String, Vec<f32>>) -> Self {
+        let Self { model, optimizer } = self;
+        let model = map_parameters(model, &mut WithValues(by_name));
+        Self { model, optimizer }
+    }
+}
+
+struct WithValues(BTreeMap<String, Vec<f32>>);
+
+impl ParameterMapper for WithValues {
+    fn map<const D: usize>(
+        &mut self,
+        name: &str,
+        _role: Role,
+        parameter: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
+        let Some(values) = self.0.remove(name) else {
+            return parameter;
+        };
+        parameter.map(|tensor| {
+            let data = TensorData::new::<f32, _>(values, tensor.shape());
+            let after = Tensor::from_data(data, &tensor.device());
+            match tensor.is_require_grad() {
+                true => after.autodiff().require_grad(),
+                false => after,
+            }
+        })
+    }
 }
 
 impl Losses {
+    /// The sums over all ranks.
+    pub(super) fn across(self, ranks: &Ranks) -> Result<Self, RankError> {
+        if ranks.size() == 1 {
+            return Ok(self);
+        }
+        // Counts are exact in f64 up to 2^53, and every rank has the same terms.
+        let counts = [self.tokens, self.source_tokens, self.right].map(|count| count as f64);
+        let own: Vec<f64> = [self.nats]
+            .into_iter()
+            .chain(counts)
+            .chain(self.terms.values().copied())
+            .collect();
+        let sums = ranks.sums(&own)?;
+        let (nats, counts, terms) = (sums[0], &sums[1..4], &sums[4..]);
+        Ok(Self {
+            nats,
+            tokens: counts[0] as u64,
+            source_tokens: counts[1] as u64,
+            right: counts[2] as u64,
+            terms: self.terms.into_keys().zip(terms.iter().copied()).collect(),
+        })
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         self.nats += other.nats;
         self.tokens += other.tokens;

@@ -51,6 +51,10 @@ impl<M: TrainedModel> Trainer<'_, M> {
             Ok((state, figures)) => {
                 let bytes = drawn.bytes.into_inner();
                 let bytes: f64 = bytes.unwrap_or_else(PoisonError::into_inner).iter().sum();
+                let bytes = match self.ranks.size() {
+                    1 => bytes,
+                    _ => self.ranks.sums(&[bytes])?[0],
+                };
                 self.state = Some(state);
                 let cross_entropy = *figures.terms.get(CROSS_ENTROPY).unwrap_or(&figures.loss);
                 let bits_per_byte = (bytes > 0.0)
@@ -68,6 +72,7 @@ impl<M: TrainedModel> Trainer<'_, M> {
                         checkpoint: self.last_checkpoint(),
                     },
                     StepError::Data(source) => self.data_lost(source),
+                    StepError::Ranks(error) => error.into(),
                     StepError::NoTargets => TrainError::NoTargets {
                         step,
                         checkpoint: self.last_checkpoint(),

@@ -32,9 +32,10 @@ impl<M: TrainedModel> Trainer<'_, M> {
             tokenizer: &self.corpus.tokenizer,
             task: self.corpus.task(),
             config: &self.config_text,
+            shard: self.config.train.shard,
         };
         let keep = self.config.train.keep;
-        let written = checkpoint::write(&self.run, contents, &mut retention, keep);
+        let written = checkpoint::write(&self.run, contents, &mut retention, keep, self.ranks);
         self.retention = retention;
         let path = written.map_err(|error| match checkpoint::not_finite(&error) {
             Some(name) => self.broken(format!("{name} contains a non-finite value")),
@@ -51,7 +52,9 @@ impl<M: TrainedModel> Trainer<'_, M> {
     /// Ends a run whose corpus can no longer be read; the steps so far are saved.
     pub(super) fn data_lost(&mut self, source: DataError) -> TrainError {
         let last = self.checkpoint.as_ref().map_or(0, |last| last.step);
+        // The other processes have not lost it, and take no part.
         if last < self.state().step()
+            && self.ranks.size() == 1
             && let Err(error) = self.write_checkpoint(None)
         {
             return error;

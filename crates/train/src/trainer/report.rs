@@ -111,6 +111,7 @@ impl<M: TrainedModel> Trainer<'_, M> {
             tokens_per_second,
             flops_utilisation: self.peak.map(|peak| flops / peak),
             evaluations,
+            exchange_seconds: (self.ranks.size() > 1).then(|| figures.exchange.as_secs_f64()),
             validation_loss: evaluation.as_ref().map(|e| e.loss),
             validation_accuracy: evaluation.as_ref().and_then(|e| e.accuracy),
             validation_bits_per_byte: evaluation.as_ref().and_then(|e| e.bits_per_byte),
@@ -119,10 +120,11 @@ impl<M: TrainedModel> Trainer<'_, M> {
                 _ => BTreeMap::new(),
             },
         };
-        self.log.append(record)?;
-        self.observer.on(&Event::Logged {
-            records: &self.log.records,
-        });
+        if let Some(log) = &mut self.log {
+            log.append(record)?;
+            let records = &log.records;
+            self.observer.on(&Event::Logged { records });
+        }
         // The step itself is logged, for diagnosis.
         if let Some(error) = broken {
             return Err(error);

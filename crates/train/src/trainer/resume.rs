@@ -1,17 +1,17 @@
 //! Resuming from a checkpoint, and checking that it belongs to the same run.
 
-use burn::tensor::Device;
 use iiet_data::Corpus;
 
 use super::{Data, LastCheckpoint, Plan, Standing, Trainer};
 use crate::checkpoint::{self, Checkpoint, DataPosition, RandomState};
 use crate::config::differences;
 use crate::optimizer::ModelOptimizer;
+use crate::ranks::Part;
 use crate::run_directory::Resume;
 use crate::step::LossScale;
 use crate::{
-    ClaimedRun, Difference, Event, Observer, RunConfig, RunDirectory, TrainError, TrainedModel,
-    Vocabulary,
+    ClaimedRun, Devices, Difference, Event, Observer, RunConfig, RunDirectory, Shard, TrainError,
+    TrainedModel, Vocabulary,
 };
 
 /// A checkpoint that is compatible with the configuration.
@@ -32,15 +32,24 @@ pub(super) struct Found<M> {
 pub(super) fn find<M: TrainedModel>(
     config: &RunConfig,
     run: &RunDirectory,
-    device: &Device,
+    devices: &Devices,
     observer: &mut dyn Observer,
 ) -> Result<Option<Found<M>>, TrainError> {
     if !run.checkpoints().exists() {
         return start_over(run, observer);
     }
-    // Incomplete files take space, but failing to remove them does not prevent resuming.
-    let _ = checkpoint::remove_leftovers(run);
-    let (checkpoint, passed) = checkpoint::read_newest(run, device)?;
+    let ranks = devices.ranks();
+    if ranks.is_first() {
+        // Incomplete files take space, but failing to remove them does not prevent resuming.
+        let _ = checkpoint::remove_leftovers(run);
+    }
+    // The others read what is left.
+    ranks.gather(&())?;
+    let part = match config.train.shard {
+        Shard::None => Part::WHOLE,
+        Shard::Optimizer => Part::of(ranks),
+    };
+    let (checkpoint, passed) = checkpoint::read_newest(run, devices.first(), part)?;
     for reason in &passed {
         observer.on(&Event::PassedOver { reason });
     }
@@ -175,11 +184,13 @@ impl<'a, M: TrainedModel> Trainer<'a, M> {
             },
         };
         let mut trainer = Self::assemble(plan, run, data, standing)?;
-        trainer.run.log_resume(&Resume {
-            step: state.step,
-            passed_over: &found.passed,
-            changed: &changed,
-        })?;
+        if trainer.ranks.is_first() {
+            trainer.run.log_resume(&Resume {
+                step: state.step,
+                passed_over: &found.passed,
+                changed: &changed,
+            })?;
+        }
         trainer
             .retention
             .enter(state.step, &path, state.validation_loss);
