@@ -18,7 +18,7 @@ use iiet_model::{
 use iiet_ode::{IterationSchedule, Options, SolverConfig};
 use iiet_plots::draw_quality;
 use iiet_train::{
-    ClaimedRun, Devices, Event, ModelSection, Observer, RunConfig, RunDirectory, RunOptions,
+    ClaimedRun, Devices, Event, ModelSection, Observer, Ranks, RunConfig, RunDirectory, RunOptions,
     TrainingObjective, train,
 };
 
@@ -26,6 +26,7 @@ use crate::backend::{Chosen, DevicesArgument};
 use crate::influence;
 use crate::print::{errln, outln};
 use crate::progress::{DataProgress, RunProgress, report_progress};
+use crate::ranks::{Quiet, RanksArgument, data_progress};
 use crate::sides::SideArgument;
 use crate::signals;
 use crate::train::{git_revision, name_of, report, to_resume};
@@ -87,6 +88,8 @@ pub(crate) struct Arguments {
     resume: bool,
     #[command(flatten)]
     devices: DevicesArgument,
+    #[command(flatten)]
+    ranks: RanksArgument,
 }
 
 /// A run that is ready to be trained.
@@ -100,15 +103,22 @@ struct Ready {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let (chosen, devices) = arguments.devices.open()?;
+    arguments.ranks.together(|ranks| on_rank(arguments, ranks))
+}
+
+fn on_rank(arguments: &Arguments, ranks: &Ranks) -> anyhow::Result<()> {
+    let (chosen, devices) = arguments.devices.open(ranks)?;
     let interrupt = signals::catch()?;
     let ready = match (&arguments.teacher, &arguments.config) {
         (Some(teacher), Some(config)) => fresh(arguments, teacher, config, &devices)?,
-        _ => resumed(arguments, &chosen.device)?,
+        _ => resumed(arguments, &devices)?,
     };
-    let mut progress = StudentProgress {
-        influence: ready.influence,
-        run: RunProgress::new(&chosen),
+    let mut progress: Box<dyn Observer> = match ranks.is_first() {
+        true => Box::new(StudentProgress {
+            influence: ready.influence,
+            run: RunProgress::new(&chosen),
+        }),
+        false => Box::new(Quiet),
     };
     let options = RunOptions {
         run: ready.run,
@@ -116,10 +126,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         on_host: chosen.on_host,
         objective: &*ready.objective,
         interrupt,
-        progress: &DataProgress::default(),
-        observer: &mut progress,
+        progress: &*data_progress(ranks),
+        observer: &mut *progress,
     };
     let summary = train(&ready.config, options, &devices)?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let printed = report(&summary);
     if ready.config.model.encoder.is_some() && summary.validation.is_some() {
         let section =
@@ -217,27 +230,35 @@ fn fresh(
     // Checked before the work, not after it.
     devices.refuse_uneven(&config.train)?;
     // Claimed before the measurement, which may take long.
-    let run = ClaimedRun::new(arguments.run.as_deref(), &name)?;
+    let ranks = devices.ranks();
+    let run = ClaimedRun::of_ranks(ranks, || ClaimedRun::new(arguments.run.as_deref(), &name))?;
     let (solver, n_layers) = stack(&mut config.model, side);
     let all = corrections(solver, n_layers)?;
     check_schedule(arguments, &all)?;
     let section = DistillSection::of(&config)?.context("invariant: a student has a teacher")?;
     let teacher = Teacher::open(&section, side, device)?;
-    let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
-    teacher.check_tokenizer(&corpus)?;
-
-    let (schedule, influence) = schedule(arguments, &teacher, &all, &corpus, device)?;
+    let mut influence = None;
+    let schedule: IterationSchedule = ranks.of_first(|| {
+        let corpus = prepare_corpus(&config.data, &DataProgress::default())?;
+        teacher.check_tokenizer(&corpus)?;
+        let (schedule, measured) = schedule(arguments, &teacher, &all, &corpus, device)?;
+        influence = measured;
+        anyhow::Ok(schedule)
+    })?;
     let kept = schedule.per_layer(n_layers);
     let evaluations: usize = kept.iter().map(|r| r + 1).sum();
-    let printed = influence
-        .iter()
-        .try_for_each(influence::say)
-        .and_then(|()| {
-            outln!(
-                "corrections kept {kept:?}: {:.2} evaluations per layer",
-                evaluations as f64 / kept.len() as f64
-            )
-        });
+    let printed = match ranks.is_first() {
+        false => Ok(()),
+        true => influence
+            .iter()
+            .try_for_each(influence::say)
+            .and_then(|()| {
+                outln!(
+                    "corrections kept {kept:?}: {:.2} evaluations per layer",
+                    evaluations as f64 / kept.len() as f64
+                )
+            }),
+    };
     let (solver, _) = stack(&mut config.model, side);
     *solver = solver.clone().with_iterations(schedule);
     Ok(Ready {
@@ -364,7 +385,7 @@ fn schedule(
 }
 
 /// The run to resume, its configuration and its teacher.
-fn resumed(arguments: &Arguments, device: &Device) -> anyhow::Result<Ready> {
+fn resumed(arguments: &Arguments, devices: &Devices) -> anyhow::Result<Ready> {
     let run = match &arguments.run {
         Some(run) => RunDirectory::existing(Some(run), "")?,
         None => RunDirectory::last()?,
@@ -378,8 +399,10 @@ fn resumed(arguments: &Arguments, device: &Device) -> anyhow::Result<Ready> {
         run.path().display()
     );
     Ok(Ready {
-        objective: objective_of(&config, device)?,
-        run: ClaimedRun::existing(Some(run.path()), "")?,
+        objective: objective_of(&config, devices.first())?,
+        run: ClaimedRun::of_ranks(devices.ranks(), || {
+            ClaimedRun::existing(Some(run.path()), "")
+        })?,
         influence: None,
         config,
         printed: Ok(()),

@@ -1,5 +1,6 @@
 //! `iiet eval`
 
+mod on_ranks;
 mod sequence;
 
 use std::io::Write;
@@ -9,15 +10,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use iiet_eval::{
-    Comparison, EvalError, Evaluated, ModelScorer, Outcome, Prepared, Provenance, Settings, Split,
-    TASKS, TokenScorer, asked_generated, compare, comparison_table, prepare, results, samples,
-    table, task,
+    Comparison, EvalError, Evaluated, ModelScorer, Outcome, Prepared, Progress, Provenance,
+    Settings, Split, TASKS, TokenScorer, asked_generated, compare, comparison_table, prepare,
+    results, samples, table, task,
 };
 use iiet_files::write_file;
 use iiet_model::{ModelKind, Precision, load_in, model_hash, model_kind};
 use iiet_text::TextTokenizer;
+use iiet_train::Ranks;
 use serde_json::{Value, json};
 
+use self::on_ranks::OnRanks;
 use crate::backend::{Chosen, DeviceArgument};
 use crate::beam::BeamArguments;
 use crate::corrections::{self, CorrectionArguments};
@@ -26,6 +29,7 @@ use crate::output;
 use crate::precision::PrecisionArgument;
 use crate::print::{errln, outln};
 use crate::progress::TokenBar;
+use crate::ranks::RanksArgument;
 
 #[derive(clap::Args)]
 #[command(after_help = tasks_help())]
@@ -77,6 +81,8 @@ pub(crate) struct Arguments {
     precision: PrecisionArgument,
     #[command(flatten)]
     device: DeviceArgument,
+    #[command(flatten)]
+    ranks: RanksArgument,
 }
 
 fn tasks_help() -> String {
@@ -85,6 +91,10 @@ fn tasks_help() -> String {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    arguments.ranks.together(|ranks| on_rank(arguments, ranks))
+}
+
+fn on_rank(arguments: &Arguments, ranks: &Ranks) -> anyhow::Result<()> {
     if arguments.model.len() > 2 {
         bail!(
             "--model is given {} times; allowed: once, or twice to compare",
@@ -112,21 +122,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(data) = arguments.data.as_ref().filter(|data| !data.exists()) {
         bail!("--data {}: there is no such folder or file", data.display());
     }
-    if let Some(out) = &arguments.out {
+    if let Some(out) = arguments.out.as_ref().filter(|_| ranks.is_first()) {
         output::prepare(out)?;
     }
-    let mut prepared: Vec<Prepared> = arguments
-        .tasks
-        .iter()
-        .map(|name| Ok(prepare(task(name)?, &settings)?))
-        .collect::<anyhow::Result<_>>()?;
+    let mut prepared = prepared(arguments, &settings, ranks)?;
     sequence::configure(arguments, &mut prepared)?;
-    for prepared in &prepared {
-        errln!("{prepared}");
+    if ranks.is_first() {
+        prepared.iter().for_each(|prepared| errln!("{prepared}"));
     }
     let chosen = arguments.device.open()?;
     let precision = arguments.precision.on(&chosen)?;
-    let mut done = Done::new(arguments, &prepared);
+    let mut done = Done::new(arguments, &prepared, ranks.is_first());
     // A second model that cannot be read is found out before the first has been asked.
     let models = arguments.model.iter();
     let models: Vec<Inspected> = models
@@ -147,23 +153,56 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     {
         done.begin(provenance);
         let Some(tokenizer) = tokenizer else {
-            let decoder = sequence::open(path, precision, &chosen)?;
+            let model = sequence::open(path, precision, &chosen)?;
+            let decoder = OnRanks { model, ranks };
             for prepared in &prepared {
-                let bar = TokenBar::new(prepared.task.name);
-                done.add(prepared.decode(&decoder, &bar))?;
+                let bar = progress(prepared, ranks);
+                done.add(prepared.decode(&decoder, &*bar))?;
             }
             continue;
         };
         let (model, _) = load_in(precision, path, &chosen.device)?;
         let model = arguments.corrections.apply(model)?;
-        let scorer = TokenScorer::new(ModelScorer::new(model, chosen.device.clone()), tokenizer);
+        let model = TokenScorer::new(ModelScorer::new(model, chosen.device.clone()), tokenizer);
+        let scorer = OnRanks { model, ranks };
         for prepared in &prepared {
-            let bar = TokenBar::new(prepared.task.name);
-            done.add(prepared.evaluate(&scorer, &bar))?;
+            let bar = progress(prepared, ranks);
+            done.add(prepared.evaluate(&scorer, &*bar))?;
         }
-        corrections::report(scorer.model().corrections());
+        if ranks.is_first() {
+            corrections::report(scorer.model.model().corrections());
+        }
     }
     done.print()
+}
+
+/// The items of the tasks. The first rank fetches what is not on disk, and the others then find it.
+fn prepared(
+    arguments: &Arguments,
+    settings: &Settings,
+    ranks: &Ranks,
+) -> anyhow::Result<Vec<Prepared>> {
+    let names = arguments.tasks.iter();
+    let all = || -> anyhow::Result<Vec<Prepared>> {
+        names
+            .map(|name| Ok(prepare(task(name)?, settings)?))
+            .collect()
+    };
+    match ranks.is_first() {
+        true => ranks.all_succeeded(all()),
+        false => {
+            ranks.all_succeeded(anyhow::Ok(()))?;
+            all()
+        }
+    }
+}
+
+/// The progress of a task, which the first rank shows.
+fn progress(prepared: &Prepared, ranks: &Ranks) -> Box<dyn Progress> {
+    match ranks.is_first() {
+        true => Box::new(TokenBar::new(prepared.task.name)),
+        false => Box::new(()),
+    }
 }
 
 /// What is known of a model from its small files.
@@ -204,6 +243,8 @@ fn inspect(
 /// What there is so far. The files are written after each task, so an end of the process costs the
 /// task at hand.
 struct Done<'a> {
+    /// Whether this process writes them.
+    writes: bool,
     arguments: &'a Arguments,
     prepared: &'a [Prepared],
     models: Vec<ModelDone>,
@@ -216,8 +257,9 @@ struct ModelDone {
 }
 
 impl<'a> Done<'a> {
-    fn new(arguments: &'a Arguments, prepared: &'a [Prepared]) -> Self {
+    fn new(arguments: &'a Arguments, prepared: &'a [Prepared], writes: bool) -> Self {
         Self {
+            writes,
             arguments,
             prepared,
             models: Vec::new(),
@@ -235,6 +277,9 @@ impl<'a> Done<'a> {
         let date = self.models[at].provenance.date;
         let tasks = &mut self.models[at].tasks;
         tasks.push(task);
+        if !self.writes {
+            return Ok(());
+        }
         let last = (&self.prepared[tasks.len() - 1], &tasks[tasks.len() - 1]);
         match last {
             (prepared, Err(error)) => errln!("{}: {error}", prepared.task.name),
@@ -314,6 +359,9 @@ impl<'a> Done<'a> {
 
     /// Prints the tables; an error if a task could not be asked.
     fn print(&self) -> anyhow::Result<()> {
+        if !self.writes {
+            return Ok(());
+        }
         for model in &self.models {
             let table = table(&self.outcomes(model));
             let Provenance {

@@ -28,6 +28,7 @@ mod print;
 mod progress;
 mod prune;
 mod quantize;
+mod ranks;
 mod rewritten;
 mod score;
 mod sides;

@@ -12,7 +12,7 @@ use iiet_sweep::{
     Axis, Event, Observer, Outcome, State, Sweep, SweepDirectory, SweepOptions, Table, TrialResult,
     read_results,
 };
-use iiet_train::RunConfig;
+use iiet_train::{Ranks, RunConfig};
 
 use self::process::TrainProcesses;
 use crate::backend::DevicesArgument;
@@ -47,6 +47,11 @@ pub(crate) struct Arguments {
     /// Trials at a time; they share the threads.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "config")]
     jobs: usize,
+    /// Processes of a trial, which share its micro-batches: started by srun within an allocation of Slurm's, else by
+    /// mpirun.
+    #[cfg(feature = "mpi")]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "config", value_parser = clap::value_parser!(u16).range(1..))]
+    ranks_per_trial: u16,
     /// Try failed trials of an earlier call again.
     #[arg(long, requires = "config")]
     retry: bool,
@@ -108,7 +113,7 @@ fn sweep(arguments: &Arguments, config: &Path, out: &Path) -> anyhow::Result<()>
         retry: arguments.retry,
     })?;
     // What every trial would stumble over is found here.
-    arguments.devices.open()?;
+    arguments.devices.open(&Ranks::default())?;
     prepare(&sweep)?;
     announce(&sweep, out);
     let mut report = Report {
@@ -116,7 +121,11 @@ fn sweep(arguments: &Arguments, config: &Path, out: &Path) -> anyhow::Result<()>
         metric: arguments.metric.as_deref(),
         x: arguments.x.as_deref(),
     };
-    let mut processes = TrainProcesses::new(arguments.devices.as_arguments())?;
+    #[cfg(feature = "mpi")]
+    let ranks = usize::from(arguments.ranks_per_trial);
+    #[cfg(not(feature = "mpi"))]
+    let ranks = 1;
+    let mut processes = TrainProcesses::new(arguments.devices.as_arguments(), ranks)?;
     let interrupt = signals::catch()?;
     signals::training(true);
     let outcome = sweep.run(&mut processes, interrupt, &mut report);

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use iiet_distill::objective_of;
 use iiet_train::{
-    Baselines, ClaimedRun, Difference, Evaluation, Event, Observer, RunConfig, RunDirectory,
+    Baselines, ClaimedRun, Difference, Evaluation, Event, Observer, Ranks, RunConfig, RunDirectory,
     RunOptions, Summary, train,
 };
 
 use crate::backend::DevicesArgument;
 use crate::print::{errln, outln};
-use crate::progress::{DataProgress, RunProgress};
+use crate::progress::RunProgress;
+use crate::ranks::{Quiet, RanksArgument, data_progress};
 use crate::signals;
 
 #[derive(clap::Args)]
@@ -36,44 +37,56 @@ pub(crate) struct Arguments {
     until: Option<u64>,
     #[command(flatten)]
     devices: DevicesArgument,
+    #[command(flatten)]
+    ranks: RanksArgument,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    arguments.ranks.together(|ranks| on_rank(arguments, ranks))
+}
+
+fn on_rank(arguments: &Arguments, ranks: &Ranks) -> anyhow::Result<()> {
     let (path, run) = match (&arguments.config, &arguments.run) {
         (Some(path), run) => (path.clone(), run.clone()),
         (None, Some(run)) => to_resume(&RunDirectory::existing(Some(run), "")?),
         (None, None) => to_resume(&RunDirectory::last()?),
     };
     let config = RunConfig::load(&path, &arguments.set)?;
-    let (chosen, devices) = arguments.devices.open()?;
+    let (chosen, devices) = arguments.devices.open(ranks)?;
     let objective = objective_of(&config, &chosen.device)?;
     let name = name_of(&path);
     let interrupt = signals::catch()?;
     let options = RunOptions {
-        run: match arguments.resume {
-            true => ClaimedRun::existing(run.as_deref(), &name)?,
-            false => ClaimedRun::new(run.as_deref(), &name)?,
-        },
+        run: ClaimedRun::of_ranks(ranks, || match arguments.resume {
+            true => ClaimedRun::existing(run.as_deref(), &name),
+            false => ClaimedRun::new(run.as_deref(), &name),
+        })?,
         revision: git_revision(),
         on_host: chosen.on_host,
         objective: &*objective,
         interrupt,
-        progress: &DataProgress::default(),
+        progress: &*data_progress(ranks),
         observer: &mut StopAfter {
             step: arguments.until,
             interrupt,
-            observer: RunProgress::new(&chosen),
+            observer: match ranks.is_first() {
+                true => Box::new(RunProgress::new(&chosen)),
+                false => Box::new(Quiet),
+            },
         },
     };
     let summary = train(&config, options, &devices)?;
-    report(&summary)
+    match ranks.is_first() {
+        true => report(&summary),
+        false => Ok(()),
+    }
 }
 
 /// Ends a run after a step as a signal would.
 struct StopAfter<'a> {
     step: Option<u64>,
     interrupt: &'a AtomicBool,
-    observer: RunProgress,
+    observer: Box<dyn Observer>,
 }
 
 impl Observer for StopAfter<'_> {

@@ -2,9 +2,10 @@
 
 use anyhow::bail;
 use burn::tensor::Device;
-use iiet_train::Devices;
+use iiet_train::{Devices, Ranks};
 
 use crate::print::errln;
+use crate::ranks::local_rank;
 
 use super::{Backend, Chosen, DeviceName, default_device, open};
 
@@ -28,21 +29,22 @@ impl DevicesArgument {
         }
     }
 
-    /// The devices asked for, ready to compute and to add up, and the first of them.
+    /// The devices asked for in each process, ready to compute and to add up, and the first of them. By default the
+    /// processes of a node share its GPUs in turn.
     ///
     /// # Errors
     ///
     /// A sentence with the remedy, if one of them is not there, or they cannot train together.
-    pub(crate) fn open(&self) -> anyhow::Result<(Chosen, Devices)> {
+    pub(crate) fn open(&self, ranks: &Ranks) -> anyhow::Result<(Chosen, Devices)> {
         refuse_strangers(&self.names)?;
         let (first, others) = match self.names.split_first() {
             Some((first, others)) => (*first, others),
-            None => (default_device(), &[][..]),
+            None => (default_of(local_rank()), &[][..]),
         };
         let first = open(first)?;
         let others = others.iter().map(|name| Ok(open(*name)?.device));
         let others: Vec<Device> = others.collect::<anyhow::Result<_>>()?;
-        if !first.on_host {
+        if !first.on_host && ranks.is_first() {
             let more = self.names.iter().skip(1).map(|name| format!(", {name}"));
             errln!("computing on {}{}", first.name, more.collect::<String>());
         }
@@ -50,7 +52,18 @@ impl DevicesArgument {
             true => Devices::one(first.device.clone()),
             false => together(&self.names, first.device.clone(), others)?,
         };
-        Ok((first, devices))
+        Ok((first, devices.across(ranks.clone())))
+    }
+}
+
+/// The default device of a process, by its number among those of its node.
+fn default_of(local_rank: usize) -> DeviceName {
+    match (default_device(), local_rank) {
+        (DeviceName::Of(backend, _), 1..) => {
+            let found = super::found::devices(backend).len();
+            DeviceName::Of(backend, local_rank % found.max(1))
+        }
+        (name, _) => name,
     }
 }
 

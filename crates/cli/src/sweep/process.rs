@@ -19,17 +19,45 @@ pub(super) struct TrainProcesses {
     binary: PathBuf,
     /// `--device`, as it was given.
     device: Vec<String>,
+    /// Processes of a trial.
+    ranks: usize,
 }
 
 impl TrainProcesses {
-    pub(super) fn new(device: Vec<String>) -> anyhow::Result<Self> {
-        // On Linux this is the binary that runs, even if another was built in its place since.
+    pub(super) fn new(device: Vec<String>, ranks: usize) -> anyhow::Result<Self> {
+        // On Linux this is the binary that runs, even if another was built in its place since. For mpirun it would be
+        // mpirun's.
         let own = Path::new("/proc/self/exe");
-        let binary = match own.exists() {
+        let binary = match own.exists() && ranks == 1 {
             true => own.to_owned(),
             false => std::env::current_exe().context("cannot find this binary to start trials")?,
         };
-        Ok(Self { binary, device })
+        Ok(Self {
+            binary,
+            device,
+            ranks,
+        })
+    }
+
+    /// What starts a trial: this binary, or what starts several of it. Within an allocation of Slurm's that is srun.
+    fn command(&self) -> Command {
+        let ranks = self.ranks.to_string();
+        let mut command = match (self.ranks, std::env::var_os("SLURM_JOB_ID")) {
+            (1, _) => return Command::new(&self.binary),
+            (_, Some(_)) => {
+                let mut command = Command::new("srun");
+                command.args(["--exclusive", "--ntasks", &ranks]);
+                command
+            }
+            (_, None) => {
+                let mut command = Command::new("mpirun");
+                // Trials at the same time would all be bound to the first cores.
+                command.args(["--bind-to", "none", "-np", &ranks]);
+                command
+            }
+        };
+        command.arg(&self.binary);
+        command
     }
 }
 
@@ -39,7 +67,8 @@ impl Launcher for TrainProcesses {
     fn launch(&mut self, job: &Job<'_>) -> io::Result<TrainProcess> {
         let log = OpenOptions::new().create(true).append(true).open(job.log)?;
         let logged = log.metadata()?.len();
-        let mut command = Command::new(&self.binary);
+        let threads = (job.threads / self.ranks).max(1);
+        let mut command = self.command();
         command
             .arg("train")
             .arg("--config")
@@ -48,7 +77,7 @@ impl Launcher for TrainProcesses {
             .arg(job.run)
             .args(["--until", &job.until.to_string()])
             .args(&self.device)
-            .env("RAYON_NUM_THREADS", job.threads.to_string())
+            .env("RAYON_NUM_THREADS", threads.to_string())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -58,40 +87,59 @@ impl Launcher for TrainProcesses {
         if job.resume {
             command.arg("--resume");
         }
-        in_own_group(&mut command);
+        // mpirun ends its processes without delay on SIGTERM, and passes SIGUSR1 on.
+        let stop = match self.ranks {
+            1 => STOP,
+            _ => STOP_ALL,
+        };
+        in_own_group(&mut command, stop);
         Ok(TrainProcess {
             child: command.spawn()?,
+            stop,
             log: job.log.to_owned(),
             logged,
         })
     }
 }
 
-/// Detaches a process from the terminal's signals, and on Linux asks the system to send it SIGTERM when
+#[cfg(unix)]
+const STOP: i32 = libc::SIGTERM;
+#[cfg(unix)]
+const STOP_ALL: i32 = libc::SIGUSR1;
+#[cfg(not(unix))]
+const STOP: i32 = 0;
+#[cfg(not(unix))]
+const STOP_ALL: i32 = 0;
+
+/// Detaches a process from the terminal's signals, and on Linux asks the system to send it `stop` when
 /// this process is gone.
 #[cfg(unix)]
-fn in_own_group(command: &mut Command) {
+fn in_own_group(command: &mut Command, stop: i32) {
     use std::os::unix::process::CommandExt;
 
-    command.arg0("iiet").process_group(0);
+    if command.get_program() == "/proc/self/exe" {
+        command.arg0("iiet");
+    }
+    command.process_group(0);
     #[cfg(target_os = "linux")]
     // SAFETY: prctl may be called between fork and exec; it takes no memory and no locks.
     unsafe {
-        command.pre_exec(
-            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            },
-        );
+        command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, stop) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
     }
 }
 
 #[cfg(not(unix))]
-fn in_own_group(_: &mut Command) {}
+fn in_own_group(_: &mut Command, _: i32) {}
 
 /// A trial that is running.
 pub(super) struct TrainProcess {
     child: Child,
+    /// The signal that asks it for a checkpoint and its end.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "there is no signal to ask with"))]
+    stop: i32,
     log: PathBuf,
     /// Bytes of the log that are of earlier processes.
     logged: u64,
@@ -111,7 +159,7 @@ impl Process for TrainProcess {
     fn stop(&mut self) {
         if let Ok(process) = libc::pid_t::try_from(self.child.id()) {
             // SAFETY: the child was not waited for, so the number is its own. It may have ended already.
-            unsafe { libc::kill(process, libc::SIGTERM) };
+            unsafe { libc::kill(process, self.stop) };
         }
     }
 
