@@ -22,7 +22,7 @@ Builds iiet and runs `iiet COMMAND ARGS`; `cargo xtask help` lists the commands.
 
   --backend BACKEND       flex (default), ndarray, wgpu, vulkan or cuda, compiled in beside flex;
                           `devices` lists its devices, `conformance` checks their results
-  --features FEATURE,..   further features of iiet, such as hub
+  --features FEATURE,..   further features of iiet, such as mpi
 
 `cargo xtask bench [kernels|step|decoding|products|peers|growth]` runs benchmarks, on flex.
 `cargo xtask train` alone trains configs/tiny.toml on the sources of this workspace's
@@ -30,7 +30,7 @@ dependencies: a few minutes on two CPU cores. `cargo xtask torture [--short]` ki
 training runs and compares them with an undisturbed one.";
 
 /// The parsed command line.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Invocation {
     backend: String,
     features: Vec<String>,
@@ -106,7 +106,7 @@ fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
     if invocation.arguments[0] == "bench" {
         return bench::run(invocation, workspace);
     }
-    let binary = build(invocation, workspace, "iiet")?;
+    let binary = build(&with_ranks(invocation), workspace, "iiet")?;
     if let Some((first, rest)) = invocation.arguments.split_first()
         && first == "torture"
     {
@@ -118,6 +118,23 @@ fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
         arguments.push(workspace.join("configs/tiny.toml").into());
     }
     run(Command::new(binary).args(arguments))
+}
+
+/// The invocation with MPI, if it tortures runs over several processes.
+fn with_ranks(invocation: &Invocation) -> Invocation {
+    let Invocation {
+        backend,
+        mut features,
+        arguments,
+    } = invocation.clone();
+    if arguments[0] == "torture" && arguments.iter().any(|argument| argument == "--ranks") {
+        features.push("mpi".into());
+    }
+    Invocation {
+        backend,
+        features,
+        arguments,
+    }
 }
 
 /// Builds a binary of the workspace and returns its path.

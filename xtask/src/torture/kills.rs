@@ -144,7 +144,7 @@ fn once(workload: &Workload, run: &Path, kill: Option<Moment>) -> anyhow::Result
 
 /// Whether a checkpoint is being written by a process that started at `born`; an earlier process may have
 /// left an incomplete one.
-fn saving(run: &Path, born: SystemTime) -> bool {
+pub(super) fn saving(run: &Path, born: SystemTime) -> bool {
     let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten();
     entries.flatten().any(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -7,7 +7,8 @@
 //! the undisturbed run, bitwise, or with an error that names the remedy.
 //!
 //! Then all commands are tested: with damaged and invented input, with pipes and devices, with kills, with
-//! another process on the same run, and with little memory.
+//! another process on the same run, and with little memory. With `--ranks`, runs over several processes are tested
+//! instead.
 
 mod child;
 mod corruption;
@@ -18,6 +19,7 @@ mod interrupted;
 mod kills;
 mod numbers;
 mod random;
+mod ranks;
 mod streams;
 mod together;
 mod workload;
@@ -54,10 +56,12 @@ struct Extent {
     case: Option<u64>,
     /// Run only this part, or this kind of inputs.
     only: Option<String>,
+    /// Test runs over so many processes, and nothing else.
+    ranks: Option<u64>,
 }
 
 const HELP: &str = "\
-cargo xtask torture [--short] [--seed N] [--inputs N] [--kills N] [--only PART] [--case N]
+cargo xtask torture [--short] [--seed N] [--inputs N] [--kills N] [--only PART] [--case N] [--ranks N]
 
 Kills and damages training runs of the real iiet and compares them with an undisturbed one. Then
 tests every command with damaged input, pipes, kills and little memory.
@@ -68,7 +72,9 @@ tests every command with damaged input, pipes, kills and little memory.
   --kills N    kills of training, and the same number of other commands [default: 120]
   --only PART  run only training, giants, streams, kills, together, inputs, or inputs of one kind,
                such as tokenizer or arguments
-  --case N     run only input N of the seed";
+  --case N     run only input N of the seed
+  --ranks N    instead of all this, runs over N processes, with MPI: kills, stopped processes, a full
+               disk and other text on one of them";
 
 /// Set for the process that runs in a separate mount namespace.
 const INSIDE: &str = "IIET_TORTURE_INSIDE";
@@ -102,8 +108,17 @@ pub(crate) fn run(
 }
 
 fn attack(workspace: &Path, iiet: &Path, place: &Path, extent: &Extent) -> anyhow::Result<()> {
-    let world = World::prepare(workspace, iiet, place)?;
     let seed = extent.seed;
+    if let Some(ranks) = extent.ranks {
+        return ranks::run(
+            workspace,
+            iiet,
+            place,
+            (ranks, extent),
+            &mut Random::new(seed),
+        );
+    }
+    let world = World::prepare(workspace, iiet, place)?;
     if let Some(case) = extent.case {
         println!("{}", inputs::run(&world, seed, case, 1, None)?);
         return Ok(());
@@ -146,7 +161,13 @@ fn training(
     extent: &Extent,
     random: &mut Random,
 ) -> anyhow::Result<()> {
-    let workload = Workload::texts(workspace, iiet, place, extent.steps)?;
+    let workload = Workload::texts(
+        workspace,
+        (iiet, &[]),
+        place,
+        extent.steps,
+        "accumulation = 2",
+    )?;
     println!(
         "clean run         {} steps in {:.1} s: two sources, two stages, accumulation 2, {:.1} epochs of the smaller source",
         extent.steps, workload.clean_seconds, workload.epochs,
@@ -180,6 +201,7 @@ fn parse(arguments: &[OsString]) -> anyhow::Result<Option<Extent>> {
         seed: 1,
         case: None,
         only: None,
+        ranks: None,
     };
     if arguments.iter().any(|argument| argument == "--short") {
         extent = Extent {
@@ -211,6 +233,7 @@ fn parse(arguments: &[OsString]) -> anyhow::Result<Option<Extent>> {
                 extent.interruptions = extent.kills;
             }
             "--case" => extent.case = Some(number()?),
+            "--ranks" => extent.ranks = Some(number()?),
             "--only" => {
                 let kind = rest.next().and_then(|kind| kind.to_str());
                 extent.only = Some(kind.context("--only needs a part")?.to_owned());

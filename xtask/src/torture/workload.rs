@@ -23,6 +23,8 @@ pub(super) struct Outcome {
 /// A run and everything it needs.
 pub(super) struct Workload {
     iiet: PathBuf,
+    /// What starts it: a program and its arguments.
+    launcher: Vec<String>,
     place: PathBuf,
     /// What the names of its directories begin with.
     prefix: String,
@@ -35,12 +37,14 @@ pub(super) struct Workload {
 }
 
 impl Workload {
-    /// A language model on two sources with several epochs of the smaller one.
+    /// A language model on two sources with several epochs of the smaller one. `more_train` are further keys of
+    /// `[train]`, with the accumulation.
     pub(super) fn texts(
         workspace: &Path,
-        iiet: &Path,
+        (iiet, launcher): (&Path, &[String]),
         place: &Path,
         steps: u64,
+        more_train: &str,
     ) -> anyhow::Result<Self> {
         let (prose, code) = (place.join("prose"), place.join("code"));
         copy_files(&workspace.join("docs"), &prose, "md")?;
@@ -72,12 +76,13 @@ share = 0.5
 
 [train]
 batch = 4
+{more_train}
 "#,
             prose.display(),
             code.display(),
             place.join("cache").display(),
         );
-        Self::prepare(iiet, place, "", &more, steps)
+        Self::prepare((iiet, launcher), place, "", &more, steps)
     }
 
     /// An encoder-decoder on lines and the same lines backwards, with dropout and batches by tokens.
@@ -125,6 +130,7 @@ solver = "explicit_euler"
 share = 0.5
 
 [train]
+accumulation = 2
 batch_tokens = 256
 label_smoothing = 0.1
 dropout = {{ residual = 0.1, attention = 0.1, activation = 0.1 }}
@@ -133,13 +139,13 @@ dropout = {{ residual = 0.1, attention = 0.1, activation = 0.1 }}
             target.display(),
             place.join("cache").display(),
         );
-        Self::prepare(iiet, place, "sequences-", &more, steps)
+        Self::prepare((iiet, &[]), place, "sequences-", &more, steps)
     }
 
     /// Trains once without disturbance and keeps the result. `more` are the keys that differ, beginning with
     /// those of `[model]` and ending with those of `[train]`.
     fn prepare(
-        iiet: &Path,
+        (iiet, launcher): (&Path, &[String]),
         place: &Path,
         prefix: &str,
         more: &str,
@@ -154,7 +160,6 @@ d_ff = 176
 n_heads = 2
 {more}
 steps = {steps}
-accumulation = 2
 lr = 3e-3
 warmup = 5
 seed = 7
@@ -169,6 +174,7 @@ keep = 2
         let clean = place.join(format!("{prefix}clean"));
         let mut workload = Self {
             iiet: iiet.to_owned(),
+            launcher: launcher.to_vec(),
             place: place.to_owned(),
             prefix: prefix.to_owned(),
             config,
@@ -213,7 +219,14 @@ keep = 2
 
     /// `iiet` with arguments.
     pub(super) fn iiet<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = Command::new(&self.iiet);
+        let mut command = match self.launcher.split_first() {
+            None => Command::new(&self.iiet),
+            Some((program, rest)) => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(&self.iiet);
+                command
+            }
+        };
         command.args(arguments);
         command
     }
@@ -295,9 +308,21 @@ keep = 2
         Ok(Outcome {
             lines: metrics.lines().map(timeless).collect::<Result<_, _>>()?,
             weights: read(run.join("model/model.safetensors"))?,
-            moments: read(self.checkpoint(run, 0).join("optimizer.safetensors"))?,
+            moments: moments(&self.checkpoint(run, 0))?,
         })
     }
+}
+
+/// The moments of a checkpoint: one file, or one of each process.
+fn moments(checkpoint: &Path) -> anyhow::Result<Vec<u8>> {
+    let files = contents(checkpoint)?.into_iter();
+    let of_optimizer = files.filter(|(path, _)| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with("optimizer")
+    });
+    let bytes: Vec<u8> = of_optimizer.flat_map(|(_, bytes)| bytes).collect();
+    ensure!(!bytes.is_empty(), "{}: no moments", checkpoint.display());
+    Ok(bytes)
 }
 
 /// The result of a command.
