@@ -7,10 +7,13 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
+use half::f16;
+
 use super::inputs::{Tile, WideInputs};
+use super::piece::Piece;
 use super::plain::by_tiles;
 use super::simd::prefetch;
-use super::{AHEAD, LANES, LINE, Piece};
+use super::{AHEAD, LANES};
 use crate::scheme::Bits;
 
 /// No zero points.
@@ -23,8 +26,8 @@ const MIXED: u8 = 2;
 /// As [`plain::product`](super::plain::product).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
 pub(super) fn product(y: &mut [&mut [f32]], x: &WideInputs, piece: &Piece) {
-    let shared = piece.words >= LANES;
-    match (piece.bits, piece.zeros.is_some()) {
+    let shared = 1 << piece.shift >= LANES;
+    match (piece.bits, !piece.symmetric()) {
         (Bits::Four, false) => rows::<8, SYMMETRIC>(y, x, piece),
         (Bits::Four, true) if shared => rows::<8, SHARED>(y, x, piece),
         (Bits::Four, true) => rows::<8, MIXED>(y, x, piece),
@@ -54,44 +57,44 @@ fn row<const V: usize, const ZEROS: u8, const R: usize>(
     from: usize,
     i: usize,
 ) {
-    let row = piece.row(i);
     let x = &x.values[from * x.stride..][..R * x.stride];
     let x: &[[Tile<f32, R>; V]] = x.as_chunks().0.as_chunks().0;
-    let lane_groups = words(piece.lane_groups);
-    let (lines, tail) = row.codes.as_chunks::<LINE>();
-    let last = (!tail.is_empty()).then(|| padded(tail));
-    let lines = lines.iter().chain(&last);
     let mut sums = [_mm512_setzero_ps(); R];
-    for (b, (line, x)) in lines.zip(x).enumerate() {
-        prefetch(line.as_ptr().wrapping_add(AHEAD));
-        let codes = bytes(*line);
-        let first = (b * LANES) >> piece.shift;
-        let scales = spread(row.scales, first, lane_groups);
-        let zeros = match row.zeros {
-            Some(zeros) => spread(zeros, first, lane_groups),
-            None => _mm512_set1_ps(if V == 8 { 8.0 } else { 128.0 }),
+    let (codes, of_groups, zero_points) = (piece.codes(i), piece.scales(i), piece.zeros(i));
+    for (s, blocks) in piece.spans().enumerate() {
+        let scales = halves(of_groups, s);
+        let zeros = match zero_points {
+            Some(zeros) => bytes(zeros, s),
+            None => _mm512_set1_epi32(piece.bits.middle().into()),
         };
-        let table = match ZEROS {
-            MIXED => table(),
-            _ => _mm512_sub_ps(table(), zeros),
-        };
-        let zeros = match V {
-            8 => zeros,
-            _ => _mm512_add_ps(zeros, _mm512_set1_ps(TWO_TO_23)),
-        };
-        let v = value::<V, ZEROS>(codes, 0, table, zeros);
-        let mut parts = [_mm512_setzero_ps(); R];
-        for r in 0..R {
-            parts[r] = _mm512_mul_ps(v, floats(x[0][r].0));
-        }
-        for k in 1..V {
-            let v = value::<V, ZEROS>(codes, k, table, zeros);
+        let zeros = _mm512_cvtepi32_ps(zeros);
+        for b in blocks {
+            let (codes, x) = (line(codes, b), &x[b]);
+            let groups = groups_of_lanes(b, piece.shift);
+            let scales = _mm512_permutexvar_ps(groups, scales);
+            let zeros = _mm512_permutexvar_ps(groups, zeros);
+            let table = match ZEROS {
+                MIXED => table(),
+                _ => _mm512_sub_ps(table(), zeros),
+            };
+            let zeros = match V {
+                8 => zeros,
+                _ => _mm512_add_ps(zeros, _mm512_set1_ps(TWO_TO_23)),
+            };
+            let v = value::<V, ZEROS>(codes, 0, table, zeros);
+            let mut parts = [_mm512_setzero_ps(); R];
             for r in 0..R {
-                parts[r] = _mm512_fmadd_ps(v, floats(x[k][r].0), parts[r]);
+                parts[r] = _mm512_mul_ps(v, floats(x[0][r].0));
             }
-        }
-        for r in 0..R {
-            sums[r] = _mm512_fmadd_ps(parts[r], scales, sums[r]);
+            for k in 1..V {
+                let v = value::<V, ZEROS>(codes, k, table, zeros);
+                for r in 0..R {
+                    parts[r] = _mm512_fmadd_ps(v, floats(x[k][r].0), parts[r]);
+                }
+            }
+            for r in 0..R {
+                sums[r] = _mm512_fmadd_ps(parts[r], scales, sums[r]);
+            }
         }
     }
     for (r, &sum) in sums.iter().enumerate() {
@@ -140,20 +143,54 @@ fn byte(words: __m512i, k: usize) -> __m512 {
     _mm512_castsi512_ps(bits)
 }
 
-/// For each lane the value of its group, where `first` is the block's first group.
+/// For each lane of a block the number of its group, of which look-ups read the last four bits: that in the span.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn spread(values: &[f32], first: usize, lane_groups: __m512i) -> __m512 {
-    let values = values[first..].first_chunk();
-    let values = values.expect("invariant: scales are followed by zeros");
-    _mm512_permutexvar_ps(lane_groups, floats(*values))
+pub(super) fn groups_of_lanes(block: usize, shift: u32) -> __m512i {
+    let lanes = words(std::array::from_fn(|l| l as u32));
+    let lanes = _mm512_add_epi32(lanes, _mm512_set1_epi32((block * LANES) as i32));
+    _mm512_srl_epi32(lanes, _mm_cvtsi32_si128(shift as i32))
 }
 
-/// The bytes of a last block, and then zeros.
-pub(super) fn padded(tail: &[u8]) -> [u8; LINE] {
-    let mut line = [0; LINE];
-    line[..tail.len()].copy_from_slice(tail);
-    line
+/// A block of a row's codes, with zeros after the last.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn line(codes: &[u8], block: usize) -> __m512i {
+    let (lanes, from) = lanes(codes.len() / 4, block);
+    let address = codes.as_ptr().cast::<i32>().wrapping_add(from);
+    prefetch(address.wrapping_byte_add(AHEAD));
+    // SAFETY: only lanes of the mask are read, which are words of the slice.
+    unsafe { _mm512_maskz_loadu_epi32(lanes, address) }
+}
+
+/// A span of numbers in f32, with zeros after the last.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+pub(super) fn halves(values: &[f16], span: usize) -> __m512 {
+    let (lanes, from) = lanes(values.len(), span);
+    let address = values.as_ptr().cast::<i16>().wrapping_add(from);
+    // SAFETY: only lanes of the mask are read, which are entries of the slice; f16 is its bits.
+    _mm512_cvtph_ps(unsafe { _mm256_maskz_loadu_epi16(lanes, address) })
+}
+
+/// A span of numbers as words, with zeros after the last.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+pub(super) fn bytes(values: &[u8], span: usize) -> __m512i {
+    let (lanes, from) = lanes(values.len(), span);
+    let address = values.as_ptr().cast::<i8>().wrapping_add(from);
+    // SAFETY: only lanes of the mask are read, which are entries of the slice.
+    _mm512_cvtepu8_epi32(unsafe { _mm_maskz_loadu_epi8(lanes, address) })
+}
+
+/// Which of sixteen lanes are of a slice of so many entries, and where they begin.
+#[inline(always)]
+fn lanes(len: usize, number: usize) -> (__mmask16, usize) {
+    let from = number * LANES;
+    match len.saturating_sub(from) {
+        left @ 0..LANES => ((1 << left) - 1, from),
+        _ => (__mmask16::MAX, from),
+    }
 }
 
 // Conversions of arrays instead of load instructions, because loads check their pointers when debug assertions are
@@ -173,14 +210,6 @@ pub(super) fn floats(values: [f32; LANES]) -> __m512 {
 pub(super) fn words(values: [u32; LANES]) -> __m512i {
     // SAFETY: any bits are valid in both types.
     unsafe { transmute::<[u32; LANES], __m512i>(values) }
-}
-
-/// A register of bytes.
-#[target_feature(enable = "avx512f")]
-#[inline]
-pub(super) fn bytes(values: [u8; LINE]) -> __m512i {
-    // SAFETY: any bits are valid in both types.
-    unsafe { transmute::<[u8; LINE], __m512i>(values) }
 }
 
 /// The sum of the lanes, by halves.

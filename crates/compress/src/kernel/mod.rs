@@ -24,21 +24,24 @@
 mod avx512;
 mod dequantise;
 mod inputs;
+mod integers;
+mod piece;
 mod plain;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 pub use dequantise::{dequantise, dequantise_bf16};
-use inputs::{Int8Inputs, WideInputs};
+use inputs::WideInputs;
+use integers::Int8Inputs;
+pub use integers::rounded_inputs;
+use piece::Piece;
 
 use crate::CompressError;
 use crate::error::check_length;
 use crate::packed::PackedView;
-use crate::scheme::Bits;
 
 /// Lanes of a block.
 const LANES: usize = 16;
@@ -134,50 +137,6 @@ fn product_on(
     Ok(())
 }
 
-/// Some rows of the weights, with scales in f32.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-struct Piece<'a> {
-    bits: Bits,
-    /// Bytes of a row of codes.
-    row_bytes: usize,
-    codes: &'a [u8],
-    /// Scales per row.
-    groups: usize,
-    /// Words per group.
-    words: usize,
-    /// log2 of the words per group.
-    shift: u32,
-    /// Per lane, how many groups after the block's first its group is.
-    lane_groups: [u32; LANES],
-    /// The scales, and then zeros: a block's scales are read sixteen at a time.
-    scales: &'a [f32],
-    /// Zero points like scales, or none.
-    zeros: Option<&'a [f32]>,
-}
-
-/// A row of a piece.
-struct PieceRow<'a> {
-    codes: &'a [u8],
-    /// The scales of this row and what follows, at least fifteen entries.
-    scales: &'a [f32],
-    zeros: Option<&'a [f32]>,
-}
-
-impl<'a> Piece<'a> {
-    fn rows(&self) -> usize {
-        self.codes.len() / self.row_bytes
-    }
-
-    #[inline(always)]
-    fn row(&self, row: usize) -> PieceRow<'a> {
-        PieceRow {
-            codes: &self.codes[row * self.row_bytes..][..self.row_bytes],
-            scales: &self.scales[row * self.groups..],
-            zeros: self.zeros.map(|zeros| &zeros[row * self.groups..]),
-        }
-    }
-}
-
 /// Calls `product` with pieces of the weights and the outputs of each row of x that they give, on all threads.
 fn by_pieces(
     y: &mut [f32],
@@ -185,38 +144,13 @@ fn by_pieces(
     weights: &PackedView,
     product: impl Fn(&Piece, &mut [&mut [f32]]) + Sync,
 ) {
-    let (d_out, groups) = (weights.d_out, weights.groups_per_row());
-    let row_bytes = weights.scheme.row_bytes(weights.d_in);
-    let bits = weights.scheme.bits();
-    let call = |from: usize, y: &mut [&mut [f32]]| {
-        let count = y.first().map_or(0, |y| y.len());
-        let grids = from * groups..(from + count) * groups;
-        let mut scales = vec![0.0; grids.len() + LANES];
-        weights.scales[grids.clone()].convert_to_f32_slice(&mut scales[..grids.len()]);
-        let zeros = (!weights.scheme.symmetric()).then(|| {
-            let zeros = weights.zeros[grids.clone()].iter().map(|&z| f32::from(z));
-            zeros.chain([0.0; LANES]).collect::<Vec<f32>>()
-        });
-        let words = weights.scheme.group() / (32 / bits.count());
-        let piece = Piece {
-            bits,
-            row_bytes,
-            codes: &weights.codes[from * row_bytes..][..count * row_bytes],
-            groups,
-            words,
-            shift: words.trailing_zeros(),
-            lane_groups: std::array::from_fn(|lane| (lane / words) as u32),
-            scales: &scales,
-            zeros: zeros.as_deref(),
-        };
-        product(&piece, y);
-    };
     if rows == 0 {
         return;
     }
+    let (d_out, row_bytes) = (weights.d_out, weights.scheme.row_bytes(weights.d_in));
     let mut outputs: Vec<&mut [f32]> = y.chunks_exact_mut(d_out).collect();
     if weights.codes.len() < ALONE || rayon::current_num_threads() == 1 {
-        return call(0, &mut outputs);
+        return product(&Piece::new(weights, 0..d_out), &mut outputs);
     }
     let count = (PIECE / row_bytes).clamp(1, d_out.div_ceil(rayon::current_num_threads()));
     let mut iterators: Vec<_> = outputs.into_iter().map(|y| y.chunks_mut(count)).collect();
@@ -227,9 +161,10 @@ fn by_pieces(
             (from, parts.collect())
         })
         .collect();
-    pieces
-        .into_par_iter()
-        .for_each(|(from, mut y)| call(from, &mut y));
+    pieces.into_par_iter().for_each(|(from, mut y)| {
+        let to = (from + count).min(d_out);
+        product(&Piece::new(weights, from..to), &mut y);
+    });
 }
 
 #[cfg(test)]
