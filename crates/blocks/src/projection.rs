@@ -113,6 +113,14 @@ impl Projection {
         }
     }
 
+    /// The same, to be changed.
+    pub fn packed_mut(&mut self) -> Option<&mut PackedWeight> {
+        match self {
+            Self::Packed(packed) => Some(&mut packed.weight),
+            _ => None,
+        }
+    }
+
     /// From now on the inputs are reported to an observer; those of a packed matrix are not.
     pub fn observe(&mut self, observer: InputObserver) {
         if let Some(linear) = self.dense() {

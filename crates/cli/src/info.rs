@@ -100,6 +100,9 @@ fn weights(dir: &Path, parameters: u64) -> anyhow::Result<()> {
             "with"
         }
     )?;
+    if let Some(bits) = config.activations.bits() {
+        outln!("inputs of products         rounded to {bits} bits in the same groups")?;
+    }
     outln!("memory of the weights      {}", mebibytes(bytes))
 }
 

@@ -13,8 +13,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use half::{bf16, f16};
-use iiet_compress::kernel::{Activations, dequantise, dequantise_bf16, product};
-use iiet_compress::{PackedMatrix, Scheme};
+use iiet_compress::kernel::{dequantise, dequantise_bf16, product};
+use iiet_compress::{Activations, PackedMatrix, Scheme};
 use rayon::prelude::*;
 
 const SHAPES: [(usize, usize); 5] = [

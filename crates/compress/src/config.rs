@@ -1,14 +1,14 @@
 //! The key `quantization_config` of config.json, as compressed-tensors writes it and transformers and vLLM read it.
 //!
 //! Read are configurations with one group of weights in the format `pack-quantized`: integers of 4 or 8 bits in
-//! groups along the input, without quantised activations. Unknown keys are errors, for they could change the
-//! meaning.
+//! groups along the input. Inputs of products may be rounded to 8 bits in the same groups, with scales that are found at
+//! run time (`dynamic`). Unknown keys are errors, for they could change the meaning.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::CompressError;
-use crate::scheme::Scheme;
+use crate::scheme::{Activations, Scheme};
 
 /// The format's name.
 pub const FORMAT: &str = "pack-quantized";
@@ -18,6 +18,8 @@ pub const FORMAT: &str = "pack-quantized";
 pub struct QuantizationConfig {
     /// How the matrices are quantised.
     pub scheme: Scheme,
+    /// How their inputs are treated: `input_activations`.
+    pub activations: Activations,
     /// Whether the inputs were quantised in order of activation (`actorder: "weight"`). The stored tensors are the
     /// same.
     pub activation_order: bool,
@@ -92,6 +94,31 @@ struct Weights {
     _zp_dtype: Value,
 }
 
+/// `input_activations`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Inputs {
+    num_bits: Value,
+    group_size: Value,
+    symmetric: Value,
+    #[serde(default = "int", rename = "type")]
+    kind: Value,
+    strategy: Value,
+    dynamic: Value,
+    #[serde(default)]
+    actorder: Value,
+    #[serde(default)]
+    block_structure: Value,
+    #[serde(default, rename = "observer")]
+    _observer: Value,
+    #[serde(default, rename = "observer_kwargs")]
+    _observer_kwargs: Value,
+    #[serde(default, rename = "scale_dtype")]
+    _scale_dtype: Value,
+    #[serde(default, rename = "zp_dtype")]
+    _zp_dtype: Value,
+}
+
 fn int() -> Value {
     json!("int")
 }
@@ -115,7 +142,7 @@ impl QuantizationConfig {
                 "group_0": {
                     "targets": self.targets(),
                     "weights": weights,
-                    "input_activations": null,
+                    "input_activations": self.inputs(),
                     "output_activations": null,
                     "format": null,
                 },
@@ -177,11 +204,6 @@ impl QuantizationConfig {
             return Err(error(path(".targets"), found, "[\"Linear\"]"));
         }
         check(
-            path(".input_activations"),
-            &group.input_activations,
-            &["null"],
-        )?;
-        check(
             path(".output_activations"),
             &group.output_activations,
             &["null"],
@@ -206,12 +228,30 @@ impl QuantizationConfig {
         )?;
         let orders = ["null", "false", "\"weight\"", "\"static\""];
         check(path(".weights.actorder"), &weights.actorder, &orders)?;
+        let scheme = Scheme::new(weights.num_bits, weights.group_size, weights.symmetric)?;
+        let inputs = path(".input_activations");
         Ok(Self {
-            scheme: Scheme::new(weights.num_bits, weights.group_size, weights.symmetric)?,
+            scheme,
+            activations: activations(&inputs, &group.input_activations, scheme)?,
             activation_order: weights.actorder.is_string(),
             embeddings,
             ignore: config.ignore.unwrap_or_default(),
         })
+    }
+
+    /// The value of the key `input_activations`.
+    fn inputs(&self) -> Value {
+        match self.activations.bits() {
+            None => Value::Null,
+            Some(bits) => json!({
+                "num_bits": bits,
+                "type": "int",
+                "symmetric": true,
+                "group_size": self.scheme.group(),
+                "strategy": "group",
+                "dynamic": true,
+            }),
+        }
     }
 
     /// The kinds of modules.
@@ -229,6 +269,33 @@ impl Serialize for QuantizationConfig {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.to_json().serialize(serializer)
     }
+}
+
+/// How inputs are treated according to `input_activations`.
+fn activations(path: &str, value: &Value, scheme: Scheme) -> Result<Activations, CompressError> {
+    if value.is_null() {
+        return Ok(Activations::F32);
+    }
+    let inputs: Inputs = read(path, value, "null or a scheme of compressed-tensors")?;
+    let size = match scheme.group() {
+        32 => "32",
+        64 => "64",
+        _ => "128",
+    };
+    for (key, value, allowed) in [
+        ("num_bits", &inputs.num_bits, "8"),
+        ("type", &inputs.kind, "\"int\""),
+        ("symmetric", &inputs.symmetric, "true"),
+        ("strategy", &inputs.strategy, "\"group\""),
+        // That of the weights.
+        ("group_size", &inputs.group_size, size),
+        ("dynamic", &inputs.dynamic, "true"),
+        ("actorder", &inputs.actorder, "null"),
+        ("block_structure", &inputs.block_structure, "null"),
+    ] {
+        check(format!("{path}.{key}"), value, &[allowed])?;
+    }
+    Ok(Activations::Int8)
 }
 
 fn read<'a, T: Deserialize<'a>>(
@@ -273,6 +340,7 @@ mod tests {
     fn config() -> QuantizationConfig {
         QuantizationConfig {
             scheme: Scheme::new(4, 64, false).unwrap(),
+            activations: Activations::F32,
             activation_order: true,
             embeddings: false,
             ignore: vec!["lm_head".into()],
@@ -289,6 +357,12 @@ mod tests {
         };
         let value = with_embeddings.to_json();
         assert_eq!(QuantizationConfig::from_json(&value), Ok(with_embeddings));
+        let rounded = QuantizationConfig {
+            activations: Activations::Int8,
+            ..config()
+        };
+        let value = rounded.to_json();
+        assert_eq!(QuantizationConfig::from_json(&value), Ok(rounded));
     }
 
     #[test]
@@ -312,7 +386,8 @@ mod tests {
             (
                 "/config_groups/group_0/input_activations",
                 json!({"num_bits": 8}),
-                "quantization_config: config_groups.group_0.input_activations is {\"num_bits\":8}; allowed: null",
+                "quantization_config: config_groups.group_0.input_activations is not readable (missing field \
+                 `group_size`); allowed: null or a scheme of compressed-tensors",
             ),
             (
                 "/config_groups/group_0/weights/num_bits",
@@ -324,6 +399,24 @@ mod tests {
             let mut value = config().to_json();
             *value.pointer_mut(path).unwrap() = found;
             let error = QuantizationConfig::from_json(&value).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+        let rounded = QuantizationConfig {
+            activations: Activations::Int8,
+            ..config()
+        };
+        for (key, found, allowed) in [
+            ("num_bits", json!(4), "8"),
+            ("strategy", json!("token"), "\"group\""),
+            ("group_size", json!(32), "64"),
+            ("dynamic", json!(false), "true"),
+            ("symmetric", json!(false), "true"),
+        ] {
+            let mut value = rounded.to_json();
+            value["config_groups"]["group_0"]["input_activations"][key] = found.clone();
+            let error = QuantizationConfig::from_json(&value).unwrap_err();
+            let place = format!("config_groups.group_0.input_activations.{key}");
+            let message = format!("quantization_config: {place} is {found}; allowed: {allowed}");
             assert_eq!(error.to_string(), message);
         }
         let mut value = config().to_json();

@@ -31,7 +31,7 @@ pub use gptq::{Gptq, Order};
 pub use hessian::Hessian;
 pub use packed::{PackedMatrix, PackedView};
 pub use round::{Range, round};
-pub use scheme::{Bits, Grid, Scheme};
+pub use scheme::{Activations, Bits, Grid, Scheme};
 pub use stored::{ScaleType, StoredMatrix, StoredTensor};
 
 /// The example in the README.

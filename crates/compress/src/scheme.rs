@@ -120,6 +120,27 @@ impl Scheme {
     }
 }
 
+/// How a product with a quantised matrix treats its inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activations {
+    /// As they are, with sums in f32.
+    #[default]
+    F32,
+    /// Rounded to integers of 8 bits, `x = t u` with u in -127 .. 127 and `t = max |x| / 127` of each token and group
+    /// of inputs that share a scale of the weights. The error is at most 1/254 of the group's largest input.
+    Int8,
+}
+
+impl Activations {
+    /// 8, or none for inputs that are not rounded.
+    pub const fn bits(self) -> Option<usize> {
+        match self {
+            Self::F32 => None,
+            Self::Int8 => Some(8),
+        }
+    }
+}
+
 /// The values that a group's codes stand for: `scale (code - zero)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {

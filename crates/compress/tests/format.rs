@@ -5,8 +5,8 @@ mod data;
 use data::values;
 use half::f16;
 use iiet_compress::{
-    CompressError, PackedMatrix, PackedView, QuantizationConfig, Range, ScaleType, Scheme,
-    StoredMatrix, StoredTensor, round,
+    Activations, CompressError, PackedMatrix, PackedView, QuantizationConfig, Range, ScaleType,
+    Scheme, StoredMatrix, StoredTensor, round,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -113,6 +113,7 @@ fn configurations_of_compressed_tensors_are_read_and_written_alike() {
         let config = QuantizationConfig::from_json(&configs[case]).unwrap();
         let expected = QuantizationConfig {
             scheme: scheme.unwrap(),
+            activations: Activations::F32,
             activation_order: false,
             embeddings: false,
             ignore: vec!["lm_head".into()],

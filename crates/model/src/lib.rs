@@ -47,7 +47,7 @@ pub use checkpoint::{
     model_hash, model_kind, of_floats, parse_safetensors, quantisation, save, weight_bytes,
     write_safetensors,
 };
-pub use compress::{PruneMethod, prune_by_magnitude, round_to_bits, widen};
+pub use compress::{PruneMethod, prune_by_magnitude, round_to_bits, treat_inputs, widen};
 pub use config::ModelConfig;
 pub use corrections::CorrectionCount;
 pub use cost::{Cost, TrainingMemory};

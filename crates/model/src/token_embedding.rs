@@ -85,6 +85,14 @@ impl TokenEmbedding {
         }
     }
 
+    /// The same, to be changed.
+    pub fn packed_mut(&mut self) -> Option<&mut PackedWeight> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Packed(packed) => Some(&mut packed.weight),
+        }
+    }
+
     /// `[vocab, d_model]`
     pub(crate) fn shape(&self) -> [usize; 2] {
         match self {

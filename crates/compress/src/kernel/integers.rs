@@ -87,7 +87,7 @@ impl Int8Inputs {
     }
 }
 
-/// The inputs `[rows, d_in]` that products with [`Activations::Int8`](super::Activations::Int8) take for x: each row
+/// The inputs `[rows, d_in]` that products with [`Activations::Int8`](crate::Activations::Int8) take for x: each row
 /// and group of 32, 64 or 128 rounded to 8 bits.
 ///
 /// # Errors

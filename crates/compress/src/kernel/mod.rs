@@ -11,8 +11,8 @@
 //!
 //! so results do not depend on the processor, the number of threads, or the other rows. `q - z` is exact.
 //!
-//! With [`Activations::Int8`] x is rounded to 8 bits per row and group before, `x = t u` with integers u in -127 ..
-//! 127 and `t = max |x| / 127`. Then part_l is an exact integer, and is multiplied by `s_l t_l`.
+//! With [`Activations::Int8`] x is rounded to 8 bits per row and group before ([`rounded_inputs`]), `x = t u` with
+//! integers u. Then part_l is an exact integer, and is multiplied by `s_l t_l`.
 //!
 //! | | f32 activations | 8-bit activations |
 //! | --- | --- | --- |
@@ -42,6 +42,7 @@ use piece::Piece;
 use crate::CompressError;
 use crate::error::check_length;
 use crate::packed::PackedView;
+use crate::scheme::Activations;
 
 /// Lanes of a block.
 const LANES: usize = 16;
@@ -54,17 +55,6 @@ const AHEAD: usize = 2048;
 const PIECE: usize = 64 << 10;
 /// Bytes of codes below which handing work to other threads takes longer than it saves.
 const ALONE: usize = 128 << 10;
-
-/// How a product treats its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Activations {
-    /// As it is, with sums in f32.
-    #[default]
-    F32,
-    /// Rounded to 8 bits, per row and group of weights: a relative error of about 1/250 of the largest input of a
-    /// group. Faster where arithmetic is the limit, which is the case from a few rows on.
-    Int8,
-}
 
 /// `y = x W^T` for x `[rows, d_in]` and W `[d_out, d_in]`; y is `[rows, d_out]`.
 ///

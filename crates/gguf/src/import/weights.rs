@@ -5,7 +5,7 @@ use std::mem;
 use std::path::Path;
 
 use half::f16;
-use iiet_compress::{QuantizationConfig, Scheme};
+use iiet_compress::{Activations, QuantizationConfig, Scheme};
 use iiet_files::FileRecord;
 
 use crate::GgufError;
@@ -57,6 +57,7 @@ impl Packing {
         }
         let config = QuantizationConfig {
             scheme,
+            activations: Activations::F32,
             activation_order: false,
             embeddings,
             ignore,

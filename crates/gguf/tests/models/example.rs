@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use iiet_compress::{QuantizationConfig, Range, Scheme, round};
+use iiet_compress::{Activations, QuantizationConfig, Range, Scheme, round};
 use iiet_files::SafetensorsHeader;
 use iiet_gguf::llama::{Llama3Scaling, LlamaSizes};
 use iiet_gguf::tokenizer::{ByteLevelBpe, Split, Token, TokenKind};
@@ -187,6 +187,7 @@ pub fn packed_model(dir: &Path, sizes: &LlamaSizes, scheme: Scheme, keep: &[&str
     let modules = modules.map(|name| name.trim_end_matches(".weight").to_owned());
     let config = QuantizationConfig {
         scheme,
+        activations: Activations::F32,
         activation_order: false,
         embeddings: !keep.contains(&EMBEDDING),
         ignore: modules.collect(),

@@ -56,7 +56,8 @@ pub(super) fn take_packed<M: SavedModel>(
                 expected,
             }));
         }
-        Ok(Some(PackedWeight::new(&view, device)))
+        let weight = PackedWeight::new(&view, device);
+        Ok(Some(weight.with_activations(config.activations)))
     };
     for (name, projection) in model.projections_mut() {
         let [d_in, d_out] = projection.widths();
@@ -169,7 +170,8 @@ pub(super) fn packed_tensors<M: Projections>(
     let Some((_, first)) = matrices.first() else {
         return Ok(None);
     };
-    let scheme = first.scheme();
+    let how = |weight: &PackedWeight| (weight.scheme(), weight.activations());
+    let (scheme, activations) = how(first);
     let head = matrices.iter().any(|(name, _)| name == HEAD);
     let mut tensors = Vec::new();
     for (name, weight) in matrices {
@@ -178,10 +180,10 @@ pub(super) fn packed_tensors<M: Projections>(
             name: name.clone(),
             source: Box::new(source),
         };
-        if weight.scheme() != scheme {
+        if how(weight) != (scheme, activations) {
             return Err(refused(CompressError::Option {
                 option: "the scheme of a matrix",
-                found: format!("{:?}", weight.scheme()),
+                found: format!("{:?}", how(weight)),
                 allowed: "the same for all matrices of a model",
             }));
         }
@@ -195,6 +197,7 @@ pub(super) fn packed_tensors<M: Projections>(
     }
     let config = QuantizationConfig {
         scheme,
+        activations,
         activation_order: false,
         embeddings: embedding.packed().is_some(),
         ignore,

@@ -15,7 +15,7 @@ use burn::tensor::{Tensor, TensorData};
 use iiet_compress::CompressError;
 
 pub use self::prune::{PruneMethod, prune_by_magnitude};
-pub use self::quantise::{round_to_bits, widen};
+pub use self::quantise::{round_to_bits, treat_inputs, widen};
 use crate::ModelError;
 use crate::checkpoint::{transposed, values_of};
 use crate::names::with_value;

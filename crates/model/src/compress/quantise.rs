@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::nn::Embedding;
 use burn::tensor::{DType, Int, Tensor};
 use iiet_blocks::{Block, Precision, Projection};
-use iiet_compress::{CompressError, Gptq, PackedMatrix, Range, Scheme, round};
+use iiet_compress::{Activations, CompressError, Gptq, PackedMatrix, Range, Scheme, round};
 use iiet_kernels::PackedWeight;
 use iiet_ode::NetworkSolver;
 
@@ -37,6 +37,16 @@ pub fn round_to_bits<M: Projections>(
         true => pack_embedding(model, scheme),
         false => Ok(()),
     }
+}
+
+/// From now on the products of all packed matrices treat their inputs so.
+pub fn treat_inputs<M: Projections>(model: &mut M, activations: Activations) {
+    let treat = |weight: &mut PackedWeight| *weight = weight.clone().with_activations(activations);
+    for (_, projection) in model.projections_mut() {
+        projection.packed_mut().map(treat);
+    }
+    let (_, embedding) = model.embedding_mut();
+    embedding.packed_mut().map(treat);
 }
 
 /// Replaces matrices of 8 and 4 bits by the floats that they stand for, in f32.

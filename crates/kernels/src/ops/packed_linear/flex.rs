@@ -2,8 +2,8 @@
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, bf16, f16};
-use iiet_compress::kernel::{Activations, dequantise, dequantise_bf16, product};
-use iiet_compress::{PackedView, Scheme};
+use iiet_compress::kernel::{dequantise, dequantise_bf16, product, rounded_inputs};
+use iiet_compress::{Activations, PackedView, Scheme};
 
 use super::PackedLinear;
 use crate::flex::Primitive;
@@ -27,21 +27,31 @@ impl PackedLinear for Flex {
         scales: Primitive,
         zeros: Primitive,
         scheme: Scheme,
+        activations: Activations,
     ) -> Primitive {
         let stored = scales.dtype() == DType::F16 && zeros.dtype() == DType::U8;
         if !stored || !at_most_f32([&x]) {
-            return super::forward::<Self>(x, codes, scales, zeros, scheme);
+            return super::forward::<Self>(x, codes, scales, zeros, scheme, activations);
         }
         let [x, codes, scales, zeros] = [x, codes, scales, zeros].map(dense);
         let weight = view(&codes, &scales, &zeros, scheme);
         let (dtype, shape) = (x.dtype(), with_width(x.shape(), weight.d_out()));
         let rows = x.shape().num_elements() / weight.d_in();
-        let y = if rows <= FEW_ROWS {
+        if rows <= FEW_ROWS {
             let x = widened(x);
             let mut y = vec![0.0; rows * weight.d_out()];
-            product(&mut y, values(&x), &weight, Activations::F32).expect(LENGTHS);
-            y
-        } else if all_bf16(&[&x]) {
+            product(&mut y, values(&x), &weight, activations).expect(LENGTHS);
+            return rounded(tensor(y, shape), dtype);
+        }
+        let x = match activations {
+            Activations::F32 => x,
+            Activations::Int8 => {
+                let x = widened(x);
+                let values = rounded_inputs(values(&x), scheme).expect(LENGTHS);
+                rounded(tensor(values, x.shape()), dtype)
+            }
+        };
+        let y = if all_bf16(&[&x]) {
             by_blocks::<bf16>(&x, rows, &weight, |out, range| {
                 dequantise_bf16(out, &weight, range).expect(LENGTHS);
             })

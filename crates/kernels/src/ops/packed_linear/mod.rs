@@ -4,7 +4,11 @@
 //! ([`Scheme`]). On flex the products of few rows are computed from the codes as they are in memory, in one
 //! pass; for more rows some rows of W at a time are widened, and multiplied as other matrices are.
 //!
-//! The matrix is a constant. The gradient to x is Burn's, of the composed body.
+//! Inputs may be rounded to 8 bits before ([`Activations`]). Few rows are then products of integers, and more rows
+//! those of the numbers that the integers stand for.
+//!
+//! The matrix is a constant. The gradient to x is Burn's, of the composed body; through rounded inputs there is none
+//! of use.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -14,7 +18,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::module::Module;
 use burn::tensor::{DType, Device, FloatDType, Int, Shape, Tensor, TensorData, f16};
-use iiet_compress::{CompressError, PackedMatrix, PackedView, Scheme};
+use iiet_compress::{Activations, CompressError, PackedMatrix, PackedView, Scheme};
 
 use super::linear::with_width;
 use super::rows::as_rows;
@@ -33,6 +37,8 @@ pub struct PackedWeight {
     zeros: Tensor<2, Int>,
     #[module(skip)]
     scheme: Scheme,
+    #[module(skip)]
+    activations: Activations,
 }
 
 impl PackedWeight {
@@ -68,7 +74,21 @@ impl PackedWeight {
             scales,
             zeros,
             scheme: matrix.scheme(),
+            activations: Activations::F32,
         }
+    }
+
+    /// The same matrix, whose products treat their inputs so.
+    pub fn with_activations(self, activations: Activations) -> Self {
+        Self {
+            activations,
+            ..self
+        }
+    }
+
+    /// How products treat their inputs.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 
     /// How the matrix is quantised.
@@ -130,7 +150,7 @@ impl PackedWeight {
                 true => self.zeros.clone(),
                 false => self.zeros.clone().select(0, ids),
             },
-            scheme: self.scheme,
+            ..*self
         };
         rows.widened().reshape([batch, seq, self.d_in()])
     }
@@ -186,11 +206,13 @@ pub fn packed_linear<const D: usize>(x: Tensor<D>, weight: &PackedWeight) -> Ten
         x.dims(),
         weight.d_in()
     );
-    let (scheme, x) = (weight.scheme, x.into_dispatch());
+    let (scheme, activations) = (weight.scheme, weight.activations);
+    let x = x.into_dispatch();
     let (codes, scales, zeros) = weight.clone().into_dispatch();
-    Tensor::from_dispatch(
-        routed!(PackedLinear::project_packed(x, codes, scales, zeros, scheme), else forward),
-    )
+    Tensor::from_dispatch(routed!(
+        PackedLinear::project_packed(x, codes, scales, zeros, scheme, activations),
+        else forward
+    ))
 }
 
 operation! {
@@ -202,8 +224,9 @@ operation! {
             scales: FloatTensor<Self>,
             zeros: IntTensor<Self>,
             scheme: Scheme,
+            activations: Activations,
         ) -> FloatTensor<Self> {
-            forward::<Self>(x, codes, scales, zeros, scheme)
+            forward::<Self>(x, codes, scales, zeros, scheme, activations)
         }
     }
 }
@@ -218,13 +241,31 @@ pub(super) fn forward<B: Backend>(
     scales: FloatTensor<B>,
     zeros: IntTensor<B>,
     scheme: Scheme,
+    activations: Activations,
 ) -> FloatTensor<B> {
     let (dtype, d_out) = (x.dtype(), codes.shape()[0]);
     let shape = with_width(x.shape(), d_out);
     let weight = values::<B>(codes, scales, zeros, scheme);
-    let x = as_rows::<B>(widened::<B>(x));
+    let mut x = as_rows::<B>(widened::<B>(x));
+    if activations == Activations::Int8 {
+        x = rounded_inputs::<B>(x, scheme.group());
+    }
     let y = B::float_matmul(x, B::float_swap_dims(weight, 0, 1));
     rounded::<B>(B::float_reshape(y, shape), dtype)
+}
+
+/// `t u` for each group of inputs, with u the integers nearest to `x / t` and `t = max |x| / 127`; x is `[rows, d_in]`.
+fn rounded_inputs<B: Backend>(x: FloatTensor<B>, group: usize) -> FloatTensor<B> {
+    let shape = x.shape();
+    let [rows, d_in] = shape.dims();
+    let x = B::float_reshape(x, Shape::from(vec![rows, d_in / group, group]));
+    let largest = B::float_max_dim(B::float_abs(x.clone()), 2);
+    // The inverse of a smaller scale would not be finite; a group of zeros stays one.
+    let largest = B::float_clamp_min(largest, (127.0 * f32::MIN_POSITIVE).into());
+    let steps = B::float_mul_scalar(B::float_recip(largest.clone()), 127.0.into());
+    let integers = B::float_round(B::float_mul(x, steps));
+    let scales = B::float_div_scalar(largest, 127.0.into());
+    B::float_reshape(B::float_mul(integers, scales), shape)
 }
 
 /// `s (q - z)` in f32, `[d_out, d_in]`.
