@@ -17,9 +17,11 @@
 //! | | f32 activations | 8-bit activations |
 //! | --- | --- | --- |
 //! | AVX-512 with VNNI | `avx512`, codes looked up in a register | `vnni`, four products per lane and instruction |
-//! | AVX2 with FMA | `plain`, compiled for it | `plain`, compiled for it |
+//! | AVX2 with FMA | `plain`, compiled for it | `avx2`, two products per 16 bits and instruction |
 //! | others | `plain` | `plain` |
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dequantise;
@@ -79,6 +81,8 @@ pub fn product(
 enum Instructions {
     /// As compiled, with the vectors that `vectorised` finds.
     Plain,
+    /// AVX2 with FMA.
+    Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
 }
@@ -86,9 +90,12 @@ enum Instructions {
 impl Instructions {
     fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if simd::Width::best() == simd::Width::Avx512 && is_x86_feature_detected!("avx512vnni") {
-            return Self::Avx512;
-        }
+        return match simd::Width::best() {
+            simd::Width::Avx512 if is_x86_feature_detected!("avx512vnni") => Self::Avx512,
+            simd::Width::Baseline => Self::Plain,
+            _ => Self::Avx2,
+        };
+        #[cfg(not(target_arch = "x86_64"))]
         Self::Plain
     }
 }
@@ -120,6 +127,9 @@ fn product_on(
                 // SAFETY: `best` found the processor to have the instructions.
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512 => unsafe { vnni::product(y, &inputs, piece) },
+                // SAFETY: the same.
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx2 => unsafe { avx2::product(y, &inputs, piece) },
                 _ => plain::product_int8(y, &inputs, piece),
             });
         }

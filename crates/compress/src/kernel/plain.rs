@@ -140,7 +140,7 @@ vectorised! {
 
 /// Scales and zero points of a span, and zeros after the last of a row.
 #[inline(always)]
-fn grids(piece: &Piece, row: usize, span: usize) -> ([f32; LANES], [u8; LANES]) {
+pub(super) fn grids(piece: &Piece, row: usize, span: usize) -> ([f32; LANES], [u8; LANES]) {
     let from = span * LANES;
     let zeros = match piece.zeros(row) {
         Some(zeros) => padded(&zeros[from..]),
@@ -151,10 +151,11 @@ fn grids(piece: &Piece, row: usize, span: usize) -> ([f32; LANES], [u8; LANES]) 
 
 /// The words of a block, and zeros after the last of a row.
 #[inline(always)]
-fn words(codes: &[u8]) -> [u32; LANES] {
+pub(super) fn words(codes: &[u8]) -> [u32; LANES] {
     prefetch(codes.as_ptr().wrapping_add(AHEAD));
+    let bytes: [u8; LINE] = padded(codes);
     let mut words = [0; LANES];
-    for (word, bytes) in words.iter_mut().zip(codes.as_chunks().0) {
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
         *word = u32::from_le_bytes(*bytes);
     }
     words

@@ -51,7 +51,11 @@ fn sizes(scheme: Scheme) -> [(usize, usize); 4] {
     ]
 }
 
-const ALL: [Instructions; 2] = [Instructions::Plain, Instructions::Avx512];
+const ALL: [Instructions; 3] = [
+    Instructions::Plain,
+    Instructions::Avx2,
+    Instructions::Avx512,
+];
 
 fn available() -> impl Iterator<Item = Instructions> {
     ALL.into_iter().filter(|&i| i <= Instructions::best())
@@ -170,16 +174,18 @@ fn the_number_of_threads_does_not_matter() {
     let scheme = Scheme::new(4, 32, false).unwrap();
     let matrix = matrix(scheme, 999, 608);
     let x = random(6, 5 * 608);
-    let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        pool.build().unwrap().install(|| {
-            let mut y = vec![0.0; 5 * 999];
-            product(&mut y, &x, &matrix.view(), Activations::F32).unwrap();
-            y
-        })
-    };
-    assert_eq!(run(1), run(2));
-    assert_eq!(run(1), run(7));
+    for activations in [Activations::F32, Activations::Int8] {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            pool.build().unwrap().install(|| {
+                let mut y = vec![0.0; 5 * 999];
+                product(&mut y, &x, &matrix.view(), activations).unwrap();
+                y
+            })
+        };
+        assert_eq!(run(1), run(2), "{activations:?}");
+        assert_eq!(run(1), run(7), "{activations:?}");
+    }
 }
 
 #[test]
@@ -197,6 +203,53 @@ fn a_product_by_hand() {
         let view = matrix.view();
         product_on(&mut y, &x, &view, Activations::F32, instructions).unwrap();
         assert_eq!(y, [0.5 * 3.0 + 3.5 * -2.0, 4.0]);
+    }
+}
+
+/// The largest codes and inputs, whose pairs must not saturate, and zero points at both ends.
+#[test]
+fn integers_at_the_ends_of_their_ranges_are_multiplied_exactly() {
+    for scheme in schemes() {
+        let (group, max) = (scheme.group(), scheme.bits().max_code());
+        for (code, zero) in [(max, 0), (0, max), (max, max)] {
+            let zeros = match scheme.symmetric() {
+                true => vec![],
+                false => vec![zero; 2],
+            };
+            let z = zeros.first().copied().unwrap_or(scheme.bits().middle());
+            let codes = vec![code; 2 * group];
+            let scales = vec![f16::ONE; 2];
+            let matrix = PackedMatrix::pack(scheme, 1, 2 * group, &codes, scales, zeros).unwrap();
+            for sign in [1.0, -1.0] {
+                let x = vec![127.0 * sign; 2 * group];
+                let expected = (i32::from(code) - i32::from(z)) as f32 * x[0] * (2 * group) as f32;
+                for instructions in available() {
+                    let mut y = [0.0];
+                    let view = matrix.view();
+                    product_on(&mut y, &x, &view, Activations::Int8, instructions).unwrap();
+                    assert_eq!(y, [expected], "{scheme:?} {instructions:?} {code} {z}");
+                }
+            }
+        }
+    }
+}
+
+/// What more rows are multiplied with.
+#[test]
+fn products_of_integers_are_those_of_rounded_inputs() {
+    for scheme in schemes() {
+        let (d_out, d_in) = (9, 5 * scheme.group());
+        let matrix = matrix(scheme, d_out, d_in);
+        let view = matrix.view();
+        let x = random(8, 3 * d_in);
+        let mut y = vec![f32::NAN; 3 * d_out];
+        product(&mut y, &x, &view, Activations::Int8).unwrap();
+        let mut expected = vec![f32::NAN; 3 * d_out];
+        let rounded = rounded_inputs(&x, scheme).unwrap();
+        product(&mut expected, &rounded, &view, Activations::F32).unwrap();
+        for (y, expected) in y.iter().zip(expected) {
+            assert!((y - expected).abs() < 1e-5, "{scheme:?}: {y} {expected}");
+        }
     }
 }
 
