@@ -116,6 +116,12 @@ fn quantised_models_are_smaller_and_nearly_as_good() {
         ("four", vec!["--bits", "4"], 0.35, 1.0),
         ("zeros", vec!["--bits", "4", "--asymmetric"], 0.36, 1.0),
         (
+            "rounded",
+            vec!["--bits", "8", "--activations", "8"],
+            0.45,
+            0.05,
+        ),
+        (
             "gptq",
             [&["--bits", "4", "--method", "gptq"], &DATA[..]].concat(),
             0.35,
@@ -132,7 +138,15 @@ fn quantised_models_are_smaller_and_nearly_as_good() {
         );
         assert!(place.path(out).join("tokenizer.json").exists());
         let info = place.good(&["info", "--model", out]);
-        let bits = if out == "eight" { "8 bits" } else { "4 bits" };
+        let bits = match out {
+            "eight" | "rounded" => "8 bits",
+            _ => "4 bits",
+        };
+        assert_eq!(
+            info.contains("inputs of products"),
+            out == "rounded",
+            "{info}"
+        );
         assert!(
             info.contains(bits) && info.contains("groups of 32"),
             "{info}"
@@ -158,6 +172,17 @@ fn quantised_models_are_smaller_and_nearly_as_good() {
         ];
         place.good(&logits);
     }
+    assert_ne!(place.bits_per_byte("eight"), place.bits_per_byte("rounded"));
+    let inputs = [
+        "quantize",
+        "--bits",
+        "8",
+        "--activations",
+        "4",
+        "--out",
+        "x",
+    ];
+    place.bad(&[&inputs[..], &MODEL].concat(), "[possible values: 8]");
     let floats = [
         &["quantize", "--out", "head"][..],
         &MODEL,

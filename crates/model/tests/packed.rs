@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor, Tolerance};
+use burn::tensor::{Device, Int, Tensor};
 use iiet_compress::prune::Pattern;
-use iiet_compress::{Gptq, Scheme};
+use iiet_compress::{Activations, Gptq, Scheme};
 use iiet_model::{
     EncoderDecoder, EncoderDecoderConfig, LanguageModel, LlamaConfig, ModelConfig, ModelError,
     Precision, Projections, PruneMethod, SaveOptions, Source, StackConfig, load, load_as, load_in,
-    prune_by_magnitude, quantisation, round_to_bits, save,
+    prune_by_magnitude, quantisation, round_to_bits, save, treat_inputs,
 };
 use iiet_ode::{IterationSchedule, Layer, Options, SolverConfig};
 
@@ -122,10 +122,19 @@ fn every_solver_computes_with_the_values_that_the_bits_stand_for() {
 #[test]
 fn directories_hold_packed_models_exactly() {
     let device = Device::default();
-    for (bits, tied, embeddings) in [(8, true, true), (4, false, true), (4, true, false)] {
+    for (bits, tied, embeddings, activations) in [
+        (8, true, true, Activations::F32),
+        (8, true, true, Activations::Int8),
+        (4, false, true, Activations::Int8),
+        (4, true, false, Activations::F32),
+    ] {
         let config = config(iterated(1), tied);
         let mut model: LanguageModel = LanguageModel::init(&config, 1, &device).unwrap();
         round_to_bits(&mut model, scheme(bits), embeddings).unwrap();
+        let unrounded = logits(&model);
+        treat_inputs(&mut model, activations);
+        assert_eq!(logits(&model) == unrounded, activations == Activations::F32);
+        close(&logits(&model), &unrounded, 0.1);
         let dir = tempfile::tempdir().unwrap();
         save(&model, dir.path(), &SaveOptions::default()).unwrap();
         let (again, read) = load(dir.path(), &device).unwrap();
@@ -133,6 +142,7 @@ fn directories_hold_packed_models_exactly() {
         assert_eq!(logits(&again), logits(&model));
         let found = quantisation(dir.path()).unwrap().unwrap();
         assert_eq!((found.scheme, found.embeddings), (scheme(bits), embeddings));
+        assert_eq!(found.activations, activations);
         // Written again, they are the same bytes; sharded, the same model.
         let second = tempfile::tempdir().unwrap();
         save(&again, second.path(), &SaveOptions::default()).unwrap();
@@ -175,6 +185,24 @@ fn sizes_shrink_with_the_bits() {
     }
 }
 
+/// The logits of decoding some tokens one by one, after a prompt, and those of the full pass, in turns.
+fn decoded_and_whole(model: &LanguageModel, device: &Device) -> Vec<[Vec<f32>; 2]> {
+    let ids: Vec<u32> = (0..SEQ as u32).map(|i| i * 17 % 101).collect();
+    let whole: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    let whole = Tensor::<1, Int>::from_data(whole.as_slice(), device).reshape([1, SEQ]);
+    let whole = model.forward(whole).reshape([SEQ, 101]);
+    let mut cache = model.cache(1, Precision::F32);
+    let mut last = model.prefill(&[&ids[..5]], &mut cache, device);
+    let mut pairs = Vec::new();
+    for (n, id) in ids.iter().enumerate().skip(5) {
+        let expected = whole.clone().narrow(0, n - 1, 1);
+        let pair = [last.reshape([101]), expected.reshape([101])];
+        pairs.push(pair.map(|x| x.try_into_vec_as::<f32>().unwrap()));
+        last = model.decode(&[*id], &mut cache, device);
+    }
+    pairs
+}
+
 #[test]
 fn decoding_equals_the_full_pass() {
     let device = Device::default();
@@ -182,26 +210,33 @@ fn decoding_equals_the_full_pass() {
         let mut model: LanguageModel =
             LanguageModel::init(&config(solver, true), 3, &device).unwrap();
         round_to_bits(&mut model, scheme(4), true).unwrap();
-        let ids: Vec<u32> = (0..SEQ as u32).map(|i| i * 17 % 101).collect();
-        let whole = model.forward(
-            Tensor::<1, Int>::from_data(
-                ids.iter()
-                    .map(|id| *id as i32)
-                    .collect::<Vec<_>>()
-                    .as_slice(),
-                &device,
-            )
-            .reshape([1, SEQ]),
-        );
-        let mut cache = model.cache(1, Precision::F32);
-        let mut last = model.prefill(&[&ids[..5]], &mut cache, &device);
-        for (n, id) in ids.iter().enumerate().skip(5) {
-            let expected = whole.clone().narrow(1, n - 1, 1).reshape([1, 101]);
-            let tolerance = Tolerance::<f32>::rel_abs(1e-3, 1e-3);
-            last.into_data()
-                .assert_approx_eq(&expected.into_data(), tolerance);
-            last = model.decode(&[*id], &mut cache, &device);
+        for [decoded, whole] in decoded_and_whole(&model, &device) {
+            close(&decoded, &whole, 1e-3);
         }
+    }
+}
+
+/// Where sums in another order put an input on the other side of a tie, it is rounded to the neighbouring integer. That
+/// is rare, and much less than what rounding itself changes.
+#[test]
+fn decoding_with_rounded_inputs_equals_the_full_pass_but_for_ties() {
+    let device = Device::default();
+    for solver in solvers() {
+        let mut model: LanguageModel =
+            LanguageModel::init(&config(solver, true), 3, &device).unwrap();
+        round_to_bits(&mut model, scheme(4), true).unwrap();
+        let unrounded = decoded_and_whole(&model, &device);
+        treat_inputs(&mut model, Activations::Int8);
+        let rounded = decoded_and_whole(&model, &device);
+        let (mut apart, mut changed) = (0.0, 0.0);
+        for ([decoded, whole], [before, _]) in rounded.iter().zip(&unrounded) {
+            close(decoded, whole, 1e-2);
+            for ((decoded, whole), before) in decoded.iter().zip(whole).zip(before) {
+                apart += (decoded - whole).abs();
+                changed += (decoded - before).abs();
+            }
+        }
+        assert!(apart < 0.1 * changed, "{apart}, rounding {changed}");
     }
 }
 

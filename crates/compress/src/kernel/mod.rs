@@ -54,7 +54,7 @@ const LINE: usize = 64;
 /// memory latency.
 const AHEAD: usize = 2048;
 /// Bytes of codes that a thread takes at once.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 32 << 10;
 /// Bytes of codes below which handing work to other threads takes longer than it saves.
 const ALONE: usize = 128 << 10;
 
@@ -148,12 +148,20 @@ fn by_pieces(
         return;
     }
     let (d_out, row_bytes) = (weights.d_out, weights.scheme.row_bytes(weights.d_in));
-    let mut outputs: Vec<&mut [f32]> = y.chunks_exact_mut(d_out).collect();
+    let rows_at = |from: usize, count: usize| Piece::new(weights, from..(from + count).min(d_out));
     if weights.codes.len() < ALONE || rayon::current_num_threads() == 1 {
-        return product(&Piece::new(weights, 0..d_out), &mut outputs);
+        let mut outputs: Vec<&mut [f32]> = y.chunks_exact_mut(d_out).collect();
+        return product(&rows_at(0, d_out), &mut outputs);
     }
     let count = (PIECE / row_bytes).clamp(1, d_out.div_ceil(rayon::current_num_threads()));
-    let mut iterators: Vec<_> = outputs.into_iter().map(|y| y.chunks_mut(count)).collect();
+    if rows == 1 {
+        let parts = y.par_chunks_mut(count).enumerate();
+        return parts.for_each(|(i, y)| product(&rows_at(i * count, count), &mut [y]));
+    }
+    let mut iterators: Vec<_> = y
+        .chunks_exact_mut(d_out)
+        .map(|y| y.chunks_mut(count))
+        .collect();
     let pieces: Vec<(usize, Vec<&mut [f32]>)> = (0..d_out)
         .step_by(count)
         .map(|from| {
@@ -161,10 +169,9 @@ fn by_pieces(
             (from, parts.collect())
         })
         .collect();
-    pieces.into_par_iter().for_each(|(from, mut y)| {
-        let to = (from + count).min(d_out);
-        product(&Piece::new(weights, from..to), &mut y);
-    });
+    pieces
+        .into_par_iter()
+        .for_each(|(from, mut y)| product(&rows_at(from, count), &mut y));
 }
 
 #[cfg(test)]

@@ -56,6 +56,9 @@ macro_rules! weight {
                         let n = sum.len();
                         let (groups, rest) = x.as_chunks::<AT_ONCE>();
                         for (x, w) in groups.iter().zip(w.chunks_exact(AT_ONCE * n)) {
+                            for line in w.chunks(LINE / size_of::<$type>()) {
+                                prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
+                            }
                             let rows: [&[$type]; AT_ONCE] =
                                 std::array::from_fn(|r| &w[r * n..][..n]);
                             for j in 0..n {

@@ -57,6 +57,20 @@ impl<'a> Floats<'a> {
         })
     }
 
+    /// `len` elements from index `at` on, in f32; `buffer` is used for those of half precision alone.
+    pub(crate) fn read_some<'s>(self, at: usize, len: usize, buffer: &'s mut Vec<f32>) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        match self {
+            Self::F32(x) => &x[at..at + len],
+            halves => {
+                buffer.resize(len, 0.0);
+                halves.read(at, buffer)
+            }
+        }
+    }
+
     /// The elements from index `at` on, in f32. Their number is the length of `scratch`.
     pub(crate) fn read<'s>(self, at: usize, scratch: &'s mut [f32]) -> &'s [f32]
     where

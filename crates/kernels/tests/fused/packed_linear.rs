@@ -1,5 +1,5 @@
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, Tolerance};
-use iiet_compress::{PackedMatrix, Range, Scheme, round};
+use iiet_compress::{Activations, PackedMatrix, Range, Scheme, round};
 use iiet_kernels::{PackedWeight, packed_linear};
 
 /// Every scheme, with a matrix of a width that only its group divides and an odd number of outputs.
@@ -55,6 +55,54 @@ fn products_of_few_and_of_many_rows_are_those_of_the_widened_matrix() {
             let y = y.cast(DType::F32);
             y.into_data()
                 .assert_approx_eq(&expected.into_data(), tolerance);
+        }
+    }
+}
+
+/// x with each group of inputs at the nearest multiples of 1/127 of its largest.
+fn rounded(x: &Tensor<3>, group: usize) -> Tensor<3> {
+    let (shape, device) = (x.dims(), x.device());
+    let mut values = x.clone().try_into_vec_as::<f32>().unwrap();
+    for group in values.chunks_exact_mut(group) {
+        let largest = group.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        for x in group {
+            *x = (*x * 127.0 / largest).round_ties_even() * largest / 127.0;
+        }
+    }
+    Tensor::<1>::from_data(values.as_slice(), &device).reshape(shape)
+}
+
+#[test]
+fn products_of_rounded_inputs_are_those_of_the_widened_matrix_on_every_path() {
+    let device = Device::default();
+    device.seed(8);
+    for matrix in matrices() {
+        let weight = PackedWeight::new(&matrix.view(), &device);
+        let group = weight.scheme().group();
+        let exact = weight.clone();
+        let weight = weight.with_activations(Activations::Int8);
+        assert_eq!(weight.activations(), Activations::Int8);
+        let w = values(&matrix, &device).transpose();
+        for (batch, seq) in [(1, 1), (2, 4), (3, 70)] {
+            let normal = Distribution::Normal(0.0, 1.0);
+            let x = Tensor::<3>::random([batch, seq, weight.d_in()], normal, &device);
+            let product = |x: Tensor<3>| {
+                let rows = x.reshape([batch * seq, weight.d_in()]);
+                rows.matmul(w.clone()).reshape([batch, seq, weight.d_out()])
+            };
+            let expected = product(rounded(&x, group)).into_data();
+            let tolerance = Tolerance::<f32>::rel_abs(1e-5, 2e-4);
+            let y = packed_linear(x.clone(), &weight);
+            y.clone().into_data().assert_approx_eq(&expected, tolerance);
+            // What other backends compute.
+            let composed = packed_linear(x.clone().autodiff(), &weight).inner();
+            composed.into_data().assert_approx_eq(&expected, tolerance);
+            // The largest difference is far above the tolerance.
+            let apart = (y - packed_linear(x.clone(), &exact)).abs().max();
+            assert!(apart.into_scalar::<f32>() > 2e-3);
+            let y = packed_linear(x.cast(DType::BF16), &weight).cast(DType::F32);
+            let tolerance = Tolerance::<f32>::rel_abs(0.02, 0.15);
+            y.into_data().assert_approx_eq(&expected, tolerance);
         }
     }
 }

@@ -195,7 +195,9 @@ struct Scratch {
     /// Scaled queries, `[rows, head_dim]`.
     q: Vec<f32>,
     scores: Vec<f32>,
+    /// A tile of a cache in half precision, widened.
     keys: Vec<f32>,
+    /// The same.
     values: Vec<f32>,
 }
 
@@ -219,11 +221,10 @@ fn attend(
     let mut mixed = vec![0.0; n * head_dim];
     for from in (task.from..task.to).step_by(KEYS) {
         let width = (task.to - from).min(KEYS);
-        k_tile.resize(width * head_dim, 0.0);
-        v_tile.resize(width * head_dim, 0.0);
         scores.resize(n * width, 0.0);
-        let k = keys.read(base + from * head_dim, k_tile);
-        let v = values.read(base + from * head_dim, v_tile);
+        let at = base + from * head_dim;
+        let k = keys.read_some(at, width * head_dim, k_tile);
+        let v = values.read_some(at, width * head_dim, v_tile);
         if n <= FEW {
             for (scores, q) in scores.chunks_exact_mut(width).zip(q.chunks_exact(head_dim)) {
                 dots(scores, q, k);
