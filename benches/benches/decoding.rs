@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use iiet_compress::Scheme;
-use iiet_model::{Cache, Cost, LanguageModel, ModelConfig, Precision, round_to_bits};
+use iiet_compress::{Activations, Scheme};
+use iiet_model::{Cache, Cost, LanguageModel, ModelConfig, Precision, round_to_bits, treat_inputs};
 use iiet_ode::{Options, SolverConfig};
 use iiet_train::RunConfig;
 
@@ -132,10 +132,11 @@ fn variants(device: &Device) -> Vec<Variant> {
         cache: precision,
         bytes: precision.bytes() as f64 * parameters,
     };
-    let packed = |name, bits: u64| {
+    let packed = |name, bits: u64, activations| {
         let scheme = Scheme::new(bits, 128, true).expect("a known scheme");
         let mut model = euler();
         round_to_bits(&mut model, scheme, true).expect("all widths are multiples of 128");
+        treat_inputs(&mut model, activations);
         Variant {
             name,
             model,
@@ -149,8 +150,10 @@ fn variants(device: &Device) -> Vec<Variant> {
         float("IIET, r = 3", "iterative_implicit_euler", Precision::F32),
         float("euler in bf16", "explicit_euler", Precision::Bf16),
         float("euler in f16", "explicit_euler", Precision::F16),
-        packed("euler in 8 bits", 8),
-        packed("euler in 4 bits", 4),
+        packed("euler in 8 bits", 8, Activations::F32),
+        packed("euler in 4 bits", 4, Activations::F32),
+        packed("8 bits by 8 bits", 8, Activations::Int8),
+        packed("4 bits by 8 bits", 4, Activations::Int8),
     ]
 }
 

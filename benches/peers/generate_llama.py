@@ -7,7 +7,8 @@
 
 writes a LLaMA of the size of configs/55m.toml with random weights and a byte-level BPE of Python's own library, and for each
 type a GGUF file (`iiet convert --to gguf`) and what `iiet` has of that type: f32 and bf16 by --precision, Q8_0 and Q4_0 as
-matrices of 8 and 4 bits in groups of 32 (`iiet quantize`), the embedding included. Both sides continue the same text of 512 tokens
+matrices of 8 and 4 bits in groups of 32 (`iiet quantize`), the embedding included. In the types that end in -8 `iiet` rounds the
+inputs of products to 8 bits (`--activations 8`), as llama.cpp does with Q8_0 and Q4_0. Both sides continue the same text of 512 tokens
 greedily by 128, in turns, with the same number of threads; the weights' file is read anew each time, which does not
 count. Printed are medians over the rounds and their ratios. llama.cpp is asked through node-llama-cpp, whose JavaScript takes its share
 of each token.
@@ -33,6 +34,8 @@ TYPES = {
     "BF16": ("bf16", [], ["--precision", "bf16"]),
     "Q8_0": ("q8_0", ["--bits", "8", "--group", "32"], []),
     "Q4_0": ("q4_0", ["--bits", "4", "--group", "32"], []),
+    "Q8_0-8": ("q8_0", ["--bits", "8", "--group", "32", "--activations", "8"], []),
+    "Q4_0-8": ("q4_0", ["--bits", "4", "--group", "32", "--activations", "8"], []),
 }
 
 

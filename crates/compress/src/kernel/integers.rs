@@ -172,17 +172,16 @@ vectorised! {
         let (values, sums) = to;
         let sums = sums.iter_mut().step_by(step);
         for ((integers, sum), b) in integers.iter().zip(sums).zip(0..) {
-            let mut planes = [[0; LANES]; 2];
+            let (mut even, mut odd) = ([0; LANES], [0; LANES]);
             for l in 0..LANES {
                 let bytes = &integers.as_flattened()[8 * l..][..8];
                 let all = u64::from_le_bytes(std::array::from_fn(|i| bytes[i] as u8));
-                planes[0][l] = at_even_places(all);
-                planes[1][l] = at_even_places(all >> 8);
-                sum.0[l] = sum_of_bytes(planes[0][l]) + sum_of_bytes(planes[1][l]);
+                even[l] = at_even_places(all);
+                odd[l] = at_even_places(all >> 8);
+                sum.0[l] = sum_of_bytes(even[l]) + sum_of_bytes(odd[l]);
             }
-            for (p, plane) in planes.into_iter().enumerate() {
-                values[(2 * b + p) * step].0 = plane;
-            }
+            values[2 * b * step].0 = even;
+            values[(2 * b + 1) * step].0 = odd;
         }
     }
 }

@@ -68,10 +68,6 @@ fn row<const PLANES: usize, const SYMMETRIC: bool, const R: usize>(
 }
 
 /// The lanes of outputs i to i + N for R rows of x.
-#[expect(
-    clippy::needless_range_loop,
-    reason = "constant ranges, which are unrolled"
-)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
 #[inline]
 fn sums<const PLANES: usize, const SYMMETRIC: bool, const N: usize, const R: usize>(
@@ -102,7 +98,8 @@ fn sums<const PLANES: usize, const SYMMETRIC: bool, const N: usize, const R: usi
             for r in 0..R {
                 scales[r][n] = _mm512_mul_ps(of_groups, floats(scales_x[s][r].0));
             }
-            // The lower halves of words; the upper ones stay zero.
+            // In the lower halves of words. The upper ones stay zero, and so do products of 16 bits with them: of a
+            // sum only the lower half counts, where its at most 8 * 127 have room.
             minus_zeros[n] = match SYMMETRIC {
                 true => _mm512_sub_epi16(
                     nothing,
