@@ -1,6 +1,7 @@
 //! `--beam` and other options of the commands that decode sequence-to-sequence models.
 
-use iiet_text::BeamSearch;
+use anyhow::bail;
+use iiet_eval::SearchOptions;
 
 /// Instead of what the command has by default.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,14 +23,14 @@ pub(crate) struct BeamArguments {
 }
 
 impl BeamArguments {
-    /// The search with the options that are given.
-    pub(crate) fn configure(&self, search: BeamSearch) -> BeamSearch {
-        BeamSearch {
-            beam: self.beam.unwrap_or(search.beam),
-            length_penalty: self.length_penalty.unwrap_or(search.length_penalty),
-            min_tokens: self.min_tokens.unwrap_or(search.min_tokens),
-            no_repeat_ngram: self.no_repeat_ngram.unwrap_or(search.no_repeat_ngram),
-            ..search
+    /// The options that are given.
+    pub(crate) fn options(&self) -> SearchOptions {
+        SearchOptions {
+            beam: self.beam,
+            length_penalty: self.length_penalty,
+            min_tokens: self.min_tokens,
+            max_tokens: None,
+            no_repeat_ngram: self.no_repeat_ngram,
         }
     }
 
@@ -43,5 +44,37 @@ impl BeamArguments {
         ];
         let given = options.into_iter().find(|(_, given)| *given);
         given.map(|(option, _)| option)
+    }
+}
+
+/// How the targets of tasks are decoded.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TargetArguments {
+    #[command(flatten)]
+    beam: BeamArguments,
+    /// Maximum number of tokens of a target, for sequence-to-sequence models [default: as the task says]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+}
+
+impl TargetArguments {
+    /// The options that are given.
+    ///
+    /// # Errors
+    ///
+    /// The first of them, if no task asks for targets.
+    pub(crate) fn for_tasks<S: AsRef<str>>(&self, tasks: &[S]) -> anyhow::Result<SearchOptions> {
+        let mut decoded = 0;
+        for name in tasks {
+            decoded += usize::from(iiet_eval::task(name.as_ref())?.is_of_targets());
+        }
+        let max_tokens = self.max_tokens.map(|_| "--max-tokens");
+        if let (Some(option), 0) = (self.beam.given().or(max_tokens), decoded) {
+            bail!("{option}: for translation and summarisation; --tasks names neither");
+        }
+        Ok(SearchOptions {
+            max_tokens: self.max_tokens,
+            ..self.beam.options()
+        })
     }
 }

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use iiet_data::TaskSpec;
-use iiet_eval::report::{REPORT_TASKS, ReportSettings, report, save, table};
-use iiet_eval::{Settings, Split, asked_generated};
+use iiet_eval::report::{ReportSettings, kind_of, report, report_tasks, save, table};
+use iiet_eval::{Settings, Source, Split, TASKS, asked_generated};
+use iiet_model::ModelKind;
 use iiet_plots::draw_quality;
 
 use crate::backend::DeviceArgument;
+use crate::beam::TargetArguments;
 use crate::held_out::HeldOutArguments;
 use crate::output;
 use crate::print::out;
@@ -16,12 +18,13 @@ use crate::progress::report_progress;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Model directories, those of runs, or names on the Hugging Face hub, each after a --model of its own. The first is the reference: shares,
-    /// differences and retention are of it.
+    /// Model directories, those of runs, or names on the Hugging Face hub, each after a --model of its own, of language
+    /// models or of sequence-to-sequence models. The first is the reference: shares, differences and retention are of it.
     #[arg(long, value_name = "DIR", required = true)]
     pub(crate) model: Vec<PathBuf>,
     /// Tasks, separated by commas; `iiet eval --help` has a list [default: the heldout tasks, or the task
-    /// that the reference was trained on].
+    /// that the reference was trained on; for sequence-to-sequence models translation and summarisation, if
+    /// --data has a folder of that name, else heldout_docs].
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     tasks: Option<Vec<String>>,
     /// The folder with a folder of data for each task; for the task `text`, a file will do.
@@ -37,6 +40,8 @@ pub(crate) struct Arguments {
     /// The split to evaluate [default: test, else validation].
     #[arg(long, value_name = "SPLIT")]
     split: Option<Split>,
+    #[command(flatten)]
+    targets: TargetArguments,
     #[command(flatten)]
     held_out: HeldOutArguments,
     #[command(flatten)]
@@ -58,13 +63,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         output::prepare(out)?;
         output::prepare(&out.with_extension("svg"))?;
     }
-    let tasks = match (&arguments.tasks, TaskSpec::read(&arguments.model[0])?) {
-        (Some(tasks), _) => tasks.clone(),
-        (None, Some(spec)) => vec![spec.name().to_owned()],
-        (None, None) => REPORT_TASKS.map(str::to_owned).to_vec(),
-    };
+    let tasks = tasks(arguments)?;
     let generated = asked_generated(&tasks, &arguments.model, &[], None)?;
     let backend = arguments.device.open()?;
+    let search = arguments.targets.for_tasks(&tasks)?;
     let settings = ReportSettings {
         tasks,
         evaluation: Settings {
@@ -72,6 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             limit: arguments.limit.map(|limit| limit as usize),
             generated,
             split: arguments.split,
+            search,
             ..arguments.held_out.settings()
         },
         host_memory: backend.on_host,
@@ -90,4 +93,41 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         text += &format!("{}, {}\n", out.display(), svg.display());
     }
     out!("{text}")
+}
+
+/// The tasks asked for, or those that suit the models.
+fn tasks(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
+    // Before any data is made.
+    let kind = kind_of(&arguments.model)?;
+    if let Some(tasks) = &arguments.tasks {
+        return Ok(tasks.clone());
+    }
+    let mut names = Vec::new();
+    match (kind, &arguments.data) {
+        (ModelKind::EncoderDecoder, Some(data)) => {
+            let of_pairs = TASKS
+                .iter()
+                .filter(|task| matches!(task.source, Source::Pairs));
+            names.extend(
+                of_pairs
+                    .map(|task| task.name)
+                    .filter(|name| data.join(name).is_dir()),
+            );
+            if names.is_empty() {
+                bail!(
+                    "--data {}: allowed is a folder with translation or summarisation in it",
+                    data.display()
+                );
+            }
+        }
+        (ModelKind::EncoderDecoder, None) => {}
+        _ => {
+            let trained = TaskSpec::read(&arguments.model[0])?;
+            names.extend(trained.map(|spec| spec.name()));
+        }
+    }
+    if names.is_empty() {
+        names.extend(report_tasks(kind));
+    }
+    Ok(names.into_iter().map(str::to_owned).collect())
 }

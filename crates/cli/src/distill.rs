@@ -1,35 +1,34 @@
 //! `iiet distill`
 
-use std::fs;
+mod report;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
-use iiet_data::{Corpus, SourceSpec, prepare_corpus};
+use iiet_data::{Corpus, prepare_corpus};
 use iiet_distill::{
     DistillSection, Distillation, Influence, by_budget, by_hand, by_threshold, check_budget,
     check_threshold, corrections, load_student, objective_of,
 };
-use iiet_eval::report::{REPORT_TASKS, ReportSettings, save, table};
-use iiet_eval::{AskedGenerated, Settings};
 use iiet_model::{
     EncoderDecoder, LanguageModel, ModelKind, Side, load_config, model_hash, model_kind,
 };
 use iiet_ode::{IterationSchedule, Options, SolverConfig};
-use iiet_plots::draw_quality;
 use iiet_train::{
     ClaimedRun, Devices, Event, ModelSection, Observer, Ranks, RunConfig, RunDirectory, RunOptions,
     TrainingObjective, train,
 };
 
-use crate::backend::{Chosen, DevicesArgument};
+use self::report::compare;
+use crate::backend::DevicesArgument;
 use crate::influence;
 use crate::print::{errln, outln};
-use crate::progress::{DataProgress, RunProgress, report_progress};
+use crate::progress::{DataProgress, RunProgress};
 use crate::ranks::{Quiet, RanksArgument, data_progress};
 use crate::sides::SideArgument;
 use crate::signals;
-use crate::train::{git_revision, name_of, report, to_resume};
+use crate::train::{self, git_revision, name_of, to_resume};
 
 /// File in the run directory with the influences of the schedule.
 const INFLUENCE: &str = "influence.json";
@@ -75,8 +74,7 @@ pub(crate) struct Arguments {
     /// Tokens of the training text to measure influences on.
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     calibration_tokens: u64,
-    /// The most documents of each task in the report at the end; 0 for no report. There is none for a
-    /// sequence-to-sequence model.
+    /// The most documents of each task in the report at the end; 0 for no report.
     #[arg(long, value_name = "N", default_value_t = 256)]
     report_limit: usize,
     /// The run's directory [default: runs/ and the configuration's name; with --resume alone the
@@ -133,16 +131,8 @@ fn on_rank(arguments: &Arguments, ranks: &Ranks) -> anyhow::Result<()> {
     if !ranks.is_first() {
         return Ok(());
     }
-    let printed = report(&summary);
-    if ready.config.model.encoder.is_some() && summary.validation.is_some() {
-        let section =
-            DistillSection::of(&ready.config)?.context("invariant: a student has a teacher")?;
-        outln!(
-            "compare it by: eval --model {} --model {} --tasks heldout_docs, or translation with --data",
-            section.teacher.display(),
-            summary.run.model().display()
-        )?;
-    } else if summary.validation.is_some() && arguments.report_limit > 0 {
+    let printed = train::report(&summary);
+    if summary.validation.is_some() && arguments.report_limit > 0 {
         compare(&ready.config, &summary.run, &chosen, arguments.report_limit)?;
     }
     ready.printed.and(printed)
@@ -164,56 +154,6 @@ impl Observer for StudentProgress {
             errln!("the influences could not be written: {error:#}");
         }
     }
-}
-
-/// Reports on the student beside its teacher: on the held-out tasks if the corpus is the one that
-/// they are made of, on the task that it was trained on, else on the corpus's own validation text.
-fn compare(
-    config: &RunConfig,
-    run: &RunDirectory,
-    chosen: &Chosen,
-    limit: usize,
-) -> anyhow::Result<()> {
-    let mut generated = Vec::new();
-    let (tasks, text) = match &config.data.source {
-        source if *source == SourceSpec::default() => (REPORT_TASKS.to_vec(), None),
-        SourceSpec::Task(spec) => {
-            generated.push(AskedGenerated::new(spec.clone())?);
-            (vec![spec.name()], None)
-        }
-        _ => {
-            let corpus = prepare_corpus(&config.data, &())?;
-            let path = run.path().join("validation.txt");
-            let text = corpus.held_out_text(config.train.eval_tokens)?;
-            fs::write(&path, text).with_context(|| path.display().to_string())?;
-            (vec!["text"], Some(path))
-        }
-    };
-    let settings = ReportSettings {
-        tasks: tasks.into_iter().map(str::to_owned).collect(),
-        evaluation: Settings {
-            data: text,
-            // The items of a generated task are short, and are wanted at all difficulties.
-            limit: generated.is_empty().then_some(limit),
-            cache: config.data.cache.clone(),
-            generated,
-            ..Settings::default()
-        },
-        host_memory: chosen.on_host,
-    };
-    let section = DistillSection::of(config)?.context("invariant: a student has a teacher")?;
-    let models = [section.teacher, run.model()];
-    let report = iiet_eval::report::report(&models, &settings, &chosen.device, &report_progress)?;
-    let path = run.path().join("report.json");
-    save(&report, &path)?;
-    let svg = path.with_extension("svg");
-    draw_quality(&svg, &report)?;
-    outln!(
-        "\n{}\n{}, {}",
-        table(&report),
-        path.display(),
-        svg.display()
-    )
 }
 
 fn fresh(

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use self::on_ranks::OnRanks;
 use crate::backend::{Chosen, DeviceArgument};
-use crate::beam::BeamArguments;
+use crate::beam::TargetArguments;
 use crate::corrections::{self, CorrectionArguments};
 use crate::held_out::HeldOutArguments;
 use crate::output;
@@ -69,10 +69,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SPLIT")]
     split: Option<Split>,
     #[command(flatten)]
-    beam: BeamArguments,
-    /// Maximum number of tokens of a target, for sequence-to-sequence models.
-    #[arg(long, value_name = "N")]
-    max_tokens: Option<usize>,
+    targets: TargetArguments,
     #[command(flatten)]
     held_out: HeldOutArguments,
     #[command(flatten)]
@@ -117,6 +114,7 @@ fn on_rank(arguments: &Arguments, ranks: &Ranks) -> anyhow::Result<()> {
             arguments.difficulties.as_deref(),
         )?,
         split: arguments.split,
+        search: arguments.targets.for_tasks(&arguments.tasks)?,
         ..arguments.held_out.settings()
     };
     if let Some(data) = arguments.data.as_ref().filter(|data| !data.exists()) {
@@ -125,8 +123,7 @@ fn on_rank(arguments: &Arguments, ranks: &Ranks) -> anyhow::Result<()> {
     if let Some(out) = arguments.out.as_ref().filter(|_| ranks.is_first()) {
         output::prepare(out)?;
     }
-    let mut prepared = prepared(arguments, &settings, ranks)?;
-    sequence::configure(arguments, &mut prepared)?;
+    let prepared = prepared(arguments, &settings, ranks)?;
     if ranks.is_first() {
         prepared.iter().for_each(|prepared| errln!("{prepared}"));
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn iiet(folder: &Path, arguments: &[&str]) -> Output {
@@ -73,6 +74,35 @@ fn place() -> TempDir {
     "#;
     fs::write(folder.path().join("student.toml"), student).unwrap();
     folder
+}
+
+/// Checks the report at the end of a distillation: five held-out pairs, both models, and a chart.
+fn compared(folder: &Path, printed: &str) {
+    for part in [
+        "Cost of the sides",
+        "Scores of texts",
+        "translation: 5 of 5 documents, validation split",
+    ] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    let run = folder.join("runs/student");
+    let rows = fs::read_to_string(run.join("validation/translation/validation.jsonl")).unwrap();
+    let texts = ["words.txt", "digits.txt"].map(|name| fs::read_to_string(folder.join(name)));
+    let [words, digits] = texts.map(Result::unwrap);
+    let pairs: Vec<(&str, &str)> = words.lines().zip(digits.lines()).collect();
+    for row in rows.lines() {
+        let row: Value = serde_json::from_str(row).unwrap();
+        let side = |name: &str| row[name].as_str().unwrap().to_owned();
+        let (source, target) = (side("source"), side("target"));
+        assert!(pairs.contains(&(&source, &target)), "{row}");
+    }
+    let report: Value =
+        serde_json::from_slice(&fs::read(run.join("report.json")).unwrap()).unwrap();
+    let [teacher, student] = [0, 1].map(|model| &report["models"][model]);
+    assert_eq!(teacher["encoder"]["iterations"], json!([2, 2]));
+    assert_eq!(student["cost"]["encoder"]["evaluations"], 4);
+    assert_eq!(student["quality"]["tasks"][1]["items"], 5);
+    assert!(run.join("report.svg").is_file());
 }
 
 #[test]
@@ -155,13 +185,12 @@ fn a_model_is_trained_asked_measured_distilled_and_evaluated() {
             "runs/student",
             "--calibration-tokens",
             "200",
+            "--report-limit",
+            "5",
         ],
     );
     assert!(student.contains("2.00 evaluations per layer"), "{student}");
-    assert!(
-        student.contains("--tasks heldout_docs, or translation"),
-        "{student}"
-    );
+    compared(folder, &student);
     let config = fs::read_to_string(folder.join("runs/student/config.toml")).unwrap();
     assert!(config.contains("[model.encoder.solver]"), "{config}");
     let resumed = iiet(folder, &["distill", "--run", "runs/student", "--resume"]);

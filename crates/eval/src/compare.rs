@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::error::EvalError;
 use crate::evaluation::Evaluated;
-use crate::metric::{Difference, Metric, Values};
+use crate::metric::{Difference, Metric};
 use crate::results::value;
 
 /// The level of all verdicts.
@@ -103,10 +103,7 @@ fn of_metric(task: &'static str, a: &Metric, b: &Metric) -> Result<Comparison, E
             first: a.values.len().to_string(),
             second: b.values.len().to_string(),
         })?,
-        p_value: match (&a.values, &b.values) {
-            (Values::Texts(a), Values::Texts(b)) => a.p_value(b),
-            _ => None,
-        },
+        p_value: a.values.p_value(&b.values),
         unit: a.values.paired_unit(),
         higher_is_better: a.values.higher_is_better(),
         determined: [a.is_determined(), b.is_determined()],

@@ -160,6 +160,25 @@ pub enum EvalError {
         /// The task.
         task: &'static str,
     },
+    /// The options of a beam search are out of range.
+    #[error("{task}: {source}")]
+    Search {
+        /// The task.
+        task: &'static str,
+        /// The option, and what is allowed.
+        source: iiet_text::TextError,
+    },
+    /// A report on language models and sequence-to-sequence models together.
+    #[error(
+        "{language_model} is a language model and {encoder_decoder} a sequence-to-sequence model; models of one kind are compared",
+        language_model = language_model.display(), encoder_decoder = encoder_decoder.display()
+    )]
+    Kinds {
+        /// A model of the one kind.
+        language_model: PathBuf,
+        /// A model of the other.
+        encoder_decoder: PathBuf,
+    },
     /// Two evaluations are not of the same items.
     #[error(
         "{task}: the evaluations differ in {what}: {first} and {second}; they cannot be paired"

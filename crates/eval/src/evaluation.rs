@@ -18,6 +18,7 @@ use crate::identity;
 use crate::metric::Metric;
 use crate::python_random::PythonRandom;
 use crate::scorer::{Continuation, Progress, Scored, Scorer, Targets, Unscorable};
+use crate::search::SearchOptions;
 use crate::task::{Answers, Form, Item, Source, Task};
 
 /// The seed of the harness's choice of examples, fresh for each task.
@@ -43,6 +44,8 @@ pub struct Settings {
     pub held_out: Option<PathBuf>,
     /// The part of the data sets to evaluate, instead of the one that the harness does.
     pub split: Option<Split>,
+    /// How targets are decoded, where it is not left to the task.
+    pub search: SearchOptions,
 }
 
 impl Default for Settings {
@@ -58,6 +61,7 @@ impl Default for Settings {
             held_out: None,
             split: None,
             generated: Vec::new(),
+            search: SearchOptions::default(),
         }
     }
 }
@@ -81,7 +85,7 @@ pub struct Prepared {
     pub num_fewshot: usize,
     /// The options of a generated task.
     pub generated: Option<AskedGenerated>,
-    /// How the targets of sources are decoded: as the task says, unless it is changed.
+    /// How the targets of sources are decoded: as the task says, unless [`Settings::search`] says otherwise.
     pub search: Option<BeamSearch>,
     /// Documents that there are, whatever the limit.
     pub original: usize,
@@ -125,13 +129,15 @@ pub struct Evaluated {
 /// Reads a task's data and makes its items.
 ///
 /// # Errors
-/// About the data: [`EvalError::NoData`], [`EvalError::Field`] and others.
+/// About the data: [`EvalError::NoData`], [`EvalError::Field`] and others; [`EvalError::Search`] for options of a
+/// search that are out of range.
 pub fn prepare(task: &'static Task, settings: &Settings) -> Result<Prepared, EvalError> {
     let Part {
         split,
         rows: mut documents,
         place,
     } = documents(task, settings)?;
+    let search = search(task, settings)?;
     let original = documents.len();
     documents.truncate(settings.limit.unwrap_or(original));
     let num_fewshot = match task.form.takes_examples() {
@@ -151,10 +157,7 @@ pub fn prepare(task: &'static Task, settings: &Settings) -> Result<Prepared, Eva
             Source::Generated => Some(settings.generated(task.name)?.clone()),
             _ => None,
         },
-        search: match task.form {
-            Form::TargetText { search, .. } => Some(search),
-            _ => None,
-        },
+        search,
         original,
         documents,
         items,
@@ -162,6 +165,20 @@ pub fn prepare(task: &'static Task, settings: &Settings) -> Result<Prepared, Eva
         place,
         hash,
     })
+}
+
+/// How the task's targets are decoded, if it asks for any.
+fn search(task: &'static Task, settings: &Settings) -> Result<Option<BeamSearch>, EvalError> {
+    let Form::TargetText { search, .. } = task.form else {
+        return Ok(None);
+    };
+    let search = settings.search.apply(search);
+    let checked = search.validate();
+    checked.map_err(|source| EvalError::Search {
+        task: task.name,
+        source,
+    })?;
+    Ok(Some(search))
 }
 
 fn documents(task: &'static Task, settings: &Settings) -> Result<Part, EvalError> {

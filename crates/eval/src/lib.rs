@@ -85,11 +85,14 @@ pub mod report;
 mod results;
 pub mod samples;
 mod scorer;
+mod search;
 mod target_text;
 mod task;
 mod tasks;
 pub mod texts;
 mod token_scorer;
+#[cfg(feature = "model")]
+mod token_scores;
 mod windows;
 
 pub use compare::{Comparison, Verdict, compare, table as comparison_table};
@@ -110,6 +113,7 @@ pub use scorer::{
     Continuation, Generation, Progress, RollingScore, Scored, Scorer, TargetDecoder, Targets,
     Unscorable,
 };
+pub use search::SearchOptions;
 pub use target_text::{CorpusKind, TextValues};
 pub use task::{Accuracy, Answers, Form, Item, Source, Task};
 pub use tasks::{TASKS, task};

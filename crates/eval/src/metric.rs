@@ -142,6 +142,15 @@ impl Values {
         }
     }
 
+    /// How probable so great a difference from the second is by chance: of scores of texts, by paired bootstrap
+    /// resampling.
+    pub fn p_value(&self, second: &Self) -> Option<f64> {
+        match (self, second) {
+            (Self::Texts(a), Self::Texts(b)) => a.p_value(b),
+            _ => None,
+        }
+    }
+
     /// `second - self`, item by item; `None` if the items are not the same in kind, number and weight.
     ///
     /// A weighted metric is a ratio of two sums over items, `sum x / sum w`. So is its difference, and

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use iiet_model::{
     CorrectionCount, Inference, LanguageModel, MemoryEstimate, ModelConfig, ModelError, Precision,
     token_ids,
@@ -12,9 +12,8 @@ use iiet_text::{Engine, EngineOptions, Event, Request, Sampler, Sampling};
 
 use crate::error::EvalError;
 use crate::token_scorer::{BATCH_TOKENS, Prompt, Row, TokenModel, TokenScore};
+use crate::token_scores::{LOGITS, score_tokens};
 
-/// The maximum number of logits that exist at once, 64 MiB.
-const LOGITS: usize = 1 << 24;
 /// Number of texts that are generated in one batch.
 const ROWS: usize = 8;
 
@@ -72,44 +71,6 @@ impl ModelScorer {
     pub fn language_model(&self) -> &LanguageModel {
         &self.model
     }
-
-    /// Log-probabilities of tokens after hidden states, and the most likely tokens.
-    ///
-    /// # Shapes
-    /// - hidden: `[n, d_model]`, tokens: `n`
-    fn score_hidden(
-        &self,
-        hidden: Tensor<2>,
-        tokens: &[(usize, u32)],
-    ) -> Result<Vec<TokenScore>, EvalError> {
-        let logits = self.model.logits(hidden.unsqueeze::<3>());
-        let logits = logits.squeeze_dim::<2>(0);
-        let ids: Vec<u32> = tokens.iter().map(|(_, token)| *token).collect();
-        let ids = token_ids(&ids, [tokens.len(), 1], &self.device);
-        let chosen = logits.clone().gather(1, ids);
-        let best = logits.clone().argmax(1);
-        // The log softmax of the selected tokens only: x - m - log sum exp(x - m), m the largest
-        // logit.
-        let greatest = logits.clone().gather(1, best.clone());
-        let sum = (logits - greatest.clone()).exp().sum_dim(1);
-        let chosen = chosen - greatest - sum.log();
-        let failed = |error: &dyn std::fmt::Display| EvalError::Scorer {
-            message: format!("reading scores from the device: {error}"),
-        };
-        let chosen = chosen
-            .try_into_vec_as::<f32>()
-            .map_err(|error| failed(&error))?;
-        let best = best
-            .try_into_vec_as::<i64>()
-            .map_err(|error| failed(&error))?;
-        let scores = chosen.into_iter().zip(best).zip(tokens);
-        Ok(scores
-            .map(|((log_probability, best), (_, token))| TokenScore {
-                log_probability,
-                is_greedy: best == i64::from(*token),
-            })
-            .collect())
-    }
 }
 
 impl TokenModel for ModelScorer {
@@ -121,15 +82,11 @@ impl TokenModel for ModelScorer {
         let batch = rows.len();
         let seq = rows.iter().map(|row| row.inputs.len()).max().unwrap_or(0);
         let mut ids = vec![0; batch * seq];
-        let (mut places, mut tokens) = (Vec::new(), Vec::new());
+        let mut wanted = Vec::new();
         for (at, row) in rows.iter().enumerate() {
             ids[at * seq..][..row.inputs.len()].copy_from_slice(row.inputs);
-            places.extend(
-                row.wanted
-                    .iter()
-                    .map(|(place, _)| (at * seq + place) as i64),
-            );
-            tokens.extend_from_slice(row.wanted);
+            let of_row = row.wanted.iter();
+            wanted.extend(of_row.map(|(place, token)| (at * seq + place, *token)));
         }
         // Attention is causal, so padding on the right has no effect on earlier positions.
         let ids = token_ids(&ids, [batch, seq], &self.device);
@@ -140,13 +97,9 @@ impl TokenModel for ModelScorer {
         *self.counted() += CorrectionCount::of(&pass.corrections, &columns, layers);
         let [_, _, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch * seq, d_model]);
-        let at_once = (LOGITS / self.model.sizes().vocab_size).max(1);
-        let mut scores = Vec::with_capacity(tokens.len());
-        for (places, tokens) in places.chunks(at_once).zip(tokens.chunks(at_once)) {
-            let places = TensorData::new::<i64, _>(places.to_vec(), [places.len()]);
-            let places = Tensor::<1, Int>::from_data(places, &self.device);
-            scores.extend(self.score_hidden(hidden.clone().select(0, places), tokens)?);
-        }
+        let vocab_size = self.model.sizes().vocab_size;
+        let logits = |hidden| self.model.logits(hidden);
+        let scores = score_tokens(&hidden, &wanted, vocab_size, logits)?;
         let mut scores = scores.into_iter();
         let of_row = |row: &Row<'_>| scores.by_ref().take(row.wanted.len()).collect();
         Ok(rows.iter().map(of_row).collect())

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::data::{HubData, Split};
 use crate::evaluation::{EXAMPLES_SEED, Evaluated, Prepared};
 use crate::metric::Metric;
+use crate::search;
 use crate::task::{Form, Source};
 use crate::texts::TextScore;
 
@@ -152,13 +153,7 @@ fn config((prepared, done): &Outcome<'_>) -> Value {
         });
     }
     if let Some(search) = &prepared.search {
-        config["generation_kwargs"] = json!({
-            "num_beams": search.beam,
-            "length_penalty": search.length_penalty,
-            "min_new_tokens": search.min_tokens,
-            "max_new_tokens": search.max_tokens,
-            "no_repeat_ngram_size": search.no_repeat_ngram,
-        });
+        config["generation_kwargs"] = search::to_json(search);
     }
     if let Source::Hub(HubData {
         repository,

@@ -76,7 +76,7 @@ pub struct Generation {
     pub max_tokens: usize,
 }
 
-/// A sequence-to-sequence model as tasks see it: a source in, its best target out.
+/// A sequence-to-sequence model as tasks see it: a source in, its best target out, or how likely a given one is.
 pub trait TargetDecoder {
     /// The best target of each source, in their order; [`Unscorable`] in the place of a source that is empty
     /// or longer than the model's context.
@@ -89,6 +89,17 @@ pub trait TargetDecoder {
         search: &BeamSearch,
         progress: &dyn Progress,
     ) -> Result<Vec<Result<String, Unscorable>>, EvalError>;
+
+    /// `log p(target | source)` of each pair of source and target, the end of the target included, in their
+    /// order; [`Unscorable`] in the place of a pair of which a side is longer than the model's context.
+    ///
+    /// # Errors
+    /// Errors of the model.
+    fn target_scores(
+        &self,
+        pairs: &[(&str, &str)],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Result<RollingScore, Unscorable>>, EvalError>;
 }
 
 /// Receives the number of tokens that are processed: first the total, then that of each batch.

@@ -8,6 +8,7 @@ use crate::error::EvalError;
 use crate::generated;
 use crate::held_out;
 use crate::metric::{Metric, Values, argmax};
+use crate::python_text::count_words;
 use crate::scorer::{Continuation, RollingScore, Scored, Targets};
 use crate::target_text;
 use crate::texts::TextMetric;
@@ -31,6 +32,13 @@ pub struct Task {
     pub source: Source,
     /// What is asked about each, and how the answers are judged.
     pub form: Form,
+}
+
+impl Task {
+    /// Whether targets of sources are asked for, which sequence-to-sequence models decode.
+    pub fn is_of_targets(&self) -> bool {
+        matches!(self.form, Form::TargetText { .. })
+    }
 }
 
 /// Where documents come from.
@@ -180,12 +188,27 @@ pub enum Item {
     },
 }
 
+impl Item {
+    /// Words and bytes of the text whose likelihood is asked for: a whole text, or all references.
+    fn length(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Rolling { words, bytes, .. } => Some((*words, *bytes)),
+            Self::TargetText { references, .. } => {
+                let words = references.iter().map(|text| count_words(text)).sum();
+                let bytes = references.iter().map(|text| text.len() as u64).sum();
+                Some((words, bytes))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The answers to an item.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answers {
     /// Those to the requests of a choice or a cloze, or to the targets of a sequence.
     Scored(Vec<Scored>),
-    /// That for a whole text.
+    /// That for a whole text, or for the references of a source.
     Rolling(RollingScore),
     /// The target of a source.
     Text(String),
@@ -251,7 +274,7 @@ impl Form {
                 let original = original(document)?;
                 Item::Rolling {
                     scored: scored(document)?,
-                    words: crate::python_text::count_words(&original),
+                    words: count_words(&original),
                     bytes: original.len() as u64,
                 }
             }
@@ -333,7 +356,10 @@ impl Form {
                 return Ok(generated::metrics(*all_together, items, answers));
             }
             Self::TargetText { metrics, .. } => {
-                return target_text::metrics(metrics, items, answers);
+                return match answers.first() {
+                    Some(Answers::Rolling(_)) => Ok(rolling(pairs())),
+                    _ => target_text::metrics(metrics, items, answers),
+                };
             }
         };
         Ok(accuracies
@@ -373,10 +399,10 @@ fn is_right(accuracy: Accuracy, item: &Item, answers: &Answers) -> f64 {
 fn rolling<'a>(pairs: impl Iterator<Item = (&'a Item, &'a Answers)>) -> Vec<Metric> {
     let (mut by_token, mut by_word, mut by_byte) = (Vec::new(), Vec::new(), Vec::new());
     for (item, answers) in pairs {
-        if let (Item::Rolling { words, bytes, .. }, Answers::Rolling(score)) = (item, answers) {
+        if let (Some((words, bytes)), Answers::Rolling(score)) = (item.length(), answers) {
             by_token.push((score.log_likelihood, score.tokens));
-            by_word.push((score.log_likelihood, *words));
-            by_byte.push((score.log_likelihood, *bytes));
+            by_word.push((score.log_likelihood, words));
+            by_byte.push((score.log_likelihood, bytes));
         }
     }
     vec![

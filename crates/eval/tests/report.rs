@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use iiet_eval::report::{Report, ReportSettings, TaskQuality, report, save};
+use iiet_eval::report::{
+    ModelReport, Report, ReportSettings, Sides, TaskQuality, TokenCost, report, save,
+};
 use iiet_eval::{EvalError, ModelScorer, Settings, TokenScorer, prepare, task};
 use iiet_model::{ModelConfig, SaveOptions};
 use iiet_ode::{IterationSchedule, Options, SolverConfig};
@@ -22,7 +24,7 @@ fn settings(tasks: &[&str]) -> ReportSettings {
             data: Some(tests("harness/data")),
             ..Settings::default()
         },
-        ..ReportSettings::default()
+        host_memory: true,
     }
 }
 
@@ -57,6 +59,13 @@ fn roomy(r: usize) -> impl FnOnce(&mut ModelConfig) {
     move |config| {
         iterated(r)(config);
         config.seq_len = 128;
+    }
+}
+
+fn per_token(model: &ModelReport) -> &TokenCost {
+    match &model.cost.tokens {
+        Sides::One(cost) => cost,
+        sides => panic!("{sides:?}"),
     }
 }
 
@@ -98,7 +107,7 @@ fn a_model_beside_itself_retains_everything() {
         for task in quality.tasks.iter().filter(|task| task.is_accuracy()) {
             certain(task.retention, 1.0);
         }
-        assert_eq!(model.cost.share_of_evaluations, 1.0);
+        assert_eq!(per_token(model).share_of_evaluations, 1.0);
     }
     assert_eq!(report.models[0].speed.decoding_ratio, 1.0);
     assert_eq!(report.models[0].speed.rounds.len(), report.workload.rounds);
@@ -146,11 +155,15 @@ fn figures_are_those_of_eval_and_of_the_configuration() {
         panic!("two models");
     };
     // Two layers of 1 + r evaluations.
-    assert_eq!((teacher.cost.evaluations, student.cost.evaluations), (8, 4));
-    assert_eq!(teacher.cost.evaluations_by_layer, [4, 4]);
-    assert_eq!(student.iterations, Some(vec![1, 1]));
-    assert_eq!(student.cost.share_of_evaluations, 0.5);
-    assert!(student.cost.forward_flops < teacher.cost.forward_flops);
+    let [of_teacher, of_student] = [teacher, student].map(per_token);
+    assert_eq!((of_teacher.evaluations, of_student.evaluations), (8, 4));
+    assert_eq!(of_teacher.evaluations_by_layer, [4, 4]);
+    let Sides::One(stack) = &student.stacks else {
+        panic!("{:?}", student.stacks);
+    };
+    assert_eq!(stack.iterations, Some(vec![1, 1]));
+    assert_eq!(of_student.share_of_evaluations, 0.5);
+    assert!(student.cost.forward_flops() < teacher.cost.forward_flops());
     assert_eq!(student.cost.parameters, teacher.cost.parameters);
 
     // Of the mean over the tasks, and of each task.

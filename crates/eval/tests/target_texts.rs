@@ -3,8 +3,8 @@
 use std::fs;
 
 use iiet_eval::{
-    EvalError, Prepared, Progress, Settings, Split, TargetDecoder, Unscorable, Values, Verdict,
-    compare, prepare, task,
+    EvalError, Prepared, Progress, RollingScore, Settings, Split, TargetDecoder, Unscorable,
+    Values, Verdict, compare, prepare, task,
 };
 use iiet_text::BeamSearch;
 use serde_json::json;
@@ -35,6 +35,28 @@ impl TargetDecoder for Says {
             }
         };
         Ok(sources.iter().map(answer).collect())
+    }
+
+    /// A nat for each byte.
+    fn target_scores(
+        &self,
+        pairs: &[(&str, &str)],
+        _: &dyn Progress,
+    ) -> Result<Vec<Result<RollingScore, Unscorable>>, EvalError> {
+        let score = |(source, target): &(&str, &str)| match target.len() > 40 {
+            true => Err(Unscorable {
+                what: "the reference",
+                tokens: target.len(),
+                allowed: "1 to 40".into(),
+                context: (*source).to_owned(),
+                continuation: String::new(),
+            }),
+            false => Ok(RollingScore {
+                log_likelihood: -(target.len() as f64),
+                tokens: 2,
+            }),
+        };
+        Ok(pairs.iter().map(score).collect())
     }
 }
 
@@ -152,6 +174,27 @@ fn several_references_count_and_sources_that_are_too_long_are_left_out() {
 }
 
 #[test]
+fn references_are_scored_together_and_those_that_are_too_long_are_left_out() {
+    let rows = rows(&[
+        json!({"source": "a", "targets": ["x".repeat(41), "b"]}),
+        json!({"source": "c", "targets": ["two words", "four"]}),
+    ]);
+    let folder = folder(&[("translation/test.jsonl", rows)]);
+    let prepared = prepared("translation", &folder).unwrap();
+    let done = prepared.score_references(&says(), &()).unwrap();
+    let left_out: Vec<usize> = done.left_out.iter().map(|left| left.item).collect();
+    assert_eq!(left_out, [0]);
+    let value = |name: &str| {
+        let found = done.metrics.iter().find(|metric| metric.name == name);
+        found.unwrap().value
+    };
+    // 13 nats in 13 bytes, 3 words and 4 tokens.
+    assert!((value("bits_per_byte") - 1.0 / std::f64::consts::LN_2).abs() < 1e-12);
+    assert!((value("word_perplexity") - (13.0f64 / 3.0).exp()).abs() < 1e-9);
+    assert!((value("token_perplexity") - (13.0f64 / 4.0).exp()).abs() < 1e-9);
+}
+
+#[test]
 fn two_systems_are_paired_and_a_difference_of_chance_is_undecided() {
     let words = ["a b c d e f", "g h i j k l", "m n o p q r", "s t u v w x"];
     let all = words.iter().cycle().take(20);
@@ -232,11 +275,13 @@ fn data_that_cannot_be_used_is_an_error_that_names_row_and_field() {
 #[test]
 fn the_other_kind_of_task_is_refused() {
     let folder = folder(&[("text/a.txt", "a".into())]);
-    let error = prepared("text", &folder).unwrap().decode(&says(), &());
-    assert!(
-        error
-            .unwrap_err()
-            .to_string()
-            .starts_with("text: a task for language models")
-    );
+    let prepared = prepared("text", &folder).unwrap();
+    let errors = [
+        prepared.decode(&says(), &()),
+        prepared.score_references(&says(), &()),
+    ];
+    for error in errors {
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("text: a task for language models"));
+    }
 }

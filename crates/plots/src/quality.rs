@@ -1,5 +1,7 @@
-//! Quality against cost, a point for each model: bits per byte and mean accuracy, each against the costs in which
-//! the models differ, one panel each.
+//! Quality against cost, a point for each model: bits per byte, mean accuracy and the first score of texts, each
+//! against the costs in which the models differ, one panel each.
+
+mod costs;
 
 use std::path::Path;
 
@@ -8,6 +10,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
+use self::costs::Cost;
 use crate::axis::{log_ticks, range, ticks_below};
 use crate::legend::{DASH, width_of};
 use crate::placement::{Area, place};
@@ -30,7 +33,8 @@ type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Writes the chart of a report as SVG.
 ///
-/// Across is a cost: MFLOPs of a forward pass per token, megabytes of weights, milliseconds of a decoded token.
+/// Across is a cost: MFLOPs of a forward pass per token (of an encoder-decoder of a source token and a target token),
+/// megabytes of weights, milliseconds of a decoded token.
 /// A cost in which the models are alike has no panel. Bars are one standard error: of the difference from the reference, whose own value is the dashed line.
 ///
 /// # Errors
@@ -40,43 +44,10 @@ pub fn draw_quality(path: &Path, report: &Report) -> Result<(), PlotError> {
     save(path, |svg| render(svg, &Quality::panels(report)))
 }
 
-/// What is across in a panel.
-#[derive(Clone, Copy)]
-struct Cost {
-    caption: &'static str,
-    of: fn(&ModelReport) -> f64,
-}
-
-const COSTS: [Cost; 3] = [
-    Cost {
-        caption: "MFLOPs per token, forward pass",
-        of: |model| model.cost.forward_flops / 1e6,
-    },
-    Cost {
-        caption: "MB of weights",
-        of: |model| model.cost.weight_bytes as f64 / 1e6,
-    },
-    Cost {
-        caption: "ms per decoded token",
-        of: |model| 1e3 / model.speed.decoding,
-    },
-];
-
-/// Costs that differ by less than this share are alike.
-const ALIKE: f64 = 0.02;
-
-impl Cost {
-    fn differs(self, report: &Report) -> bool {
-        let costs = || report.models.iter().map(self.of);
-        let least = costs().fold(f64::INFINITY, f64::min);
-        costs().fold(0.0, f64::max) > (1.0 + ALIKE) * least
-    }
-}
-
 /// What is up in a panel, and what is across.
 struct Quality<'a> {
-    title: &'static str,
-    unit: &'static str,
+    title: String,
+    unit: &'a str,
     across: &'static str,
     caption: String,
     points: Vec<Point<'a>>,
@@ -96,14 +67,7 @@ struct Point<'a> {
 impl<'a> Quality<'a> {
     /// The panels that there are numbers for.
     fn panels(report: &'a Report) -> Vec<Self> {
-        let mut costs: Vec<Cost> = COSTS
-            .into_iter()
-            .filter(|cost| cost.differs(report))
-            .collect();
-        if costs.is_empty() {
-            costs.extend(COSTS.first());
-        }
-        let panels = costs.into_iter().flat_map(|cost| {
+        let panels = Cost::of_report(report).into_iter().flat_map(|cost| {
             let bits = Self::of(
                 report,
                 ("Bits per byte: lower is better", "bits per byte", cost),
@@ -116,14 +80,25 @@ impl<'a> Quality<'a> {
                 |model| model.quality.accuracy,
                 |model| model.quality.accuracy_difference,
             );
-            bits.into_iter().chain(accuracy)
+            let reference = report.models.first();
+            let score = reference.and_then(|model| model.quality.of_texts());
+            let score = score.and_then(|score| {
+                let title = format!("{} of {}: higher is better", score.metric, score.task);
+                Self::of(
+                    report,
+                    (&title, &score.metric, cost),
+                    |model| Some(model.quality.of_texts()?.estimate),
+                    |model| model.quality.of_texts()?.difference,
+                )
+            });
+            [bits, accuracy, score].into_iter().flatten()
         });
         panels.collect()
     }
 
     fn of(
         report: &'a Report,
-        (title, unit, cost): (&'static str, &'static str, Cost),
+        (title, unit, cost): (&str, &'a str, Cost),
         value: fn(&ModelReport) -> Option<Estimate>,
         difference: fn(&ModelReport) -> Option<Estimate>,
     ) -> Option<Self> {
@@ -157,7 +132,7 @@ impl<'a> Quality<'a> {
             caption += &format!(" Not finite: {}.", missing.join(", "));
         }
         measured.then_some(Self {
-            title,
+            title: title.to_owned(),
             unit,
             across: cost.caption,
             caption,
@@ -166,7 +141,7 @@ impl<'a> Quality<'a> {
     }
 
     fn render(&self, area: &Panel<'_>) -> Drawn {
-        area.draw_text(self.title, &text(18, INK, HPos::Left), (16, 22))?;
+        area.draw_text(&self.title, &text(18, INK, HPos::Left), (16, 22))?;
         area.draw_text(&self.caption, &text(12, FAINT, HPos::Left), (16, 44))?;
         let plot = area.margin(54, 0, 0, 0);
         if self.points.is_empty() {
@@ -183,8 +158,9 @@ impl<'a> Quality<'a> {
         });
         let (up, decimals) = range(ends);
         let space = (0.12 * (place(most) - place(least))).max(0.1 * place(most).abs());
-        let space = space.max(if logarithmic { 0.1 } else { 0.5 });
+        let space = space.max(if logarithmic { 0.1 } else { 1e-3 });
         let across = place(least) - space..place(most) + 1.5 * space;
+        let (_, cost_decimals) = range([across.start, across.end].into_iter());
         let mut chart = ChartBuilder::on(&plot)
             .margin(12)
             .x_label_area_size(46)
@@ -200,7 +176,7 @@ impl<'a> Quality<'a> {
             .axis_desc_style(text(13, FAINT, HPos::Center))
             .label_style(text(12, INK, HPos::Center))
             .y_desc(self.unit)
-            .x_label_formatter(&|cost| format!("{cost:.0}"))
+            .x_label_formatter(&|cost| format!("{cost:.cost_decimals$}"))
             .y_label_formatter(&|value| format!("{value:.decimals$}"))
             .draw()?;
         if let Some(reference) = self.points.iter().find(|point| point.is_reference) {
@@ -344,9 +320,9 @@ mod tests {
 
     fn panel(points: Vec<Point<'_>>) -> Quality<'_> {
         Quality {
-            title: "Bits per byte: lower is better",
+            title: "Bits per byte: lower is better".into(),
             unit: "bits per byte",
-            across: COSTS[0].caption,
+            across: costs::FLOPS.caption,
             caption: "Bars: one standard error.".into(),
             points,
         }
@@ -399,6 +375,17 @@ mod tests {
             point("b", 20.0, 1.9),
         ])]);
         assert!(near.contains("forward pass") && !near.contains("logarithmic"));
+    }
+
+    #[test]
+    fn small_costs_have_ticks_that_differ() {
+        let svg = drawn(&[panel(vec![
+            point("teacher", 0.35, 1.8),
+            point("b", 0.28, 1.9),
+        ])]);
+        for tick in ["0.28", "0.32"] {
+            assert!(svg.contains(&format!("\n{tick}\n")), "{tick}: {svg}");
+        }
     }
 
     #[test]

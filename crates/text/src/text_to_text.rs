@@ -84,6 +84,11 @@ impl TextToText {
         &self.model
     }
 
+    /// The device that its parameters are on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use iiet_eval::{EvalError, ModelDecoder, Outcome, Prepared};
 use iiet_model::{EncoderDecoder, Precision};
 use iiet_text::TextToText;
@@ -10,25 +10,6 @@ use iiet_text::TextToText;
 use super::{Arguments, Inspected, provenance};
 use crate::backend::Chosen;
 use crate::print::outln;
-
-/// Lets the tasks decode as the arguments say.
-pub(super) fn configure(arguments: &Arguments, prepared: &mut [Prepared]) -> anyhow::Result<()> {
-    let max_tokens = arguments.max_tokens.map(|_| "--max-tokens");
-    let given = arguments.beam.given().or(max_tokens);
-    let mut decoded = 0;
-    for prepared in prepared {
-        if let Some(search) = &mut prepared.search {
-            search.max_tokens = arguments.max_tokens.unwrap_or(search.max_tokens);
-            *search = arguments.beam.configure(*search);
-            search.validate().context(prepared.task.name)?;
-            decoded += 1;
-        }
-    }
-    if let (Some(option), 0) = (given, decoded) {
-        bail!("{option}: for translation and summarisation; --tasks names neither");
-    }
-    Ok(())
-}
 
 /// Looks at a sequence-to-sequence model.
 pub(super) fn inspect(

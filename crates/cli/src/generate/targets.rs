@@ -20,7 +20,7 @@ const BATCHES: usize = 16;
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     refuse_others(arguments)?;
-    let options = arguments.beam.configure(BeamSearch {
+    let options = arguments.beam.options().apply(BeamSearch {
         max_tokens: arguments.max_tokens,
         n_best: arguments.n_best.unwrap_or(1),
         ..BeamSearch::default()

@@ -62,11 +62,7 @@ impl TextReport {
                     name.clone(),
                     score.digits(score.score),
                     score.interval_text(),
-                    score.p_value.map_or_else(String::new, |p| {
-                        let differs = score.score != self.systems[0].1[metric].score;
-                        let star = if p <= 0.05 && differs { "*" } else { "" };
-                        format!("{p:.4}{star}")
-                    }),
+                    score.p_value_text(self.systems[0].1[metric].score),
                     score.detail_text(),
                 ]);
             }
@@ -100,7 +96,8 @@ impl TextReport {
 }
 
 impl TextScore {
-    fn digits(&self, value: f64) -> String {
+    /// A number with as many digits as the score is printed with.
+    pub(crate) fn digits(&self, value: f64) -> String {
         match self.rouge {
             Some(_) => format!("{value:.4}"),
             None => format!("{value:.2}"),
@@ -120,6 +117,16 @@ impl TextScore {
             }
             (None, None) => String::new(),
         }
+    }
+
+    /// The p-value, with a star if it is at most 0.05 and the score differs from the baseline's; empty
+    /// without one.
+    pub(crate) fn p_value_text(&self, baseline: f64) -> String {
+        self.p_value.map_or_else(String::new, |p| {
+            let differs = self.score != baseline;
+            let star = if p <= 0.05 && differs { "*" } else { "" };
+            format!("{p:.4}{star}")
+        })
     }
 
     fn detail_text(&self) -> String {
