@@ -1,8 +1,8 @@
 //! `iiet compare`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use iiet_data::TaskSpec;
 use iiet_eval::report::{ReportSettings, kind_of, report, report_tasks, save, table};
 use iiet_eval::{Settings, Source, Split, TASKS, asked_generated};
@@ -102,32 +102,28 @@ fn tasks(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
     if let Some(tasks) = &arguments.tasks {
         return Ok(tasks.clone());
     }
-    let mut names = Vec::new();
-    match (kind, &arguments.data) {
-        (ModelKind::EncoderDecoder, Some(data)) => {
-            let of_pairs = TASKS
-                .iter()
-                .filter(|task| matches!(task.source, Source::Pairs));
-            names.extend(
-                of_pairs
-                    .map(|task| task.name)
-                    .filter(|name| data.join(name).is_dir()),
-            );
-            if names.is_empty() {
-                bail!(
-                    "--data {}: allowed is a folder with translation or summarisation in it",
-                    data.display()
-                );
-            }
-        }
-        (ModelKind::EncoderDecoder, None) => {}
-        _ => {
-            let trained = TaskSpec::read(&arguments.model[0])?;
-            names.extend(trained.map(|spec| spec.name()));
-        }
-    }
-    if names.is_empty() {
-        names.extend(report_tasks(kind));
-    }
+    let names = match (kind, &arguments.data) {
+        (ModelKind::EncoderDecoder, Some(data)) => tasks_in(data)?,
+        (ModelKind::EncoderDecoder, None) => report_tasks(kind).to_vec(),
+        _ => match TaskSpec::read(&arguments.model[0])? {
+            Some(trained) => vec![trained.name()],
+            None => report_tasks(kind).to_vec(),
+        },
+    };
     Ok(names.into_iter().map(str::to_owned).collect())
+}
+
+/// The tasks of sources and targets that a folder of data has a folder for.
+fn tasks_in(data: &Path) -> anyhow::Result<Vec<&'static str>> {
+    let of_pairs = TASKS
+        .iter()
+        .filter(|task| matches!(task.source, Source::Pairs));
+    let names = of_pairs.map(|task| task.name);
+    let names: Vec<&str> = names.filter(|name| data.join(name).is_dir()).collect();
+    ensure!(
+        !names.is_empty(),
+        "--data {}: allowed is a folder with translation or summarisation in it",
+        data.display()
+    );
+    Ok(names)
 }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use crate::error::EvalError;
 use crate::evaluation::{Evaluated, LeftOut, Prepared};
+use crate::item::{Answers, Item};
 use crate::scorer::{Progress, RollingScore, TargetDecoder, Unscorable};
-use crate::task::{Answers, Item};
 
 impl Prepared {
     /// Asks a sequence-to-sequence model, with [`search`](Self::search).

@@ -166,7 +166,7 @@ pub enum EvalError {
         /// The task.
         task: &'static str,
         /// The option, and what is allowed.
-        source: iiet_text::TextError,
+        source: Box<iiet_text::TextError>,
     },
     /// A report on language models and sequence-to-sequence models together.
     #[error(

@@ -12,17 +12,15 @@ use serde_json::{Map, Value};
 
 use crate::data::{self, Document, Part, Split};
 use crate::error::EvalError;
+use crate::examples::Examples;
 use crate::generated::{self, AskedGenerated};
 use crate::held_out;
 use crate::identity;
+use crate::item::{Answers, Item};
 use crate::metric::Metric;
-use crate::python_random::PythonRandom;
 use crate::scorer::{Continuation, Progress, Scored, Scorer, Targets, Unscorable};
 use crate::search::SearchOptions;
-use crate::task::{Answers, Form, Item, Source, Task};
-
-/// The seed of the harness's choice of examples, fresh for each task.
-pub const EXAMPLES_SEED: u32 = 1234;
+use crate::task::{Form, Source, Task};
 
 /// What is evaluated, and on what.
 #[derive(Clone, Debug)]
@@ -176,12 +174,12 @@ fn search(task: &'static Task, settings: &Settings) -> Result<Option<BeamSearch>
     let checked = search.validate();
     checked.map_err(|source| EvalError::Search {
         task: task.name,
-        source,
+        source: Box::new(source),
     })?;
     Ok(Some(search))
 }
 
-fn documents(task: &'static Task, settings: &Settings) -> Result<Part, EvalError> {
+pub(crate) fn documents(task: &'static Task, settings: &Settings) -> Result<Part, EvalError> {
     let data = settings.data.as_deref();
     let undivided = !matches!(task.source, Source::Hub(_) | Source::Pairs);
     if let (Some(split), true) = (settings.split, undivided) {
@@ -257,84 +255,6 @@ fn texts(task: &str, data: Option<&Path>) -> Result<Part, EvalError> {
         rows: documents,
         place,
     })
-}
-
-/// The worked examples of each prompt, drawn as the harness draws them.
-struct Examples {
-    task: &'static Task,
-    /// Whether the document asked about is left out of its own prompt.
-    excluded: bool,
-    pool: Vec<Document>,
-    split: Split,
-    number: usize,
-    random: PythonRandom,
-}
-
-impl Examples {
-    fn new(
-        task: &'static Task,
-        settings: &Settings,
-        evaluated: Option<Split>,
-        number: usize,
-    ) -> Result<Self, EvalError> {
-        let (excluded, split, pool) = match &task.source {
-            _ if number == 0 => (false, Split::Test, Vec::new()),
-            Source::Hub(data) => {
-                let split = data.examples();
-                let part = data.load(task.name, settings.data.as_deref(), split)?;
-                let evaluated = evaluated.unwrap_or_else(|| data.evaluated());
-                (data.excludes_the_document(evaluated), split, part.rows)
-            }
-            // A generated task has but one part.
-            Source::Text | Source::HeldOut(_) | Source::Generated | Source::Pairs => {
-                (true, Split::Test, documents(task, settings)?.rows)
-            }
-        };
-        Ok(Self {
-            task,
-            excluded,
-            pool,
-            split,
-            number,
-            random: PythonRandom::new(EXAMPLES_SEED),
-        })
-    }
-
-    /// The examples before a document (`ContextSampler.sample`). Where the document itself is to be
-    /// left out, one more is drawn; should it be there more than once, the prompt is drawn anew.
-    fn prompt(&mut self, document: &Document) -> Result<String, EvalError> {
-        if self.number == 0 {
-            return Ok(String::new());
-        }
-        let excluded = self.excluded;
-        let drawn = self.draw(self.pool.len(), self.number + usize::from(excluded))?;
-        let mut chosen: Vec<usize> = drawn;
-        if excluded {
-            chosen.retain(|at| self.pool[*at] != *document);
-            chosen.truncate(self.number);
-        }
-        if chosen.len() < self.number {
-            let others: Vec<usize> = (0..self.pool.len())
-                .filter(|at| self.pool[*at] != *document)
-                .collect();
-            let again = self.draw(others.len(), self.number)?;
-            chosen = again.into_iter().map(|at| others[at]).collect();
-        }
-        let examples = chosen
-            .iter()
-            .map(|at| self.task.form.example(&self.pool[*at]));
-        examples.collect()
-    }
-
-    fn draw(&mut self, pool: usize, number: usize) -> Result<Vec<usize>, EvalError> {
-        let drawn = self.random.sample(pool, number);
-        drawn.ok_or_else(|| EvalError::TooFewExamples {
-            task: self.task.name.to_owned(),
-            wanted: number,
-            split: self.split,
-            found: pool,
-        })
-    }
 }
 
 impl Prepared {

@@ -17,8 +17,9 @@ use sha2::{Digest, Sha256};
 
 use crate::data::{Document, Json};
 use crate::error::EvalError;
+use crate::item::Item;
 use crate::python_json::dumps;
-use crate::task::{Form, Item, Source, Task};
+use crate::task::{Form, Source, Task};
 
 /// What identifies one item.
 pub(crate) struct Identity {

@@ -68,9 +68,11 @@ mod decode;
 mod error;
 mod estimate;
 mod evaluation;
+mod examples;
 mod generated;
 mod held_out;
 mod identity;
+mod item;
 mod metric;
 #[cfg(feature = "model")]
 mod model;
@@ -98,9 +100,11 @@ mod windows;
 pub use compare::{Comparison, Verdict, compare, table as comparison_table};
 pub use data::{Adds, Document, HubData, Json, Split, read};
 pub use error::EvalError;
-pub use evaluation::{EXAMPLES_SEED, Evaluated, LeftOut, Prepared, Settings, prepare};
+pub use evaluation::{Evaluated, LeftOut, Prepared, Settings, prepare};
+pub use examples::EXAMPLES_SEED;
 pub use generated::{AskedGenerated, PER_DIFFICULTY, asked_generated};
 pub use held_out::write_held_out;
+pub use item::{Answers, Item};
 pub use metric::{Difference, Metric, Values};
 #[cfg(feature = "model")]
 pub use model::ModelScorer;
@@ -115,7 +119,7 @@ pub use scorer::{
 };
 pub use search::SearchOptions;
 pub use target_text::{CorpusKind, TextValues};
-pub use task::{Accuracy, Answers, Form, Item, Source, Task};
+pub use task::{Accuracy, Form, Source, Task};
 pub use tasks::{TASKS, task};
 pub use token_scorer::{Prompt, Row, TokenModel, TokenScore, TokenScorer};
 pub use windows::{Window, rolling};

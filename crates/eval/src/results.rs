@@ -4,7 +4,8 @@ use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use serde_json::{Map, Value, json};
 
 use crate::data::{HubData, Split};
-use crate::evaluation::{EXAMPLES_SEED, Evaluated, Prepared};
+use crate::evaluation::{Evaluated, Prepared};
+use crate::examples::EXAMPLES_SEED;
 use crate::metric::Metric;
 use crate::search;
 use crate::task::{Form, Source};

@@ -11,12 +11,12 @@ use serde_json::{Map, Value, json};
 use crate::error::EvalError;
 use crate::evaluation::Evaluated;
 use crate::identity::Identity;
+use crate::item::{Answers, Item};
 use crate::metric::{Metric, Values};
 use crate::python_json::{repr, truth};
 use crate::results::Outcome;
 use crate::scorer::Continuation;
 use crate::target_text::TextValues;
-use crate::task::{Answers, Item};
 
 /// `samples_TASK_DATE.jsonl`, the date in UTC, of seconds since 1970.
 pub fn file_name(task: &str, date: f64) -> String {

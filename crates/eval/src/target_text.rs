@@ -4,8 +4,8 @@
 //! signature, confidence interval and the p-value of a paired test included (Koehn, EMNLP 2004).
 
 use crate::error::EvalError;
+use crate::item::{Answers, Item};
 use crate::metric::{Difference, Metric, Values, deviation};
-use crate::task::{Answers, Item};
 use crate::texts::{
     Bleu, Chrf, CorpusMetric, Precision, Resampled, Resampling, TextMetric, TextScore,
     TextSettings, TextTest, Texts, score_texts, sums,

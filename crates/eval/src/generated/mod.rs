@@ -16,9 +16,9 @@ pub use asked::{AskedGenerated, asked_generated};
 
 use crate::data::{Document, Json};
 use crate::error::EvalError;
+use crate::item::{Answers, Item};
 use crate::metric::{Metric, Values};
 use crate::scorer::{Scored, Targets};
-use crate::task::{Answers, Item};
 
 /// Examples of each difficulty.
 pub const PER_DIFFICULTY: usize = 512;

@@ -212,44 +212,56 @@ fn of_kind<K: Kind>(
     }
     let mut notes = notes(&candidates, &settings.evaluation);
 
+    let names = labels::labels(models);
     let loaded = models.iter().map(|path| K::load(path, device));
     let loaded: Vec<K> = loaded.collect::<Result<_, _>>()?;
     let measuring = progress(Measuring::Speeds);
     let speeds = workload.measure(&loaded, device)?;
     drop(measuring);
-    let names = labels::labels(models);
     let asked = loaded.iter().zip(&names);
     let mut answers = asked
         .map(|(model, name)| answers(model, name, &questions, progress))
         .collect::<Result<Vec<_>, _>>()?;
     notes.extend(leave_out(&questions, &mut answers)?);
 
-    let mut reports = Vec::new();
-    for (at, (speed, name)) in speeds.into_iter().zip(names).enumerate() {
-        let candidate = &candidates[at];
-        let outline = &candidate.outline;
-        reports.push(ModelReport {
-            name,
-            path: candidate.path.clone(),
-            model_hash: model_hash(&candidate.path)?,
-            stacks: outline.stacks.clone(),
-            d_model: outline.d_model,
-            d_ff: outline.d_ff,
-            context: outline.context,
-            vocab_size: outline.vocab_size,
-            cost: ModelCost::new(candidate, &candidates[0]),
-            speed,
-            quality: Quality::new(&questions, &answers, at),
-        });
-    }
+    let models = speeds.into_iter().zip(names).enumerate();
+    let models = models.map(|(at, (speed, name))| {
+        let quality = Quality::new(&questions, &answers, at);
+        ModelReport::new(name, [&candidates[at], &candidates[0]], speed, quality)
+    });
     Ok(Report {
-        models: reports,
+        models: models.collect::<Result<_, _>>()?,
         tasks: tasks.iter().map(AskedTask::new).collect(),
         workload,
         machine: Machine::this(),
         notes,
         version: env!("CARGO_PKG_VERSION"),
     })
+}
+
+impl ModelReport {
+    /// On a model beside the reference.
+    fn new(
+        name: String,
+        [own, reference]: [&Candidate; 2],
+        speed: Speed,
+        quality: Quality,
+    ) -> Result<Self, EvalError> {
+        let outline = &own.outline;
+        Ok(Self {
+            name,
+            path: own.path.clone(),
+            model_hash: model_hash(&own.path)?,
+            stacks: outline.stacks.clone(),
+            d_model: outline.d_model,
+            d_ff: outline.d_ff,
+            context: outline.context,
+            vocab_size: outline.vocab_size,
+            cost: ModelCost::new(own, reference),
+            speed,
+            quality,
+        })
+    }
 }
 
 impl AskedTask {
