@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use iiet_files::{MANIFEST, Manifest};
 use iiet_model::{
-    AttentionBias, Cost, LanguageModel, LlamaConfig, ModelKind, TrainingMemory, load_config,
-    model_kind, quantisation, weight_bytes,
+    AttentionBias, Cost, LanguageModel, LlamaConfig, MicroBatch, ModelKind, TrainingMemory,
+    load_config, model_kind, quantisation, weight_bytes,
 };
 use iiet_ode::{IterationSchedule, Options, SolverConfig};
 use toml::{Table, Value};
@@ -68,10 +68,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         mebibytes(cache.saturating_mul(config.seq_len as u64)),
         config.seq_len
     )?;
-    let training = TrainingMemory::of(&model, 1, config.seq_len);
+    let training = TrainingMemory::of(&model, &MicroBatch::of(config.seq_len));
     outln!(
         "memory of training         about {}, and {} for each sequence of a micro-batch",
-        mebibytes(training.parameters),
+        mebibytes(training.parameters()),
         mebibytes(training.activations)
     )?;
     outln!("integrity                  {}", integrity(dir)?)

@@ -23,6 +23,7 @@ mod logits;
 mod model_directory;
 mod out_of_memory;
 mod output;
+mod plan;
 mod precision;
 mod print;
 mod progress;
@@ -58,6 +59,8 @@ struct Arguments {
 enum Command {
     /// Train a model from a TOML configuration.
     Train(train::Arguments),
+    /// Plan a run over several processes: memory, bytes sent, time and efficiency.
+    Plan(plan::Arguments),
     /// Train the combinations of a grid of settings, and compare them.
     Sweep(sweep::Arguments),
     /// Evaluate a model, or compare two, on tasks of language modelling.
@@ -152,6 +155,7 @@ impl Command {
                 "preparing data",
                 "lower data.vocab_size, or divide large records",
             ),
+            Self::Plan(_) => ("timing steps", "give --peak TFLOP/s"),
             Self::Info(_) | Self::Conformance(_) | Self::Devices | Self::Completions { .. } => {
                 ("starting", "raise the limit")
             }
@@ -173,6 +177,7 @@ impl Command {
             Self::Info(arguments) => slice::from_mut(&mut arguments.model),
             Self::Distill(arguments) => arguments.teacher.as_mut_slice(),
             Self::Train(_)
+            | Self::Plan(_)
             | Self::Sweep(_)
             | Self::Score(_)
             | Self::Data(_)
@@ -213,6 +218,7 @@ fn completions(shell: Shell) -> anyhow::Result<()> {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

@@ -40,6 +40,7 @@ mod smoothing;
 mod stack;
 mod token_embedding;
 mod token_ids;
+mod training_memory;
 mod walk;
 
 pub use checkpoint::{
@@ -50,7 +51,7 @@ pub use checkpoint::{
 pub use compress::{PruneMethod, prune_by_magnitude, round_to_bits, treat_inputs, widen};
 pub use config::ModelConfig;
 pub use corrections::CorrectionCount;
-pub use cost::{Cost, TrainingMemory};
+pub use cost::Cost;
 pub use decoder::Cache;
 pub use encoder_decoder::{
     EncoderDecoder, EncoderDecoderConfig, EncoderDecoderCost, SequenceInference, Side, Source,
@@ -72,6 +73,7 @@ pub use smoothing::SmoothedCrossEntropy;
 pub use stack::Stack;
 pub use token_embedding::{PackedEmbedding, TokenEmbedding};
 pub use token_ids::token_ids;
+pub use training_memory::{MicroBatch, TrainingMemory};
 pub use walk::{At, Observer, Pass};
 
 /// The examples in the README.

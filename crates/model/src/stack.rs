@@ -70,13 +70,6 @@ impl<B: Block, S: NetworkSolver> Stack<B, S> {
         normalise(&self.norm, at.y)
     }
 
-    /// Evaluations of each layer's block that a backward pass keeps, n = 1..N.
-    pub(crate) fn recorded_evaluations(&self) -> Vec<usize> {
-        Layer::all(self.layers.len())
-            .map(|layer| self.solver.recorded_evaluations(layer))
-            .collect()
-    }
-
     /// Evaluations of each layer's block, n = 1..N.
     pub fn evaluations(&self) -> Vec<usize> {
         Layer::all(self.layers.len())

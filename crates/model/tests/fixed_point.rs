@@ -6,8 +6,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use iiet_blocks::{BlockField, LlamaConfig};
 use iiet_model::{
-    CrossEntropy, LanguageModel, ModelConfig, ParameterMapper, ParameterVisitor, Precision, Role,
-    TrainingMemory, map_parameters, visit_parameters,
+    CrossEntropy, LanguageModel, MicroBatch, ModelConfig, ParameterMapper, ParameterVisitor,
+    Precision, Role, TrainingMemory, map_parameters, visit_parameters,
 };
 use iiet_ode::{Layer, SolverConfig, VectorField};
 
@@ -228,7 +228,7 @@ fn layers_computed_again_give_truncated_gradients_too() {
 fn the_estimate_of_memory_knows_what_is_recorded() {
     let activations = |rest: serde_json::Value| {
         let model = implicit_euler(16, rest);
-        TrainingMemory::of(&model.valid(), 4, SEQ).activations
+        TrainingMemory::of(&model.valid(), &MicroBatch::of(4 * SEQ)).activations
     };
     let unrolled = activations(serde_json::json!({}));
     let implicit = activations(serde_json::json!({ "gradient": "implicit" }));

@@ -255,9 +255,13 @@ impl BlockConfig for LlamaConfig {
         BlockCost {
             flops_per_token: 2.0 * projections as f64 + attention,
             cache_bytes_per_token: (2 * kv_width * size_of::<f32>()) as u64,
-            // The inputs of both norms, of the projections and of attention; and gate, value and product of
-            // the feed-forward layer.
-            activations_per_token: (8 * d_model + 4 * q_width + 3 * self.d_ff) as u64,
+            // Inputs and outputs of both norms; queries, keys, values, attention's output and its denominators;
+            // and gate, value and product of the feed-forward layer.
+            activations_per_token: (4 * d_model
+                + 2 * q_width
+                + 2 * kv_width
+                + 3 * self.d_ff
+                + self.n_heads) as u64,
         }
     }
 }

@@ -6,7 +6,7 @@ use iiet_blocks::{BlockConfig, CrossedConfig, LlamaConfig};
 use super::{EncoderDecoder, EncoderDecoderConfig};
 use crate::cost::count_parameters;
 use crate::memory::WEIGHTS;
-use crate::{MemoryEstimate, ModelError, Precision, TrainingMemory};
+use crate::{MemoryEstimate, ModelError, Precision};
 
 /// The costs of an encoder-decoder, computed without its weights. A multiplication and an addition count as
 /// two operations; only matrix products count. Source and target fill the context.
@@ -63,53 +63,6 @@ fn source_flops(block: &LlamaConfig, d_model: usize, seq: usize) -> f64 {
     let q_width = (block.head_width(d_model) * block.n_heads) as f64;
     let causal = block.cost(d_model, seq).flops_per_token;
     causal + 2.0 * q_width * (seq as f64 - 1.0)
-}
-
-impl TrainingMemory {
-    /// The estimate for micro-batches of an encoder-decoder whose sources have `source` tokens together and
-    /// whose targets have `target`, padding included, as [`of`](Self::of) makes it.
-    pub fn of_sequences(model: &EncoderDecoder, source: usize, target: usize) -> Self {
-        let sum = |recorded: Vec<usize>| recorded.iter().sum();
-        let encoder = sum(model.encoder.recorded_evaluations());
-        let decoder = sum(model.decoder.recorded_evaluations());
-        Self::of_sides(model, [(source, encoder, 4), (target, decoder, 4)])
-    }
-
-    /// The estimate if the backward pass recomputes every layer, as [`of_one_layer`](Self::of_one_layer)
-    /// makes it.
-    pub fn of_one_layer_of_sequences(model: &EncoderDecoder, source: usize, target: usize) -> Self {
-        let most = |recorded: Vec<usize>| recorded.into_iter().max().unwrap_or(0);
-        let encoder = most(model.encoder.recorded_evaluations());
-        let decoder = most(model.decoder.recorded_evaluations());
-        let of_encoder = (source, encoder, 4 + 4 * model.encoder.layers.len());
-        let of_decoder = (target, decoder, 4 + 4 * model.decoder.layers.len());
-        Self::of_sides(model, [of_encoder, of_decoder])
-    }
-
-    /// For the encoder and the decoder: tokens, evaluations and states that are kept.
-    fn of_sides(model: &EncoderDecoder, sides: [(usize, usize, usize); 2]) -> Self {
-        let sizes = model.sizes();
-        let crossed = CrossedConfig(sizes.block.clone());
-        let of_block = [
-            sizes.block.cost(sizes.d_model, sizes.seq_len),
-            crossed.cost(sizes.d_model, sizes.seq_len),
-        ];
-        let activations = sides.into_iter().zip(of_block).map(|(side, block)| {
-            let (tokens, evaluations, states) = side;
-            let of_evaluations = block
-                .activations_per_token
-                .saturating_mul(evaluations as u64);
-            let of_states = (states as u64).saturating_mul(sizes.d_model as u64);
-            let per_token = of_evaluations.saturating_add(of_states);
-            per_token.saturating_mul(tokens as u64).saturating_mul(4)
-        });
-        Self {
-            parameters: EncoderDecoderCost::of(model)
-                .parameters
-                .saturating_mul(4 * 4),
-            activations: activations.fold(0, u64::saturating_add),
-        }
-    }
 }
 
 /// What a forward pass of an encoder-decoder keeps in memory at a time.

@@ -346,6 +346,12 @@ impl TrainSection {
         }
     }
 
+    /// The tokens of a micro-batch, padding included: of texts of `seq_len` tokens, or the most on either side.
+    pub fn micro_batch_tokens(&self, seq_len: usize) -> usize {
+        self.batch_tokens
+            .unwrap_or_else(|| self.batch.saturating_mul(seq_len))
+    }
+
     /// Refuses what a run on a task has no use for.
     pub(super) fn validate_of_task(&self) -> Result<(), TrainError> {
         match self.sample_every {

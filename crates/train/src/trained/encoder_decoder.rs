@@ -11,10 +11,8 @@ use iiet_model::{
 use iiet_ode::{Options, SolverConfig};
 
 use super::language_model::{DROPS, iterated, kept_layers};
-use super::{StepCost, TrainedModel, Vocabulary, mask_bytes};
-use crate::{
-    BatchTensors, DrawnIterations, ModelSection, Recompute, RunConfig, TrainError, TrainSection,
-};
+use super::{StepCost, TrainedModel, Vocabulary, mask_bytes, micro_batch, with_masks};
+use crate::{BatchTensors, DrawnIterations, ModelSection, RunConfig, TrainError, TrainSection};
 
 /// The most tokens of a sample.
 const SAMPLE_TOKENS: usize = 64;
@@ -135,26 +133,24 @@ impl TrainedModel for EncoderDecoder {
         }
     }
 
-    fn training_memory(&self, train: &TrainSection, seq_len: usize) -> TrainingMemory {
-        // Both sides of a micro-batch have at most so many tokens, padding included.
-        let tokens = match train.batch_tokens {
-            Some(tokens) => tokens,
-            None => train.batch.saturating_mul(seq_len),
-        };
-        let mut memory = match train.recompute {
-            Recompute::None => TrainingMemory::of_sequences(self, tokens, tokens),
-            Recompute::Layer => TrainingMemory::of_one_layer_of_sequences(self, tokens, tokens),
-        };
+    fn training_memory(
+        &self,
+        train: &TrainSection,
+        seq_len: usize,
+        micro_batches: usize,
+    ) -> TrainingMemory {
+        let batch = micro_batch(train, seq_len, micro_batches);
         let sizes = self.sizes();
         let of_side = |stack: &StackConfig, places: usize| {
             let of_layer = mask_bytes(train.dropout, places, sizes.d_model, sizes.block.d_ff);
             of_layer.saturating_mul(kept_layers(train, stack.n_layers))
         };
         let masks = of_side(&sizes.encoder, 2).saturating_add(of_side(&sizes.decoder, 3));
-        memory.activations = memory
-            .activations
-            .saturating_add((tokens as u64).saturating_mul(masks));
-        memory
+        with_masks(
+            TrainingMemory::of_sequences(self, &batch),
+            masks,
+            batch.tokens,
+        )
     }
 
     fn iterated_layers(&self) -> Vec<String> {

@@ -12,7 +12,7 @@ use iiet_model::{
 use iiet_ode::{Options, SolverConfig};
 use iiet_text::{Request, Sampler, Sampling, generate};
 
-use super::{StepCost, TrainedModel, Vocabulary, mask_bytes};
+use super::{StepCost, TrainedModel, Vocabulary, mask_bytes, micro_batch, with_masks};
 use crate::{
     BatchTensors, DrawnIterations, ModelSection, Recompute, RunConfig, TrainError, TrainSection,
 };
@@ -119,19 +119,17 @@ impl TrainedModel for LanguageModel {
         }
     }
 
-    fn training_memory(&self, train: &TrainSection, seq_len: usize) -> TrainingMemory {
-        let mut memory = match train.recompute {
-            Recompute::None => TrainingMemory::of(self, train.batch, seq_len),
-            Recompute::Layer => TrainingMemory::of_one_layer(self, train.batch, seq_len),
-        };
+    fn training_memory(
+        &self,
+        train: &TrainSection,
+        seq_len: usize,
+        micro_batches: usize,
+    ) -> TrainingMemory {
+        let batch = micro_batch(train, seq_len, micro_batches);
         let sizes = self.sizes();
         let of_layer = mask_bytes(train.dropout, 2, sizes.d_model, sizes.block.d_ff);
-        let tokens = train.batch.saturating_mul(seq_len) as u64;
         let masks = of_layer.saturating_mul(kept_layers(train, sizes.n_layers));
-        memory.activations = memory
-            .activations
-            .saturating_add(tokens.saturating_mul(masks));
-        memory
+        with_masks(TrainingMemory::of(self, &batch), masks, batch.tokens)
     }
 
     fn iterated_layers(&self) -> Vec<String> {

@@ -11,9 +11,11 @@ use std::path::Path;
 
 use burn::tensor::{Device, Gradients, Tensor};
 use iiet_data::Tokenizer;
-use iiet_model::{DropoutRates, ModelError, Objective, Precision, SavedModel, TrainingMemory};
+use iiet_model::{
+    DropoutRates, MicroBatch, ModelError, Objective, Precision, SavedModel, TrainingMemory,
+};
 
-use crate::{BatchTensors, ModelSection, RunConfig, TrainError, TrainSection};
+use crate::{BatchTensors, ModelSection, Recompute, RunConfig, TrainError, TrainSection};
 
 /// A model that can be trained.
 pub trait TrainedModel: SavedModel + Debug + Sync + 'static {
@@ -94,8 +96,13 @@ pub trait TrainedModel: SavedModel + Debug + Sync + 'static {
     /// What a step costs.
     fn step_cost(&self) -> StepCost;
 
-    /// An estimate of the memory for micro-batches of this configuration.
-    fn training_memory(&self, train: &TrainSection, seq_len: usize) -> TrainingMemory;
+    /// An estimate of the memory for the micro-batches of a device, `micro_batches` of them a step.
+    fn training_memory(
+        &self,
+        train: &TrainSection,
+        seq_len: usize,
+        micro_batches: usize,
+    ) -> TrainingMemory;
 
     /// What the names of the parameters of layers that take corrections begin with.
     fn iterated_layers(&self) -> Vec<String>;
@@ -130,6 +137,28 @@ impl Vocabulary {
             size: tokenizer.vocab_size(),
             document_end: tokenizer.document_end(),
         }
+    }
+}
+
+/// A micro-batch of a configuration, of which a device has `micro_batches` a step; sources have as many tokens as
+/// targets, padding included.
+fn micro_batch(train: &TrainSection, seq_len: usize, micro_batches: usize) -> MicroBatch {
+    let tokens = train.micro_batch_tokens(seq_len);
+    MicroBatch {
+        source_tokens: tokens,
+        precision: train.precision,
+        by_layers: train.recompute == Recompute::Layer,
+        accumulated: micro_batches > 1,
+        ..MicroBatch::of(tokens)
+    }
+}
+
+/// Adds the masks that dropout keeps, in bytes per token.
+fn with_masks(memory: TrainingMemory, bytes: u64, tokens: usize) -> TrainingMemory {
+    let masks = bytes.saturating_mul(tokens as u64);
+    TrainingMemory {
+        activations: memory.activations.saturating_add(masks),
+        ..memory
     }
 }
 

@@ -3,7 +3,7 @@
 use iiet_model::Precision;
 
 use super::RunOptions;
-use crate::{Devices, RunConfig, TrainError, TrainedModel, Vocabulary, memory};
+use crate::{Devices, Parallel, RunConfig, RunMemory, TrainError, TrainedModel};
 
 pub(super) fn refuse_precision(precision: Precision, devices: &Devices) -> Result<(), TrainError> {
     let works = |precision: Precision| devices.all().all(|device| precision.works_on(device));
@@ -36,29 +36,14 @@ pub(super) fn refuse_what_does_not_fit<M: TrainedModel>(
     devices: &Devices,
 ) -> Result<(), TrainError> {
     if options.on_host {
-        // The final solver is assumed to be the most expensive one.
-        let vocabulary = Vocabulary {
-            size: vocab_size,
-            document_end: None,
-        };
-        let wanted = M::of_run(config, vocabulary, config.train.steps);
-        let mut model = M::empty(&wanted, devices.first())?;
-        if let Some(drawn) = &config.train.iterations {
-            model = model.with_corrections(drawn.most());
-        }
-        let mut memory = model.training_memory(&config.train, config.model.seq_len);
-        memory.parameters += options.objective.footprint().bytes;
-        if config.train.precision != Precision::F32 {
-            // The rounded copy. Activations are assumed to be f32, because most operations convert
-            // to it.
-            memory.parameters +=
-                model.step_cost().parameters * config.train.precision.bytes() as u64;
-        }
-        // Each of several devices on a host has a copy of everything in the same memory.
-        let copies = devices.all().count() as u64;
-        memory.parameters = memory.parameters.saturating_mul(copies);
-        memory.activations = memory.activations.saturating_mul(copies);
-        memory::check_host(&memory)?;
+        let count = devices.all().count();
+        let parallel = Parallel::devices(count);
+        let micro_batches = parallel.micro_batches(&config.train)?;
+        let footprint = options.objective.footprint();
+        let sharing = (parallel, micro_batches);
+        let first = devices.first();
+        let memory = RunMemory::of_run::<M>(config, vocab_size, footprint, sharing, first)?;
+        memory.check_host(count)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Shape, bf16};
 use rayon::prelude::*;
 
 use super::LinearCrossEntropy;
-use super::chunk_of;
+use super::tokens_per_chunk;
 use crate::flex::Primitive;
 use crate::flex::buffer::{
     all_f32, block_of_rows, dense, for_blocks, owned, tensor, values, values_mut,
@@ -125,7 +125,7 @@ impl<T: Entry> Inputs<T> {
 
     /// Calls `f` with the first token of each chunk, its hidden states and its logits.
     pub(crate) fn for_chunks(&self, mut f: impl FnMut(usize, View<T>, &mut [f32])) {
-        let chunk = chunk_of(self.tokens, self.vocab);
+        let chunk = tokens_per_chunk(self.tokens, self.vocab);
         let hidden = &T::memory(&self.hidden)[..self.tokens * self.d_model];
         let chunks = hidden.chunks(chunk * self.d_model);
         for (i, hidden) in chunks.enumerate() {

@@ -98,8 +98,9 @@ operation! {
 
 composed!(LinearCrossEntropy: NdArray, Cube);
 
-/// The number of tokens per chunk, such that its logits take at most 64 MiB of f32.
-pub(crate) fn chunk_of(tokens: usize, vocab: usize) -> usize {
+/// The number of tokens whose logits [`linear_cross_entropy`] computes together, of `tokens` in all: such that they
+/// take at most 64 MiB of f32, but at least 16.
+pub fn tokens_per_chunk(tokens: usize, vocab: usize) -> usize {
     const LOGITS: usize = 1 << 24;
     (LOGITS / vocab.max(1)).clamp(16, tokens.max(16))
 }
@@ -160,7 +161,7 @@ pub(crate) fn scaled<B: Backend>(x: FloatTensor<B>, factor: FloatTensor<B>) -> F
 
 /// Ranges of tokens.
 pub(crate) fn chunks(tokens: usize, vocab: usize) -> impl Iterator<Item = (usize, usize)> {
-    let size = chunk_of(tokens, vocab);
+    let size = tokens_per_chunk(tokens, vocab);
     (0..tokens)
         .step_by(size)
         .map(move |from| (from, (from + size).min(tokens)))
