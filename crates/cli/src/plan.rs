@@ -11,15 +11,19 @@ use crate::print::{errln, outln};
 
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// Memory, bytes sent, time and efficiency of a training run over several processes, before it is run.
-///
-/// Nothing is read but the configuration. Every rank has a copy of weights and gradients on each of its devices, and
-/// trains on as many of train.accumulation micro-batches as every other. Ranks then exchange their gradients, each
-/// sending what it does in a ring; with train.shard = "optimizer" each has a part of the moments. What is assumed:
-/// the sum over the devices of one rank, the latency of messages, reading of data, validation and checkpoints take no
-/// time; the exchange overlaps the last backward pass with train.recompute = "layer" and else nothing; pairs of source
-/// and target fill their micro-batch.
+/// What a reader of the figures has to know.
+const ASSUMED: &str = "\
+Every rank has a copy of weights and gradients on each of its devices, and trains on as many of the step's
+micro-batches, train.accumulation, as every other. Then the ranks exchange gradients, each sending the bytes of a ring;
+with train.shard = \"optimizer\" each keeps a part of the moments, and updated weights are gathered. The exchange
+overlaps the last backward pass with train.recompute = \"layer\", and otherwise nothing.
+
+Not counted: the latency of messages, the sum over the devices of one rank, reading of data, validation, checkpoints,
+and with --peak the update. Memory is the peak of a process with one device on a host; on a GPU buckets, program and
+heap are in host memory. Pairs of source and target are assumed to fill their micro-batch.";
+
 #[derive(clap::Args)]
+#[command(after_help = ASSUMED)]
 pub(crate) struct Arguments {
     /// The configuration; configs/ has presets.
     #[arg(long, value_name = "FILE")]
@@ -137,16 +141,18 @@ fn lines(plan: &Plan, config: &RunConfig) -> Vec<String> {
             .into_iter()
             .map(|(name, value)| row(&name, value)),
     );
-    lines.push("\nsent by each rank in a step".to_owned());
-    let precision = config.train.transfer.bytes() * 8;
-    for (name, bytes) in [
-        (
-            format!("  gradients, {precision} bits"),
-            plan.sent.gradients,
-        ),
-        ("  updated weights".to_owned(), plan.sent.weights),
-    ] {
-        lines.push(row(&name, gibibytes(bytes)));
+    if ranks > 1 {
+        lines.push("\nsent by each rank in a step".to_owned());
+        let precision = config.train.transfer.bytes() * 8;
+        for (name, bytes) in [
+            (
+                format!("  gradients, {precision} bits"),
+                plan.sent.gradients,
+            ),
+            ("  updated weights".to_owned(), plan.sent.weights),
+        ] {
+            lines.push(row(&name, gibibytes(bytes)));
+        }
     }
     lines.push("\ntime of a step".to_owned());
     lines.extend(
@@ -171,8 +177,10 @@ fn memory(plan: &Plan, config: &RunConfig) -> Vec<(String, String)> {
             _ => (format!("  {name}"), gibibytes(bytes)),
         })
         .collect();
-    let exclusive = format!("-{}", gibibytes(plan.memory.exclusive));
-    rows.push(("  never there at once".to_owned(), exclusive));
+    if plan.memory.exclusive > 0 {
+        let exclusive = format!("-{}", gibibytes(plan.memory.exclusive));
+        rows.push(("  never there at once".to_owned(), exclusive));
+    }
     rows.push(("  peak".to_owned(), gibibytes(plan.memory_peak)));
     rows
 }

@@ -96,7 +96,7 @@ impl RunMemory {
             ("activations", self.activations),
             ("buckets", self.buckets),
             ("objective", self.objective),
-            ("program", self.program),
+            ("program and heap", self.program),
         ]
     }
 
