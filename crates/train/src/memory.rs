@@ -39,6 +39,8 @@ pub struct RunMemory {
     pub program: u64,
     /// The part of gradients and activations that is never there at once.
     pub exclusive: u64,
+    /// The copy of the moments that is taken to write a checkpoint, after a step; in host memory.
+    pub checkpoint: u64,
 }
 
 impl RunMemory {
@@ -68,25 +70,27 @@ impl RunMemory {
         let memory = model.training_memory(train, config.model.seq_len, micro_batches);
         let moments = memory.moments - second_moments_of_muon(&model, train);
         let parameters = model.step_cost().parameters;
+        let moments = match train.shard {
+            Shard::None => moments,
+            Shard::Optimizer => moments.div_ceil(parallel.ranks as u64),
+        };
         let mut memory = Self {
             weights: memory.weights,
             rounded: memory.rounded,
             gradients: memory.gradients,
-            moments: match train.shard {
-                Shard::None => moments,
-                Shard::Optimizer => moments.div_ceil(parallel.ranks as u64),
-            },
+            moments,
             activations: memory.activations,
             buckets: buckets(parameters, train, parallel),
             objective: footprint.bytes,
             program: PROGRAM,
             exclusive: memory.exclusive,
+            checkpoint: moments,
         };
         memory.program += memory.total().saturating_sub(PROGRAM) / LOST;
         Ok(memory)
     }
 
-    /// The kinds with their names.
+    /// The kinds of a step with their names.
     pub fn parts(&self) -> [(&'static str, u64); 8] {
         [
             ("weights", self.weights),
@@ -100,11 +104,23 @@ impl RunMemory {
         ]
     }
 
-    /// The peak.
-    pub fn total(&self) -> u64 {
+    /// The peak of a step.
+    pub fn step(&self) -> u64 {
         let sum = self.parts().into_iter().map(|(_, bytes)| bytes);
         let sum = sum.fold(0, u64::saturating_add);
         sum.saturating_sub(self.exclusive)
+    }
+
+    /// The peak while a checkpoint is written.
+    pub fn saving(&self) -> u64 {
+        let lasting = [self.weights, self.moments, self.objective, self.program];
+        let parts = lasting.into_iter().chain([self.checkpoint]);
+        parts.fold(0, u64::saturating_add)
+    }
+
+    /// The peak.
+    pub fn total(&self) -> u64 {
+        self.step().max(self.saving())
     }
 
     /// Rejects a run if the estimate for `devices` of the host exceeds its free memory. Each of several devices on a
@@ -201,7 +217,9 @@ mod tests {
             objective: 0,
             program: 0,
             exclusive: gib,
+            checkpoint: gib,
         };
+        assert_eq!((memory.step(), memory.saving()), (8 * gib, 4 * gib));
         assert!(memory.compare(1, 8 * gib).is_ok());
         let message = memory.compare(1, 7 * gib).unwrap_err().to_string();
         let expected = "needs about 8.0 GiB (3.0 GiB for weights, gradients and moments, 5.0 GiB";
