@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{Ranks, TrainError, TrainSection};
+use crate::{Parallel, Ranks, TrainError, TrainSection};
 
 /// The sum over devices.
 pub trait AllReduce: Debug + Send + Sync {
@@ -55,9 +55,12 @@ impl Devices {
         &self.ranks
     }
 
-    /// The number of devices of all processes.
-    pub fn total(&self) -> usize {
-        self.ranks.size() * self.all().count()
+    /// The number of processes, and of their devices.
+    pub fn parallel(&self) -> Parallel {
+        Parallel {
+            ranks: self.ranks.size(),
+            devices_per_rank: self.all().count(),
+        }
     }
 
     /// The device that also validates, samples and writes checkpoints.
@@ -87,19 +90,7 @@ impl Devices {
     ///
     /// [`TrainError::Value`].
     pub fn refuse_uneven(&self, train: &TrainSection) -> Result<(), TrainError> {
-        let count = self.total();
-        if train.accumulation.is_multiple_of(count) {
-            return Ok(());
-        }
-        let of_what = match self.ranks.size() {
-            1 => "the number of devices".to_owned(),
-            ranks => format!("the number of devices of all {ranks} ranks"),
-        };
-        Err(TrainError::Value {
-            key: "train.accumulation",
-            found: train.accumulation.to_string(),
-            allowed: format!("allowed: a multiple of {count}, {of_what}"),
-        })
+        self.parallel().micro_batches(train).map(drop)
     }
 }
 

@@ -283,7 +283,7 @@ fn micro_batches_that_cannot_be_divided_are_refused_on_every_rank() {
     let works = [(); 3].map(|()| work(&place, "run", &SETS, false));
     for result in together(&works) {
         let message = result.unwrap_err().to_string();
-        let expected = "train.accumulation is 4; allowed: a multiple of 3, the number of devices of all 3 ranks";
+        let expected = "train.accumulation is 4; allowed: a multiple of 3, the number of devices of all ranks; 3 and 6 are the nearest";
         assert_eq!(message, expected);
     }
 }

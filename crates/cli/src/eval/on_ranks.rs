@@ -31,6 +31,20 @@ fn received((bits, is_greedy): Sent) -> Scored {
     }
 }
 
+/// The score of a text, likewise, and its tokens.
+type SentOfText = (u64, u64);
+
+fn sent_of_text(score: &RollingScore) -> SentOfText {
+    (score.log_likelihood.to_bits(), score.tokens)
+}
+
+fn of_text((bits, tokens): SentOfText) -> RollingScore {
+    RollingScore {
+        log_likelihood: f64::from_bits(bits),
+        tokens,
+    }
+}
+
 fn failed(message: String) -> EvalError {
     EvalError::Scorer { message }
 }
@@ -96,14 +110,9 @@ impl<S: Scorer> Scorer for OnRanks<'_, S> {
     ) -> Result<Vec<RollingScore>, EvalError> {
         let answers = self.divided(texts, |own| {
             let answers = self.model.log_likelihood_rolling(own, progress)?;
-            let sent = |score: &RollingScore| (score.log_likelihood.to_bits(), score.tokens);
-            Ok(answers.iter().map(sent).collect())
+            Ok(answers.iter().map(sent_of_text).collect())
         })?;
-        let received = |(bits, tokens)| RollingScore {
-            log_likelihood: f64::from_bits(bits),
-            tokens,
-        };
-        Ok(answers.into_iter().map(received).collect())
+        Ok(answers.into_iter().map(of_text).collect())
     }
 
     fn targets(
@@ -146,6 +155,25 @@ impl<D: TargetDecoder> TargetDecoder for OnRanks<'_, D> {
             None => self
                 .model
                 .best_targets(std::slice::from_ref(source), search, &()),
+        });
+        Ok(answers.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    fn target_scores(
+        &self,
+        pairs: &[(&str, &str)],
+        progress: &dyn Progress,
+    ) -> Result<Vec<Result<RollingScore, Unscorable>>, EvalError> {
+        let answers = self.divided(pairs, |own| {
+            let answers = self.model.target_scores(own, progress)?.into_iter();
+            Ok(answers
+                .map(|answer| answer.as_ref().ok().map(sent_of_text))
+                .collect())
+        })?;
+        let answers = answers.into_iter().zip(pairs);
+        let answers = answers.map(|(answer, pair)| match answer {
+            Some(score) => Ok(vec![Ok(of_text(score))]),
+            None => self.model.target_scores(std::slice::from_ref(pair), &()),
         });
         Ok(answers.collect::<Result<Vec<_>, _>>()?.concat())
     }

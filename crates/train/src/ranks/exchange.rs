@@ -18,9 +18,7 @@ use burn::tensor::{Tensor, bf16};
 use super::layout::{Bucket, Layout};
 use super::{Part, Pending, RankError, Ranks};
 use crate::Transfer;
-
-/// Buckets that are under way at a time, which bounds the memory of messages.
-const UNDER_WAY: usize = 4;
+use crate::parallel::UNDER_WAY;
 
 /// The gradients of one step on their way to their sums.
 #[derive(Debug)]
@@ -166,7 +164,7 @@ impl<'a> Exchange<'a> {
         }
         let sending = self.ranks.all_to_all(to_bytes(&values, self.transfer));
         self.arriving.push_back((at, sending));
-        if self.arriving.len() > UNDER_WAY {
+        if self.arriving.len() > UNDER_WAY as usize {
             self.receive();
         }
     }
@@ -198,7 +196,7 @@ impl<'a> Exchange<'a> {
         }
         let gathering = self.ranks.all_gather(to_bytes(&sum, self.transfer));
         self.gathering.push_back((at, gathering));
-        if self.gathering.len() > UNDER_WAY {
+        if self.gathering.len() > UNDER_WAY as usize {
             self.receive_sums();
         }
     }
@@ -281,7 +279,7 @@ pub(crate) fn gathered(
             values.resize(end, 0.0);
         }
         under_way.push_back((bucket, ranks.all_gather(to_bytes(&values, Transfer::F32))));
-        if under_way.len() > UNDER_WAY
+        if under_way.len() > UNDER_WAY as usize
             && let Some(oldest) = under_way.pop_front()
         {
             receive(oldest)?;

@@ -14,13 +14,11 @@ use iiet_model::{ParameterVisitor, Role, visit_parameters};
 
 use super::Part;
 use crate::TrainedModel;
+use crate::parallel::BUCKET;
 
 /// What the names of the blocks' parameters contain, on either side of a model. Each of them is used in one
 /// layer alone, so its gradient is complete once that layer has been differentiated.
 pub(crate) const LAYERS: &str = ".layers.";
-
-/// Bytes of a bucket in f32, as PyTorch's.
-pub(crate) const BUCKET: usize = 25 << 20;
 
 /// A piece of each rank's part of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +61,7 @@ impl Layout {
     pub(crate) fn of<M: TrainedModel>(model: &M, size: usize) -> Self {
         let mut lengths = Lengths(Vec::new());
         visit_parameters(model, &mut lengths);
-        Self::new(lengths.0, size, BUCKET / size_of::<f32>())
+        Self::new(lengths.0, size, BUCKET as usize / size_of::<f32>())
     }
 
     /// `parameters` are in the order of the forward pass, with their lengths; `elements` is the size of a bucket.

@@ -31,7 +31,7 @@ impl Stepper<'_> {
     ) -> Result<Sums, StepError> {
         let (count, passes, devices) = (self.workers.len(), self.passes, self.devices);
         let ranks = devices.ranks();
-        let (first, total) = (ranks.rank() * count, devices.total());
+        let (first, total) = (ranks.rank() * count, devices.parallel().count());
         let scale = state.loss_scale.map_or(1.0, |scale| scale.scale);
         let mut exchange = (ranks.size() > 1).then(|| {
             let layout = Layout::of(state.model(), ranks.size());

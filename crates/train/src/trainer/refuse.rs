@@ -3,7 +3,7 @@
 use iiet_model::Precision;
 
 use super::RunOptions;
-use crate::{Devices, Parallel, RunConfig, RunMemory, TrainError, TrainedModel};
+use crate::{Devices, RunConfig, RunMemory, TrainError, TrainedModel};
 
 pub(super) fn refuse_precision(precision: Precision, devices: &Devices) -> Result<(), TrainError> {
     let works = |precision: Precision| devices.all().all(|device| precision.works_on(device));
@@ -36,14 +36,13 @@ pub(super) fn refuse_what_does_not_fit<M: TrainedModel>(
     devices: &Devices,
 ) -> Result<(), TrainError> {
     if options.on_host {
-        let count = devices.all().count();
-        let parallel = Parallel::devices(count);
+        let parallel = devices.parallel();
         let micro_batches = parallel.micro_batches(&config.train)?;
         let footprint = options.objective.footprint();
         let sharing = (parallel, micro_batches);
         let first = devices.first();
         let memory = RunMemory::of_run::<M>(config, vocab_size, footprint, sharing, first)?;
-        memory.check_host(count)?;
+        memory.check_host(parallel.devices_per_rank)?;
     }
     Ok(())
 }
