@@ -151,7 +151,7 @@ fn lines(plan: &Plan, config: &RunConfig) -> Vec<String> {
             ),
             ("  updated weights".to_owned(), plan.sent.weights),
         ] {
-            lines.push(row(&name, gibibytes(bytes)));
+            lines.push(row(&name, size(bytes)));
         }
     }
     lines.push("\ntime of a step".to_owned());
@@ -173,19 +173,19 @@ fn memory(plan: &Plan, config: &RunConfig) -> Vec<(String, String)> {
     let mut rows: Vec<(String, String)> = parts
         .filter(|(_, bytes)| *bytes > 0)
         .map(|(name, bytes)| match name {
-            "moments" => (moments.clone(), gibibytes(bytes)),
-            _ => (format!("  {name}"), gibibytes(bytes)),
+            "moments" => (moments.clone(), size(bytes)),
+            _ => (format!("  {name}"), size(bytes)),
         })
         .collect();
     if plan.memory.exclusive > 0 {
-        let exclusive = format!("-{}", gibibytes(plan.memory.exclusive));
+        let exclusive = format!("-{}", size(plan.memory.exclusive));
         rows.push(("  never there at once".to_owned(), exclusive));
     }
     for (name, bytes) in [
         ("  peak of a step", plan.memory.step()),
         ("  peak of a checkpoint", plan.memory.saving()),
     ] {
-        rows.push((name.to_owned(), gibibytes(bytes)));
+        rows.push((name.to_owned(), size(bytes)));
     }
     rows
 }
@@ -195,21 +195,19 @@ fn times(plan: &Plan) -> Vec<(&'static str, String)> {
     let Speed { micro_batch, .. } = plan.speed;
     let rate = plan.micro_batch_flops / micro_batch / 1e12;
     let time = &plan.time;
+    let exchanged = format!(
+        "{}, of which {} behind the backward pass",
+        seconds(time.exchanged),
+        seconds(time.hidden)
+    );
     vec![
         (
             "  micro-batch",
-            format!("{} at {rate:.4} TFLOP/s", seconds(micro_batch)),
+            format!("{} at {rate:.3} TFLOP/s", seconds(micro_batch)),
         ),
         ("  computed", seconds(time.computed)),
         ("  updated", seconds(time.updated)),
-        (
-            "  exchanged",
-            format!(
-                "{}, of which {} behind the backward pass",
-                seconds(time.exchanged),
-                seconds(time.hidden)
-            ),
-        ),
+        ("  exchanged", exchanged),
         ("  step", seconds(time.step)),
         ("  on one device", seconds(plan.one_device)),
         ("efficiency", format!("{:.1} %", 100.0 * plan.efficiency)),
@@ -225,7 +223,7 @@ fn misfit(plan: &Plan) -> Vec<String> {
     let Some(of_device) = plan.memory_of_device else {
         return Vec::new();
     };
-    let (needed, there) = (gibibytes(plan.memory_peak), gibibytes(of_device));
+    let (needed, there) = (size(plan.memory_peak), size(of_device));
     if plan.memory_peak <= of_device {
         return vec![format!("\nfits: {needed} of {there} a device")];
     }
@@ -233,7 +231,7 @@ fn misfit(plan: &Plan) -> Vec<String> {
     parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let largest = parts[..2]
         .iter()
-        .map(|(name, bytes)| format!("{name} {}", gibibytes(*bytes)));
+        .map(|(name, bytes)| format!("{name} {}", size(*bytes)));
     let largest: Vec<String> = largest.collect();
     let mut lines = vec![format!(
         "\ndoes not fit: {needed} of {there} a device; the most are {}",
@@ -248,12 +246,16 @@ fn misfit(plan: &Plan) -> Vec<String> {
         format!(
             "  --set {}: {}, {fits}",
             remedy.set.replace(", ", " --set "),
-            gibibytes(remedy.bytes)
+            size(remedy.bytes)
         )
     }));
     lines
 }
 
-fn gibibytes(bytes: u64) -> String {
-    format!("{:.3} GiB", bytes as f64 / GIB)
+fn size(bytes: u64) -> String {
+    let gibibytes = bytes as f64 / GIB;
+    match gibibytes < 1.0 {
+        true => format!("{:.1} MiB", 1024.0 * gibibytes),
+        false => format!("{gibibytes:.1} GiB"),
+    }
 }

@@ -4,7 +4,7 @@ use iiet_model::{LanguageModel, Precision};
 use super::*;
 use crate::NextToken;
 
-/// Two layers of width 8 over 32 tokens: 2016 parameters.
+/// Two layers of width 8 over 32 tokens.
 const TINY: &str = "[model]\nd_model = 8\nd_ff = 16\nn_layers = 2\nn_heads = 2\nn_kv_heads = 1\nseq_len = 4\nsolver = \"explicit_euler\"\n\n[data]\nvocab_size = 32\n\n[train]\nsteps = 10\nbatch = 3\naccumulation = 24\nlr = 1e-3\n";
 
 /// Embedding 32 x 8; a layer of q and o 8 x 8, k and v 8 x 4, three of 8 x 16, and two norms; the last norm.
