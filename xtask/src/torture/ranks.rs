@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::Extent;
 use super::kills::saving;
@@ -167,7 +167,12 @@ fn once(
         if late {
             let _ = child.kill();
             let errors = fs::read_to_string(&log).unwrap_or_default();
-            anyhow::bail!("the processes do not end:\n{errors}");
+            let what = match (&disturbed, &fault) {
+                (None, _) => "no fault",
+                (_, Some(Fault::Stop)) => "a stop",
+                _ => "a kill",
+            };
+            bail!("after {what} the processes do not end:\n{errors}");
         }
         sleep(Duration::from_micros(200));
     };
@@ -180,13 +185,18 @@ fn once(
         disturbed.with_context(|| format!("{status} without a fault:\n{errors}"))?;
     done.slowest_end = done.slowest_end.max(since.elapsed());
     let named = format!("rank {rank}");
-    ensure!(errors.contains(&named), "no {named} in:\n{errors}");
+    // A rank that is stopped before it is connected cannot be named.
+    let unconnected = format!("the ranks are not connected after {TIMEOUT} s");
     match fault {
         Some(Fault::Stop) => {
             let expected = format!("no answer from {named} for {TIMEOUT} s");
-            ensure!(errors.contains(&expected), "no `{expected}` in:\n{errors}");
+            ensure!(
+                errors.contains(&expected) || errors.contains(&unconnected),
+                "no `{expected}` in:\n{errors}"
+            );
             done.stops += 1;
         }
+        _ if !errors.contains(&named) => bail!("no {named} in:\n{errors}"),
         _ => {
             done.kills += 1;
             done.during_a_save += u64::from(during_a_save);

@@ -65,7 +65,8 @@ impl Mpi {
     ///
     /// # Errors
     ///
-    /// [`RankError::Library`] if MPI is in use already, or its thread cannot be started.
+    /// [`RankError::Library`] if MPI is in use already, its thread cannot be started, or a rank is not there within the
+    /// limit: which one, the library does not say.
     pub fn start(limit: Duration) -> Result<Self, RankError> {
         let (exchanges, received) = channel();
         let (ready, started) = channel();
@@ -89,7 +90,17 @@ impl Mpi {
             progress.run(&received);
         });
         let thread = thread.map_err(|error| RankError::Library(error.to_string()))?;
-        let (rank, size) = started.recv().unwrap_or(Err(RankError::Ended))?;
+        let (rank, size) = match started.recv_timeout(limit) {
+            Ok(place) => place?,
+            Err(RecvTimeoutError::Disconnected) => return Err(RankError::Ended),
+            Err(RecvTimeoutError::Timeout) => {
+                let seconds = limit.as_secs();
+                return Err(RankError::Library(format!(
+                    "the ranks are not connected after {seconds} s: one has not started, or is stopped; allowed: \
+                     --rank-timeout"
+                )));
+            }
+        };
         Ok(Self {
             rank,
             size,

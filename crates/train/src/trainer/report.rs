@@ -111,7 +111,7 @@ impl<M: TrainedModel> Trainer<'_, M> {
             tokens_per_second,
             flops_utilisation: self.peak.map(|peak| flops / peak),
             evaluations,
-            exchange_seconds: (self.ranks.size() > 1).then(|| figures.exchange.as_secs_f64()),
+            exchange_seconds: (self.ranks.size() > 1).then_some(figures.exchange.as_secs_f64()),
             validation_loss: evaluation.as_ref().map(|e| e.loss),
             validation_accuracy: evaluation.as_ref().and_then(|e| e.accuracy),
             validation_bits_per_byte: evaluation.as_ref().and_then(|e| e.bits_per_byte),
