@@ -96,13 +96,8 @@ impl Place {
         let arguments = ["eval", "--model", model, "--out", &out];
         self.good(&[&arguments[..], &data[..]].concat());
         let results: Value = serde_json::from_slice(&fs::read(self.path(&out)).unwrap()).unwrap();
-        let text = results.to_string();
-        let at = text.find("bits_per_byte").expect("the metric");
-        let digits = text[at..].trim_start_matches(|c: char| !c.is_ascii_digit());
-        let end = digits
-            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-            .unwrap();
-        digits[..end].parse().unwrap()
+        let found = &results["results"]["text"]["bits_per_byte,none"];
+        found.as_f64().expect("the metric")
     }
 }
 
