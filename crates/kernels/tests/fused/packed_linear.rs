@@ -66,7 +66,7 @@ fn rounded(x: &Tensor<3>, group: usize) -> Tensor<3> {
     for group in values.chunks_exact_mut(group) {
         let largest = group.iter().fold(0.0f32, |max, x| max.max(x.abs()));
         for x in group {
-            *x = (*x * 127.0 / largest).round_ties_even() * largest / 127.0;
+            *x = (*x * (127.0 / largest)).round_ties_even() * (largest / 127.0);
         }
     }
     Tensor::<1>::from_data(values.as_slice(), &device).reshape(shape)

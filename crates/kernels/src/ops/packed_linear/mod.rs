@@ -262,7 +262,10 @@ fn rounded_inputs<B: Backend>(x: FloatTensor<B>, group: usize) -> FloatTensor<B>
     let largest = B::float_max_dim(B::float_abs(x.clone()), 2);
     // The inverse of a smaller scale would not be finite; a group of zeros stays one.
     let largest = B::float_clamp_min(largest, (127.0 * f32::MIN_POSITIVE).into());
-    let steps = B::float_mul_scalar(B::float_recip(largest.clone()), 127.0.into());
+    // Divided, as on flex: a product with the reciprocal could round to another integer.
+    let (groups, device) = (largest.shape(), largest.device());
+    let most = B::float_full(groups, 127.0.into(), &device, FloatDType::F32);
+    let steps = B::float_div(most, largest.clone());
     let integers = B::float_round(B::float_mul(x, steps));
     let scales = B::float_div_scalar(largest, 127.0.into());
     B::float_reshape(B::float_mul(integers, scales), shape)
