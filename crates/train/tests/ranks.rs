@@ -199,6 +199,7 @@ fn a_checkpoint_is_resumed_by_any_number_of_ranks() {
         .into_iter()
         .chain(["train.shard=optimizer", "train.recompute=layer"])
         .collect();
+    run(&place, 1, "alone", &sharded, false);
     for (before, after) in [(4, 4), (4, 2), (4, 1), (2, 4), (1, 4)] {
         let name = format!("{before}-{after}");
         let interrupts: Vec<_> = (0..before).map(|_| AtomicBool::new(false)).collect();
