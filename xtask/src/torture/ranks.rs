@@ -20,7 +20,7 @@ const BOUND: Duration = Duration::from_secs(60);
 /// The time limit of an undisturbed process.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// `--rank-timeout` in seconds.
-const TIMEOUT: u64 = 3;
+const TIMEOUT: u64 = 10;
 /// In microseconds: longer than a save of the model.
 const LONGEST_SAVE: u64 = 20_000;
 
