@@ -45,6 +45,7 @@ impl<'a> Piece<'a> {
         self.codes.len() / self.row_bytes
     }
 
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn symmetric(&self) -> bool {
         self.zeros.is_none()
     }
