@@ -19,8 +19,8 @@ with train.shard = \"optimizer\" each keeps a part of the moments, and updated w
 overlaps the last backward pass with train.recompute = \"layer\", and otherwise nothing.
 
 Not counted: the latency of messages, the sum over the devices of one rank, reading of data, validation, checkpoints,
-and with --peak the update. Memory is the peak of a process with one device on a host; on a GPU buckets, program,
-heap and the copy for a checkpoint are in host memory. Pairs of source and target are assumed to fill their micro-batch.";
+and with --peak the update. Memory is the peak of a process with one device on a host; on a GPU buckets, program
+and heap are in host memory. Pairs of source and target are assumed to fill their micro-batch.";
 
 #[derive(clap::Args)]
 #[command(after_help = ASSUMED)]
@@ -181,11 +181,10 @@ fn memory(plan: &Plan, config: &RunConfig) -> Vec<(String, String)> {
         let exclusive = format!("-{}", size(plan.memory.exclusive));
         rows.push(("  never there at once".to_owned(), exclusive));
     }
-    for (name, bytes) in [
-        ("  peak of a step", plan.memory.step()),
-        ("  peak of a checkpoint", plan.memory.saving()),
-    ] {
-        rows.push((name.to_owned(), size(bytes)));
+    let peak = |(phase, bytes): (&str, u64)| (format!("  peak of the {phase}"), size(bytes));
+    match plan.parallel.ranks {
+        1 => rows.push(("  peak".to_owned(), size(plan.memory.total()))),
+        _ => rows.extend(plan.memory.phases().map(peak)),
     }
     rows
 }

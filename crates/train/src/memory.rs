@@ -5,10 +5,11 @@ use burn::tensor::{Device, Tensor};
 use iiet_model::{ParameterVisitor, Role, available_memory, visit_parameters};
 use serde::Serialize;
 
-use crate::parallel::{BUCKET, UNDER_WAY};
+use crate::optimizer::matrix_of_block;
+use crate::parallel::BUCKET;
 use crate::{
-    Footprint, OptimizerKind, Parallel, RunConfig, Shard, TrainError, TrainSection, TrainedModel,
-    Vocabulary,
+    Footprint, OptimizerKind, Parallel, Recompute, RunConfig, Shard, TrainError, TrainSection,
+    TrainedModel, Vocabulary,
 };
 
 /// What a process takes besides: its code, its threads, the tokenizer, and buffers of matrix products.
@@ -31,16 +32,18 @@ pub struct RunMemory {
     pub moments: u64,
     /// What a micro-batch keeps for its backward pass.
     pub activations: u64,
-    /// Buckets of gradients between ranks, in host memory.
+    /// Buffers of the exchange between ranks, once the backward pass has ended; in host memory.
     pub buckets: u64,
+    /// Those that are there beside the activations, if the exchange overlaps the backward pass.
+    pub overlapped: u64,
+    /// The updated weights of a sharded optimiser: this rank's part, and all parts as they arrive; in host memory.
+    pub gathered: u64,
     /// What the objective needs, such as a teacher.
     pub objective: u64,
     /// The program itself, and what the heap loses; in host memory.
     pub program: u64,
     /// The part of gradients and activations that is never there at once.
     pub exclusive: u64,
-    /// The copy of the moments that is taken to write a checkpoint, after a step; in host memory.
-    pub checkpoint: u64,
 }
 
 impl RunMemory {
@@ -69,7 +72,6 @@ impl RunMemory {
         }
         let memory = model.training_memory(train, config.model.seq_len, micro_batches);
         let moments = memory.moments - second_moments_of_muon(&model, train);
-        let parameters = model.step_cost().parameters;
         let moments = match train.shard {
             Shard::None => moments,
             Shard::Optimizer => moments.div_ceil(parallel.ranks as u64),
@@ -80,18 +82,43 @@ impl RunMemory {
             gradients: memory.gradients,
             moments,
             activations: memory.activations,
-            buckets: buckets(parameters, train, parallel),
+            buckets: 0,
+            overlapped: 0,
+            gathered: 0,
             objective: footprint.bytes,
             program: PROGRAM,
             exclusive: memory.exclusive,
-            checkpoint: moments,
         };
+        if parallel.ranks > 1 {
+            memory.of_exchange(&model, train, parallel.ranks as u64);
+        }
         memory.program += memory.total().saturating_sub(PROGRAM) / LOST;
         Ok(memory)
     }
 
-    /// The kinds of a step with their names.
-    pub fn parts(&self) -> [(&'static str, u64); 8] {
+    /// Adds what several ranks exchange.
+    ///
+    /// A gradient is in its tensor, in a bucket or in a sum, so the buffers beside `gradients` are a bucket that is
+    /// put together, and one on its way, as it is sent and as it arrives. A parameter of several buckets is kept until the
+    /// last of them has been sent, while its sum grows.
+    fn of_exchange<M: TrainedModel>(&mut self, model: &M, train: &TrainSection, ranks: u64) {
+        let mut largest = Largest(0);
+        visit_parameters(model, &mut largest);
+        let f32 = size_of::<f32>() as u64;
+        let bucket = self.weights.min(BUCKET);
+        let way = 2 * bucket / f32 * train.transfer.bytes() as u64;
+        self.buckets = bucket + way + largest.0 * f32;
+        if train.recompute == Recompute::Layer {
+            // The first is full before others are on their way.
+            self.overlapped = bucket.min(self.weights - bucket);
+        }
+        if train.shard == Shard::Optimizer {
+            self.gathered = self.weights + self.weights / ranks;
+        }
+    }
+
+    /// The kinds with their names.
+    pub fn parts(&self) -> [(&'static str, u64); 10] {
         [
             ("weights", self.weights),
             ("rounded copy", self.rounded),
@@ -99,28 +126,41 @@ impl RunMemory {
             ("moments", self.moments),
             ("activations", self.activations),
             ("buckets", self.buckets),
+            ("buckets beside activations", self.overlapped),
+            ("updated weights", self.gathered),
             ("objective", self.objective),
             ("program and heap", self.program),
         ]
     }
 
-    /// The peak of a step.
-    pub fn step(&self) -> u64 {
-        let sum = self.parts().into_iter().map(|(_, bytes)| bytes);
-        let sum = sum.fold(0, u64::saturating_add);
-        sum.saturating_sub(self.exclusive)
-    }
-
-    /// The peak while a checkpoint is written.
-    pub fn saving(&self) -> u64 {
-        let lasting = [self.weights, self.moments, self.objective, self.program];
-        let parts = lasting.into_iter().chain([self.checkpoint]);
-        parts.fold(0, u64::saturating_add)
+    /// The parts of a step with their peaks. A checkpoint is written after the step, tensor by tensor.
+    pub fn phases(&self) -> [(&'static str, u64); 3] {
+        let sum = |bytes: &[u64]| {
+            let lasting = [self.weights, self.moments, self.objective, self.program];
+            let all = lasting.iter().chain(bytes);
+            all.fold(0u64, |sum, bytes| sum.saturating_add(*bytes))
+        };
+        let Self {
+            rounded, buckets, ..
+        } = *self;
+        let backward = [rounded, self.gradients, self.activations, self.overlapped];
+        // The sum over the micro-batches alone is left, as large as the weights.
+        let exchange = [rounded, self.weights, buckets];
+        let update = [self.gathered, buckets];
+        [
+            (
+                "backward pass",
+                sum(&backward).saturating_sub(self.exclusive),
+            ),
+            ("exchange", sum(&exchange)),
+            ("update", sum(&update)),
+        ]
     }
 
     /// The peak.
     pub fn total(&self) -> u64 {
-        self.step().max(self.saving())
+        let peaks = self.phases().into_iter().map(|(_, bytes)| bytes);
+        peaks.max().expect("invariant: three phases")
     }
 
     /// Rejects a run if the estimate for `devices` of the host exceeds its free memory. Each of several devices on a
@@ -145,18 +185,14 @@ impl RunMemory {
     }
 }
 
-/// The buckets under way at a time: as they are sent and as they arrive; and where whole sums are gathered, the same
-/// for these.
-fn buckets(parameters: u64, train: &TrainSection, parallel: Parallel) -> u64 {
-    if parallel.ranks < 2 {
-        return 0;
+/// The elements of the largest parameter.
+struct Largest(u64);
+
+impl ParameterVisitor for Largest {
+    fn visit<const D: usize>(&mut self, _name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
+        let elements = parameter.lazy_shape().num_elements() as u64;
+        self.0 = self.0.max(elements);
     }
-    let copies = match train.shard {
-        Shard::None => 4,
-        Shard::Optimizer => 2,
-    };
-    let elements = parameters.min(UNDER_WAY * BUCKET / size_of::<f32>() as u64);
-    elements * train.transfer.bytes() as u64 * copies
 }
 
 /// Bytes of the second moments that Muon does without: those of the blocks' matrices.
@@ -164,9 +200,8 @@ fn second_moments_of_muon<M: TrainedModel>(model: &M, train: &TrainSection) -> u
     struct Matrices(u64);
     impl ParameterVisitor for Matrices {
         fn visit<const D: usize>(&mut self, name: &str, role: Role, parameter: &Param<Tensor<D>>) {
-            if D == 2 && role.decays && name.contains(".layers.") {
-                self.0 += parameter.lazy_shape().num_elements() as u64;
-            }
+            let matrix = matrix_of_block(name, role, &parameter.lazy_shape());
+            self.0 += matrix.map_or(0, |[rows, columns]| (rows * columns) as u64);
         }
     }
     let mut matrices = Matrices(0);
@@ -214,12 +249,13 @@ mod tests {
             moments: 2 * gib,
             activations: 5 * gib,
             buckets: 0,
+            overlapped: 0,
+            gathered: 0,
             objective: 0,
             program: 0,
             exclusive: gib,
-            checkpoint: gib,
         };
-        assert_eq!((memory.step(), memory.saving()), (8 * gib, 4 * gib));
+        assert_eq!(memory.total(), 8 * gib);
         assert!(memory.compare(1, 8 * gib).is_ok());
         let message = memory.compare(1, 7 * gib).unwrap_err().to_string();
         let expected = "needs about 8.0 GiB (3.0 GiB for weights, gradients and moments, 5.0 GiB";
@@ -227,5 +263,30 @@ mod tests {
         assert!(message.contains("7.0 GiB are free"), "{message}");
         let message = memory.compare(2, 8 * gib).unwrap_err().to_string();
         assert!(message.contains("needs about 16.0 GiB"), "{message}");
+    }
+    #[test]
+    fn the_peak_is_that_of_the_largest_phase() {
+        let memory = RunMemory {
+            weights: 100,
+            rounded: 50,
+            gradients: 200,
+            moments: 30,
+            activations: 40,
+            buckets: 7,
+            overlapped: 3,
+            gathered: 110,
+            objective: 1,
+            program: 2,
+            exclusive: 40,
+        };
+        // Weights, moments, objective and program last.
+        let peaks = memory.phases().map(|(_, bytes)| bytes - 133);
+        assert_eq!(peaks, [50 + 200 + 3, 50 + 100 + 7, 110 + 7]);
+        assert_eq!(memory.total(), 133 + 253);
+        let gathered = RunMemory {
+            gathered: 300,
+            ..memory
+        };
+        assert_eq!(gathered.total(), 133 + 307);
     }
 }

@@ -153,13 +153,15 @@ struct Which<'a> {
 
 impl<'a> Which<'a> {
     fn new(name: &'a str, role: Role, shape: &[usize]) -> Self {
-        let of_layer = role.decays && name.contains(LAYERS);
-        Self {
-            name,
-            role,
-            matrix: shape.try_into().ok().filter(|_| of_layer),
-        }
+        let matrix = matrix_of_block(name, role, shape);
+        Self { name, role, matrix }
     }
+}
+
+/// The shape of a parameter that is a matrix of the blocks: what Muon updates, and where zeros can be kept.
+pub(crate) fn matrix_of_block(name: &str, role: Role, shape: &[usize]) -> Option<[usize; 2]> {
+    let of_layer = role.decays && name.contains(LAYERS);
+    shape.try_into().ok().filter(|_| of_layer)
 }
 
 impl Update<'_> {

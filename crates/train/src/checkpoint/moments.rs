@@ -62,34 +62,42 @@ pub(super) fn write(
             let second = m.second.as_ref().map(|second| (name, SECOND, second));
             [(name, FIRST, &m.first)].into_iter().chain(second)
         })
-        .map(|(name, moment, tensor)| {
-            let data = tensor.to_data().convert::<f32>();
-            (format!("{name}.{moment}"), Flat(data))
-        });
+        .map(|(name, moment, tensor)| (format!("{name}.{moment}"), Flat::new(tensor)));
     Ok(write_safetensors(path, tensors.collect())?)
 }
 
-struct Flat(TensorData);
+/// A moment that is copied from its device when it is written, so that one copy is there at a time.
+struct Flat<'a> {
+    tensor: &'a Tensor<1>,
+    shape: [usize; 1],
+}
 
-impl View for Flat {
+impl<'a> Flat<'a> {
+    fn new(tensor: &'a Tensor<1>) -> Self {
+        let shape = tensor.dims();
+        Self { tensor, shape }
+    }
+}
+
+impl View for Flat<'_> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
 
     fn shape(&self) -> &[usize] {
-        self.0.shape()
+        &self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = self
-            .0
+        let data = self.tensor.to_data().convert::<f32>();
+        let values = data
             .as_slice::<f32>()
-            .expect("invariant: converted to f32 in write");
+            .expect("invariant: converted to f32 above");
         Cow::Owned(values.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
 
     fn data_len(&self) -> usize {
-        self.0.shape().num_elements() * size_of::<f32>()
+        self.shape[0] * size_of::<f32>()
     }
 }
 
@@ -145,9 +153,9 @@ pub(super) fn read<M: SavedModel>(
                 }
                 let (numbers, _) = view.data().as_chunks();
                 // What both have.
-                let (from, to) = (own.start.max(found.start), own.end.min(found.end));
-                let both = from.max(found.start)..to.max(from);
-                let both = both.start - found.start..both.end - found.start;
+                let from = own.start.max(found.start);
+                let to = own.end.min(found.end).max(from);
+                let both = from - found.start..to - found.start;
                 let numbers = numbers.get(both).unwrap_or(&[]);
                 let into = match moment {
                     FIRST => &mut into.first,

@@ -105,11 +105,11 @@ fn moments_are_sharded_and_the_rest_is_not() {
     assert_eq!(sharded.moments, PARAMETERS);
     assert_eq!(sharded.weights, whole.weights);
     assert_eq!(sharded.gradients, whole.gradients);
-    // All of the model is under way at once: sent and received, and its sums likewise.
-    assert_eq!(
-        (whole.buckets, sharded.buckets),
-        (16 * PARAMETERS, 8 * PARAMETERS)
-    );
+    // All of the model is one bucket: put together, sent and received; and the embedding while it is sent.
+    let buckets = 3 * 4 * PARAMETERS + 4 * 512 * 8;
+    assert_eq!((whole.buckets, sharded.buckets), (buckets, buckets));
+    let gathered = 4 * PARAMETERS + PARAMETERS / 2;
+    assert_eq!((whole.gathered, sharded.gathered), (0, gathered));
     // Muon has no second moments of matrices.
     let muon = of("optimizer = \"muon\"", 8);
     let matrices = 2 * (2 * 64 + 2 * 32 + 3 * 128);
