@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use iiet_distill::objective_of;
-use iiet_train::{Machines, Parallel, Plan, RunConfig, Shard, Speed, Workload};
+use iiet_train::{Machines, Parallel, Phase, Plan, RunConfig, Shard, Speed, Workload};
 
 use crate::backend::{self, DeviceArgument};
 use crate::print::{errln, outln};
@@ -169,7 +169,7 @@ fn memory(plan: &Plan, config: &RunConfig) -> Vec<(String, String)> {
         (Shard::Optimizer, 2..) => format!("  moments, one of {} parts", plan.parallel.ranks),
         _ => "  moments".to_owned(),
     };
-    let parts = plan.memory.parts().into_iter();
+    let parts = plan.memory.kinds().into_iter();
     let mut rows: Vec<(String, String)> = parts
         .filter(|(_, bytes)| *bytes > 0)
         .map(|(name, bytes)| match name {
@@ -181,7 +181,10 @@ fn memory(plan: &Plan, config: &RunConfig) -> Vec<(String, String)> {
         let exclusive = format!("-{}", size(plan.memory.exclusive));
         rows.push(("  never there at once".to_owned(), exclusive));
     }
-    let peak = |(phase, bytes): (&str, u64)| (format!("  peak of the {phase}"), size(bytes));
+    let peak = |phase: Phase| {
+        let name = format!("  in the {}", phase.name);
+        (name, size(phase.bytes()))
+    };
     match plan.parallel.ranks {
         1 => rows.push(("  peak".to_owned(), size(plan.memory.total()))),
         _ => rows.extend(plan.memory.phases().map(peak)),
@@ -226,9 +229,9 @@ fn misfit(plan: &Plan) -> Vec<String> {
     if plan.memory_peak <= of_device {
         return vec![format!("\nfits: {needed} of {there} a device")];
     }
-    let mut parts = plan.memory.parts();
-    parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-    let largest = parts[..2]
+    let mut kinds = plan.memory.peak().kinds;
+    kinds.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let largest = kinds[..2]
         .iter()
         .map(|(name, bytes)| format!("{name} {}", size(*bytes)));
     let largest: Vec<String> = largest.collect();

@@ -45,7 +45,7 @@ pub use error::TrainError;
 pub use evaluate::{Baselines, BatchTensors, Evaluation, Validation};
 pub use event::{Event, Observer, SourceUse, Started, TextUse};
 pub use gradients::AccumulatedGradients;
-pub use memory::{RunMemory, keep_freed_memory};
+pub use memory::{Phase, RunMemory, keep_freed_memory};
 pub use metrics::Record;
 pub use objective::{BatchObjective, CROSS_ENTROPY, Footprint, NextToken, TrainingObjective};
 pub use optimizer::{ModelOptimizer, OptimizerKind};

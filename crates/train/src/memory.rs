@@ -46,6 +46,26 @@ pub struct RunMemory {
     pub exclusive: u64,
 }
 
+/// What is in memory in a part of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phase {
+    /// Its name.
+    pub name: &'static str,
+    /// The bytes of each kind.
+    pub kinds: Vec<(&'static str, u64)>,
+    /// Bytes of them that are never there at once.
+    pub exclusive: u64,
+}
+
+impl Phase {
+    /// The sum.
+    pub fn bytes(&self) -> u64 {
+        let kinds = self.kinds.iter().map(|(_, bytes)| *bytes);
+        let sum = kinds.fold(0u64, u64::saturating_add);
+        sum.saturating_sub(self.exclusive)
+    }
+}
+
 impl RunMemory {
     /// That of a run whose ranks and devices share the micro-batches, `micro_batches` for each device.
     ///
@@ -118,49 +138,62 @@ impl RunMemory {
     }
 
     /// The kinds with their names.
-    pub fn parts(&self) -> [(&'static str, u64); 10] {
+    pub fn kinds(&self) -> [(&'static str, u64); 10] {
         [
             ("weights", self.weights),
             ("rounded copy", self.rounded),
             ("gradients", self.gradients),
             ("moments", self.moments),
             ("activations", self.activations),
+            ("early buckets", self.overlapped),
             ("buckets", self.buckets),
-            ("buckets beside activations", self.overlapped),
             ("updated weights", self.gathered),
             ("objective", self.objective),
             ("program and heap", self.program),
         ]
     }
 
-    /// The parts of a step with their peaks. A checkpoint is written after the step, tensor by tensor.
-    pub fn phases(&self) -> [(&'static str, u64); 3] {
-        let sum = |bytes: &[u64]| {
-            let lasting = [self.weights, self.moments, self.objective, self.program];
-            let all = lasting.iter().chain(bytes);
-            all.fold(0u64, |sum, bytes| sum.saturating_add(*bytes))
+    /// The parts of a step. A checkpoint is written after the step, tensor by tensor.
+    pub fn phases(&self) -> [Phase; 3] {
+        let lasting = [
+            ("weights", self.weights),
+            ("moments", self.moments),
+            ("objective", self.objective),
+            ("program and heap", self.program),
+        ];
+        let phase = |name, kinds: &[(&'static str, u64)], exclusive| Phase {
+            name,
+            kinds: lasting.iter().chain(kinds).copied().collect(),
+            exclusive,
         };
-        let Self {
-            rounded, buckets, ..
-        } = *self;
-        let backward = [rounded, self.gradients, self.activations, self.overlapped];
+        let (rounded, buckets) = (("rounded copy", self.rounded), ("buckets", self.buckets));
+        let backward = [
+            rounded,
+            ("gradients", self.gradients),
+            ("activations", self.activations),
+            ("early buckets", self.overlapped),
+        ];
         // The sum over the micro-batches alone is left, as large as the weights.
-        let exchange = [rounded, self.weights, buckets];
-        let update = [self.gathered, buckets];
+        let exchange = [rounded, ("gradients", self.weights), buckets];
+        let update = [("updated weights", self.gathered), buckets];
         [
-            (
-                "backward pass",
-                sum(&backward).saturating_sub(self.exclusive),
-            ),
-            ("exchange", sum(&exchange)),
-            ("update", sum(&update)),
+            phase("backward pass", &backward, self.exclusive),
+            phase("exchange", &exchange, 0),
+            phase("update", &update, 0),
         ]
     }
 
-    /// The peak.
+    /// The phase with the peak.
+    pub fn peak(&self) -> Phase {
+        let phases = self.phases().into_iter();
+        phases
+            .max_by_key(Phase::bytes)
+            .expect("invariant: three phases")
+    }
+
+    /// The peak, in bytes.
     pub fn total(&self) -> u64 {
-        let peaks = self.phases().into_iter().map(|(_, bytes)| bytes);
-        peaks.max().expect("invariant: three phases")
+        self.peak().bytes()
     }
 
     /// Rejects a run if the estimate for `devices` of the host exceeds its free memory. Each of several devices on a
@@ -280,13 +313,19 @@ mod tests {
             exclusive: 40,
         };
         // Weights, moments, objective and program last.
-        let peaks = memory.phases().map(|(_, bytes)| bytes - 133);
+        let peaks = memory.phases().map(|phase| phase.bytes() - 133);
         assert_eq!(peaks, [50 + 200 + 3, 50 + 100 + 7, 110 + 7]);
-        assert_eq!(memory.total(), 133 + 253);
+        assert_eq!(
+            (memory.peak().name, memory.total()),
+            ("backward pass", 133 + 253)
+        );
         let gathered = RunMemory {
             gathered: 300,
             ..memory
         };
-        assert_eq!(gathered.total(), 133 + 307);
+        assert_eq!(
+            (gathered.peak().name, gathered.total()),
+            ("update", 133 + 307)
+        );
     }
 }

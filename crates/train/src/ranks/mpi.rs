@@ -169,14 +169,15 @@ impl Progress {
         loop {
             self.attend(&mut []);
             match exchanges.recv_timeout(IDLE) {
-                Ok(exchange) => self.exchange(exchange),
+                Ok(exchange) => self.exchange(exchange, exchanges),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn exchange(&self, exchange: Exchange) {
+    /// Runs one exchange. If a rank is silent, it and all that follow fail: whoever computes may wait for any of them.
+    fn exchange(&self, exchange: Exchange, following: &Receiver<Exchange>) {
         let Exchange {
             gathers,
             bytes,
@@ -197,6 +198,7 @@ impl Progress {
                     .immediate_all_to_all_into(scope, &bytes[..], &mut received[..]),
             };
             let mut roll = Roll::new(self.size, self.limit);
+            let mut failed = None;
             let begun = Instant::now();
             loop {
                 request = match request.test() {
@@ -210,7 +212,14 @@ impl Progress {
                 if let Some(ranks) = roll.silent(self.rank) {
                     let seconds = self.limit.as_secs();
                     // Whoever waits ends all processes; until then the request cannot be given up.
-                    let _ = reply.send(Err(RankError::Silent { ranks, seconds }));
+                    let error = RankError::Silent { ranks, seconds };
+                    let _ = reply.send(Err(error.clone()));
+                    failed = Some(error);
+                }
+                if let Some(error) = &failed {
+                    for exchange in following.try_iter() {
+                        let _ = exchange.reply.send(Err(error.clone()));
+                    }
                 }
                 match begun.elapsed() < BUSY {
                     true => thread::yield_now(),
