@@ -39,7 +39,7 @@ impl RanksArgument {
         anyhow::ensure!(
             size > 1 || launched().is_none_or(|count| count < 2),
             "{} processes were started together, and MPI connects this one to none of the others: they were started for \
-             another MPI library than iiet was built with; with Slurm try srun --mpi=pmix",
+             another MPI library than iiet was built with; with Slurm try srun --mpi=pmix, or SLURM_MPI_TYPE=pmix",
             launched().unwrap_or(0)
         );
         let Err(error) = work(&ranks) else {
@@ -78,12 +78,13 @@ impl RanksArgument {
 
 /// The number of processes that were started together; none if this one was started alone.
 fn launched() -> Option<usize> {
-    // Open MPI's mpirun; MPICH's and Intel's, and Slurm's srun with PMI-1 or -2; srun with PMIx.
-    let number = |name: &str| env::var(name).ok()?.parse().ok();
+    // Open MPI's mpirun; MPICH's and Intel's, and Slurm's srun with PMI-1 or -2; srun with PMIx, or with nothing that
+    // connects its tasks, which is noticed later.
+    let number = |name: &str| env::var(name).ok()?.parse::<usize>().ok();
     let of_mpi = number("OMPI_COMM_WORLD_SIZE").or_else(|| number("PMI_SIZE"));
     of_mpi.or_else(|| {
-        env::var_os("PMIX_RANK")?;
-        number("SLURM_STEP_NUM_TASKS")
+        let tasks = number("SLURM_STEP_NUM_TASKS")?;
+        (tasks > 1 || env::var_os("PMIX_RANK").is_some()).then_some(tasks)
     })
 }
 

@@ -194,3 +194,20 @@ fn a_link_in_place_of_a_log_is_not_followed() {
     );
     assert_eq!(fs::read(place.path("mine")).unwrap(), b"mine");
 }
+
+/// Each of them would do all of the work, and the second would find the first's run.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn processes_that_were_started_together_are_refused() {
+    let place = Place::new();
+    for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"] {
+        let output = place.train(&[]).env(name, "2").output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {message}");
+        let expected = "2 processes were started together, and this iiet was built without MPI";
+        assert!(message.contains(expected), "{name}: {message}");
+    }
+    // A step of a single task.
+    let output = place.train(&[]).env("SLURM_STEP_NUM_TASKS", "1").output();
+    assert!(output.unwrap().status.success());
+}
