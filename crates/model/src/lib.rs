@@ -44,9 +44,9 @@ mod training_memory;
 mod walk;
 
 pub use checkpoint::{
-    ModelKind, SaveOptions, SavedModel, load, load_as, load_config, load_in, model_directory,
-    model_hash, model_kind, of_floats, parse_safetensors, quantisation, save, weight_bytes,
-    write_safetensors,
+    ModelKind, SaveOptions, SavedModel, StoredTensors, load, load_as, load_config, load_in,
+    model_directory, model_hash, model_kind, of_floats, parse_safetensors, quantisation, save,
+    weight_bytes, write_safetensors,
 };
 pub use compress::{PruneMethod, prune_by_magnitude, round_to_bits, treat_inputs, widen};
 pub use config::ModelConfig;

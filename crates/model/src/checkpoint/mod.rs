@@ -9,6 +9,7 @@ mod header;
 mod packed;
 mod read;
 mod saved_model;
+mod stored;
 mod transformers;
 mod write;
 
@@ -18,6 +19,7 @@ pub use packed::of_floats;
 pub(crate) use read::transposed;
 pub use read::{load, load_as, load_config, load_in, quantisation, weight_bytes};
 pub use saved_model::{ModelKind, SavedModel, model_kind};
+pub use stored::StoredTensors;
 pub(crate) use write::values_of;
 pub use write::{SaveOptions, save, write_safetensors};
 

@@ -4,14 +4,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_files::{FileRecord, Manifest};
 use iiet_model::{
-    ParameterVisitor, Role, SavedModel, parse_safetensors, visit_parameters, write_safetensors,
+    ParameterVisitor, Role, SavedModel, StoredTensors, visit_parameters, write_safetensors,
 };
 use safetensors::{Dtype, View};
 
@@ -124,8 +123,7 @@ pub(super) fn read<M: SavedModel>(
             path: path.clone(),
             reason,
         };
-        let bytes = fs::read(path).map_err(TrainError::io(path))?;
-        let file = parse_safetensors(path, &bytes)?;
+        let mut file = StoredTensors::open(path)?;
         let mut expected = 0;
         for name in updates.keys() {
             let length = *lengths
@@ -140,34 +138,30 @@ pub(super) fn read<M: SavedModel>(
             let into = values.entry(name).or_default();
             for moment in [FIRST, SECOND] {
                 let key = format!("{name}.{moment}");
-                let view = match file.tensor(&key) {
-                    Ok(view) => view,
-                    Err(_) if moment == SECOND => continue,
-                    Err(error) => return Err(refuse(format!("{key}: {error}"))),
-                };
-                expected += 1;
-                if view.dtype() != Dtype::F32 || view.shape() != [found.len()] {
-                    let shape = format!("{:?} {:?}", view.dtype(), view.shape());
-                    let length = found.len();
-                    return Err(refuse(format!("{key} is {shape}, expected F32 [{length}]")));
+                if moment == SECOND && !file.contains(&key) {
+                    continue;
                 }
-                let (numbers, _) = view.data().as_chunks();
+                let length = found.len();
+                if let Some(is) = file.other_than_flat(&key, length) {
+                    return Err(refuse(format!("{key} is {is}, expected F32 [{length}]")));
+                }
+                expected += 1;
                 // What both have.
                 let from = own.start.max(found.start);
                 let to = own.end.min(found.end).max(from);
                 let both = from - found.start..to - found.start;
-                let numbers = numbers.get(both).unwrap_or(&[]);
+                let numbers = file.values(&key, both)?;
                 let into = match moment {
                     FIRST => &mut into.first,
                     _ => into.second.get_or_insert_default(),
                 };
-                into.extend(numbers.iter().map(|b| f32::from_le_bytes(*b)));
+                into.extend(numbers);
             }
         }
-        if file.len() != expected {
+        if file.count() != expected {
             return Err(refuse(format!(
                 "{} tensors, expected {expected}",
-                file.len()
+                file.count()
             )));
         }
     }
