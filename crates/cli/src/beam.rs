@@ -12,7 +12,7 @@ pub(crate) struct BeamArguments {
     beam: Option<usize>,
     /// Rank hypotheses by log-probability per length^X; the length counts the end token [default: 0.6, or as
     /// the task says]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     length_penalty: Option<f64>,
     /// Minimum number of tokens of a target [default: 0, or as the task says]
     #[arg(long, value_name = "N")]

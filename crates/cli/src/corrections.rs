@@ -19,7 +19,7 @@ pub(crate) struct CorrectionArguments {
     iterations: Option<IterationSchedule>,
     /// Stop a token's corrections in a layer once one changes its state by no more than X times its
     /// size.
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     tolerance: Option<f64>,
 }
 

@@ -48,39 +48,19 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
     /// 0 always takes the most likely token.
-    #[arg(
-        long,
-        value_name = "T",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
     /// Sample from the K most likely tokens; 0 for all.
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Sample from the smallest set of tokens whose probabilities sum to P.
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 1.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f64,
     /// Sample from tokens at least P times as likely as the most likely one.
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
     min_p: f64,
     /// Above 1, makes tokens that occur in the text less likely.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 1.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
     repetition_penalty: f64,
     /// End the text before this string; repeatable.
     #[arg(long, value_name = "TEXT")]

@@ -42,7 +42,7 @@ use std::process::ExitCode;
 use std::slice;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::model_directory::Converted;
@@ -105,7 +105,8 @@ static ALLOCATOR: out_of_memory::Reporting = out_of_memory::Reporting;
 
 fn main() -> ExitCode {
     iiet_train::keep_freed_memory();
-    let mut command = Arguments::parse().command;
+    let arguments = Arguments::from_arg_matches(&parser().get_matches());
+    let mut command = arguments.unwrap_or_else(|error| error.exit()).command;
     let (work, remedy) = command.work();
     out_of_memory::set_work(work, remedy);
     let mut converted = Converted::default();
@@ -117,6 +118,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The parser of the command line. A negative number is the value of the option before it, so that it is refused with what
+/// is allowed, and not as an unknown option.
+fn parser() -> clap::Command {
+    fn with_negative_numbers(command: clap::Command) -> clap::Command {
+        let allow = |argument: clap::Arg| match argument.get_action().takes_values() {
+            true => argument.allow_negative_numbers(true),
+            false => argument,
+        };
+        command
+            .mut_args(allow)
+            .mut_subcommands(with_negative_numbers)
+    }
+    with_negative_numbers(Arguments::command())
 }
 
 /// Starts the threads for all commands. If they were started at first use, they would panic if the system has
@@ -209,7 +225,7 @@ fn message(error: &anyhow::Error) -> String {
 
 fn completions(shell: Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    let mut command = Arguments::command();
+    let mut command = parser();
     let name = command.get_name().to_owned();
     clap_complete::generate(shell, &mut command, name, &mut script);
     print::out!("{}", String::from_utf8_lossy(&script))

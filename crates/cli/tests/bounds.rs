@@ -202,3 +202,30 @@ fn a_manifest_that_is_a_dangling_link_is_an_error() {
         assert!(message.contains("iiet-manifest.json"), "{message}");
     }
 }
+
+#[test]
+fn negative_numbers_are_refused_as_values_of_their_options() {
+    let given: [&[&str]; 9] = [
+        &["sweep", "--config", "x", "--seeds"],
+        &["sweep", "--config", "x", "--jobs"],
+        &["plan", "--config", "x", "--ranks"],
+        &["plan", "--config", "x", "--bandwidth"],
+        &["quantize", "--model", "x", "--out", "y", "--bits"],
+        &["compare", "--model", "x", "--limit"],
+        &["influence", "--model", "x", "--tokens"],
+        &["generate", "--model", "x", "--top-k"],
+        &["generate", "--model", "x", "--max-tokens"],
+    ];
+    for arguments in given {
+        let output = iiet(&[arguments, &["-1"]].concat());
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        let option = arguments.last().unwrap();
+        let expected = format!("invalid value '-1' for '{option} ");
+        assert!(message.contains(&expected), "{arguments:?}: {message}");
+    }
+    // An unknown option is still one.
+    let output = iiet(&["plan", "--config", "x", "-q"]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("unexpected argument '-q'"), "{message}");
+}

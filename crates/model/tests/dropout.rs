@@ -1,5 +1,7 @@
 //! Dropout in training: masks that depend on the step and not on how it is computed.
 
+mod unit_embeddings;
+
 use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
@@ -10,12 +12,13 @@ use iiet_blocks::{
 };
 use iiet_model::{
     CrossEntropy, Dropout, DropoutRates, EncoderDecoder, EncoderDecoderConfig, LanguageModel,
-    LlamaConfig, ModelConfig, ParameterMapper, ParameterVisitor, Precision, Role, Source,
-    StackConfig, map_parameters, token_ids, visit_parameters,
+    LlamaConfig, ModelConfig, ParameterVisitor, Precision, Role, Source, StackConfig,
+    map_parameters, token_ids, visit_parameters,
 };
 use iiet_ode::{AnySolver, Options, Parameter, Parameters, SolverConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use unit_embeddings::Enlarge;
 
 const VOCAB: usize = 31;
 const SEQ: usize = 20;
@@ -44,23 +47,6 @@ fn config<B>(block: B, solver: serde_json::Value) -> ModelConfig<B> {
         ..ModelConfig::default()
     };
     sizes.with(block, serde_json::from_value(solver).unwrap())
-}
-
-/// Embeddings of unit size, so that the blocks contract.
-struct Enlarge;
-
-impl ParameterMapper for Enlarge {
-    fn map<const D: usize>(
-        &mut self,
-        name: &str,
-        _: Role,
-        parameter: Param<Tensor<D>>,
-    ) -> Param<Tensor<D>> {
-        match name {
-            "model.embed_tokens.weight" => parameter.map(|value| value * 16.0),
-            _ => parameter,
-        }
-    }
 }
 
 fn model(solver: serde_json::Value) -> LanguageModel {

@@ -1,15 +1,18 @@
 //! Corrections that stop, and gradients of fixed points.
 
+mod unit_embeddings;
+
 use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use iiet_blocks::{BlockField, LlamaConfig};
 use iiet_model::{
-    CrossEntropy, LanguageModel, MicroBatch, ModelConfig, ParameterMapper, ParameterVisitor,
-    Precision, Role, TrainingMemory, map_parameters, visit_parameters,
+    CrossEntropy, LanguageModel, MicroBatch, ModelConfig, ParameterVisitor, Precision, Role,
+    TrainingMemory, map_parameters, visit_parameters,
 };
 use iiet_ode::{Layer, SolverConfig, VectorField};
+use unit_embeddings::Enlarge;
 
 const SEQ: usize = 24;
 
@@ -30,23 +33,6 @@ fn config(solver: serde_json::Value) -> ModelConfig {
         solver: serde_json::from_value::<SolverConfig>(solver).unwrap(),
         bos_token_id: None,
         eos_token_ids: vec![],
-    }
-}
-
-/// Embeddings of unit size, so that the blocks contract.
-struct Enlarge;
-
-impl ParameterMapper for Enlarge {
-    fn map<const D: usize>(
-        &mut self,
-        name: &str,
-        _: Role,
-        parameter: Param<Tensor<D>>,
-    ) -> Param<Tensor<D>> {
-        match name {
-            "model.embed_tokens.weight" => parameter.map(|value| value * 16.0),
-            _ => parameter,
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Computing layers again keeps the activations of one layer at a time, on both sides of an encoder-decoder.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, Ordering};
+mod counting;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -11,31 +10,7 @@ use iiet_model::{
 };
 use iiet_ode::{Options, SolverConfig};
 
-/// Counts the bytes that are taken, and the most there were.
-struct Counting;
-
-static TAKEN: AtomicIsize = AtomicIsize::new(0);
-static MOST: AtomicIsize = AtomicIsize::new(0);
-
-// SAFETY: every call is passed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let size = layout.size() as isize;
-        let taken = TAKEN.fetch_add(size, Ordering::Relaxed) + size;
-        MOST.fetch_max(taken, Ordering::Relaxed);
-        // SAFETY: the caller keeps GlobalAlloc's contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        TAKEN.fetch_sub(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use counting::most_taken;
 
 const BATCH: usize = 8;
 const SEQ: usize = 64;
@@ -70,7 +45,7 @@ fn peak(n_layers: usize, by_layers: bool) -> isize {
         activation: 0.1,
     };
     let dropout = Dropout::new(rates, 1, 2, 3).unwrap();
-    let run = || {
+    most_taken(|| {
         let mut objective = CrossEntropy {
             targets: ids.clone(),
             weights: Tensor::ones([BATCH, SEQ], &device),
@@ -87,16 +62,9 @@ fn peak(n_layers: usize, by_layers: bool) -> isize {
             }
         }
         .unwrap();
-    };
-    // Once for what is taken only once.
-    run();
-    let before = TAKEN.load(Ordering::Relaxed);
-    MOST.store(before, Ordering::Relaxed);
-    run();
-    MOST.load(Ordering::Relaxed) - before
+    })
 }
 
-/// The only test of this file: another one would allocate meanwhile.
 #[test]
 fn memory_hardly_grows_with_the_layers_where_they_are_computed_again() {
     let whole = peak(6, false) as f64 / peak(2, false) as f64;

@@ -236,7 +236,7 @@ impl<'a> Workload<'a> {
         })
     }
 
-    /// Changes that need less memory, each by itself and then all together.
+    /// Changes that need less memory, each by itself and then all of them together.
     fn remedies(&self, sharing: (Parallel, usize)) -> Result<Vec<Remedy>, TrainError> {
         let train = &self.config.train;
         type Change = fn(&mut TrainSection);
@@ -254,18 +254,21 @@ impl<'a> Workload<'a> {
             let set: Change = |train| train.batch = 1;
             changes.push(("train.batch=1", set));
         }
+        let needed = self.memory_with(train, sharing)?.total();
         let mut all = train.clone();
-        let mut remedies = Vec::new();
-        for (set, change) in &changes {
+        let mut remedies: Vec<Remedy> = Vec::new();
+        for (set, change) in changes {
             let mut one = train.clone();
             change(&mut one);
-            change(&mut all);
             let bytes = self.memory_with(&one, sharing)?.total();
-            let set = (*set).to_owned();
-            remedies.push(Remedy { set, bytes });
+            if bytes < needed {
+                change(&mut all);
+                let set = set.to_owned();
+                remedies.push(Remedy { set, bytes });
+            }
         }
-        if changes.len() > 1 {
-            let set: Vec<&str> = changes.iter().map(|(set, _)| *set).collect();
+        if remedies.len() > 1 {
+            let set: Vec<&str> = remedies.iter().map(|one| one.set.as_str()).collect();
             let set = set.join(", ");
             let bytes = self.memory_with(&all, sharing)?.total();
             remedies.push(Remedy { set, bytes });
