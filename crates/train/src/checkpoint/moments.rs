@@ -150,7 +150,11 @@ pub(super) fn read<M: SavedModel>(
                 let from = own.start.max(found.start);
                 let to = own.end.min(found.end).max(from);
                 let both = from - found.start..to - found.start;
-                let numbers = file.values(&key, both)?;
+                let numbers = match both.is_empty() {
+                    // Parts apart from each other.
+                    true => Vec::new(),
+                    false => file.values(&key, both)?,
+                };
                 let into = match moment {
                     FIRST => &mut into.first,
                     _ => into.second.get_or_insert_default(),
