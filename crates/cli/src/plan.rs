@@ -169,8 +169,8 @@ fn memory(plan: &Plan, config: &RunConfig) -> Vec<(String, String)> {
         (Shard::Optimizer, 2..) => format!("  moments, one of {} parts", plan.parallel.ranks),
         _ => "  moments".to_owned(),
     };
-    let parts = plan.memory.kinds().into_iter();
-    let mut rows: Vec<(String, String)> = parts
+    let kinds = plan.memory.kinds().into_iter();
+    let mut rows: Vec<(String, String)> = kinds
         .filter(|(_, bytes)| *bytes > 0)
         .map(|(name, bytes)| match name {
             "moments" => (moments.clone(), size(bytes)),

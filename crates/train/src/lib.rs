@@ -17,6 +17,7 @@ mod error;
 mod evaluate;
 mod event;
 mod gradients;
+mod lengths;
 mod memory;
 mod metrics;
 mod muon;

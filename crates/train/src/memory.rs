@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use iiet_model::{ParameterVisitor, Role, available_memory, visit_parameters};
 use serde::Serialize;
 
+use crate::lengths::lengths;
 use crate::optimizer::matrix_of_block;
 use crate::parallel::BUCKET;
 use crate::{
@@ -122,12 +123,12 @@ impl RunMemory {
     /// put together, and one on its way, as it is sent and as it arrives. A parameter of several buckets is kept until the
     /// last of them has been sent, while its sum grows.
     fn of_exchange<M: TrainedModel>(&mut self, model: &M, train: &TrainSection, ranks: u64) {
-        let mut largest = Largest(0);
-        visit_parameters(model, &mut largest);
+        let lengths = lengths(model).into_iter().map(|(_, length)| length as u64);
+        let largest = lengths.max().unwrap_or(0);
         let f32 = size_of::<f32>() as u64;
         let bucket = self.weights.min(BUCKET);
         let way = 2 * bucket / f32 * train.transfer.bytes() as u64;
-        self.buckets = bucket + way + largest.0 * f32;
+        self.buckets = bucket + way + largest * f32;
         if train.recompute == Recompute::Layer {
             // The first is full before others are on their way.
             self.overlapped = bucket.min(self.weights - bucket);
@@ -215,16 +216,6 @@ impl RunMemory {
             activations: gib(activations),
             available: gib(available),
         })
-    }
-}
-
-/// The elements of the largest parameter.
-struct Largest(u64);
-
-impl ParameterVisitor for Largest {
-    fn visit<const D: usize>(&mut self, _name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
-        let elements = parameter.lazy_shape().num_elements() as u64;
-        self.0 = self.0.max(elements);
     }
 }
 

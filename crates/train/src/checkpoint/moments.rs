@@ -6,15 +6,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use iiet_files::{FileRecord, Manifest};
-use iiet_model::{
-    ParameterVisitor, Role, SavedModel, StoredTensors, visit_parameters, write_safetensors,
-};
+use iiet_model::{SavedModel, StoredTensors, write_safetensors};
 use safetensors::{Dtype, View};
 
 use crate::TrainError;
+use crate::lengths::lengths;
 use crate::optimizer::Moments;
 use crate::ranks::Part;
 
@@ -114,8 +112,7 @@ pub(super) fn read<M: SavedModel>(
     updates: &BTreeMap<String, usize>,
     (device, part): (&Device, Part),
 ) -> Result<BTreeMap<String, Moments>, TrainError> {
-    let mut lengths = Lengths::default();
-    visit_parameters(model, &mut lengths);
+    let lengths: BTreeMap<String, usize> = lengths(model).into_iter().collect();
     let mut values: BTreeMap<&str, Values> = BTreeMap::new();
     for (rank, path) in files.iter().enumerate() {
         let size = files.len();
@@ -127,7 +124,6 @@ pub(super) fn read<M: SavedModel>(
         let mut expected = 0;
         for name in updates.keys() {
             let length = *lengths
-                .by_name
                 .get(name)
                 .ok_or_else(|| refuse(format!("moments of {name}, which is not a parameter")))?;
             let found = Part { rank, size }.range(length);
@@ -146,15 +142,9 @@ pub(super) fn read<M: SavedModel>(
                     return Err(refuse(format!("{key} is {is}, expected F32 [{length}]")));
                 }
                 expected += 1;
-                // What both have.
-                let from = own.start.max(found.start);
-                let to = own.end.min(found.end).max(from);
-                let both = from - found.start..to - found.start;
-                let numbers = match both.is_empty() {
-                    // Parts apart from each other.
-                    true => Vec::new(),
-                    false => file.values(&key, both)?,
-                };
+                // What both have; nothing of parts apart from each other.
+                let within = |at: usize| at.clamp(found.start, found.end) - found.start;
+                let numbers = file.values(&key, within(own.start)..within(own.end))?;
                 let into = match moment {
                     FIRST => &mut into.first,
                     _ => into.second.get_or_insert_default(),
@@ -186,17 +176,4 @@ pub(super) fn read<M: SavedModel>(
             (name.to_owned(), moments)
         })
         .collect())
-}
-
-/// The number of elements of each parameter.
-#[derive(Default)]
-struct Lengths {
-    by_name: BTreeMap<String, usize>,
-}
-
-impl ParameterVisitor for Lengths {
-    fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
-        self.by_name
-            .insert(name.to_owned(), parameter.lazy_shape().num_elements());
-    }
 }

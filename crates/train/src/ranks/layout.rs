@@ -8,12 +8,9 @@
 //! A parameter larger than a bucket is divided; small ones share one (Li et al., *PyTorch Distributed*,
 //! arXiv 2006.15704, section 3.2.3).
 
-use burn::module::Param;
-use burn::tensor::Tensor;
-use iiet_model::{ParameterVisitor, Role, visit_parameters};
-
 use super::Part;
 use crate::TrainedModel;
+use crate::lengths::lengths;
 use crate::parallel::BUCKET;
 
 /// What the names of the blocks' parameters contain, on either side of a model. Each of them is used in one
@@ -59,9 +56,7 @@ pub(crate) struct Layout {
 impl Layout {
     /// Of a model's parameters, for a number of ranks.
     pub(crate) fn of<M: TrainedModel>(model: &M, size: usize) -> Self {
-        let mut lengths = Lengths(Vec::new());
-        visit_parameters(model, &mut lengths);
-        Self::new(lengths.0, size, BUCKET as usize / size_of::<f32>())
+        Self::new(lengths(model), size, BUCKET as usize / size_of::<f32>())
     }
 
     /// `parameters` are in the order of the forward pass, with their lengths; `elements` is the size of a bucket.
@@ -118,15 +113,6 @@ impl Layout {
             length,
             last_bucket: 0,
         });
-    }
-}
-
-struct Lengths(Vec<(String, usize)>);
-
-impl ParameterVisitor for Lengths {
-    fn visit<const D: usize>(&mut self, name: &str, _role: Role, parameter: &Param<Tensor<D>>) {
-        let elements = parameter.lazy_shape().num_elements();
-        self.0.push((name.to_owned(), elements));
     }
 }
 
