@@ -9,8 +9,8 @@ writes a LLaMA of the size of configs/55m.toml with random weights and a byte-le
 type a GGUF file (`iiet convert --to gguf`) and what `iiet` has of that type: f32 and bf16 by --precision, Q8_0 and Q4_0 as
 matrices of 8 and 4 bits in groups of 32 (`iiet quantize`), the embedding included. In the types that end in -8 `iiet` rounds the
 inputs of products to 8 bits (`--activations 8`), as llama.cpp does with Q8_0 and Q4_0. Both sides continue the same text of 512 tokens
-greedily by 128, in turns, with the same number of threads; the weights' file is read anew each time, which does not
-count. Printed are medians over the rounds and their ratios. llama.cpp is asked through node-llama-cpp, whose JavaScript takes its share
+greedily by 128, in turns, with the same number of threads and the same type of the cache (`--cache`; llama.cpp's default
+is f16); the weights' file is read anew each time, which does not count. Printed are medians over the rounds and their ratios. llama.cpp is asked through node-llama-cpp, whose JavaScript takes its share
 of each token.
 """
 
@@ -82,9 +82,9 @@ def prompt_of(bpe, text, tokens):
     raise SystemExit("the text is too short")
 
 
-def run_iiet(binary, path, options, prompts, new, threads):
+def run_iiet(binary, path, options, prompts, new, threads, cache):
     command = [binary, "generate", "--model", path, "--batch", prompts, "--batch-size", "1", "--max-tokens", str(new),
-               *options]
+               "--cache", cache, *options]
     environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     found = re.findall(r"(prefill|decode): (\d+) tokens in ([\d.]+) s", result.stderr)
@@ -92,9 +92,10 @@ def run_iiet(binary, path, options, prompts, new, threads):
     return rates["prefill"], rates["decode"]
 
 
-def run_llama(modules, path, ids, new, threads, folder):
+def run_llama(modules, path, ids, new, threads, cache, folder):
     request, answer = folder / "request.json", folder / "answer.json"
-    request.write_text(json.dumps({"prompts": [ids, ids], "count": new, "threads": threads}))
+    options = {"prompts": [ids, ids], "count": new, "threads": threads, "cache": cache.upper()}
+    request.write_text(json.dumps(options))
     command = ["node", HERE / "llama_cpp.mjs", modules / "node-llama-cpp", path, request, answer]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     answer = json.loads(answer.read_text())
@@ -110,6 +111,7 @@ def main():
     parser.add_argument("--types", default=",".join(TYPES))
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompt")
     parser.add_argument("--new", type=int, default=128, help="tokens decoded")
+    parser.add_argument("--cache", choices=["f32", "f16"], default="f16", help="type of the keys and values kept")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
@@ -136,15 +138,16 @@ def main():
         # One round more than is counted: the first warms both up.
         for number in range(arguments.rounds + 1):
             for own, options, gguf, ours, theirs in sides.values():
-                our = run_iiet(arguments.iiet, own, options, prompts, new, threads)
-                their = run_llama(arguments.modules, gguf, ids, new, threads, folder)
+                our = run_iiet(arguments.iiet, own, options, prompts, new, threads, arguments.cache)
+                their = run_llama(arguments.modules, gguf, ids, new, threads, arguments.cache, folder)
                 if number > 0:
                     ours.append(our)
                     theirs.append(their)
         version = subprocess.run([arguments.iiet, "--version"], capture_output=True, text=True, check=True).stdout.strip()
         package = json.loads((arguments.modules / "node-llama-cpp/package.json").read_text())["version"]
         print(f"{processor()}; {version}; node-llama-cpp {package}; {threads} threads, median of {arguments.rounds} rounds "
-              f"in turns; {LAYERS} layers of width {D_MODEL}, a prompt of {arguments.prompt} tokens, {new} after it")
+              f"in turns; {LAYERS} layers of width {D_MODEL}, a cache in "
+              f"{arguments.cache}, a prompt of {arguments.prompt} tokens, {new} after it")
         print("        prompt, tokens/s            decoding, tokens/s")
         print("type    iiet   llama.cpp  ratio     iiet   llama.cpp  ratio")
         for name, (_, _, _, ours, theirs) in sides.items():

@@ -49,14 +49,18 @@ impl Int8Inputs {
             sums: vec![Lanes([0; LANES]); rows * blocks],
         };
         let mut integers = vec![[0; LINE]; blocks * planes];
+        let mut of_groups = vec![0.0; d_in / group];
         for (from, tile) in tiles(rows) {
             let values = &mut inputs.values[from * blocks * planes..];
             let scales = &mut inputs.scales[from * spans..];
             let sums = &mut inputs.sums[from * blocks..];
             for (r, x) in x[from * d_in..].chunks_exact(d_in).take(tile).enumerate() {
+                round(x, group, integers.as_flattened_mut(), &mut of_groups);
                 let lanes = scales[r..].iter_mut().step_by(tile);
                 let lanes = lanes.flat_map(|lanes| &mut lanes.0);
-                round(x, group, integers.as_flattened_mut(), lanes);
+                for (lane, scale) in lanes.zip(&of_groups) {
+                    *lane = *scale;
+                }
                 let to = (&mut values[r..], &mut sums[r..]);
                 match planes {
                     1 => in_order(&integers, to, tile),
@@ -98,49 +102,66 @@ pub fn rounded_inputs(x: &[f32], scheme: Scheme) -> Result<Vec<f32>, CompressErr
     check_length("x", x.len(), x.len().next_multiple_of(group))?;
     let mut integers = vec![0; x.len()];
     let mut scales = vec![0.0; x.len() / group];
-    round(x, group, &mut integers, scales.iter_mut());
+    round(x, group, &mut integers, &mut scales);
     let mut rounded = vec![0.0; x.len()];
     widen(&mut rounded, &integers, &scales);
     Ok(rounded)
 }
 
-/// Rounds the groups of x, one scale each.
-fn round<'a>(
+/// The integers of a row as words of four neighbours, and of each group the scale and the sum of the integers.
+pub(super) fn to_words(
     x: &[f32],
     group: usize,
-    integers: &mut [i8],
-    scales: impl Iterator<Item = &'a mut f32>,
+    words: &mut [u32],
+    scales: &mut [f32],
+    sums: &mut [i32],
 ) {
-    let groups = x.chunks_exact(group).zip(integers.chunks_exact_mut(group));
-    for ((x, integers), scale) in groups.zip(scales) {
-        to_integers(x, integers, scale);
+    let mut integers = vec![0_i8; x.len()];
+    round(x, group, &mut integers, scales);
+    for (sum, integers) in sums.iter_mut().zip(integers.chunks_exact(group)) {
+        *sum = integers.iter().map(|u| i32::from(*u)).sum();
+    }
+    for (word, integers) in words.iter_mut().zip(integers.as_chunks().0) {
+        *word = u32::from_le_bytes(integers.map(|u: i8| u as u8));
+    }
+}
+
+/// The integers nearest to x / t, and t. Infinities and NaN make the scale so, and the result non-finite.
+#[inline(always)]
+fn to_integers(x: &[f32], integers: &mut [i8], scale: &mut f32) {
+    // Bits of numbers without sign are ordered as the numbers, and those of NaN above them.
+    let mut largest = [0_u32; LANES];
+    let (x, integers) = (
+        x.as_chunks::<LANES>().0,
+        integers.as_chunks_mut::<LANES>().0,
+    );
+    for x in x {
+        for l in 0..LANES {
+            largest[l] = largest[l].max(x[l].abs().to_bits());
+        }
+    }
+    let largest = f32::from_bits(largest.into_iter().fold(0, u32::max));
+    let inverse = match largest < LEAST {
+        true => 0.0,
+        false => 127.0 / largest,
+    };
+    *scale = match largest < LEAST {
+        true => 0.0,
+        false => largest / 127.0,
+    };
+    for (u, x) in integers.iter_mut().zip(x) {
+        for l in 0..LANES {
+            u[l] = (x[l] * inverse + TO_INTEGER).to_bits() as i8;
+        }
     }
 }
 
 vectorised! {
-    /// The integers nearest to x / t, and t. Infinities and NaN make the scale so, and the result non-finite.
-    fn to_integers(x: &[f32], integers: &mut [i8], scale: &mut f32) {
-        // Bits of numbers without sign are ordered as the numbers, and those of NaN above them.
-        let mut largest = [0_u32; LANES];
-        let (x, integers) = (x.as_chunks::<LANES>().0, integers.as_chunks_mut::<LANES>().0);
-        for x in x {
-            for l in 0..LANES {
-                largest[l] = largest[l].max(x[l].abs().to_bits());
-            }
-        }
-        let largest = f32::from_bits(largest.into_iter().fold(0, u32::max));
-        let inverse = match largest < LEAST {
-            true => 0.0,
-            false => 127.0 / largest,
-        };
-        *scale = match largest < LEAST {
-            true => 0.0,
-            false => largest / 127.0,
-        };
-        for (u, x) in integers.iter_mut().zip(x) {
-            for l in 0..LANES {
-                u[l] = (x[l] * inverse + TO_INTEGER).to_bits() as i8;
-            }
+    /// Rounds the groups of x, one scale each.
+    fn round(x: &[f32], group: usize, integers: &mut [i8], scales: &mut [f32]) {
+        let groups = x.chunks_exact(group).zip(integers.chunks_exact_mut(group));
+        for ((x, integers), scale) in groups.zip(scales) {
+            to_integers(x, integers, scale);
         }
     }
 

@@ -1,6 +1,6 @@
-//! Products of few rows with packed weights, `y = x W^T`, in one pass over the packed bytes.
+//! Products with packed weights, `y = x W^T`.
 //!
-//! A block is sixteen words of 32 bits, one cache line: lane l has word l, which holds the codes of V = 32 / bits
+//! Few rows are multiplied in one pass over the packed bytes. A block is sixteen words of 32 bits, one cache line: lane l has word l, which holds the codes of V = 32 / bits
 //! neighbouring inputs. All implementations compute, for each row of x and each output,
 //!
 //! ```text
@@ -19,6 +19,8 @@
 //! | AVX-512 with VNNI | `avx512`, codes looked up in a register | `vnni`, four products per lane and instruction |
 //! | AVX2 with FMA | `plain`, compiled for it | `avx2`, two products per 16 bits and instruction |
 //! | others | `plain` | `plain` |
+//!
+//! Many rows of integers, as those of a prompt, are multiplied by tiles ([`product_of_many`]).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -27,6 +29,7 @@ mod avx512;
 mod dequantise;
 mod inputs;
 mod integers;
+mod many;
 mod piece;
 mod plain;
 mod simd;
@@ -39,6 +42,7 @@ pub use dequantise::{dequantise, dequantise_bf16};
 use inputs::WideInputs;
 use integers::Int8Inputs;
 pub use integers::rounded_inputs;
+pub use many::{many_rows_pay, product_of_many};
 use piece::Piece;
 
 use crate::CompressError;
@@ -111,10 +115,15 @@ fn product_on(
     let rows = x.len() / d_in;
     check_length("x", x.len(), rows * d_in)?;
     check_length("y", y.len(), rows * d_out)?;
+    let threads = rayon::current_num_threads();
+    let count = match weights.codes.len() < ALONE || threads == 1 {
+        true => d_out,
+        false => (PIECE / weights.scheme.row_bytes(d_in)).clamp(1, d_out.div_ceil(threads)),
+    };
     match activations {
         Activations::F32 => {
             let inputs = WideInputs::new(x, weights);
-            by_pieces(y, rows, weights, |piece, y| match instructions {
+            by_pieces(y, rows, weights, count, |piece, y| match instructions {
                 // SAFETY: `best` found the processor to have the instructions.
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512 => unsafe { avx512::product(y, &inputs, piece) },
@@ -123,7 +132,7 @@ fn product_on(
         }
         Activations::Int8 => {
             let inputs = Int8Inputs::new(x, weights);
-            by_pieces(y, rows, weights, |piece, y| match instructions {
+            by_pieces(y, rows, weights, count, |piece, y| match instructions {
                 // SAFETY: `best` found the processor to have the instructions.
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512 => unsafe { vnni::product(y, &inputs, piece) },
@@ -137,23 +146,24 @@ fn product_on(
     Ok(())
 }
 
-/// Calls `product` with pieces of the weights and the outputs of each row of x that they give, on all threads.
+/// Calls `product` with pieces of `count` rows of the weights and the outputs of each row of x that they give, on all
+/// threads.
 fn by_pieces(
     y: &mut [f32],
     rows: usize,
     weights: &PackedView,
+    count: usize,
     product: impl Fn(&Piece, &mut [&mut [f32]]) + Sync,
 ) {
     if rows == 0 {
         return;
     }
-    let (d_out, row_bytes) = (weights.d_out, weights.scheme.row_bytes(weights.d_in));
+    let d_out = weights.d_out;
     let rows_at = |from: usize, count: usize| Piece::new(weights, from..(from + count).min(d_out));
-    if weights.codes.len() < ALONE || rayon::current_num_threads() == 1 {
+    if count >= d_out {
         let mut outputs: Vec<&mut [f32]> = y.chunks_exact_mut(d_out).collect();
         return product(&rows_at(0, d_out), &mut outputs);
     }
-    let count = (PIECE / row_bytes).clamp(1, d_out.div_ceil(rayon::current_num_threads()));
     if rows == 1 {
         let parts = y.par_chunks_mut(count).enumerate();
         return parts.for_each(|(i, y)| product(&rows_at(i * count, count), &mut [y]));

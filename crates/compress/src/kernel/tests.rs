@@ -224,10 +224,11 @@ fn integers_at_the_ends_of_their_ranges_are_multiplied_exactly() {
                 let x = vec![127.0 * sign; 2 * group];
                 let expected = (i32::from(code) - i32::from(z)) as f32 * x[0] * (2 * group) as f32;
                 for instructions in available() {
-                    let mut y = [0.0];
+                    let mut y = [[0.0]; 2];
                     let view = matrix.view();
-                    product_on(&mut y, &x, &view, Activations::Int8, instructions).unwrap();
-                    assert_eq!(y, [expected], "{scheme:?} {instructions:?} {code} {z}");
+                    product_on(&mut y[0], &x, &view, Activations::Int8, instructions).unwrap();
+                    many::product_on(&mut y[1], &x, &view, instructions).unwrap();
+                    assert_eq!(y, [[expected]; 2], "{scheme:?} {instructions:?} {code} {z}");
                 }
             }
         }
@@ -253,6 +254,74 @@ fn products_of_integers_are_those_of_rounded_inputs() {
     }
 }
 
+/// Rows in whole and partial tiles, outputs in whole and partial panels.
+#[test]
+fn products_of_many_rows_are_those_in_f64() {
+    for scheme in schemes() {
+        for (d_out, d_in) in sizes(scheme) {
+            let matrix = matrix(scheme, d_out, d_in);
+            let view = matrix.view();
+            let w = exact(&view);
+            for rows in [1, 2, 6, 9, 16, 41] {
+                let x = random(9, rows * d_in);
+                let rounded = rounded_inputs(&x, scheme).unwrap();
+                let mut y = vec![f32::NAN; rows * d_out];
+                product_of_many(&mut y, &x, &view).unwrap();
+                for (y, x) in y.chunks_exact(d_out).zip(rounded.chunks_exact(d_in)) {
+                    for (&y, w) in y.iter().zip(w.chunks_exact(d_in)) {
+                        let terms = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w);
+                        let (sum, squares) = terms.fold((0.0, 0.0), |(sum, squares), term| {
+                            (sum + term, squares + term * term)
+                        });
+                        let error = (f64::from(y) - sum).abs();
+                        assert!(
+                            error <= 3e-6 * squares.sqrt(),
+                            "{scheme:?} {rows}: {y} {sum}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_many_rows_have_the_same_bits_everywhere() {
+    for scheme in schemes() {
+        let (d_out, d_in, rows) = (77, 5 * scheme.group(), 20);
+        let matrix = matrix(scheme, d_out, d_in);
+        let x = random(10, rows * d_in);
+        let run = |x: &[f32], instructions| {
+            let mut y = vec![f32::NAN; x.len() / d_in * d_out];
+            many::product_on(&mut y, x, &matrix.view(), instructions).unwrap();
+            y.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        let expected = run(&x, Instructions::Plain);
+        for instructions in available() {
+            assert_eq!(
+                run(&x, instructions),
+                expected,
+                "{scheme:?} {instructions:?}"
+            );
+            let other_tiles = run(&x[3 * d_in..], instructions);
+            assert_eq!(
+                other_tiles,
+                expected[3 * d_out..],
+                "{scheme:?} {instructions:?}"
+            );
+        }
+        for threads in [1, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let on_pool = || run(&x, Instructions::best());
+            assert_eq!(
+                pool.build().unwrap().install(on_pool),
+                expected,
+                "{threads}"
+            );
+        }
+    }
+}
+
 #[test]
 fn lengths_that_do_not_match_are_rejected() {
     let matrix = matrix(Scheme::new(4, 32, true).unwrap(), 3, 64);
@@ -263,6 +332,11 @@ fn lengths_that_do_not_match_are_rejected() {
     assert_eq!(product(6, 128), Ok(()));
     assert!(product(5, 128).is_err());
     assert!(product(6, 127).is_err());
+    let many = |y: usize, x: usize| product_of_many(&mut vec![0.0; y], &vec![0.0; x], &view);
+    assert_eq!(many(0, 0), Ok(()));
+    assert_eq!(many(30, 640), Ok(()));
+    assert!(many(29, 640).is_err());
+    assert!(many(30, 639).is_err());
 }
 
 #[test]

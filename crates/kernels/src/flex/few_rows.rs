@@ -138,12 +138,22 @@ fn identity(x: f32) -> f32 {
     x
 }
 
-pub(crate) fn add_product(sum: &mut [f32], x: &[f32], w: &[f32]) {
-    f32::add_product(sum, x, w);
+/// `sum += x W` for W `[d_in, d_out]`, of as many columns as `sum` has.
+pub(crate) fn add_product(sum: &mut [f32], x: &[f32], w: Floats) {
+    match w {
+        Floats::F32(w) => Weight::add_product(sum, x, w),
+        Floats::F16(w) => Weight::add_product(sum, x, w),
+        Floats::Bf16(w) => Weight::add_product(sum, x, w),
+    }
 }
 
-pub(crate) fn dots(out: &mut [f32], x: &[f32], w: &[f32]) {
-    f32::dots(out, x, w);
+/// `out = W x` for W `[d_out, d_in]`.
+pub(crate) fn dots(out: &mut [f32], x: &[f32], w: Floats) {
+    match w {
+        Floats::F32(w) => Weight::dots(out, x, w),
+        Floats::F16(w) => Weight::dots(out, x, w),
+        Floats::Bf16(w) => Weight::dots(out, x, w),
+    }
 }
 
 vectorised! {

@@ -42,6 +42,18 @@ impl<'a> Floats<'a> {
         Self::of(x).expect("invariant: dense, of at most 32 bits")
     }
 
+    /// The values of an f32 tensor.
+    ///
+    /// # Panics
+    ///
+    /// If they are of half precision.
+    pub(crate) fn as_f32(self) -> &'a [f32] {
+        match self {
+            Self::F32(x) => x,
+            _ => panic!("values in f32 expected"),
+        }
+    }
+
     pub(crate) fn len(self) -> usize {
         match self {
             Self::F32(x) => x.len(),
@@ -57,16 +69,26 @@ impl<'a> Floats<'a> {
         })
     }
 
-    /// `len` elements from index `at` on, in f32; `buffer` is used for those of half precision alone.
-    pub(crate) fn read_some<'s>(self, at: usize, len: usize, buffer: &'s mut Vec<f32>) -> &'s [f32]
+    /// `len` elements from index `at` on.
+    pub(crate) fn part(self, at: usize, len: usize) -> Self {
+        let range = at..at + len;
+        match self {
+            Self::F32(x) => Self::F32(&x[range]),
+            Self::F16(x) => Self::F16(&x[range]),
+            Self::Bf16(x) => Self::Bf16(&x[range]),
+        }
+    }
+
+    /// All values in f32; `buffer` is used for those of half precision alone.
+    pub(crate) fn read_all<'s>(self, buffer: &'s mut Vec<f32>) -> &'s [f32]
     where
         'a: 's,
     {
         match self {
-            Self::F32(x) => &x[at..at + len],
+            Self::F32(x) => x,
             halves => {
-                buffer.resize(len, 0.0);
-                halves.read(at, buffer)
+                buffer.resize(halves.len(), 0.0);
+                halves.read(0, buffer)
             }
         }
     }

@@ -13,6 +13,11 @@ const IN_A_LINE: usize = LINE / size_of::<f16>();
 
 impl Weight for f16 {
     fn add_product(sum: &mut [f32], x: &[f32], w: &[Self]) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has the instructions.
+            return unsafe { avx512::add_product(sum, x, w) };
+        }
         for (x, w) in x.chunks(AT_ONCE).zip(w.chunks(AT_ONCE * sum.len())) {
             with_widened(w, |w| f32::add_product(sum, x, w));
         }
@@ -67,13 +72,41 @@ fn with_widened(w: &[f16], f: impl FnOnce(&[f32])) {
     WIDENED.set(buffer);
 }
 
-/// The same with the conversion in registers, for weights that are read from memory once.
+/// The same with the conversion in registers.
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{AHEAD, IN_A_LINE, f16, prefetch};
+    use super::{AHEAD, AT_ONCE, IN_A_LINE, f16, prefetch};
     use crate::flex::simd::sum2;
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn add_product(sum: &mut [f32], x: &[f32], w: &[f16]) {
+        let n = sum.len();
+        for (x, w) in x.chunks(AT_ONCE).zip(w.chunks(AT_ONCE * n)) {
+            for line in w.chunks(IN_A_LINE) {
+                prefetch(line.as_ptr().wrapping_byte_add(AHEAD));
+            }
+            let (sums, tail) = sum.as_chunks_mut::<16>();
+            for (j, s) in sums.iter_mut().enumerate() {
+                // SAFETY: 16 values each.
+                unsafe {
+                    let mut sum = _mm512_loadu_ps(s.as_ptr());
+                    for (&x, w) in x.iter().zip(w.chunks_exact(n)) {
+                        let w = &w[16 * j..][..16];
+                        let w = _mm512_cvtph_ps(_mm256_loadu_si256(w.as_ptr().cast()));
+                        sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(x), w));
+                    }
+                    _mm512_storeu_ps(s.as_mut_ptr(), sum);
+                }
+            }
+            for (&x, w) in x.iter().zip(w.chunks_exact(n)) {
+                for (s, w) in tail.iter_mut().zip(&w[n - n % 16..]) {
+                    *s += x * w.to_f32();
+                }
+            }
+        }
+    }
 
     /// The two halves of a line.
     #[inline]

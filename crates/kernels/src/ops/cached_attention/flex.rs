@@ -223,14 +223,17 @@ fn attend(
         let width = (task.to - from).min(KEYS);
         scores.resize(n * width, 0.0);
         let at = base + from * head_dim;
-        let k = keys.read_some(at, width * head_dim, k_tile);
-        let v = values.read_some(at, width * head_dim, v_tile);
+        let k = tile(keys.part(at, width * head_dim), n, k_tile);
+        let v = tile(values.part(at, width * head_dim), n, v_tile);
         if n <= FEW {
             for (scores, q) in scores.chunks_exact_mut(width).zip(q.chunks_exact(head_dim)) {
                 dots(scores, q, k);
             }
         } else {
-            let (q, k) = (View::rows(q, n, head_dim), View::rows(k, width, head_dim));
+            let (q, k) = (
+                View::rows(q, n, head_dim),
+                View::rows(k.as_f32(), width, head_dim),
+            );
             let to = ViewMut::rows(scores, n, width);
             gemm(to, Then::Replace, 1.0, q, k.transposed(), Threads::Caller);
         }
@@ -248,7 +251,10 @@ fn attend(
                 add_product(mixed, weights, v);
             }
         } else {
-            let (weights, v) = (View::rows(scores, n, width), View::rows(v, width, head_dim));
+            let (weights, v) = (
+                View::rows(scores, n, width),
+                View::rows(v.as_f32(), width, head_dim),
+            );
             let to = ViewMut::rows(&mut mixed, n, head_dim);
             gemm(to, Then::Add, 1.0, weights, v, Threads::Caller);
         }
@@ -258,6 +264,14 @@ fn attend(
         max,
         sum,
         mixed,
+    }
+}
+
+/// Part of a cache for n queries. A single query reads half precision as it is; for more it is widened once.
+fn tile<'a>(cache: Floats<'a>, n: usize, buffer: &'a mut Vec<f32>) -> Floats<'a> {
+    match n {
+        1 => cache,
+        _ => Floats::F32(cache.read_all(buffer)),
     }
 }
 

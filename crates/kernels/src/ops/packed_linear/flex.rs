@@ -1,8 +1,11 @@
-//! Products with packed weights: few rows from the codes, more rows from blocks of widened weights.
+//! Products with packed weights: few rows from the codes, more rows from blocks of widened weights, or from the codes
+//! if inputs are rounded and the processor multiplies integers faster.
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, bf16, f16};
-use iiet_compress::kernel::{dequantise, dequantise_bf16, product, rounded_inputs};
+use iiet_compress::kernel::{
+    dequantise, dequantise_bf16, many_rows_pay, product, product_of_many, rounded_inputs,
+};
 use iiet_compress::{Activations, PackedView, Scheme};
 
 use super::PackedLinear;
@@ -15,6 +18,8 @@ use crate::ops::linear::with_width;
 /// Up to this many rows are multiplied from the codes. Each of them costs arithmetic for every code; widening
 /// costs a pass over the weights once.
 const FEW_ROWS: usize = 8;
+/// The same for rounded inputs where more rows are not widened either.
+const FEW_ROUNDED_ROWS: usize = 16;
 /// Weights that are widened at a time: 1 MiB of f32, so that the product finds them in a cache.
 const BLOCK: usize = 1 << 18;
 /// Rows of W that a thread widens at a time.
@@ -37,10 +42,16 @@ impl PackedLinear for Flex {
         let weight = view(&codes, &scales, &zeros, scheme);
         let (dtype, shape) = (x.dtype(), with_width(x.shape(), weight.d_out()));
         let rows = x.shape().num_elements() / weight.d_in();
-        if rows <= FEW_ROWS {
+        let integers = activations == Activations::Int8 && many_rows_pay();
+        let few = if integers { FEW_ROUNDED_ROWS } else { FEW_ROWS };
+        if rows <= few || integers {
             let x = widened(x);
             let mut y = vec![0.0; rows * weight.d_out()];
-            product(&mut y, values(&x), &weight, activations).expect(LENGTHS);
+            match rows <= few {
+                true => product(&mut y, values(&x), &weight, activations),
+                false => product_of_many(&mut y, values(&x), &weight),
+            }
+            .expect(LENGTHS);
             return rounded(tensor(y, shape), dtype);
         }
         let x = match activations {
