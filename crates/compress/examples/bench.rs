@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use half::{bf16, f16};
-use iiet_compress::kernel::{dequantise, dequantise_bf16, product};
+use iiet_compress::kernel::{dequantise, product};
 use iiet_compress::{Activations, PackedMatrix, Scheme};
 use rayon::prelude::*;
 
@@ -95,7 +95,7 @@ fn main() {
             });
             let bf16s = time(|i| {
                 let from = i % (d_out / 16) * 16;
-                dequantise_bf16(&mut narrow, &view, from..from + 16).expect("inside");
+                dequantise(&mut narrow, &view, from..from + 16).expect("inside");
             });
             let weights = (16 * d_in) as f64;
             println!(

@@ -5,71 +5,70 @@ use std::ops::Range;
 use half::bf16;
 
 use super::AHEAD;
+#[cfg(target_arch = "x86_64")]
+use super::simd::Width;
 use super::simd::{prefetch, vectorised};
 use crate::CompressError;
 use crate::error::check_length;
 use crate::packed::PackedView;
 use crate::scheme::{Bits, Grid};
 
-/// The weights of some rows in f32: exactly `s (q - z)`. `out` is `[rows, d_in]`.
+/// What weights are dequantised to: f32 or bf16.
+pub trait Dequantised: Copy + sealed::Group {}
+
+impl Dequantised for f32 {}
+impl Dequantised for bf16 {}
+
+mod sealed {
+    use super::{Bits, Grid};
+
+    pub trait Group: Sized {
+        /// The weights of the codes of a group.
+        fn of_group(out: &mut [Self], codes: &[u8], bits: Bits, grid: Grid);
+    }
+}
+
+impl sealed::Group for f32 {
+    fn of_group(out: &mut [Self], codes: &[u8], bits: Bits, grid: Grid) {
+        match bits {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the instructions.
+            Bits::Four if has_avx512() => unsafe { avx512::four_bits(out, codes, grid) },
+            Bits::Four => four_bits(out, codes, grid),
+            Bits::Eight => eight_bits(out, codes, grid),
+        }
+    }
+}
+
+impl sealed::Group for bf16 {
+    fn of_group(out: &mut [Self], codes: &[u8], bits: Bits, grid: Grid) {
+        match bits {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the processor has the instructions.
+            Bits::Four if has_avx512() => unsafe { avx512::four_bits_bf16(out, codes, grid) },
+            Bits::Four => four_bits_bf16(out, codes, grid),
+            Bits::Eight => eight_bits_bf16(out, codes, grid),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    Width::best() == Width::Avx512
+}
+
+/// The weights of some rows: exactly `s (q - z)` in f32, or that rounded to the nearest bf16. `out` is `[rows, d_in]`.
 ///
 /// Runs on the calling thread: callers that use several give each its own rows.
 ///
 /// # Errors
 ///
 /// For rows that the matrix does not have, and another length of `out`.
-pub fn dequantise(
-    out: &mut [f32],
+pub fn dequantise<T: Dequantised>(
+    out: &mut [T],
     weights: &PackedView,
     rows: Range<usize>,
 ) -> Result<(), CompressError> {
-    check(out.len(), weights, &rows)?;
-    #[cfg(target_arch = "x86_64")]
-    let wide = super::simd::Width::best() == super::simd::Width::Avx512;
-    by_groups(
-        out,
-        weights,
-        rows.start,
-        |bits, out, codes, grid| match bits {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the instructions.
-            Bits::Four if wide => unsafe { avx512::four_bits(out, codes, grid) },
-            Bits::Four => four_bits(out, codes, grid),
-            Bits::Eight => eight_bits(out, codes, grid),
-        },
-    );
-    Ok(())
-}
-
-/// The same, rounded to the nearest bf16.
-///
-/// # Errors
-///
-/// As [`dequantise`].
-pub fn dequantise_bf16(
-    out: &mut [bf16],
-    weights: &PackedView,
-    rows: Range<usize>,
-) -> Result<(), CompressError> {
-    check(out.len(), weights, &rows)?;
-    #[cfg(target_arch = "x86_64")]
-    let wide = super::simd::Width::best() == super::simd::Width::Avx512;
-    by_groups(
-        out,
-        weights,
-        rows.start,
-        |bits, out, codes, grid| match bits {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the instructions.
-            Bits::Four if wide => unsafe { avx512::four_bits_bf16(out, codes, grid) },
-            Bits::Four => four_bits_bf16(out, codes, grid),
-            Bits::Eight => eight_bits_bf16(out, codes, grid),
-        },
-    );
-    Ok(())
-}
-
-fn check(len: usize, weights: &PackedView, rows: &Range<usize>) -> Result<(), CompressError> {
     if rows.start > rows.end || rows.end > weights.d_out {
         return Err(CompressError::Option {
             option: "the range of rows",
@@ -77,29 +76,22 @@ fn check(len: usize, weights: &PackedView, rows: &Range<usize>) -> Result<(), Co
             allowed: "a range of the matrix' rows",
         });
     }
-    check_length("out", len, rows.len() * weights.d_in)
-}
-
-fn by_groups<T>(
-    out: &mut [T],
-    weights: &PackedView,
-    from: usize,
-    group: impl Fn(Bits, &mut [T], &[u8], Grid),
-) {
+    check_length("out", out.len(), rows.len() * weights.d_in)?;
     let (scheme, groups) = (weights.scheme, weights.groups_per_row());
     let bytes = scheme.row_bytes(scheme.group());
-    let codes = weights.codes[from * groups * bytes..].chunks_exact(bytes);
+    let first = rows.start * groups;
+    let codes = weights.codes[first * bytes..].chunks_exact(bytes);
     let outs = out.chunks_exact_mut(scheme.group());
-    for (n, (out, codes)) in outs.zip(codes).enumerate() {
+    for (group, (out, codes)) in (first..).zip(outs.zip(codes)) {
         prefetch(codes.as_ptr().wrapping_add(AHEAD));
-        let n = from * groups + n;
         let zero = match scheme.symmetric() {
             true => scheme.bits().middle(),
-            false => weights.zeros[n],
+            false => weights.zeros[group],
         };
-        let scale = weights.scales[n];
-        group(scheme.bits(), out, codes, Grid { scale, zero });
+        let scale = weights.scales[group];
+        T::of_group(out, codes, scheme.bits(), Grid { scale, zero });
     }
+    Ok(())
 }
 
 vectorised! {

@@ -331,6 +331,10 @@ mod avx512 {
     use super::{LANES, OfOutputs, Panel, REGISTERS, Rows};
 
     /// As [`tile`](super::tile).
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "constant ranges, which are unrolled"
+    )]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
     pub(super) fn tile<const R: usize>(
         out: &mut [OfOutputs<f32>; R],

@@ -38,7 +38,7 @@ mod vnni;
 
 use rayon::prelude::*;
 
-pub use dequantise::{dequantise, dequantise_bf16};
+pub use dequantise::{Dequantised, dequantise};
 use inputs::WideInputs;
 use integers::Int8Inputs;
 pub use integers::rounded_inputs;

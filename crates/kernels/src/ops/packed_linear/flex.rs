@@ -4,11 +4,12 @@
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, bf16, f16};
 use iiet_compress::kernel::{
-    dequantise, dequantise_bf16, many_rows_pay, product, product_of_many, rounded_inputs,
+    Dequantised, dequantise, many_rows_pay, product, product_of_many, rounded_inputs,
 };
 use iiet_compress::{Activations, PackedView, Scheme};
 
 use super::PackedLinear;
+use crate::Products;
 use crate::flex::Primitive;
 use crate::flex::buffer::{dense, for_blocks, tensor, values};
 use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm};
@@ -42,7 +43,9 @@ impl PackedLinear for Flex {
         let weight = view(&codes, &scales, &zeros, scheme);
         let (dtype, shape) = (x.dtype(), with_width(x.shape(), weight.d_out()));
         let rows = x.shape().num_elements() / weight.d_in();
-        let integers = activations == Activations::Int8 && many_rows_pay();
+        // Tiles of bf16 are faster still than products of integers.
+        let tiles = all_bf16(&[&x]) && Products::in_use() == Products::Amx;
+        let integers = activations == Activations::Int8 && many_rows_pay() && !tiles;
         let few = if integers { FEW_ROUNDED_ROWS } else { FEW_ROWS };
         if rows <= few || integers {
             let x = widened(x);
@@ -63,13 +66,9 @@ impl PackedLinear for Flex {
             }
         };
         let y = if all_bf16(&[&x]) {
-            by_blocks::<bf16>(&x, rows, &weight, |out, range| {
-                dequantise_bf16(out, &weight, range).expect(LENGTHS);
-            })
+            by_blocks::<bf16>(&x, rows, &weight)
         } else {
-            by_blocks::<f32>(&widened(x), rows, &weight, |out, range| {
-                dequantise(out, &weight, range).expect(LENGTHS);
-            })
+            by_blocks::<f32>(&widened(x), rows, &weight)
         };
         rounded(tensor(y, shape), dtype)
     }
@@ -98,12 +97,7 @@ fn view<'a>(
 }
 
 /// `x W^T`, with some rows of W widened at a time.
-fn by_blocks<T: Entry>(
-    x: &Primitive,
-    rows: usize,
-    weight: &PackedView,
-    widen: impl Fn(&mut [T], std::ops::Range<usize>) + Sync,
-) -> Vec<f32> {
+fn by_blocks<T: Entry + Dequantised>(x: &Primitive, rows: usize, weight: &PackedView) -> Vec<f32> {
     let (d_out, d_in) = (weight.d_out(), weight.d_in());
     let x = View::rows(T::memory(x), rows, d_in);
     let mut y = vec![0.0; rows * d_out];
@@ -116,7 +110,7 @@ fn by_blocks<T: Entry>(
         let wide = &mut wide[..count * d_in];
         for_blocks(wide, STRIP * d_in, |i, part| {
             let first = from + i * STRIP;
-            widen(part, first..first + part.len() / d_in);
+            dequantise(part, weight, first..first + part.len() / d_in).expect(LENGTHS);
         });
         let to = ViewMut::new(&mut y[from..], [rows, count], [d_out, 1]);
         let w = View::rows(wide, count, d_in).transposed();
