@@ -10,8 +10,8 @@ type a GGUF file (`iiet convert --to gguf`) and what `iiet` has of that type: f3
 matrices of 8 and 4 bits in groups of 32 (`iiet quantize`), the embedding included. In the types that end in -8 `iiet` rounds the
 inputs of products to 8 bits (`--activations 8`), as llama.cpp does with Q8_0 and Q4_0. Both sides continue the same text of 512 tokens
 greedily by 128, in turns, with the same number of threads and the same type of the cache (`--cache`; llama.cpp's default
-is f16); the weights' file is read anew each time, which does not count. Printed are medians over the rounds and their ratios. llama.cpp is asked through node-llama-cpp, whose JavaScript takes its share
-of each token.
+is f16); the weights' file is read anew each time, which does not count. Printed are medians over the rounds and their
+ratios. llama.cpp is asked through node-llama-cpp, whose JavaScript takes its share of each token.
 """
 
 import argparse

@@ -23,31 +23,35 @@ mod sealed {
     use super::{Bits, Grid};
 
     pub trait Group: Sized {
-        /// The weights of the codes of a group.
-        fn of_group(out: &mut [Self], codes: &[u8], bits: Bits, grid: Grid);
+        /// What gives the weights of the codes of a group.
+        fn of_group(bits: Bits) -> fn(&mut [Self], &[u8], Grid);
     }
 }
 
 impl sealed::Group for f32 {
-    fn of_group(out: &mut [Self], codes: &[u8], bits: Bits, grid: Grid) {
+    fn of_group(bits: Bits) -> fn(&mut [Self], &[u8], Grid) {
         match bits {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has the instructions.
-            Bits::Four if has_avx512() => unsafe { avx512::four_bits(out, codes, grid) },
-            Bits::Four => four_bits(out, codes, grid),
-            Bits::Eight => eight_bits(out, codes, grid),
+            Bits::Four if has_avx512() => |out, codes, grid| unsafe {
+                avx512::four_bits(out, codes, grid);
+            },
+            Bits::Four => four_bits,
+            Bits::Eight => eight_bits,
         }
     }
 }
 
 impl sealed::Group for bf16 {
-    fn of_group(out: &mut [Self], codes: &[u8], bits: Bits, grid: Grid) {
+    fn of_group(bits: Bits) -> fn(&mut [Self], &[u8], Grid) {
         match bits {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the processor has the instructions.
-            Bits::Four if has_avx512() => unsafe { avx512::four_bits_bf16(out, codes, grid) },
-            Bits::Four => four_bits_bf16(out, codes, grid),
-            Bits::Eight => eight_bits_bf16(out, codes, grid),
+            Bits::Four if has_avx512() => |out, codes, grid| unsafe {
+                avx512::four_bits_bf16(out, codes, grid);
+            },
+            Bits::Four => four_bits_bf16,
+            Bits::Eight => eight_bits_bf16,
         }
     }
 }
@@ -80,6 +84,7 @@ pub fn dequantise<T: Dequantised>(
     let (scheme, groups) = (weights.scheme, weights.groups_per_row());
     let bytes = scheme.row_bytes(scheme.group());
     let first = rows.start * groups;
+    let of_group = T::of_group(scheme.bits());
     let codes = weights.codes[first * bytes..].chunks_exact(bytes);
     let outs = out.chunks_exact_mut(scheme.group());
     for (group, (out, codes)) in (first..).zip(outs.zip(codes)) {
@@ -89,7 +94,7 @@ pub fn dequantise<T: Dequantised>(
             false => weights.zeros[group],
         };
         let scale = weights.scales[group];
-        T::of_group(out, codes, scheme.bits(), Grid { scale, zero });
+        of_group(out, codes, Grid { scale, zero });
     }
     Ok(())
 }

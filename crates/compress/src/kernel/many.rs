@@ -17,9 +17,8 @@ use rayon::prelude::*;
 use super::integers::to_words;
 use super::piece::{Piece, widened};
 use super::simd::{prefetch, vectorised};
-use super::{Instructions, LANES, by_pieces};
+use super::{Instructions, LANES, by_pieces, rows_of};
 use crate::CompressError;
-use crate::error::check_length;
 use crate::packed::PackedView;
 use crate::scheme::Bits;
 
@@ -61,46 +60,28 @@ pub(super) fn product_on(
     weights: &PackedView,
     instructions: Instructions,
 ) -> Result<(), CompressError> {
-    let (d_out, d_in) = (weights.d_out, weights.d_in);
-    let rows = x.len() / d_in;
-    check_length("x", x.len(), rows * d_in)?;
-    check_length("y", y.len(), rows * d_out)?;
+    let rows = rows_of(y, x, weights)?;
     let inputs = Inputs::new(x, weights);
     by_pieces(y, rows, weights, PANEL, |piece, y| {
-        let mut panel = Panel::new(weights);
-        for from in (0..piece.rows()).step_by(PANEL) {
-            panel.fill(piece, from);
-            for (i, y) in y.chunks_mut(ROWS).enumerate() {
-                tile_of(y, from, &inputs, i * ROWS, &panel, instructions);
-            }
+        let panel = Panel::new(weights, piece);
+        for (i, y) in y.chunks_mut(ROWS).enumerate() {
+            let tile = match y.len() {
+                1 => put::<1>,
+                2 => put::<2>,
+                3 => put::<3>,
+                4 => put::<4>,
+                5 => put::<5>,
+                _ => put::<6>,
+            };
+            tile(y, &inputs, i * ROWS, &panel, instructions);
         }
     });
     Ok(())
 }
 
-/// The outputs of a panel for up to [`ROWS`] rows of x, and where they go: rows `first..` of x and outputs `from..`.
-fn tile_of(
-    y: &mut [&mut [f32]],
-    from: usize,
-    x: &Inputs,
-    first: usize,
-    panel: &Panel,
-    instructions: Instructions,
-) {
-    let tile = match y.len() {
-        1 => put::<1>,
-        2 => put::<2>,
-        3 => put::<3>,
-        4 => put::<4>,
-        5 => put::<5>,
-        _ => put::<6>,
-    };
-    tile(y, from, x, first, panel, instructions);
-}
-
+/// The outputs of a panel for rows `first..first + R` of x, and where they go.
 fn put<const R: usize>(
     y: &mut [&mut [f32]],
-    from: usize,
     x: &Inputs,
     first: usize,
     panel: &Panel,
@@ -108,8 +89,8 @@ fn put<const R: usize>(
 ) {
     let x = x.tile::<R>(first);
     for y in y.iter() {
-        prefetch(y[from..].as_ptr());
-        prefetch(y[from..].as_ptr().wrapping_add(LANES));
+        prefetch(y.as_ptr());
+        prefetch(y.as_ptr().wrapping_add(LANES));
     }
     let mut sums = [[[0.0; LANES]; REGISTERS]; R];
     match instructions {
@@ -119,9 +100,7 @@ fn put<const R: usize>(
         _ => tile(&mut sums, x, panel),
     }
     for (y, sums) in y.iter_mut().zip(&sums) {
-        let y = &mut y[from..];
-        let width = y.len().min(PANEL);
-        y[..width].copy_from_slice(&sums.as_flattened()[..width]);
+        y.copy_from_slice(&sums.as_flattened()[..y.len()]);
     }
 }
 
@@ -199,7 +178,7 @@ impl Inputs {
     }
 }
 
-/// The weights of 32 outputs, those beyond the last zero.
+/// The weights of up to 32 outputs, in lanes; lanes beyond the last are zero.
 struct Panel {
     /// Words of a group.
     words: usize,
@@ -212,37 +191,30 @@ struct Panel {
 }
 
 impl Panel {
-    fn new(weights: &PackedView) -> Self {
+    fn new(weights: &PackedView, piece: &Piece) -> Self {
         let groups = weights.groups_per_row();
-        Self {
+        let middle = minus(weights.scheme.bits().middle());
+        let mut panel = Self {
             words: weights.scheme.group() / BYTES,
-            codes: vec![[[0; LANES]; REGISTERS]; weights.d_in / BYTES],
-            scales: vec![[[0.0; LANES]; REGISTERS]; groups],
-            minus_zeros: vec![[[minus(weights.scheme.bits().middle()); LANES]; REGISTERS]; groups],
-        }
-    }
-
-    /// Takes the rows of a piece from `from` on.
-    fn fill(&mut self, piece: &Piece, from: usize) {
-        let rows = (piece.rows() - from).min(PANEL);
-        if rows < PANEL {
-            self.codes.fill(Default::default());
-            self.scales.fill(Default::default());
-        }
-        for n in 0..rows {
-            let (row, lane) = (from + n, (n / LANES, n % LANES));
+            codes: vec![Default::default(); weights.d_in / BYTES],
+            scales: vec![Default::default(); groups],
+            minus_zeros: vec![[[middle; LANES]; REGISTERS]; groups],
+        };
+        for row in 0..piece.rows() {
+            let lane = (row / LANES, row % LANES);
             match piece.bits {
-                Bits::Four => put_halves(&mut self.codes, lane, piece.codes(row)),
-                Bits::Eight => put_bytes(&mut self.codes, lane, piece.codes(row)),
+                Bits::Four => put_halves(&mut panel.codes, lane, piece.codes(row)),
+                Bits::Eight => put_bytes(&mut panel.codes, lane, piece.codes(row)),
             }
-            for (to, scale) in self.scales.iter_mut().zip(piece.scales(row)) {
+            for (to, scale) in panel.scales.iter_mut().zip(piece.scales(row)) {
                 to[lane.0][lane.1] = widened(*scale);
             }
             let zeros = piece.zeros(row).unwrap_or_default();
-            for (to, zero) in self.minus_zeros.iter_mut().zip(zeros) {
+            for (to, zero) in panel.minus_zeros.iter_mut().zip(zeros) {
                 to[lane.0][lane.1] = minus(*zero);
             }
         }
+        panel
     }
 
     /// Codes, scales and zero points of each group.

@@ -64,8 +64,8 @@ const ALONE: usize = 128 << 10;
 
 /// `y = x W^T` for x `[rows, d_in]` and W `[d_out, d_in]`; y is `[rows, d_out]`.
 ///
-/// Meant for few rows, up to about 16: every row is multiplied from packed codes. For more, [`dequantise`] blocks of
-/// rows of W and use an ordinary product.
+/// Meant for few rows, up to about 16: every row is multiplied from packed codes. For more there are
+/// [`product_of_many`], and [`dequantise`] with an ordinary product.
 ///
 /// # Errors
 ///
@@ -111,10 +111,8 @@ fn product_on(
     activations: Activations,
     instructions: Instructions,
 ) -> Result<(), CompressError> {
+    let rows = rows_of(y, x, weights)?;
     let (d_out, d_in) = (weights.d_out, weights.d_in);
-    let rows = x.len() / d_in;
-    check_length("x", x.len(), rows * d_in)?;
-    check_length("y", y.len(), rows * d_out)?;
     let threads = rayon::current_num_threads();
     let count = match weights.codes.len() < ALONE || threads == 1 {
         true => d_out,
@@ -144,6 +142,14 @@ fn product_on(
         }
     }
     Ok(())
+}
+
+/// The rows of x and y.
+fn rows_of(y: &[f32], x: &[f32], weights: &PackedView) -> Result<usize, CompressError> {
+    let rows = x.len() / weights.d_in;
+    check_length("x", x.len(), rows * weights.d_in)?;
+    check_length("y", y.len(), rows * weights.d_out)?;
+    Ok(rows)
 }
 
 /// Calls `product` with pieces of `count` rows of the weights and the outputs of each row of x that they give, on all

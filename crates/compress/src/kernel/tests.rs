@@ -73,34 +73,42 @@ fn products_are_those_in_f64() {
                 for activations in [Activations::F32, Activations::Int8] {
                     let mut y = vec![f32::NAN; rows * d_out];
                     product(&mut y, &x, &view, activations).unwrap();
-                    for (r, y) in y.chunks_exact(d_out).enumerate() {
-                        for (o, &y) in y.iter().enumerate() {
-                            let x = &x[r * d_in..][..d_in];
-                            let w = &w[o * d_in..][..d_in];
-                            let terms = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w);
-                            let (mut sum, mut squares) = (0.0, 0.0);
-                            for (term, w) in terms.zip(w) {
-                                sum += term;
-                                squares += match activations {
-                                    Activations::F32 => term * term,
-                                    // Half a step of at most 1 / 127 for each input.
-                                    Activations::Int8 => w * w,
-                                };
-                            }
-                            let allowed = squares.sqrt()
-                                * match activations {
-                                    Activations::F32 => 3e-6,
-                                    Activations::Int8 => 4.0 * 0.5 / 127.0,
-                                };
-                            let error = (f64::from(y) - sum).abs();
-                            assert!(
-                                error <= allowed,
-                                "{scheme:?} {d_out} {d_in} {rows} {activations:?}: {y} {sum}"
-                            );
-                        }
-                    }
+                    let context = format!("{scheme:?} {d_out} {d_in} {rows} {activations:?}");
+                    assert_products(&y, &x, &w, (d_out, d_in), activations, &context);
                 }
             }
+        }
+    }
+}
+
+/// That y is `x W^T` within the rounding of f32, or that of the inputs too.
+fn assert_products(
+    y: &[f32],
+    x: &[f32],
+    w: &[f64],
+    (d_out, d_in): (usize, usize),
+    activations: Activations,
+    context: &str,
+) {
+    for (y, x) in y.chunks_exact(d_out).zip(x.chunks_exact(d_in)) {
+        for (&y, w) in y.iter().zip(w.chunks_exact(d_in)) {
+            let terms = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w);
+            let (mut sum, mut squares) = (0.0, 0.0);
+            for (term, w) in terms.zip(w) {
+                sum += term;
+                squares += match activations {
+                    Activations::F32 => term * term,
+                    // Half a step of at most 1 / 127 for each input.
+                    Activations::Int8 => w * w,
+                };
+            }
+            let allowed = squares.sqrt()
+                * match activations {
+                    Activations::F32 => 3e-6,
+                    Activations::Int8 => 4.0 * 0.5 / 127.0,
+                };
+            let error = (f64::from(y) - sum).abs();
+            assert!(error <= allowed, "{context}: {y} {sum}");
         }
     }
 }
@@ -267,19 +275,8 @@ fn products_of_many_rows_are_those_in_f64() {
                 let rounded = rounded_inputs(&x, scheme).unwrap();
                 let mut y = vec![f32::NAN; rows * d_out];
                 product_of_many(&mut y, &x, &view).unwrap();
-                for (y, x) in y.chunks_exact(d_out).zip(rounded.chunks_exact(d_in)) {
-                    for (&y, w) in y.iter().zip(w.chunks_exact(d_in)) {
-                        let terms = x.iter().zip(w).map(|(&x, w)| f64::from(x) * w);
-                        let (sum, squares) = terms.fold((0.0, 0.0), |(sum, squares), term| {
-                            (sum + term, squares + term * term)
-                        });
-                        let error = (f64::from(y) - sum).abs();
-                        assert!(
-                            error <= 3e-6 * squares.sqrt(),
-                            "{scheme:?} {rows}: {y} {sum}"
-                        );
-                    }
-                }
+                let context = format!("{scheme:?} {d_out} {d_in} {rows}");
+                assert_products(&y, &rounded, &w, (d_out, d_in), Activations::F32, &context);
             }
         }
     }
