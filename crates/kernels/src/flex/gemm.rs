@@ -3,11 +3,6 @@
 //! The gemm crate computes them, except on processors with AVX-512: there large products of f32, and products
 //! of bf16, are computed by [`avx512`] and [`amx`]. [`Products`] says by which.
 
-use burn::tensor::{Element, bf16, f16};
-
-use super::Primitive;
-use super::buffer::{block_of_rows, for_blocks, nth_block};
-use super::halves::{Floats, in_bf16, in_f16, round_to_bf16, round_to_f16, widen_bf16, widen_f16};
 #[cfg(any(test, target_arch = "x86_64"))]
 use super::products::Products;
 
@@ -15,208 +10,15 @@ use super::products::Products;
 pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod entry;
 #[cfg(target_arch = "x86_64")]
 mod low;
 #[cfg(target_arch = "x86_64")]
 mod packed;
 
+pub(crate) use entry::Entry;
 #[cfg(target_arch = "x86_64")]
 use {avx512::Factor, packed::Out};
-
-/// Entry types that can be multiplied.
-pub(crate) trait Entry: Element + Copy + Default + Send + Sync + 'static {
-    /// The memory of a tensor of this type, from its first entry on.
-    fn memory(x: &Primitive) -> &[Self];
-
-    /// Calls `f` with the same values in f32.
-    fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R;
-
-    /// The values in f32: themselves, or written to the buffer.
-    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
-
-    /// The values rounded to this type: themselves, or written to the buffer.
-    fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self];
-
-    /// Writes the values, rounded to this type, to as many entries.
-    fn write(x: &[f32], to: &mut [Self]);
-
-    /// `a b` rounded to this type, in row-major order.
-    fn product(a: View<Self>, b: View<Self>) -> Vec<Self>;
-
-    /// Computes the product if there is a kernel that reads this type, without widening the operands first.
-    ///
-    /// # Safety
-    ///
-    /// The same as for [`gemm_to`]. The shapes must match, and none is 0.
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn try_halves(
-        _out: Out,
-        _then: Then,
-        _scale: f32,
-        _a: View<Self>,
-        _b: View<Self>,
-        _threads: Threads,
-    ) -> bool {
-        false
-    }
-}
-
-impl Entry for f32 {
-    fn memory(x: &Primitive) -> &[Self] {
-        &x.storage()[x.layout().start_offset()..]
-    }
-
-    fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {
-        f(x)
-    }
-
-    fn read<'a>(x: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
-        x
-    }
-
-    fn rounded<'a>(x: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
-        x
-    }
-
-    fn write(x: &[f32], to: &mut [Self]) {
-        to.copy_from_slice(x);
-    }
-
-    fn product(a: View, b: View) -> Vec<f32> {
-        product(1.0, a, b)
-    }
-}
-
-impl Entry for bf16 {
-    fn memory(x: &Primitive) -> &[Self] {
-        &x.storage()[x.layout().start_offset()..]
-    }
-
-    fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {
-        f(&Floats::Bf16(x).wide())
-    }
-
-    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
-        widen_bf16(x, buffer);
-        buffer
-    }
-
-    fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {
-        rounded_by_blocks(x, buffer, round_to_bf16)
-    }
-
-    fn write(x: &[f32], to: &mut [Self]) {
-        round_to_bf16(x, to);
-    }
-
-    fn product(a: View<Self>, b: View<Self>) -> Vec<Self> {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let ([rows, k], [_, columns]) = (a.shape, b.shape);
-            let once = k <= 2 * amx::DEPTH;
-            if once && Products::in_use() == Products::Amx && amx::pays(a, b) {
-                assert_eq!(k, b.shape[0], "product of {:?} and {:?}", a.shape, b.shape);
-                let mut out = Vec::with_capacity(rows * columns);
-                let to = Out {
-                    data: out.as_mut_ptr(),
-                    row: columns,
-                };
-                // SAFETY: these products are in use only where they are available, and need at least one term
-                // to pay. The capacity holds the entries; all are written before the length is set.
-                unsafe {
-                    amx::product(to, Then::Replace, 1.0, a, b, Threads::All);
-                    out.set_len(rows * columns);
-                }
-                return out;
-            }
-        }
-        in_bf16(&product(1.0, a, b))
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn try_halves(
-        out: Out,
-        then: Then,
-        scale: f32,
-        a: View<Self>,
-        b: View<Self>,
-        threads: Threads,
-    ) -> bool {
-        // SAFETY: these products are in use only on processors that have the instructions; the caller
-        // guarantees the rest.
-        unsafe {
-            match Products::in_use() {
-                Products::Amx if amx::pays(a, b) => {
-                    amx::product(out, then, scale, a, b, threads);
-                }
-                Products::Avx512Bf16 if bf16::pays(a, b, threads) => {
-                    avx512::product(out, then, scale, a, b, threads);
-                }
-                _ => return false,
-            }
-        }
-        true
-    }
-}
-
-impl Entry for f16 {
-    fn memory(x: &Primitive) -> &[Self] {
-        &x.storage()[x.layout().start_offset()..]
-    }
-
-    fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {
-        f(&Floats::F16(x).wide())
-    }
-
-    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
-        widen_f16(x, buffer);
-        buffer
-    }
-
-    fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {
-        rounded_by_blocks(x, buffer, round_to_f16)
-    }
-
-    fn write(x: &[f32], to: &mut [Self]) {
-        round_to_f16(x, to);
-    }
-
-    fn product(a: View<Self>, b: View<Self>) -> Vec<Self> {
-        in_f16(&product(1.0, a, b))
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn try_halves(
-        out: Out,
-        then: Then,
-        scale: f32,
-        a: View<Self>,
-        b: View<Self>,
-        threads: Threads,
-    ) -> bool {
-        let served = Products::in_use() >= Products::Avx512 && Self::pays(a, b, threads);
-        if served {
-            // SAFETY: these products are in use only on processors that have the instructions; the caller
-            // guarantees the rest.
-            unsafe { avx512::product(out, then, scale, a, b, threads) };
-        }
-        served
-    }
-}
-
-/// The values in the buffer, rounded by `round`, in parallel if they are many.
-fn rounded_by_blocks<'a, T: Clone + Default + Send>(
-    x: &[f32],
-    buffer: &'a mut Vec<T>,
-    round: impl Fn(&[f32], &mut [T]) + Sync,
-) -> &'a [T] {
-    buffer.resize(x.len(), T::default());
-    let block = block_of_rows(1);
-    for_blocks(buffer, block, |i, part| {
-        round(nth_block(x, i, block), part);
-    });
-    buffer
-}
 
 /// A matrix to read: entry (i, j) is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
@@ -379,6 +181,29 @@ pub(crate) fn product<T: Entry>(scale: f32, a: View<T>, b: View<T>) -> Vec<f32> 
     out
 }
 
+/// A product in row-major order, in newly allocated memory.
+///
+/// # Safety
+///
+/// `write` must write all entries.
+///
+/// # Panics
+///
+/// If the shapes do not match.
+#[cfg(target_arch = "x86_64")]
+unsafe fn written<T>(a: View<T>, b: View<T>, write: impl FnOnce(Out<T>)) -> Vec<T> {
+    let ([rows, k], [k_of_b, columns]) = (a.shape, b.shape);
+    assert_eq!(k, k_of_b, "product of {:?} and {:?}", a.shape, b.shape);
+    let mut out = Vec::with_capacity(rows * columns);
+    write(Out {
+        data: out.as_mut_ptr(),
+        row: columns,
+    });
+    // SAFETY: the capacity holds the entries, and the caller guarantees that they are written.
+    unsafe { out.set_len(rows * columns) };
+    out
+}
+
 /// As [`gemm`], with the destination given as a pointer to its first entry.
 ///
 /// # Safety
@@ -502,6 +327,8 @@ unsafe fn gemm_crate(
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::{bf16, f16};
+
     use super::*;
 
     /// 2 x 3 times 3 x 2, computed by hand.
@@ -540,13 +367,15 @@ mod tests {
     /// Selects all products that the processor has in turn, in one test, because the selection is global.
     /// (Whatever other tests compute meanwhile, they compare within tolerances.)
     #[test]
-    fn large_products_equal_sums_in_f64() {
+    fn large_products_equal_sums_in_f64_and_are_rounded_once() {
         let in_use = Products::in_use();
         for products in Products::available() {
             products.select();
             check::<f32>(products, |x| x, f64::from);
             check::<bf16>(products, bf16::from_f32, f64::from);
             check::<f16>(products, f16::from_f32, f64::from);
+            check_rounding_of_all_shapes(products, bf16::from_f32);
+            check_rounding_of_all_shapes(products, f16::from_f32);
         }
         in_use.select();
     }
@@ -612,6 +441,46 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Products of halves against products in f32 that are rounded, bit by bit.
+    fn check_rounding_of_all_shapes<T: Entry + PartialEq>(products: Products, of: fn(f32) -> T) {
+        for shape in [
+            [97, 33, 16],
+            [200, 700, 517],
+            [128, 1030, 1030],
+            [300, 64, 2048],
+            [113, 40, 2100],
+            [64, 96, 24],
+            [3, 5, 7],
+            [2, 4, 0],
+        ] {
+            for turned in [false, true] {
+                check_rounding(products, shape, turned, of);
+            }
+        }
+    }
+
+    fn check_rounding<T: Entry + PartialEq>(
+        products: Products,
+        [m, n, k]: [usize; 3],
+        turned: bool,
+        of: fn(f32) -> T,
+    ) {
+        let value =
+            |i: usize| of(((i.wrapping_mul(2_654_435_761) >> 7) % 1999) as f32 * 1e-3 - 1.0);
+        let (a, b) = (filled(m * k, value), filled(k * n, value));
+        let a = View::rows(&a, m, k);
+        let b = match turned {
+            true => View::rows(&b, n, k).transposed(),
+            false => View::rows(&b, k, n),
+        };
+        let expected: Vec<T> = product(1.0, a, b).into_iter().map(of).collect();
+        let found = T::product(a, b);
+        assert!(
+            found == expected,
+            "{products}: {m} x {k} x {n}, turned: {turned}"
+        );
     }
 
     fn filled<T>(length: usize, value: impl Fn(usize) -> T) -> Vec<T> {

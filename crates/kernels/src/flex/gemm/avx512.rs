@@ -19,10 +19,10 @@ use std::ops::Range;
 use burn::tensor::{bf16, f16};
 
 use super::packed::{
-    Buffer, COLUMNS, COPY_OF_A, COPY_OF_B, Out, Panels, Word, Words, each, even_part, reserve,
-    runs_along_k,
+    Buffer, COLUMNS, COPY_OF_A, COPY_OF_B, Out, Panels, SUMS, Widened, Word, Words, each,
+    even_part, reserve, runs_along_k,
 };
-use super::{Then, Threads, View, low};
+use super::{Entry, Then, Threads, View, low};
 
 /// Rows of a tile. With two registers per row, 28 of 32 registers hold sums.
 pub(super) const ROWS: usize = 14;
@@ -87,6 +87,11 @@ impl Factor for f16 {
     const STREAMING_TILES: [Tile; ROWS] = <f32 as Factor>::STREAMING_TILES;
 }
 
+impl Factor for Widened {
+    const TILES: [Tile; ROWS] = <f32 as Factor>::TILES;
+    const STREAMING_TILES: [Tile; ROWS] = <f32 as Factor>::STREAMING_TILES;
+}
+
 /// `out = scale a b`, or `out += scale a b`.
 ///
 /// # Safety
@@ -103,10 +108,7 @@ pub(super) unsafe fn product<E: Factor>(
 ) {
     let ([m, k], [_, n]) = (a.shape, b.shape);
     let is_low = is_low(m, threads);
-    let threads = match m * n * k < WORTH_A_THREAD {
-        true => Threads::Caller,
-        false => threads,
-    };
+    let threads = threads_for(m * n * k, threads);
     // Both operands with rows along k.
     let b = b.transposed();
     // SAFETY: guaranteed by the caller.
@@ -116,6 +118,80 @@ pub(super) unsafe fn product<E: Factor>(
             true => low::columns_in_parts(out, then, scale, a, b, threads),
             false => rows_in_parts(out, then, scale, a, b, threads),
         }
+    }
+}
+
+/// Whether [`rounded_product`] serves it: a tall a, and a b of which enough columns can be copied in their whole depth.
+pub(super) fn can_round<E: Factor>(a: View<E>, b: View<E>) -> bool {
+    let [m, k] = a.shape;
+    let fits = k > 0 && k.div_ceil(E::IN_A_WORD) <= 4 * DEPTH;
+    fits && !is_low(m, Threads::All) && E::pays(a, b, Threads::All)
+}
+
+/// `a b`, with the same bits as [`product`], and rounded to `T` while a thread has the sums of some rows in its cache.
+///
+/// # Safety
+///
+/// The same as for [`product`], for a destination of `T`.
+pub(super) unsafe fn rounded_product<E: Factor, T: Entry>(out: Out<T>, a: View<E>, b: View<E>) {
+    let ([m, k], [_, n]) = (a.shape, b.shape);
+    let threads = threads_for(m * n * k, Threads::All);
+    let b = b.transposed();
+    let words = k.div_ceil(E::IN_A_WORD);
+    let depth = even_part(words, DEPTH);
+    let most = (DEPTH * COPIED_COLUMNS / words / COLUMNS * COLUMNS).min(COPIED_COLUMNS);
+    let width = even_part(n, most).next_multiple_of(COLUMNS);
+    let mut buffer = COPY_OF_B.take();
+    let panels = reserve(&mut buffer, words * width);
+    let group = group_of(m, threads) * ROWS;
+    for c in (0..n).step_by(width) {
+        let columns = c..(c + width).min(n);
+        let copies = Panels::of_depths(panels, words, depth, columns.clone());
+        for copy in &copies {
+            each(copy.parts(b), threads, |part| copy.fill(b, part));
+        }
+        each(m.div_ceil(group), threads, |i| {
+            let rows = i * group..((i + 1) * group).min(m);
+            let mut buffer = SUMS.take();
+            let sums = reserve(&mut buffer, group * width);
+            // Entries of the result count from the first row and column of this part.
+            let first = rows.start * width + columns.start;
+            let part = Out {
+                data: sums.data.wrapping_sub(first),
+                row: width,
+            };
+            for copy in &copies {
+                let then = match copy.depth.start {
+                    0 => Then::Replace,
+                    _ => Then::Add,
+                };
+                // SAFETY: the caller guarantees the processor; the sums have capacity for these rows, and are
+                // written before they are added to.
+                unsafe { rows_of_tiles(part, then, 1.0, a, rows.clone(), copy, None) };
+            }
+            let mut rounded = [T::default(); COPIED_COLUMNS];
+            let rounded = &mut rounded[..columns.len()];
+            for (i, row) in rows.enumerate() {
+                let to = out.at(row * out.row + columns.start);
+                // SAFETY: sums of a row, which were written, and as many entries of the result, for which the
+                // caller guarantees. Calls with different i write different rows.
+                unsafe {
+                    let sums = std::slice::from_raw_parts(sums.at(i * width), columns.len());
+                    T::write(sums, rounded);
+                    to.copy_from_nonoverlapping(rounded.as_ptr(), columns.len());
+                }
+            }
+            SUMS.set(buffer);
+        });
+    }
+    COPY_OF_B.set(buffer);
+}
+
+/// One thread for a product of few multiplications.
+fn threads_for(multiplications: usize, threads: Threads) -> Threads {
+    match multiplications < WORTH_A_THREAD {
+        true => Threads::Caller,
+        false => threads,
     }
 }
 

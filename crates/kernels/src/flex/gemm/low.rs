@@ -78,16 +78,7 @@ pub(super) unsafe fn turned<E: Factor>(
     let (depth, width) = (even_part(words, DEPTH), m.next_multiple_of(COLUMNS));
     let mut buffer = COPY_OF_B.take();
     let panels = reserve(&mut buffer, words * width);
-    let copies: Vec<Panels> = (0..words)
-        .step_by(depth)
-        .map(|p| {
-            let data = Out {
-                data: panels.at(p * width),
-                ..panels
-            };
-            Panels::new(data, p..(p + depth).min(words), 0..m)
-        })
-        .collect();
+    let copies = Panels::of_depths(panels, words, depth, 0..m);
     for copy in &copies {
         (0..copy.parts(a)).for_each(|part| copy.fill(a, part));
     }

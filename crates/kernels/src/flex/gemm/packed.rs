@@ -2,7 +2,8 @@
 //!
 //! One instruction multiplies pairs of bf16, entries that are consecutive in k. So everything here counts in
 //! *words* of 32 bits: an f32 or such a pair. If k is the contiguous axis, the pairs are already in memory;
-//! otherwise they are packed during the copy. An f16 becomes a word of f32 when it is copied.
+//! otherwise they are packed during the copy. An f16 becomes a word of f32 when it is copied, and so does a [`Widened`]
+//! bf16.
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -114,6 +115,46 @@ impl Word for f16 {
     unsafe fn run(entries: *const Self, to: *mut f32) {
         // SAFETY: guaranteed by the caller.
         unsafe { _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256(entries.cast()))) };
+    }
+}
+
+/// A bf16 that becomes a word of its own, an f32, for processors that multiply no faster in pairs.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Widened(bf16);
+
+impl Widened {
+    /// The same values, to be widened.
+    pub(super) fn of(x: View<bf16>) -> View<Self> {
+        // SAFETY: the representations are the same.
+        let data = unsafe { std::slice::from_raw_parts(x.data.as_ptr().cast(), x.data.len()) };
+        x.with_data(data)
+    }
+}
+
+impl Word for Widened {
+    const IN_A_WORD: usize = 1;
+    const IS_MEMORY: bool = false;
+
+    fn word(row: &[Self]) -> f32 {
+        row[0].0.to_f32()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn words(entries: *const Self, _: *const Self, to: *mut f32) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Self::run(entries, to) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn run(entries: *const Self, to: *mut f32) {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(entries.cast()));
+            _mm512_storeu_si512(to.cast(), _mm512_slli_epi32::<16>(high));
+        }
     }
 }
 
@@ -288,6 +329,24 @@ impl Panels {
             depth,
             columns,
         }
+    }
+
+    /// Panels of these columns, one after the other, for each part of the words along k.
+    pub(super) fn of_depths(
+        data: Out,
+        words: usize,
+        depth: usize,
+        columns: Range<usize>,
+    ) -> Vec<Self> {
+        let width = columns.len().next_multiple_of(COLUMNS);
+        let parts = (0..words).step_by(depth).map(|p| {
+            let data = Out {
+                data: data.at(p * width),
+                ..data
+            };
+            Self::new(data, p..(p + depth).min(words), columns.clone())
+        });
+        parts.collect()
     }
 
     pub(super) fn count(&self) -> usize {

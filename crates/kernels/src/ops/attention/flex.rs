@@ -3,7 +3,7 @@
 //! A tile of scores is one matrix product, small enough for the L2 cache; tiles above the diagonal
 //! and tiles of padding are never computed. Weights and their gradients are computed in f32. Where the processor
 //! multiplies tiles of bf16, products of bf16 tensors read them as they are, and weights rounded to bf16;
-//! elsewhere tensors of half precision are converted to f32 first.
+//! elsewhere tiles of half precision are widened to f32 when they are read.
 
 mod backward;
 mod forward;
@@ -11,28 +11,31 @@ mod forward;
 use std::marker::PhantomData;
 
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{Shape, bf16};
+use burn::tensor::{DType, Shape, bf16, f16};
 
 use super::{Attention, Mix};
 use crate::flex::Primitive;
 use crate::flex::buffer::{all_f32, dense, tensor};
 use crate::flex::exp::exp;
 use crate::flex::gemm::{Entry, View};
-use crate::flex::halves::{all_bf16, as_f32, rounded};
+use crate::flex::halves::{as_f32, rounded};
 use crate::flex::products::Products;
 use crate::flex::simd::{larger, map_sum, reduce, vectorised};
 
 impl Attention for Flex {
     fn attend(q: Primitive, k: Primitive, v: Primitive, mix: &Mix) -> (Primitive, Primitive) {
-        if all_bf16(&[&q, &k, &v]) && multiplies_tiles_of_bf16() {
-            return forward::forward::<bf16>([q, k, v], mix);
-        }
-        match as_f32([q, k, v]) {
-            Ok((operands, dtype)) => {
-                let (y, lse) = forward::forward::<f32>(operands, mix);
-                (rounded(y, dtype), lse)
-            }
-            Err([q, k, v]) => super::forward::<Self>(q, k, v, mix),
+        let operands = [q, k, v];
+        match products_of(&operands) {
+            Some(Tiles::Bf16) => forward::forward::<bf16, bf16>(operands, mix),
+            Some(Tiles::WidenedBf16) => forward::forward::<bf16, f32>(operands, mix),
+            Some(Tiles::WidenedF16) => forward::forward::<f16, f32>(operands, mix),
+            None => match as_f32(operands) {
+                Ok((operands, dtype)) => {
+                    let (y, lse) = forward::forward::<f32, f32>(operands, mix);
+                    (rounded(y, dtype), lse)
+                }
+                Err([q, k, v]) => super::forward::<Self>(q, k, v, mix),
+            },
         }
     }
 
@@ -48,16 +51,40 @@ impl Attention for Flex {
         if !all_f32(&[&lse]) {
             return super::backward::<Self>(q, k, v, out, lse, dy, mix);
         }
-        if all_bf16(&[&q, &k, &v, &out, &dy]) && multiplies_tiles_of_bf16() {
-            return backward::backward::<bf16>([q, k, v, out, dy], lse, mix);
+        let operands = [q, k, v, out, dy];
+        match products_of(&operands) {
+            Some(Tiles::Bf16) => backward::backward::<bf16, bf16>(operands, lse, mix),
+            Some(Tiles::WidenedBf16) => backward::backward::<bf16, f32>(operands, lse, mix),
+            Some(Tiles::WidenedF16) => backward::backward::<f16, f32>(operands, lse, mix),
+            None => match as_f32(operands) {
+                Ok((operands, dtype)) => {
+                    let (dq, dk, dv) = backward::backward::<f32, f32>(operands, lse, mix);
+                    (rounded(dq, dtype), rounded(dk, dtype), rounded(dv, dtype))
+                }
+                Err([q, k, v, out, dy]) => super::backward::<Self>(q, k, v, out, lse, dy, mix),
+            },
         }
-        match as_f32([q, k, v, out, dy]) {
-            Ok((operands, dtype)) => {
-                let (dq, dk, dv) = backward::backward::<f32>(operands, lse, mix);
-                (rounded(dq, dtype), rounded(dk, dtype), rounded(dv, dtype))
-            }
-            Err([q, k, v, out, dy]) => super::backward::<Self>(q, k, v, out, lse, dy, mix),
-        }
+    }
+}
+
+/// How tiles of half precision are multiplied.
+enum Tiles {
+    Bf16,
+    WidenedBf16,
+    WidenedF16,
+}
+
+/// `None` for tensors that are not all of the same half precision.
+fn products_of(operands: &[Primitive]) -> Option<Tiles> {
+    let all = |dtype| operands.iter().all(|x| x.dtype() == dtype);
+    if all(DType::F16) {
+        Some(Tiles::WidenedF16)
+    } else if !all(DType::BF16) {
+        None
+    } else if multiplies_tiles_of_bf16() {
+        Some(Tiles::Bf16)
+    } else {
+        Some(Tiles::WidenedBf16)
     }
 }
 
@@ -71,6 +98,44 @@ fn multiplies_tiles_of_bf16() -> bool {
 const QUERIES: usize = 64;
 /// Keys per tile.
 const KEYS: usize = 128;
+
+/// Tensors whose tiles can be multiplied as `P`.
+trait Tile<P>: Entry {
+    /// Rows of a stride, as they are or widened to the buffer.
+    fn tile<'a>(
+        data: &'a [Self],
+        shape: [usize; 2],
+        stride: usize,
+        buffer: &'a mut Vec<P>,
+    ) -> View<'a, P>;
+}
+
+impl<T: Entry> Tile<T> for T {
+    fn tile<'a>(data: &'a [T], shape: [usize; 2], stride: usize, _: &'a mut Vec<T>) -> View<'a, T> {
+        View::new(data, shape, [stride, 1])
+    }
+}
+
+macro_rules! widened {
+    ($half:ty) => {
+        impl Tile<f32> for $half {
+            fn tile<'a>(
+                data: &'a [Self],
+                [rows, columns]: [usize; 2],
+                stride: usize,
+                buffer: &'a mut Vec<f32>,
+            ) -> View<'a, f32> {
+                buffer.resize(rows * columns, 0.0);
+                for (from, to) in data.chunks(stride).zip(buffer.chunks_exact_mut(columns)) {
+                    Self::read(&from[..columns], to);
+                }
+                View::rows(buffer, rows, columns)
+            }
+        }
+    };
+}
+widened!(bf16);
+widened!(f16);
 
 /// Rows of head_dim values for each position of each head, with any order of the first three axes.
 struct Heads<T> {
@@ -102,12 +167,21 @@ impl<T: Entry> Heads<T> {
         }
     }
 
-    /// Positions `from..to` of a head, `[to - from, head_dim]`.
-    fn view(&self, batch: usize, head: usize, from: usize, to: usize) -> View<'_, T> {
+    /// Positions `from..to` of a head, `[to - from, head_dim]`. The buffer is for those that are widened.
+    fn tile<'a, P>(
+        &'a self,
+        (batch, head): (usize, usize),
+        from: usize,
+        to: usize,
+        buffer: &'a mut Vec<P>,
+    ) -> View<'a, P>
+    where
+        T: Tile<P>,
+    {
         debug_assert!(from <= to && to <= self.seq);
         let [b, h, s] = self.strides;
         let data = &T::memory(&self.tensor)[batch * b + head * h + from * s..];
-        View::new(data, [to - from, self.head_dim], [s, 1])
+        T::tile(data, [to - from, self.head_dim], s, buffer)
     }
 
     fn row(&self, batch: usize, head: usize, position: usize) -> &[T] {

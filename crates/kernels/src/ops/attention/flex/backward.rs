@@ -4,7 +4,7 @@
 use burn::backend::TensorMetadata;
 use rayon::prelude::*;
 
-use super::{Heads, KEYS, Mix, QUERIES, by_head, rows_by_head};
+use super::{Heads, KEYS, Mix, QUERIES, Tile, by_head, rows_by_head};
 use crate::flex::Primitive;
 use crate::flex::buffer::{dense, values, zeros};
 use crate::flex::dropout::fill;
@@ -75,22 +75,24 @@ struct Task<'a, 'b, T> {
     dv: &'a mut [f32],
 }
 
-/// Buffers of a thread.
-struct Scratch<T> {
+/// Buffers of a thread that multiplies values of `P`.
+struct Scratch<P> {
     /// Scores, then weights.
     p: Vec<f32>,
     /// Gradients to the weights, then to the scores.
     ds: Vec<f32>,
     dq: Vec<f32>,
     /// Both as operands of products.
-    rounded_p: Vec<T>,
-    rounded_ds: Vec<T>,
+    rounded_p: Vec<P>,
+    rounded_ds: Vec<P>,
+    /// Tiles of the queries, keys, values and the gradient of the output.
+    tiles: [Vec<P>; 4],
     /// A row of the output and one of its gradient.
     rows: [Vec<f32>; 2],
 }
 
-/// Gradients to queries, keys and values.
-pub(super) fn backward<T: Entry>(
+/// Gradients to queries, keys and values, of tensors of `T` by products of `P`.
+pub(super) fn backward<T: Tile<P>, P: Entry>(
     [q, k, v, out, dy]: [Primitive; 5],
     lse: Primitive,
     mix: &Mix,
@@ -140,6 +142,7 @@ pub(super) fn backward<T: Entry>(
         dq: vec![0.0; QUERIES * head_dim],
         rounded_p: Vec::new(),
         rounded_ds: Vec::new(),
+        tiles: Default::default(),
         rows: [vec![0.0; head_dim], vec![0.0; head_dim]],
     };
     tasks
@@ -181,7 +184,11 @@ struct Inputs<'a, T> {
 }
 
 impl<T: Entry> Inputs<'_, T> {
-    fn differentiate(&self, task: Task<T>, scratch: &mut Scratch<T>) {
+    fn differentiate<P: Entry>(&self, task: Task<T>, scratch: &mut Scratch<P>)
+    where
+        T: Tile<P>,
+    {
+        let [q_tile, k_tile, v_tile, dy_tile] = &mut scratch.tiles;
         let [q, k, v, out, dy] = &self.operands;
         let (visible, scale_by) = (&self.mix.visible, self.mix.scale as f32);
         let (head_dim, one) = (q.head_dim, Threads::Caller);
@@ -202,14 +209,14 @@ impl<T: Entry> Inputs<'_, T> {
                 );
             }
             let lse = &self.lse[(b * self.heads + head) * q.seq + first..][..n];
-            let queries = q.view(b, head, first, first + n);
-            let dy = dy.view(b, head, first, first + n);
+            let queries = q.tile((b, head), first, first + n, q_tile);
+            let dy = dy.tile((b, head), first, first + n, dy_tile);
             let end = visible.end(b, first + n - 1);
             for from in (0..end).step_by(KEYS) {
                 let to = (from + KEYS).min(end);
                 let keys = to - from;
-                let k = k.view(b, kv_head, from, to);
-                let v = v.view(b, kv_head, from, to).transposed();
+                let k = k.tile((b, kv_head), from, to, k_tile);
+                let v = v.tile((b, kv_head), from, to, v_tile).transposed();
                 let (p, ds) = (&mut scratch.p[..n * keys], &mut scratch.ds[..n * keys]);
                 let scores = ViewMut::rows(p, n, keys);
                 gemm(
@@ -234,8 +241,8 @@ impl<T: Entry> Inputs<'_, T> {
                         }
                     }
                 }
-                let p = View::rows(T::rounded(p, &mut scratch.rounded_p), n, keys);
-                let ds = View::rows(T::rounded(ds, &mut scratch.rounded_ds), n, keys);
+                let p = View::rows(P::rounded(p, &mut scratch.rounded_p), n, keys);
+                let ds = View::rows(P::rounded(ds, &mut scratch.rounded_ds), n, keys);
                 let then = if from > 0 { Then::Add } else { Then::Replace };
                 let dq = ViewMut::rows(&mut scratch.dq, n, head_dim);
                 gemm(dq, then, scale_by, ds, k, one);

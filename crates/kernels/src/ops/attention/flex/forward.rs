@@ -4,14 +4,17 @@ use burn::backend::TensorMetadata;
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::{Heads, KEYS, Mix, QUERIES, by_head, drop_weights, rows_by_head, scale, weigh};
+use super::{Heads, KEYS, Mix, QUERIES, Tile, by_head, drop_weights, rows_by_head, scale, weigh};
 use crate::flex::Primitive;
 use crate::flex::buffer::{tensor, zeros};
 use crate::flex::dropout::fill;
 use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm};
 
-/// The output and each row's `log sum exp`.
-pub(super) fn forward<T: Entry>([q, k, v]: [Primitive; 3], mix: &Mix) -> (Primitive, Primitive) {
+/// The output and each row's `log sum exp`, of tensors of `T` by products of `P`.
+pub(super) fn forward<T: Tile<P>, P: Entry>(
+    [q, k, v]: [Primitive; 3],
+    mix: &Mix,
+) -> (Primitive, Primitive) {
     let (visible, scale_by) = (&mix.visible, mix.scale as f32);
     let shape: [usize; 4] = q.shape().dims();
     let [batch, heads, seq, head_dim] = shape;
@@ -32,13 +35,15 @@ pub(super) fn forward<T: Entry>([q, k, v]: [Primitive; 3], mix: &Mix) -> (Primit
     }
     let scratch = || {
         let weights = (vec![0.0; QUERIES * KEYS], Vec::new());
-        (weights, vec![0.0; QUERIES * head_dim])
+        let operands: [Vec<P>; 2] = Default::default();
+        (weights, vec![0.0; QUERIES * head_dim], operands)
     };
     blocks.into_par_iter().for_each_init(
         scratch,
-        |((tile, rounded), mixed), (b, head, first, rows, lse)| {
+        |((tile, rounded), mixed, [q_tile, kv_tile]), (b, head, first, rows, lse)| {
             let n = rows.len();
-            let queries = q.view(b, head, first, first + n);
+            let queries = q.tile((b, head), first, first + n, q_tile);
+            let kv_head = (b, head / group);
             let mixed = &mut mixed[..n * head_dim];
             let mut kept = [0.0; KEYS];
             let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0.0; QUERIES]);
@@ -48,7 +53,7 @@ pub(super) fn forward<T: Entry>([q, k, v]: [Primitive; 3], mix: &Mix) -> (Primit
                 let keys = to - from;
                 let tile = &mut tile[..n * keys];
                 let scores = ViewMut::rows(tile, n, keys);
-                let k = k.view(b, head / group, from, to).transposed();
+                let k = k.tile(kv_head, from, to, kv_tile).transposed();
                 gemm(scores, Then::Replace, scale_by, queries, k, Threads::Caller);
                 for (r, scores) in tile.chunks_exact_mut(keys).enumerate() {
                     let seen = visible.within(first + r, from, keys);
@@ -68,8 +73,8 @@ pub(super) fn forward<T: Entry>([q, k, v]: [Primitive; 3], mix: &Mix) -> (Primit
                     }
                 }
                 let then = if from > 0 { Then::Add } else { Then::Replace };
-                let v = v.view(b, head / group, from, to);
-                let weights = View::rows(T::rounded(tile, rounded), n, keys);
+                let v = v.tile(kv_head, from, to, kv_tile);
+                let weights = View::rows(P::rounded(tile, rounded), n, keys);
                 let to = ViewMut::rows(mixed, n, head_dim);
                 gemm(to, then, 1.0, weights, v, Threads::Caller);
             }
