@@ -59,7 +59,7 @@ struct Config {
 #[serde(deny_unknown_fields)]
 struct Group {
     targets: Vec<String>,
-    weights: Weights,
+    weights: Rounding,
     #[serde(default)]
     input_activations: Value,
     #[serde(default)]
@@ -68,12 +68,13 @@ struct Group {
     format: Value,
 }
 
+/// `weights`, and `input_activations`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Weights {
-    num_bits: u64,
-    group_size: u64,
-    symmetric: bool,
+struct Rounding {
+    num_bits: Value,
+    group_size: Value,
+    symmetric: Value,
     #[serde(default = "int", rename = "type")]
     kind: Value,
     strategy: Value,
@@ -84,31 +85,6 @@ struct Weights {
     #[serde(default)]
     block_structure: Value,
     // How the scales were chosen, and types at quantisation.
-    #[serde(default, rename = "observer")]
-    _observer: Value,
-    #[serde(default, rename = "observer_kwargs")]
-    _observer_kwargs: Value,
-    #[serde(default, rename = "scale_dtype")]
-    _scale_dtype: Value,
-    #[serde(default, rename = "zp_dtype")]
-    _zp_dtype: Value,
-}
-
-/// `input_activations`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Inputs {
-    num_bits: Value,
-    group_size: Value,
-    symmetric: Value,
-    #[serde(default = "int", rename = "type")]
-    kind: Value,
-    strategy: Value,
-    dynamic: Value,
-    #[serde(default)]
-    actorder: Value,
-    #[serde(default)]
-    block_structure: Value,
     #[serde(default, rename = "observer")]
     _observer: Value,
     #[serde(default, rename = "observer_kwargs")]
@@ -214,21 +190,15 @@ impl QuantizationConfig {
             &["null", "\"pack-quantized\""],
         )?;
         let weights = group.weights;
-        check(path(".weights.type"), &weights.kind, &["\"int\""])?;
-        check(path(".weights.strategy"), &weights.strategy, &["\"group\""])?;
-        check(
-            path(".weights.dynamic"),
-            &weights.dynamic,
-            &["false", "null"],
-        )?;
-        check(
-            path(".weights.block_structure"),
-            &weights.block_structure,
-            &["null"],
-        )?;
         let orders = ["null", "false", "\"weight\"", "\"static\""];
-        check(path(".weights.actorder"), &weights.actorder, &orders)?;
-        let scheme = Scheme::new(weights.num_bits, weights.group_size, weights.symmetric)?;
+        weights.check(
+            &path(".weights"),
+            [
+                ("dynamic", &weights.dynamic, &["false", "null"]),
+                ("actorder", &weights.actorder, &orders),
+            ],
+        )?;
+        let scheme = weights.scheme(&path(".weights"))?;
         let inputs = path(".input_activations");
         Ok(Self {
             scheme,
@@ -276,26 +246,52 @@ fn activations(path: &str, value: &Value, scheme: Scheme) -> Result<Activations,
     if value.is_null() {
         return Ok(Activations::F32);
     }
-    let inputs: Inputs = read(path, value, "null or a scheme of compressed-tensors")?;
+    let inputs: Rounding = read(path, value, "null or a scheme of compressed-tensors")?;
     let size = match scheme.group() {
         32 => "32",
         64 => "64",
         _ => "128",
     };
-    for (key, value, allowed) in [
-        ("num_bits", &inputs.num_bits, "8"),
-        ("type", &inputs.kind, "\"int\""),
-        ("symmetric", &inputs.symmetric, "true"),
-        ("strategy", &inputs.strategy, "\"group\""),
-        // That of the weights.
-        ("group_size", &inputs.group_size, size),
-        ("dynamic", &inputs.dynamic, "true"),
-        ("actorder", &inputs.actorder, "null"),
-        ("block_structure", &inputs.block_structure, "null"),
-    ] {
-        check(format!("{path}.{key}"), value, &[allowed])?;
-    }
+    inputs.check(
+        path,
+        [
+            ("num_bits", &inputs.num_bits, &["8"]),
+            ("symmetric", &inputs.symmetric, &["true"]),
+            // That of the weights.
+            ("group_size", &inputs.group_size, &[size]),
+            ("dynamic", &inputs.dynamic, &["true"]),
+            ("actorder", &inputs.actorder, &["null"]),
+        ],
+    )?;
     Ok(Activations::Int8)
+}
+
+impl Rounding {
+    /// Rejects what neither weights nor inputs may be, and values that are not among those allowed.
+    fn check<const N: usize>(
+        &self,
+        path: &str,
+        others: [(&str, &Value, &[&'static str]); N],
+    ) -> Result<(), CompressError> {
+        let both: [(&str, &Value, &[&'static str]); 3] = [
+            ("type", &self.kind, &["\"int\""]),
+            ("strategy", &self.strategy, &["\"group\""]),
+            ("block_structure", &self.block_structure, &["null"]),
+        ];
+        both.into_iter()
+            .chain(others)
+            .try_for_each(|(key, value, allowed)| check(format!("{path}.{key}"), value, allowed))
+    }
+
+    /// The scheme of weights.
+    fn scheme(&self, path: &str) -> Result<Scheme, CompressError> {
+        let key = |name| format!("{path}.{name}");
+        Scheme::new(
+            read(&key("num_bits"), &self.num_bits, "4 and 8")?,
+            read(&key("group_size"), &self.group_size, "32, 64 and 128")?,
+            read(&key("symmetric"), &self.symmetric, "true and false")?,
+        )
+    }
 }
 
 fn read<'a, T: Deserialize<'a>>(
@@ -392,8 +388,8 @@ mod tests {
             (
                 "/config_groups/group_0/weights/num_bits",
                 json!(-4),
-                "quantization_config: config_groups.group_0 is not readable (invalid value: integer `-4`, expected \
-                 u64); allowed: a scheme of compressed-tensors with weights",
+                "quantization_config: config_groups.group_0.weights.num_bits is not readable (invalid value: integer \
+                 `-4`, expected u64); allowed: 4 and 8",
             ),
         ] {
             let mut value = config().to_json();
