@@ -35,6 +35,9 @@
 //! or `cuda` in Burn enables the feature of the same name here. On a backend that is compiled into Burn but
 //! not enabled here, operations run composed, and Burn differentiates the composition.
 
+#[cfg(feature = "flex")]
+use std::sync::atomic::AtomicBool;
+
 mod dropout;
 #[cfg(feature = "flex")]
 mod flex;
@@ -68,14 +71,15 @@ pub use precision::{Precision, UnknownPrecision, in_f32};
 /// Runs a function on one of the threads that the kernels use.
 ///
 /// Use it for a chain of operations, such as a decoded token or a training step: called from another thread,
-/// each operation that runs in parallel wakes a worker thread and then waits for it. Without kernels this
-/// only calls the function. GPU work of the function is submitted to the caller's queue, as if the caller had
-/// run it.
+/// each operation that runs in parallel wakes a worker thread and then waits for it. Meanwhile the other workers wait
+/// actively for work, for up to a fifth of a millisecond. Without kernels this only calls the function. GPU work of the
+/// function is submitted to the caller's queue, as if the caller had run it.
 pub fn on_workers<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     #[cfg(feature = "flex")]
     {
         let queue = burn::tensor::StreamId::current();
-        rayon::scope(|_| queue.executes(f))
+        let ended = AtomicBool::new(false);
+        rayon::scope(|scope| flex::awake::awake(scope, &ended, || queue.executes(f)))
     }
     #[cfg(not(feature = "flex"))]
     f()

@@ -8,6 +8,7 @@
 //! All work is split into blocks whose size depends on the shapes alone, and sums over blocks are taken in
 //! the blocks' order, so results do not depend on the number of threads.
 
+pub(crate) mod awake;
 pub(crate) mod blocks;
 pub(crate) mod buffer;
 pub(crate) mod dropout;
