@@ -126,8 +126,8 @@ macro_rules! widened {
                 buffer: &'a mut Vec<f32>,
             ) -> View<'a, f32> {
                 buffer.resize(rows * columns, 0.0);
-                for (from, to) in data.chunks(stride).zip(buffer.chunks_exact_mut(columns)) {
-                    Self::read(&from[..columns], to);
+                for (row, to) in buffer.chunks_exact_mut(columns).enumerate() {
+                    Self::read(&data[row * stride..][..columns], to);
                 }
                 View::rows(buffer, rows, columns)
             }
