@@ -2,7 +2,7 @@
 
 use burn::tensor::{Element, bf16, f16};
 
-use super::{Then, Threads, View, product};
+use super::{View, product};
 use crate::flex::Primitive;
 use crate::flex::buffer::{block_of_rows, for_blocks, nth_block};
 use crate::flex::halves::{
@@ -11,7 +11,7 @@ use crate::flex::halves::{
 
 #[cfg(target_arch = "x86_64")]
 use super::{
-    amx, avx512,
+    Then, Threads, amx, avx512,
     avx512::Factor,
     packed::{Out, Widened},
     written,
