@@ -51,12 +51,14 @@ pub use dropout::DropoutMask;
 #[cfg(feature = "flex")]
 pub use flex::products::{Products, UnknownProducts};
 pub use ops::adamw::{AdamWStep, WithMoments, adamw, sum_of_squares};
+pub use ops::add::add;
 pub use ops::attention::{Visibility, attention, causal_attention, dropped_attention};
 pub use ops::backward_from::backward_from;
 pub use ops::cached_attention::{CacheRow, cached_attention};
 pub use ops::cross_entropy::{linear_cross_entropy, tokens_per_chunk};
 pub use ops::distillation::{DistillationLoss, DistillationMix, linear_distillation};
 pub use ops::embedding::embedding;
+pub use ops::fan_out::fan_out;
 pub use ops::layer_norm::layer_norm;
 pub use ops::linear::linear;
 pub use ops::log_softmax::log_softmax;

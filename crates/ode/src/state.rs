@@ -3,7 +3,7 @@
 #[cfg(feature = "burn")]
 use burn::tensor::{Bool, DType, Tensor, TensorData};
 #[cfg(feature = "burn")]
-use iiet_kernels::in_f32;
+use iiet_kernels::{add, in_f32};
 
 /// An element of a vector space over the reals, the `y` of `dy/dt = F(y)`.
 ///
@@ -89,7 +89,7 @@ impl<const D: usize> State for Tensor<D> {
     }
 
     fn plus(self, other: Self) -> Self {
-        self + other
+        add(self, other)
     }
 
     fn dots(&self, other: &Self) -> Vec<f64> {

@@ -12,7 +12,7 @@
 use burn::module::Module;
 use burn::nn::{Initializer, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::{DropoutMask, Visibility, attention, dropped_attention};
+use iiet_kernels::{DropoutMask, Visibility, attention, dropped_attention, fan_out};
 
 use super::context::{merge_heads, split_heads};
 use super::{AttentionBias, KeyValueCache, LlamaConfig, LlamaContext, normalise};
@@ -103,9 +103,10 @@ impl Attention {
         context: &LlamaContext,
         cache: Option<&mut KeyValueCache>,
     ) -> Tensor<3> {
-        let q = of_heads(&self.q_norm, self.q_proj.forward(x.clone()), self.n_heads);
+        let [to_q, to_kv] = fan_out(x);
+        let q = of_heads(&self.q_norm, self.q_proj.forward(to_q), self.n_heads);
         let q = context.rotate(q, self.n_heads);
-        let [k, v] = self.keys_and_values(x, context);
+        let [k, v] = self.keys_and_values(to_kv, context);
         let head_dim = q.dims()[3];
 
         let scale = 1.0 / (head_dim as f64).sqrt();
@@ -175,9 +176,9 @@ impl Attention {
     /// - output: `[batch, n_kv_heads, memory, head_dim]` each
     pub fn of_memory(&self, memory: Tensor<3>) -> [Tensor<4>; 2] {
         let heads = self.n_kv_heads;
-        let k = self.k_proj.forward(memory.clone());
-        let k = of_heads(&self.k_norm, k, heads);
-        let v = self.v_proj.forward(memory);
+        let [to_k, to_v] = fan_out(memory);
+        let k = of_heads(&self.k_norm, self.k_proj.forward(to_k), heads);
+        let v = self.v_proj.forward(to_v);
         [k, v].map(|x| split_heads(x, heads))
     }
 
@@ -221,8 +222,9 @@ impl Attention {
     /// `[batch, n_kv_heads, seq, head_dim]` each.
     fn keys_and_values(&self, x: Tensor<3>, context: &LlamaContext) -> [Tensor<4>; 2] {
         let heads = self.n_kv_heads;
-        let k = of_heads(&self.k_norm, self.k_proj.forward(x.clone()), heads);
-        let v = split_heads(self.v_proj.forward(x), heads);
+        let [to_k, to_v] = fan_out(x);
+        let k = of_heads(&self.k_norm, self.k_proj.forward(to_k), heads);
+        let v = split_heads(self.v_proj.forward(to_v), heads);
         [context.rotate(k, heads), v]
     }
 }

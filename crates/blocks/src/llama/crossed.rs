@@ -16,11 +16,13 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::Visibility;
+use iiet_kernels::{Visibility, add, fan_out};
 use iiet_ode::{Layer, Parameter, Parameters, Role, State, norm_parameter};
 use serde::{Deserialize, Serialize};
 
-use super::{Attention, KeyValueCache, LlamaBlock, LlamaConfig, LlamaContext, named, normalise};
+use super::{
+    Attention, KeyValueCache, LlamaBlock, LlamaConfig, LlamaContext, named, normalise, residual,
+};
 use crate::{
     Block, BlockConfig, BlockCost, BlockError, ContextDropout, Dropout, Evaluation, Place,
     Projection, Tokens,
@@ -179,22 +181,26 @@ impl Block for CrossedBlock {
 
     fn forward(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
         let CrossedContext { own, memory } = at.context;
-        let u = y.clone() + self.layer.attend(y, own, at.cache);
+        let u = residual(y, |y| self.layer.attend(y, own, at.cache));
         let v = match memory {
-            Some(memory) => u.clone() + self.cross(u, memory, own.dropout()),
+            Some(memory) => residual(u, |u| self.cross(u, memory, own.dropout())),
             None => u,
         };
-        v.clone() + self.layer.feed_forward(v, own.dropout())
+        residual(v, |v| self.layer.feed_forward(v, own.dropout()))
     }
 
     fn slope(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
         let CrossedContext { own, memory } = at.context;
-        let mut slope = self.layer.attend(y.clone(), own, at.cache);
+        let [y, y_of_cross, y_of_mlp] = fan_out(y);
+        let mut slope = self.layer.attend(y, own, at.cache);
         if let Some(memory) = memory {
-            slope = slope.clone() + self.cross(y.clone() + slope, memory, own.dropout());
+            slope = residual(slope, |slope| {
+                self.cross(add(y_of_cross, slope), memory, own.dropout())
+            });
         }
-        let fed = self.layer.feed_forward(y + slope.clone(), own.dropout());
-        slope + fed
+        residual(slope, |slope| {
+            self.layer.feed_forward(add(y_of_mlp, slope), own.dropout())
+        })
     }
 
     fn remember(&self, y: Tensor<3>, at: Evaluation<'_, Self>) {

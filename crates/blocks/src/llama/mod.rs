@@ -30,7 +30,7 @@ mod swiglu;
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::rms_norm;
+use iiet_kernels::{add, fan_out, rms_norm};
 use iiet_ode::{Layer, Parameter, Parameters, Role, norm_parameter};
 
 pub use self::attention::Attention;
@@ -130,14 +130,16 @@ impl Block for LlamaBlock {
     }
 
     fn forward(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
-        let u = y.clone() + self.attend(y, at.context, at.cache);
-        u.clone() + self.feed_forward(u, at.context.dropout())
+        let u = residual(y, |y| self.attend(y, at.context, at.cache));
+        residual(u, |u| self.feed_forward(u, at.context.dropout()))
     }
 
     fn slope(&self, y: Tensor<3>, at: Evaluation<'_, Self>) -> Tensor<3> {
-        let attended = self.attend(y.clone(), at.context, at.cache);
-        let fed = self.feed_forward(y + attended.clone(), at.context.dropout());
-        attended + fed
+        let [y, input] = fan_out(y);
+        let attended = self.attend(input, at.context, at.cache);
+        residual(attended, |attended| {
+            self.feed_forward(add(y, attended), at.context.dropout())
+        })
     }
 
     fn remember(&self, y: Tensor<3>, at: Evaluation<'_, Self>) {
@@ -200,6 +202,12 @@ impl Parameters for LlamaBlock {
             _ => None,
         }
     }
+}
+
+/// `y + f(y)`.
+fn residual(y: Tensor<3>, f: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+    let [y, input] = fan_out(y);
+    add(y, f(input))
 }
 
 /// Computes `norm` as one fused operation.

@@ -5,7 +5,7 @@
 use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
-use iiet_kernels::swiglu;
+use iiet_kernels::{fan_out, swiglu};
 
 use crate::Projection;
 
@@ -69,9 +69,8 @@ impl SwiGlu {
     /// - input: `[batch, seq, d_model]`
     /// - output: `[batch, seq, d_ff]`
     pub fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = self.gate_proj.forward(x.clone());
-        let up = self.up_proj.forward(x);
-        swiglu(gate, up)
+        let [to_gate, to_up] = fan_out(x);
+        swiglu(self.gate_proj.forward(to_gate), self.up_proj.forward(to_up))
     }
 
     /// The output for hidden activations.

@@ -30,21 +30,26 @@ pub(crate) fn values(x: &Primitive) -> &[f32] {
     x.as_slice().expect("invariant: dense and f32")
 }
 
-/// The same values in row-major order, in a buffer with a single owner: the tensor's own memory if
+/// Whether the values are in row-major order and all of a buffer that nothing else refers to.
+pub(crate) fn is_own(x: &Primitive) -> bool {
+    let layout = x.layout();
+    let whole =
+        layout.start_offset() == 0 && x.bytes().len() == layout.num_elements() * x.dtype().size();
+    x.is_contiguous() && whole && x.is_unique()
+}
+
+/// The same values of f32 in row-major order, in a buffer with a single owner: the tensor's own memory if
 /// it is not shared, else a copy.
 pub(crate) fn owned(x: Primitive) -> Primitive {
     let x = dense(x);
-    let whole = x.layout().start_offset() == 0
-        && x.bytes().len() == x.layout().num_elements() * size_of::<f32>();
-    if whole && x.is_unique() {
-        x
-    } else {
-        let from = values(&x);
-        let copy = filled(from.len(), BLOCK, |i, part: &mut [f32]| {
-            part.copy_from_slice(nth_block(from, i, BLOCK));
-        });
-        tensor(copy, x.shape())
+    if is_own(&x) {
+        return x;
     }
+    let from = values(&x);
+    let copy = filled(from.len(), BLOCK, |i, part: &mut [f32]| {
+        part.copy_from_slice(nth_block(from, i, BLOCK));
+    });
+    tensor(copy, x.shape())
 }
 
 /// The values of an [`owned`] tensor.

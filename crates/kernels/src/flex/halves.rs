@@ -119,6 +119,17 @@ pub(crate) fn wide_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
+/// The same as [`bf16::from_f32`], to nearest even, but vectorisable.
+#[inline(always)]
+pub(crate) fn nearest_bf16(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // Rounding would overflow a NaN's bits: store a quiet NaN.
+    let nan = bits >> 16 | 0x40;
+    let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
+    bf16::from_bits(if is_nan { nan } else { nearest } as u16)
+}
+
 /// The same values in f32, by the processor's conversion if it has one.
 ///
 /// # Panics
@@ -249,15 +260,9 @@ vectorised! {
         }
     }
 
-    /// The same as [`bf16::from_f32`], but vectorisable.
     fn round_to_bf16(from: &[f32], to: &mut [bf16]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            let bits = from.to_bits();
-            let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-            // Rounding would overflow a NaN's bits: store a quiet NaN.
-            let nan = bits >> 16 | 0x40;
-            let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
-            *to = bf16::from_bits(if is_nan { nan } else { nearest } as u16);
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = nearest_bf16(from);
         }
     }
 }

@@ -22,12 +22,14 @@
 )]
 
 pub(crate) mod adamw;
+pub(crate) mod add;
 pub(crate) mod attention;
 pub(crate) mod backward_from;
 pub(crate) mod cached_attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod distillation;
 pub(crate) mod embedding;
+pub(crate) mod fan_out;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod log_softmax;
