@@ -10,11 +10,11 @@
 //! statistics; `-- --test` runs everything once.
 
 use std::hint::black_box;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, Throughput};
+use iiet_benches::preset;
 use iiet_compress::{Activations, Scheme};
 use iiet_model::{Cache, Cost, LanguageModel, ModelConfig, Precision, round_to_bits, treat_inputs};
 use iiet_ode::{Options, SolverConfig};
@@ -30,8 +30,7 @@ const DECODED: usize = 32;
 const ROUNDS: usize = 7;
 
 fn config(solver: &str) -> ModelConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/55m.toml");
-    let run = RunConfig::load(&path, &[]).expect("the preset is in the repository");
+    let run = RunConfig::load(&preset("55m"), &[]).expect("the preset is in the repository");
     let mut config = run.model.config(VOCAB, None);
     config.solver = SolverConfig::named(solver).expect("a known solver");
     config

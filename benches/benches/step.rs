@@ -2,12 +2,11 @@
 //!
 //! `cargo xtask bench step`. To compare with PyTorch: `cargo xtask bench peers`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use burn::tensor::Device;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use iiet_benches::TrainingStep;
+use iiet_benches::{TrainingStep, preset};
 use iiet_model::LanguageModel;
 use iiet_train::RunConfig;
 
@@ -26,10 +25,8 @@ fn steps(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("step/{name}"));
         group.throughput(Throughput::Elements((batch * seq) as u64));
         for solver in SOLVERS {
-            let path =
-                Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../configs/{name}.toml"));
             let set = [format!("model.solver={solver}")];
-            let config = RunConfig::load(&path, &set).expect("a preset");
+            let config = RunConfig::load(&preset(name), &set).expect("a preset");
             let model = config.model.config(config.data.vocab_size, None);
             let model = LanguageModel::init(&model, 1, &Device::default()).expect("a preset");
             let mut step = TrainingStep::new(model, &config.train, batch, seq);

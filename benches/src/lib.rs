@@ -2,6 +2,9 @@
 
 pub mod ratios;
 
+use std::env;
+use std::path::PathBuf;
+
 use burn::tensor::Device;
 use iiet_data::{Batch, Sources};
 use iiet_model::LanguageModel;
@@ -9,6 +12,18 @@ use iiet_train::{
     Devices, ModelOptimizer, NextToken, ScheduleKind, Stepper, TrainSection, TrainState,
     TrainedModel,
 };
+
+/// This package's folder in the clone that runs, which need not be the one that compiled: see `manifest_folder` of
+/// xtask.
+pub fn folder() -> PathBuf {
+    let folder = env::var_os("CARGO_MANIFEST_DIR");
+    folder.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
+/// A configuration by its name, below `configs` of the workspace.
+pub fn preset(name: &str) -> PathBuf {
+    folder().join(format!("../configs/{name}.toml"))
+}
 
 /// The learning rate of every step; small, so that the first losses stay comparable.
 const LR: f64 = 1e-4;

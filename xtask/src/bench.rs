@@ -38,7 +38,13 @@ pub(crate) fn run(invocation: &Invocation, workspace: &Path) -> Result<ExitCode,
         return Err(format!("bench {name}; allowed: {}", known.join(", ")));
     };
     let binary = crate::build(invocation, workspace, binary)?;
-    crate::run(Command::new(binary).args(rest))
+    // As cargo does for the programs that it runs.
+    let folder = workspace.join("benches");
+    crate::run(
+        Command::new(binary)
+            .args(rest)
+            .env("CARGO_MANIFEST_DIR", folder),
+    )
 }
 
 fn criterion(workspace: &Path, names: &[&str], rest: &[OsString]) -> Result<ExitCode, String> {

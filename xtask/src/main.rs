@@ -100,9 +100,8 @@ fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
 }
 
 fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .ok_or("xtask is not in a workspace")?;
+    let here = manifest_folder();
+    let workspace = here.parent().ok_or("xtask is not in a workspace")?;
     if invocation.arguments[0] == "bench" {
         return bench::run(invocation, workspace);
     }
@@ -118,6 +117,13 @@ fn build_and_run(invocation: &Invocation) -> Result<ExitCode, String> {
         arguments.push(workspace.join("configs/tiny.toml").into());
     }
     run(Command::new(binary).args(arguments))
+}
+
+/// This package's folder. Cargo says where it is when it runs a program: clones that share a target directory share
+/// the program too, so that where it was compiled may be another clone.
+fn manifest_folder() -> PathBuf {
+    let folder = env::var_os("CARGO_MANIFEST_DIR");
+    folder.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
 /// The invocation with MPI, if it tortures runs over several processes.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use clap::Parser;
-use iiet_benches::TrainingStep;
+use iiet_benches::{TrainingStep, preset};
 use iiet_model::{Cost, LanguageModel, Precision};
 use iiet_train::{RunConfig, matrix_product_peak};
 use plotters::prelude::*;
@@ -78,8 +78,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn measure(arguments: &Arguments, seq: usize, r: usize, at: usize) -> anyhow::Result<Point> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let path = root.join(format!("configs/{}.toml", arguments.config));
+    let path = preset(&arguments.config);
     let set = [
         "model.solver=iterative_implicit_euler".to_owned(),
         format!("model.solver.iterations={r}"),

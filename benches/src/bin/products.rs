@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use burn::tensor::{Device, Distribution, Tensor};
 use clap::Parser;
+use iiet_benches::{folder, preset};
 use iiet_eval::report::Machine;
 use iiet_kernels::{Precision, Products, backward_from, linear};
 use iiet_train::RunConfig;
@@ -92,9 +93,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn shapes(arguments: &Arguments) -> anyhow::Result<Vec<Shape>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let path = root.join(format!("configs/{}.toml", arguments.size));
-    let run = RunConfig::load(&path, &[])?;
+    let run = RunConfig::load(&preset(&arguments.size), &[])?;
     let vocab = run.data.vocab_size;
     let model = run.model.config(vocab, None);
     let (d, f) = (model.d_model, model.block.d_ff);
@@ -226,7 +225,7 @@ struct Torch {
 
 impl Torch {
     fn start(python: &Path, threads: usize) -> anyhow::Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torch_products.py");
+        let script = folder().join("peers/torch_products.py");
         let mut command = Command::new(python);
         command
             .arg(&script)

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use burn::tensor::Device;
 use clap::Parser;
-use iiet_benches::TrainingStep;
+use iiet_benches::{TrainingStep, folder, preset};
 use iiet_eval::report::Machine;
 use iiet_kernels::Products;
 use iiet_model::{
@@ -76,9 +76,7 @@ impl Size {
     }
 
     fn config(&self, set: &[String]) -> anyhow::Result<RunConfig> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let path = root.join(format!("configs/{}.toml", self.name));
-        Ok(RunConfig::load(&path, set)?)
+        Ok(RunConfig::load(&preset(&self.name), set)?)
     }
 }
 
@@ -141,7 +139,7 @@ fn circumstances(arguments: &Arguments) -> anyhow::Result<String> {
 
 /// PyTorch's side.
 fn torch_step() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torch_step.py")
+    folder().join("peers/torch_step.py")
 }
 
 fn compare(arguments: &Arguments, size: &Size, solver: &str) -> anyhow::Result<()> {
