@@ -15,6 +15,8 @@
 //! | [`rotate`] | half-split rotary embedding | the tables |
 //! | [`swiglu`] | `silu(gate) up` | inputs |
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
+//! | [`add`] | `x + y`, in the memory of an operand if it may be | nothing |
+//! | [`fan_out`] | copies of x, whose gradients are summed by [`add`] | nothing |
 //! | [`cached_attention`] | attention of new tokens to cached keys and values | forward only |
 //! | [`log_softmax`] | `x - log sum exp x` | forward only |
 //! | [`packed_linear`] | `x W^T` for W of 8 or 4 bits, [`PackedWeight`] | W is a constant |

@@ -35,7 +35,18 @@ pub(crate) trait Word: Copy + Sync + 'static {
     /// # Safety
     ///
     /// The processor must have AVX-512; 16 entries must be readable at each pointer, and 16 words writable.
-    unsafe fn words(entries: *const Self, next: *const Self, to: *mut f32);
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn words(entries: *const Self, next: *const Self, to: *mut f32) {
+        debug_assert_eq!(
+            Self::IN_A_WORD,
+            1,
+            "words of several entries need the next ones"
+        );
+        let _ = next;
+        // SAFETY: guaranteed by the caller; with one entry a word it does not matter along which axis they are adjacent.
+        unsafe { Self::run(entries, to) };
+    }
 
     /// 16 words that are consecutive in k, each with [`Self::IN_A_WORD`] adjacent entries.
     ///
@@ -50,13 +61,6 @@ impl Word for f32 {
 
     fn word(row: &[Self]) -> f32 {
         row[0]
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn words(entries: *const Self, _: *const Self, to: *mut f32) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { _mm512_storeu_ps(to, _mm512_loadu_ps(entries)) };
     }
 
     #[inline]
@@ -105,13 +109,6 @@ impl Word for f16 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn words(entries: *const Self, _: *const Self, to: *mut f32) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { Self::run(entries, to) };
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
     unsafe fn run(entries: *const Self, to: *mut f32) {
         // SAFETY: guaranteed by the caller.
         unsafe { _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256(entries.cast()))) };
@@ -138,13 +135,6 @@ impl Word for Widened {
 
     fn word(row: &[Self]) -> f32 {
         row[0].0.to_f32()
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn words(entries: *const Self, _: *const Self, to: *mut f32) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { Self::run(entries, to) };
     }
 
     #[inline]
