@@ -38,15 +38,11 @@ fn peak(rest: &str, iterations: usize) -> isize {
 
 #[test]
 fn memory_does_not_grow_with_the_corrections() {
-    let growth = |rest: &str| peak(rest, 16) - peak(rest, 2);
+    let growth = |rest: &str| peak(rest, 16) as f64 / peak(rest, 2) as f64;
     let unrolled = growth("");
-    assert!(unrolled > 2 * peak("", 2), "{unrolled}");
+    assert!(unrolled > 3.0, "{unrolled}");
     for rest in [r#", "gradient": "implicit""#, r#", "backprop": 1"#] {
         let constant = growth(rest);
-        // Nodes of the graph, and no tensors: one state for each evaluation would be a fourteenth.
-        assert!(
-            constant < unrolled / 50,
-            "{rest}: {constant} bytes, unrolled {unrolled}"
-        );
+        assert!(constant < 1.1, "{rest}: {constant}");
     }
 }

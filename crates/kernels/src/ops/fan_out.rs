@@ -64,7 +64,7 @@ impl<B: Add + FanOut, C: CheckpointStrategy> FanOut for Autodiff<B, C> {
     fn fan_out(x: FloatTensor<Self>, n: usize) -> States<Self> {
         let sum = GradientSum::<B>::default();
         let join = identity::<B, C, _>(Join, sum.clone(), x);
-        let copy = |_| identity::<B, C, _>(Copy, sum.clone(), join.clone());
+        let copy = |_| identity::<B, C, _>(Use, sum.clone(), join.clone());
         States((0..n).map(copy).collect())
     }
 }
@@ -111,7 +111,8 @@ where
         .stateful();
     match prepared {
         OpsKind::Tracked(prepared) => prepared.finish(sum, x.into_primitive()),
-        OpsKind::UnTracked(prepared) => prepared.finish(x.into_primitive()),
+        // Without a node, which would stay in the graph of what is tracked.
+        OpsKind::UnTracked(_) => x,
     }
 }
 
@@ -132,9 +133,9 @@ impl<B: Add> Backward<B, 1> for Join {
 
 /// One use of the tensor.
 #[derive(Debug)]
-struct Copy;
+struct Use;
 
-impl<B: Add> Backward<B, 1> for Copy {
+impl<B: Add> Backward<B, 1> for Use {
     type State = GradientSum<B>;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {

@@ -2,17 +2,14 @@
 
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, bf16, f16};
-use rayon::prelude::*;
 
 use super::Add;
 use crate::flex::Primitive;
 use crate::flex::blocks::{Output, compute, read};
-use crate::flex::buffer::{dense, is_own};
+use crate::flex::buffer::{block_of_rows, dense, for_blocks, is_own};
 use crate::flex::halves::{Floats, at_most_f32, nearest_bf16, round_to_f16, wide_bf16, widen_f16};
 use crate::flex::simd::vectorised;
 
-/// Elements of a block: its operands share the L2 cache, and it is enough work to justify a thread.
-const BLOCK: usize = 1 << 14;
 /// f16 that are widened at a time, in registers and the L1 cache.
 const PART: usize = 256;
 
@@ -59,11 +56,10 @@ fn add_f16(sum: &mut [f16], x: &[f16]) {
 fn add_to(mut sum: Primitive, x: &Primitive) -> Primitive {
     macro_rules! by_blocks {
         ($add:ident) => {{
-            let x = x.as_slice().expect("invariant: dense");
-            let blocks = sum.storage_mut().par_chunks_mut(BLOCK);
-            blocks
-                .zip(x.par_chunks(BLOCK))
-                .for_each(|(sum, x)| $add(sum, x));
+            let (x, block) = (x.as_slice().expect("invariant: dense"), block_of_rows(1));
+            for_blocks(sum.storage_mut(), block, |i, sum| {
+                $add(sum, &x[i * block..][..sum.len()])
+            });
         }};
     }
     match sum.dtype() {
