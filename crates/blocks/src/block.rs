@@ -184,8 +184,8 @@ pub trait BlockCache: Clone + Debug + Send + Sync + 'static {
     /// An empty cache with elements of this type.
     fn new(stored: Precision) -> Self;
 
-    /// Keeps these rows of the batch, in this order.
-    fn keep_rows(&mut self, rows: &[usize]);
+    /// Keeps these rows of the batch, in this order, of which none has more than `tokens` tokens.
+    fn keep_rows(&mut self, rows: &[usize], tokens: usize);
 
     /// Replaces a row by the only row of another cache.
     fn put_row(&mut self, row: usize, other: Self);

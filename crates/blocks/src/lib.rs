@@ -46,7 +46,7 @@ pub use error::BlockError;
 pub use iiet_kernels::{CacheRow, DropoutMask, Precision, Visibility};
 pub use llama::{
     AttentionBias, CrossedBlock, CrossedConfig, CrossedContext, Frequencies, KeyValueCache,
-    Llama3Scaling, LlamaBlock, LlamaConfig, LlamaContext, Memory, Positions, kept_rows, normalise,
+    Llama3Scaling, LlamaBlock, LlamaConfig, LlamaContext, Memory, Positions, normalise,
 };
 pub use projection::{InputObserver, ObservedProjection, PackedProjection, Projection};
 

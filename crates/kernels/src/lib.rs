@@ -17,6 +17,7 @@
 //! | [`weighted_sum`] | `sum_k w_k s_k` | inputs |
 //! | [`add`] | `x + y`, in the memory of an operand if it may be | nothing |
 //! | [`fan_out`] | copies of x, whose gradients are summed by [`add`] | nothing |
+//! | [`kept_rows`] | rows of a cache of keys or values, moved in place | forward only |
 //! | [`cached_attention`] | attention of new tokens to cached keys and values | forward only |
 //! | [`log_softmax`] | `x - log sum exp x` | forward only |
 //! | [`packed_linear`] | `x W^T` for W of 8 or 4 bits, [`PackedWeight`] | W is a constant |
@@ -61,6 +62,7 @@ pub use ops::cross_entropy::{linear_cross_entropy, tokens_per_chunk};
 pub use ops::distillation::{DistillationLoss, DistillationMix, linear_distillation};
 pub use ops::embedding::embedding;
 pub use ops::fan_out::fan_out;
+pub use ops::kept_rows::kept_rows;
 pub use ops::layer_norm::layer_norm;
 pub use ops::linear::linear;
 pub use ops::log_softmax::log_softmax;

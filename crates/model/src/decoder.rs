@@ -114,8 +114,9 @@ impl<B: Block> Cache<B> {
     /// If an index is out of range.
     pub fn keep_rows(&mut self, rows: &[usize]) {
         self.lengths = rows.iter().map(|row| self.lengths[*row]).collect();
+        let tokens = self.lengths.iter().copied().max().unwrap_or(0);
         for cache in self.layers.iter_mut().flatten() {
-            cache.keep_rows(rows);
+            cache.keep_rows(rows, tokens);
         }
     }
 

@@ -4,8 +4,8 @@
 //! earlier positions. A solver that evaluates a layer four times therefore needs four caches per
 //! layer; with them decoding equals the full pass.
 
-use burn::tensor::{Int, Tensor};
-use iiet_kernels::{CacheRow, Precision, cached_attention};
+use burn::tensor::Tensor;
+use iiet_kernels::{CacheRow, Precision, cached_attention, kept_rows};
 
 use crate::BlockCache;
 
@@ -102,9 +102,10 @@ impl BlockCache for KeyValueCache {
         }
     }
 
-    fn keep_rows(&mut self, rows: &[usize]) {
+    fn keep_rows(&mut self, rows: &[usize], tokens: usize) {
         if let Some(tensors) = self.keys_and_values.take() {
-            self.keys_and_values = (!rows.is_empty()).then(|| tensors.map(|x| kept_rows(x, rows)));
+            let kept = || tensors.map(|x| kept_rows(x, rows, tokens));
+            self.keys_and_values = (!rows.is_empty()).then(kept);
         }
     }
 
@@ -144,35 +145,6 @@ impl BlockCache for KeyValueCache {
             None => 0,
         }
     }
-}
-
-/// These rows of a batch, in this order; a row that is named more than once is copied. Where as many are kept as there
-/// are, only those that move are copied.
-///
-/// # Shapes
-///
-/// - x: `[batch, ..]`
-/// - output: `[rows, ..]`
-pub fn kept_rows(x: Tensor<4>, rows: &[usize]) -> Tensor<4> {
-    let select = |rows: &[usize]| {
-        let rows: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
-        let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &x.device());
-        x.clone().select(0, rows)
-    };
-    if rows.len() != x.dims()[0] {
-        return select(rows);
-    }
-    let moves = (0..)
-        .zip(rows.iter().copied())
-        .filter(|(to, from)| to != from);
-    let (to, from): (Vec<usize>, Vec<usize>) = moves.unzip();
-    if to.is_empty() {
-        return x;
-    }
-    let moved = select(&from);
-    to.into_iter().enumerate().fold(x, |x, (i, to)| {
-        x.slice_assign(to..to + 1, moved.clone().narrow(0, i, 1))
-    })
 }
 
 /// The same slots followed by free ones, `slots` in total.

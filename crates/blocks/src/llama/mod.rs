@@ -37,7 +37,7 @@ pub use self::attention::Attention;
 pub use self::config::{AttentionBias, LlamaConfig};
 pub use self::context::LlamaContext;
 pub use self::crossed::{CrossedBlock, CrossedConfig, CrossedContext, Memory};
-pub use self::key_value_cache::{KeyValueCache, kept_rows};
+pub use self::key_value_cache::KeyValueCache;
 pub use self::rope::{Frequencies, Llama3Scaling, Positions};
 pub use self::swiglu::SwiGlu;
 use crate::{Block, BlockError, ContextDropout, Dropout, Evaluation, Place, Projection, Tokens};

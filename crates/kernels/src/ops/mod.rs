@@ -30,6 +30,7 @@ pub(crate) mod cross_entropy;
 pub(crate) mod distillation;
 pub(crate) mod embedding;
 pub(crate) mod fan_out;
+pub(crate) mod kept_rows;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod log_softmax;

@@ -14,6 +14,7 @@ mod distillation;
 mod dropout;
 mod elementwise;
 mod halves;
+mod kept_rows;
 mod linear;
 mod log_softmax;
 mod non_finite;

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
-use iiet_blocks::{CrossedBlock, Memory, Precision, Tokens, Visibility, kept_rows};
-use iiet_kernels::on_workers;
+use iiet_blocks::{CrossedBlock, Memory, Precision, Tokens, Visibility};
+use iiet_kernels::{kept_rows, on_workers};
 
 use super::{EncoderDecoder, Source, padded};
 use crate::decoder::{Cache, last_of_each};
@@ -48,7 +48,7 @@ impl SourceCache {
         if rows.iter().copied().eq(0..batch) {
             return;
         }
-        self.own.keep_rows(rows);
+        on_workers(|| self.own.keep_rows(rows));
         let shared = batch / self.sources.len();
         let of_rows: Vec<usize> = rows.iter().map(|row| row / shared).collect();
         let runs: Vec<&[usize]> = of_rows.chunk_by(|a, b| a == b).collect();
@@ -64,7 +64,7 @@ impl SourceCache {
         if kept.iter().copied().eq(0..self.sources.len()) {
             return;
         }
-        let keep = |x: &Tensor<4>| kept_rows(x.clone(), kept);
+        let keep = |x: &Tensor<4>| kept_rows(x.clone(), kept, x.dims()[2]);
         let layers = self.crossed.iter();
         self.crossed = Arc::new(layers.map(|pair| pair.each_ref().map(keep)).collect());
         self.sources = kept.iter().map(|source| self.sources[*source]).collect();

@@ -181,9 +181,9 @@ impl<'m> Search<'m> {
         }
         let logits = self.model.decode(&next, &mut self.cache, self.device);
         let log_p = floats(log_softmax(logits.clone()));
-        if log_p.iter().any(|x| x.is_nan()) {
-            // A NaN among the logits of a row is one in all of its log-probabilities.
-            let vocab = self.model.sizes().vocab_size;
+        let vocab = self.model.sizes().vocab_size;
+        // A NaN among the logits of a row is one in all of its log-probabilities.
+        if log_p.chunks(vocab).any(|row| row[0].is_nan()) {
             floats(logits).chunks(vocab).try_for_each(check)?;
         }
         Ok(log_p)

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{CacheRow, CachedAttention};
 use crate::flex::Primitive;
-use crate::flex::buffer::{dense, tensor};
+use crate::flex::buffer::{dense, tensor, zeros};
 use crate::flex::exp::exp;
 use crate::flex::few_rows::{add_product, dots};
 use crate::flex::gemm::{Then, Threads, View, ViewMut, gemm};
@@ -74,13 +74,58 @@ struct Task {
     to: usize,
 }
 
+impl Task {
+    /// What tasks of the same queries have in common.
+    fn queries(&self) -> [usize; 3] {
+        [self.batch, self.kv_head, self.first]
+    }
+}
+
 /// The result of a task, a row for each head of the group and each token.
-struct Partial {
+struct Partial<'a> {
     task: Task,
+    max: &'a mut [f32],
+    sum: &'a mut [f32],
+    /// `[rows, head_dim]`
+    mixed: &'a mut [f32],
+}
+
+/// Memory for the results of all tasks. It is one piece, because tasks that allocate wait for each other.
+struct Partials {
     max: Vec<f32>,
     sum: Vec<f32>,
-    /// `[rows, head_dim]`
     mixed: Vec<f32>,
+    head_dim: usize,
+}
+
+impl Partials {
+    fn of(rows: usize, head_dim: usize) -> Self {
+        Self {
+            max: vec![f32::NEG_INFINITY; rows],
+            sum: vec![0.0; rows],
+            mixed: zeros(rows * head_dim),
+            head_dim,
+        }
+    }
+
+    /// The parts for tasks of these numbers of rows.
+    fn split(&mut self, tasks: impl IntoIterator<Item = (Task, usize)>) -> Vec<Partial<'_>> {
+        let mut rest = (&mut *self.max, &mut *self.sum, &mut *self.mixed);
+        let parts = tasks.into_iter().map(|(task, rows)| {
+            let (max, sum, mixed) = std::mem::take(&mut rest);
+            let (max, rest_of_max) = max.split_at_mut(rows);
+            let (sum, rest_of_sum) = sum.split_at_mut(rows);
+            let (mixed, rest_of_mixed) = mixed.split_at_mut(rows * self.head_dim);
+            rest = (rest_of_max, rest_of_sum, rest_of_mixed);
+            Partial {
+                task,
+                max,
+                sum,
+                mixed,
+            }
+        });
+        parts.collect()
+    }
 }
 
 /// For f32 queries; the cache is f32 or half precision.
@@ -105,7 +150,8 @@ fn forward(
     let (keys, values) = (floats(&keys), floats(&values));
 
     let tasks = tasks(rows, group, n_kv_heads);
-    let run = |scratch: &mut Scratch, task: Task| {
+    let run = |scratch: &mut Scratch, partial: &mut Partial| {
+        let task = partial.task;
         let row = &rows[task.batch];
         let base = (task.batch * n_kv_heads + task.kv_head) * capacity * head_dim;
         let heads = task.kv_head * group..(task.kv_head + 1) * group;
@@ -117,38 +163,33 @@ fn forward(
                 scratch.q.extend(q.iter().map(|q| q * scale_by));
             }
         }
-        attend(task, row, (&keys, &values), (base, head_dim), scratch)
+        attend(partial, row, (&keys, &values), (base, head_dim), scratch);
     };
-    let work = |task: &Task| group * (task.last - task.first) * (task.to - task.from) * head_dim;
-    let partials: Vec<Partial> = if tasks.iter().map(work).sum::<usize>() < SMALL {
+    let rows_of = |task: &Task| group * (task.last - task.first);
+    let work = |task: &Task| rows_of(task) * (task.to - task.from) * head_dim;
+    let total_work: usize = tasks.iter().map(work).sum();
+    let mut memory = Partials::of(tasks.iter().map(rows_of).sum(), head_dim);
+    // Tasks of a thread with less work than is worth one; all of them if together they have no more.
+    let worth_a_thread = (tasks.len() * SMALL).div_ceil(total_work.max(1));
+    let mut partials = memory.split(tasks.into_iter().map(|task| (task, rows_of(&task))));
+    if worth_a_thread >= partials.len() {
         let mut scratch = Scratch::default();
-        tasks
-            .into_iter()
-            .map(|task| run(&mut scratch, task))
-            .collect()
+        for partial in &mut partials {
+            run(&mut scratch, partial);
+        }
     } else {
-        let tasks = tasks.into_par_iter();
-        tasks.map_init(Scratch::default, run).collect()
-    };
+        let partials = partials.par_iter_mut().with_min_len(worth_a_thread);
+        partials.for_each_init(Scratch::default, run);
+    }
 
     let mut out = vec![0.0; batch * seq * n_heads * head_dim];
-    let same = |a: &Partial, b: &Partial| {
-        let key = |p: &Partial| (p.task.batch, p.task.kv_head, p.task.first);
-        key(a) == key(b)
-    };
-    for segments in partials.chunk_by(same) {
-        let Task {
-            batch,
-            kv_head,
-            first,
-            last,
-            ..
-        } = segments[0].task;
-        let tokens = last - first;
+    for segments in partials.chunk_by(|a, b| a.task.queries() == b.task.queries()) {
+        let task = segments[0].task;
+        let tokens = task.last - task.first;
         for r in 0..group * tokens {
-            let column = rows[batch].from + first + r % tokens;
-            let head = kv_head * group + r / tokens;
-            let at = ((batch * seq + column) * n_heads + head) * head_dim;
+            let column = rows[task.batch].from + task.first + r % tokens;
+            let head = task.kv_head * group + r / tokens;
+            let at = ((task.batch * seq + column) * n_heads + head) * head_dim;
             put_together(&mut out[at..at + head_dim], segments, r);
         }
     }
@@ -202,12 +243,18 @@ struct Scratch {
 }
 
 fn attend(
-    task: Task,
+    partial: &mut Partial,
     row: &CacheRow,
     (keys, values): (&Floats, &Floats),
     (base, head_dim): (usize, usize),
     scratch: &mut Scratch,
-) -> Partial {
+) {
+    let Partial {
+        task,
+        max,
+        sum,
+        mixed,
+    } = partial;
     let Scratch {
         q,
         scores,
@@ -216,9 +263,6 @@ fn attend(
     } = scratch;
     let n = q.len() / head_dim;
     let tokens = task.last - task.first;
-    let mut max = vec![f32::NEG_INFINITY; n];
-    let mut sum = vec![0.0; n];
-    let mut mixed = vec![0.0; n * head_dim];
     for from in (task.from..task.to).step_by(KEYS) {
         let width = (task.to - from).min(KEYS);
         scores.resize(n * width, 0.0);
@@ -255,15 +299,9 @@ fn attend(
                 View::rows(scores, n, width),
                 View::rows(v.as_f32(), width, head_dim),
             );
-            let to = ViewMut::rows(&mut mixed, n, head_dim);
+            let to = ViewMut::rows(mixed, n, head_dim);
             gemm(to, Then::Add, 1.0, weights, v, Threads::Caller);
         }
-    }
-    Partial {
-        task,
-        max,
-        sum,
-        mixed,
     }
 }
 
