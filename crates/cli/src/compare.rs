@@ -18,10 +18,14 @@ use crate::progress::report_progress;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Model directories, those of runs, or names on the Hugging Face hub, each after a --model of its own, of language
-    /// models or of sequence-to-sequence models. The first is the reference: shares, differences and retention are of it.
+    /// Model directories, those of runs, names on the Hugging Face hub, or GGUF files, each after a --model of its own, of
+    /// language models or of sequence-to-sequence models. The first is the reference: shares, differences and retention
+    /// are of it.
     #[arg(long, value_name = "DIR", required = true)]
     pub(crate) model: Vec<PathBuf>,
+    /// The same as the report names them.
+    #[arg(skip)]
+    pub(crate) origins: Vec<PathBuf>,
     /// Tasks, separated by commas; `iiet eval --help` has a list [default: the heldout tasks, or the task
     /// that the reference was trained on; for sequence-to-sequence models translation and summarisation, if
     /// --data has a folder of that name, else heldout_docs].
@@ -79,12 +83,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         },
         host_memory: backend.on_host,
     };
-    let report = report(
+    let mut report = report(
         &arguments.model,
         &settings,
         &backend.device,
         &report_progress,
     )?;
+    for (model, origin) in report.models.iter_mut().zip(&arguments.origins) {
+        model.path.clone_from(origin);
+    }
     let mut text = table(&report);
     if let Some(out) = &arguments.out {
         save(&report, out)?;

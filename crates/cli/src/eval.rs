@@ -34,10 +34,13 @@ use crate::ranks::RanksArgument;
 #[derive(clap::Args)]
 #[command(after_help = tasks_help())]
 pub(crate) struct Arguments {
-    /// A model directory, that of a run, or a name on the Hugging Face hub; give two to compare them item
+    /// A model directory, that of a run, a name on the Hugging Face hub, or a GGUF file; give two to compare them item
     /// by item.
     #[arg(long, value_name = "DIR", required = true)]
     pub(crate) model: Vec<PathBuf>,
+    /// The same as results name them.
+    #[arg(skip)]
+    pub(crate) origins: Vec<PathBuf>,
     /// Tasks, separated by commas.
     #[arg(long, value_name = "NAME,..", required = true, value_delimiter = ',')]
     tasks: Vec<String>,
@@ -141,14 +144,17 @@ fn on_rank(arguments: &Arguments, ranks: &Ranks) -> anyhow::Result<()> {
         })
         .collect::<anyhow::Result<_>>()?;
     for (
-        path,
+        (path, origin),
         Inspected {
             provenance,
             tokenizer,
         },
-    ) in arguments.model.iter().zip(models)
+    ) in arguments.model.iter().zip(&arguments.origins).zip(models)
     {
-        done.begin(provenance);
+        done.begin(Provenance {
+            model: origin.display().to_string(),
+            ..provenance
+        });
         let Some(tokenizer) = tokenizer else {
             let model = sequence::open(path, precision, &chosen)?;
             let decoder = OnRanks { model, ranks };

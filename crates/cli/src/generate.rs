@@ -24,7 +24,7 @@ use crate::print::{errln, is_closed, out, outln};
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("texts").required(true))]
 pub(crate) struct Arguments {
-    /// A model directory with a tokenizer.json, that of a run, or a name on the Hugging Face hub.
+    /// A model directory with a tokenizer.json, that of a run, a name on the Hugging Face hub, or a GGUF file.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
     /// The text that a language model continues; - reads standard input, without its last line end.

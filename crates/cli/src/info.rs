@@ -17,7 +17,7 @@ use crate::print::outln;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A model directory, that of a run, or a name on the Hugging Face hub.
+    /// A model directory, that of a run, a name on the Hugging Face hub, or a GGUF file.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
 }

@@ -19,7 +19,7 @@ use crate::print::outln;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A model directory, that of a run, or a name on the Hugging Face hub.
+    /// A model directory, that of a run, a name on the Hugging Face hub, or a GGUF file.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
     /// Token ids, sequences of equal length separated by semicolons: "1,2,3;4,5,6". Targets of a

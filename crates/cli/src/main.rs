@@ -114,7 +114,7 @@ fn main() -> ExitCode {
     match found.and_then(|()| run(command)) {
         Ok(()) => signals::exit_code().map_or(ExitCode::SUCCESS, ExitCode::from),
         Err(error) => {
-            print::errln!("error: {}", message(&error));
+            print::errln!("error: {}", converted.with_origins(message(&error)));
             ExitCode::FAILURE
         }
     }
@@ -205,6 +205,13 @@ impl Command {
             if !(converts && model_directory::is_gguf(path)) {
                 *path = model_directory::find(path, converted)?;
             }
+        }
+        let origins =
+            |models: &[PathBuf]| models.iter().map(|path| converted.origin(path)).collect();
+        match self {
+            Self::Eval(arguments) => arguments.origins = origins(&arguments.model),
+            Self::Compare(arguments) => arguments.origins = origins(&arguments.model),
+            _ => {}
         }
         Ok(())
     }

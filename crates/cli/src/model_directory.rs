@@ -17,14 +17,39 @@ pub(crate) fn is_gguf(path: &Path) -> bool {
 
 /// Model directories of GGUF files, which are deleted when this is dropped.
 #[derive(Default)]
-pub(crate) struct Converted(Vec<TempDir>);
+pub(crate) struct Converted(Vec<Conversion>);
+
+struct Conversion {
+    file: PathBuf,
+    directory: PathBuf,
+    _folder: TempDir,
+}
+
+impl Converted {
+    /// What outlives the directories names the file: the path of one of them is that of its file, others are unchanged.
+    pub(crate) fn origin(&self, directory: &Path) -> PathBuf {
+        let found = self.0.iter().find(|made| made.directory == directory);
+        found.map_or(directory, |made| &made.file).to_owned()
+    }
+
+    /// The message with the files in the place of their directories.
+    pub(crate) fn with_origins(&self, message: String) -> String {
+        self.0.iter().fold(message, |message, made| {
+            let [directory, file] = [&made.directory, &made.file].map(|path| path.display());
+            message.replace(&directory.to_string(), &file.to_string())
+        })
+    }
+}
 
 /// The directory meant; where that is not the path itself, standard error says so.
 pub(crate) fn find(path: &Path, converted: &mut Converted) -> anyhow::Result<PathBuf> {
     if is_gguf(path) {
         let folder = tempfile::Builder::new().prefix("iiet-").tempdir();
         let folder = folder.context("a temporary directory for the model of a GGUF file")?;
-        let directory = folder.path().join("model");
+        // Reports label a model by the end of its path.
+        let directory = folder
+            .path()
+            .join(path.file_name().unwrap_or(OsStr::new("model")));
         errln!(
             "{}: converting into {}; `iiet convert --model {} --out DIR` does so once for all",
             path.display(),
@@ -32,7 +57,11 @@ pub(crate) fn find(path: &Path, converted: &mut Converted) -> anyhow::Result<Pat
             path.display()
         );
         import_llama(path, &directory)?;
-        converted.0.push(folder);
+        converted.0.push(Conversion {
+            file: path.to_owned(),
+            directory: directory.clone(),
+            _folder: folder,
+        });
         return Ok(directory);
     }
     let found = match on_the_hub(path)? {

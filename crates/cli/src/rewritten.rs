@@ -18,7 +18,7 @@ use crate::calibration::CalibrationArguments;
 /// The options that both commands have.
 #[derive(clap::Args)]
 pub(crate) struct RewriteArguments {
-    /// The model to change: its directory, that of its run, or a name on the Hugging Face hub.
+    /// The model to change: its directory, that of its run, a name on the Hugging Face hub, or a GGUF file.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
     #[command(flatten)]

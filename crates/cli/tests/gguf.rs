@@ -110,3 +110,41 @@ fn what_gguf_cannot_have_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn results_and_errors_name_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let file = path("small.gguf");
+    let output = convert(LLAMA, file.as_ref(), &["--to", "gguf"]);
+    assert!(output.status.success(), "{output:?}");
+    let passage = r#"{"text": "fn main() {}", "file": "main.rs"}"#;
+    std::fs::write(folder.path().join("heldout_bpb.jsonl"), passage).unwrap();
+
+    let (results, report) = (path("results.json"), path("report.json"));
+    let heldout = ["--tasks", "heldout_bpb", "--heldout", &path("")];
+    for (command, out) in [("eval", &results), ("compare", &report)] {
+        let arguments = [command, "--model", &file, "--out", out];
+        let output = iiet(&[&arguments[..], &heldout].concat());
+        assert!(output.status.success(), "{output:?}");
+    }
+    let json = |path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    assert_eq!(json(&results)["model_name"], *file);
+    let model = &json(&report)["models"][0];
+    assert_eq!(model["path"], *file);
+    assert_eq!(model["name"], "small.gguf");
+
+    let arguments = [
+        "logits",
+        "--model",
+        &file,
+        "--ids",
+        "1,999999",
+        "--out",
+        &path("out"),
+    ];
+    let error = refusal(iiet(&arguments));
+    assert!(!error.lines().last().unwrap().contains("iiet-"), "{error}");
+}

@@ -17,7 +17,7 @@ pub type Outcome<'a> = (&'a Prepared, &'a Evaluated);
 /// What the results are of.
 #[derive(Clone, Debug)]
 pub struct Provenance {
-    /// The model's directory.
+    /// The model's directory, or the file that it is from.
     pub model: String,
     /// A hash of its files.
     pub model_hash: String,
