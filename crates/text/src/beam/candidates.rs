@@ -42,7 +42,7 @@ pub(super) fn best<'l>(
     let mut kept: BinaryHeap<Candidate> = BinaryHeap::with_capacity(count + 1);
     let mut least = f64::NEG_INFINITY;
     for (beam, (so_far, tokens)) in beams.enumerate() {
-        for (first, part) in (0..).step_by(PART).zip(tokens.chunks(PART)) {
+        for (first, part) in (0u32..).step_by(PART).zip(tokens.chunks(PART)) {
             // An equal one comes after all that are kept.
             if so_far + f64::from(largest(part)) <= least {
                 continue;
@@ -117,7 +117,7 @@ mod tests {
     fn long_rows_are_searched_to_their_end() {
         let vocab = 3 * PART + 21;
         let row = |shift: usize| -> Vec<f32> {
-            let value = |token| -((token * 7919 + shift) % 4093) as f32;
+            let value = |token: usize| -(((token * 7919 + shift) % 4093) as f32);
             (0..vocab).map(value).collect()
         };
         let rows = [row(5), row(2048)];
