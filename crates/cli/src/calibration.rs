@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Int, Tensor};
 use iiet_data::{Part, Rows, TaskSpec, TokenFile, Tokenizer};
-use iiet_distill::calibration_texts;
-use iiet_model::{LanguageModel, MemoryEstimate, ModelConfig};
+use iiet_distill::{calibration_pairs, calibration_texts};
+use iiet_model::{EncoderDecoder, LanguageModel, MemoryEstimate, ModelConfig, Source};
 
 /// Texts at a time.
 const BATCH: usize = 4;
@@ -15,10 +15,12 @@ const BATCH: usize = 4;
 #[derive(clap::Args)]
 pub(crate) struct CalibrationArguments {
     /// What to calibrate on: a prepared corpus, such as data/cargo-deps-.., whose training tokens are taken, or a
-    /// token file. A model that was trained on a task needs none: new examples of the task are taken.
+    /// token file; for a sequence-to-sequence model those of pairs. A model that was trained on a task needs none: new
+    /// examples of the task are taken.
     #[arg(long, value_name = "DIR")]
     calibration: Option<PathBuf>,
-    /// Tokens to calibrate on, in windows of the model's context spread evenly over the text.
+    /// Tokens to calibrate on, in windows of the model's context spread evenly over the text; of pairs, tokens of their
+    /// targets.
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     tokens: u64,
 }
@@ -50,13 +52,25 @@ impl CalibrationArguments {
         calibration_texts(&[(rows, 1.0)], self.tokens, BATCH, seq, device).context(place)
     }
 
+    /// A source and a target each.
+    pub(crate) fn pairs(
+        &self,
+        (rows, place): (Rows, String),
+        model: &EncoderDecoder,
+        device: &Device,
+    ) -> anyhow::Result<Vec<(Source, Tensor<2, Int>)>> {
+        let seq = model.sizes().seq_len;
+        calibration_pairs(&rows, self.tokens, seq, device).context(place)
+    }
+
     /// The states of all texts, which are kept from layer to layer.
     pub(crate) fn with_states(
         &self,
         estimate: MemoryEstimate,
-        config: &ModelConfig,
+        layers: usize,
+        d_model: usize,
     ) -> MemoryEstimate {
-        let states = (config.n_layers as u64 + 1) * config.d_model as u64 * size_of::<f32>() as u64;
+        let states = (layers as u64 + 1) * d_model as u64 * size_of::<f32>() as u64;
         estimate.with("states of the texts", self.tokens.saturating_mul(states))
     }
 

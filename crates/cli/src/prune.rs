@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, ensure};
 use iiet_compress::prune::Pattern;
-use iiet_model::{PruneMethod, prune_by_magnitude};
+use iiet_model::{ModelKind, PruneMethod, model_kind, prune_by_magnitude};
 
 use crate::print::errln;
 use crate::rewritten::{RewriteArguments, Work};
@@ -34,7 +34,7 @@ enum Method {
     Wanda,
     /// Those that cost least when the other weights compensate for them (arXiv 2301.00774).
     Sparsegpt,
-    /// Whole layers: those that change the direction of the states least (arXiv 2403.03853).
+    /// Whole layers: those that change the direction of the states least (arXiv 2403.03853). Of language models.
     Layers,
 }
 
@@ -132,6 +132,14 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let task = arguments.task()?;
+    let model = &arguments.rewrite.model;
+    if let Task::Layers(_) = task {
+        ensure!(
+            model_kind(model)? != ModelKind::EncoderDecoder,
+            "--method layers: {} is a sequence-to-sequence model; allowed are magnitude, wanda and sparsegpt",
+            model.display()
+        );
+    }
     let work = Work {
         name: "pruning",
         method: arguments.method.name(),
@@ -150,9 +158,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 Ok(())
             }
         },
-        |model| match task {
+        |model, pairs, progress| match task {
             Task::Magnitude(pattern) => prune_by_magnitude(model, pattern),
-            _ => panic!("invariant: calibrated methods are refused before"),
+            Task::Calibrated(method, pattern) => model.prune(method, pattern, pairs, progress),
+            Task::Layers(_) => panic!("invariant: refused before"),
         },
     )
 }

@@ -63,8 +63,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             treat_inputs(model, activations);
             Ok(())
         },
-        |model| {
-            round_to_bits(model, scheme, embeddings)?;
+        |model, pairs, progress| {
+            match arguments.method {
+                Method::Round => round_to_bits(model, scheme, embeddings)?,
+                Method::Gptq => model.gptq(&Gptq::new(scheme), embeddings, pairs, progress)?,
+            }
             treat_inputs(model, activations);
             Ok(())
         },

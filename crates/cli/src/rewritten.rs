@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
 use burn::tensor::{Int, Tensor};
 use iiet_files::{Manifest, NewDirectory};
 use iiet_model::{
     EncoderDecoder, Inference, LanguageModel, ModelError, ModelKind, Precision, SaveOptions,
-    SequenceInference, load_config, model_kind, of_floats, save,
+    SequenceInference, Source, load_config, model_kind, of_floats, save,
 };
 use indicatif::ProgressBar;
 
@@ -46,7 +45,7 @@ pub(crate) struct Work {
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(usize, usize);
 
 impl RewriteArguments {
-    /// Reads the model, changes it by one of the two functions, and writes it. The first is given the texts to
+    /// Reads the model, changes it by one of the two functions, and writes it. They are given the texts and pairs to
     /// calibrate on, none for a method that looks at weights alone.
     pub(crate) fn run(
         &self,
@@ -56,7 +55,11 @@ impl RewriteArguments {
             &[Tensor<2, Int>],
             Progress<'_>,
         ) -> Result<(), ModelError>,
-        of_sequences: impl FnOnce(&mut EncoderDecoder) -> Result<(), ModelError>,
+        of_sequences: impl FnOnce(
+            &mut EncoderDecoder,
+            &[(Source, Tensor<2, Int>)],
+            Progress<'_>,
+        ) -> Result<(), ModelError>,
     ) -> anyhow::Result<()> {
         if !work.calibrated {
             self.calibration.refuse(work.method)?;
@@ -99,7 +102,8 @@ impl RewriteArguments {
             };
             let mut estimate = inference.memory(work.name, &config, &chosen.device)?;
             if work.calibrated {
-                estimate = self.calibration.with_states(estimate, &config);
+                let (layers, d_model) = (config.n_layers, config.d_model);
+                estimate = self.calibration.with_states(estimate, layers, d_model);
             }
             estimate.check("lower --tokens")?;
         }
@@ -109,12 +113,7 @@ impl RewriteArguments {
             Some(rows) => self.calibration.texts(rows, &model, &chosen.device)?,
             None => Vec::new(),
         };
-        let bar = ProgressBar::no_length();
-        change(&mut model, &texts, &mut |done, total| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        })?;
-        bar.finish_and_clear();
+        with_bar(|progress| change(&mut model, &texts, progress))?;
         let manifest = save(&model, directory.partial(), &self.options())?;
         Ok((directory, manifest))
     }
@@ -122,29 +121,43 @@ impl RewriteArguments {
     fn sequences(
         &self,
         work: Work,
-        change: impl FnOnce(&mut EncoderDecoder) -> Result<(), ModelError>,
+        change: impl FnOnce(
+            &mut EncoderDecoder,
+            &[(Source, Tensor<2, Int>)],
+            Progress<'_>,
+        ) -> Result<(), ModelError>,
     ) -> anyhow::Result<(NewDirectory, Manifest)> {
-        ensure!(
-            !work.calibrated,
-            "--method {}: {} is a sequence-to-sequence model; allowed are the methods without calibration",
-            work.method,
-            self.model.display()
-        );
         let config = EncoderDecoder::load_config(&self.model)?;
+        let rows = match work.calibrated {
+            true => Some(self.calibration.open(&self.model)?),
+            false => None,
+        };
         let chosen = self.device.open()?;
         let directory = create(&self.out)?;
         if chosen.on_host {
+            let tokens = if work.calibrated { config.seq_len } else { 0 };
             let inference = SequenceInference {
                 precision: Precision::F32,
-                source: 0,
-                target: 0,
+                source: tokens,
+                target: tokens,
             };
-            let estimate = inference.memory(work.name, &config, &chosen.device)?;
-            estimate.check("use a machine with more")?;
+            let mut estimate = inference.memory(work.name, &config, &chosen.device)?;
+            if work.calibrated {
+                // Sources are taken to be as long as targets.
+                let layers = config.encoder.n_layers + config.decoder.n_layers;
+                estimate = self
+                    .calibration
+                    .with_states(estimate, layers, config.d_model);
+            }
+            estimate.check("lower --tokens, or use a machine with more")?;
         }
         let model = EncoderDecoder::load(&self.model, &chosen.device)?;
         let mut model = of_floats(model, &self.model)?;
-        change(&mut model)?;
+        let pairs = match rows {
+            Some(rows) => self.calibration.pairs(rows, &model, &chosen.device)?,
+            None => Vec::new(),
+        };
+        with_bar(|progress| change(&mut model, &pairs, progress))?;
         let manifest = save(&model, directory.partial(), &self.options())?;
         Ok((directory, manifest))
     }
@@ -155,4 +168,15 @@ impl RewriteArguments {
             ..SaveOptions::default()
         }
     }
+}
+
+/// A bar that shows completed layers while `work` runs.
+fn with_bar(work: impl FnOnce(Progress<'_>) -> Result<(), ModelError>) -> Result<(), ModelError> {
+    let bar = ProgressBar::no_length();
+    let done = work(&mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    done
 }

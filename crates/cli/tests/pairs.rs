@@ -44,8 +44,8 @@ fn place() -> TempDir {
     .unwrap();
     let config = r#"
         [model]
-        d_model = 16
-        d_ff = 32
+        d_model = 32
+        d_ff = 64
         n_layers = 1
         n_heads = 2
         seq_len = 64
@@ -74,6 +74,15 @@ fn place() -> TempDir {
     "#;
     fs::write(folder.path().join("student.toml"), student).unwrap();
     folder
+}
+
+/// Prepares the pairs, and returns their folder.
+fn prepared(folder: &Path) -> String {
+    done(folder, &["data", "prepare", "--config", "words.toml"]);
+    let entries = fs::read_dir(folder.join("data")).unwrap();
+    let mut paths = entries.map(|entry| entry.unwrap().path());
+    let data = paths.find(|path| path.is_dir());
+    data.unwrap().display().to_string()
 }
 
 /// Checks the report at the end of a distillation: five held-out pairs, both models, and a chart.
@@ -149,12 +158,7 @@ fn a_model_is_trained_asked_measured_distilled_and_evaluated() {
     );
     assert_eq!(line.lines().count(), 1, "{line}");
 
-    done(folder, &["data", "prepare", "--config", "words.toml"]);
-    let data = fs::read_dir(folder.join("data")).unwrap();
-    let data = data
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.is_dir());
-    let data = data.unwrap().display().to_string();
+    let data = prepared(folder);
     let influence = done(
         folder,
         &[
@@ -215,6 +219,48 @@ fn a_model_is_trained_asked_measured_distilled_and_evaluated() {
         ],
     );
     assert!(scores.contains("BLEU"), "{scores}");
+}
+
+#[test]
+fn a_model_is_made_smaller_by_what_it_does_to_pairs() {
+    let place = place();
+    let folder = place.path();
+    done(folder, &["train", "--config", "words.toml"]);
+    let data = prepared(folder);
+    let calibration = ["--calibration", &data, "--tokens", "300"];
+    let model = ["--model", "runs/words"];
+    let quantize = [
+        "quantize", "--bits", "4", "--group", "32", "--method", "gptq",
+    ];
+    let prune = ["prune", "--sparsity", "2:4", "--method", "sparsegpt"];
+    for (command, out) in [(&quantize[..], "packed"), (&prune, "pruned")] {
+        done(
+            folder,
+            &[command, &model, &calibration, &["--out", out]].concat(),
+        );
+        let source = ["--source", "two three", "--max-tokens", "5"];
+        let line = done(
+            folder,
+            &[&["generate", "--model", out], &source[..]].concat(),
+        );
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+    let info = done(folder, &["info", "--model", "packed"]);
+    assert!(info.contains("4 bits"), "{info}");
+
+    let layers = ["prune", "--method", "layers", "--layers", "1"];
+    for (command, expected) in [
+        (&quantize[..], "--calibration is needed"),
+        (&layers, "allowed are magnitude, wanda and sparsegpt"),
+    ] {
+        let output = iiet(folder, &[command, &model, &["--out", "other"]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && errors.contains(expected),
+            "{errors}"
+        );
+        assert!(!folder.join("other").exists());
+    }
 }
 
 #[test]

@@ -129,23 +129,51 @@ pub fn calibrate_pairs(
     let total = batches.iter().map(|batch| batch.batch as u64).sum();
     let mut done = 0;
     for batch in batches {
-        let source = batch.source.ok_or_else(|| DataError::Config {
-            key: "the data",
-            found: "without sources".to_owned(),
-            allowed: "pairs of source and target".to_owned(),
-        })?;
-        let shape = [source.lengths.len(), source.seq];
-        let source = Source::new(token_ids(&source.ids, shape, device), source.lengths);
         let lengths = batch.weights.chunks(batch.seq);
         let lengths: Vec<usize> = lengths
             .map(|row| row.iter().filter(|weight| **weight > 0.0).count())
             .collect();
-        let ids = token_ids(&batch.inputs, [batch.batch, batch.seq], device);
+        let rows = batch.batch as u64;
+        let (source, ids) = source_and_target(batch, device)?;
         meter.add_pairs(model, side, &source, (ids, lengths));
-        done += batch.batch as u64;
+        done += rows;
         progress(done, total);
     }
     Ok(meter.finish())
+}
+
+/// Pairs with `tokens` tokens of targets, spread evenly over the data, for another measurement: one at a time, so that there
+/// is no padding.
+///
+/// # Errors
+///
+/// [`DistillError::Data`]; also for data that are not pairs.
+pub fn calibration_pairs(
+    pairs: &Rows,
+    tokens: u64,
+    seq: usize,
+    device: &Device,
+) -> Result<Vec<(Source, Tensor<2, Int>)>, DistillError> {
+    let batches = pairs.evaluation_batches(seq, BatchSize::Rows(1), tokens)?;
+    let pairs = batches
+        .into_iter()
+        .map(|batch| source_and_target(batch, device));
+    Ok(pairs.collect::<Result<_, _>>()?)
+}
+
+/// The sources and targets of a batch of pairs; targets are `[batch, seq]`.
+fn source_and_target(batch: Batch, device: &Device) -> Result<(Source, Tensor<2, Int>), DataError> {
+    let source = batch.source.ok_or_else(|| DataError::Config {
+        key: "the data",
+        found: "without sources".to_owned(),
+        allowed: "pairs of source and target".to_owned(),
+    })?;
+    let shape = [source.lengths.len(), source.seq];
+    let ids = token_ids(&batch.inputs, [batch.batch, batch.seq], device);
+    Ok((
+        Source::new(token_ids(&source.ids, shape, device), source.lengths),
+        ids,
+    ))
 }
 
 /// A source's rows without padding, and which of them to take.

@@ -2,8 +2,8 @@
 //! iterated model, chooses which to keep, and trains the model without the others.
 //!
 //! [`InfluenceMeter`] measures `I[n,i]`, the change of layer n's output by its i-th correction;
-//! [`calibrate`] does so on a corpus, [`calibrate_pairs`] on one side of an encoder-decoder. [`by_threshold`] and [`by_budget`] turn the table into an
-//! [`IterationSchedule`](iiet_ode::IterationSchedule), the number of corrections of each layer.
+//! [`calibrate`] does so on a corpus, [`calibrate_pairs`] on one side of an encoder-decoder.
+//! [`by_threshold`] and [`by_budget`] turn the table into an [`IterationSchedule`](iiet_ode::IterationSchedule), the number of corrections of each layer.
 //! [`Distillation`] is the loss of the student, which is the teacher with that schedule: an
 //! objective for [`iiet_train::train`].
 //!
@@ -17,7 +17,7 @@ mod influence;
 mod schedule;
 mod section;
 
-pub use calibration::{calibrate, calibrate_pairs, calibration_texts};
+pub use calibration::{calibrate, calibrate_pairs, calibration_pairs, calibration_texts};
 pub use distillation::{Distillation, objective_of};
 pub use error::DistillError;
 pub use influence::{Influence, InfluenceMeter, corrections};

@@ -9,7 +9,7 @@ use iiet_compress::{Activations, Gptq, Scheme};
 use iiet_model::{
     EncoderDecoder, EncoderDecoderConfig, LanguageModel, LlamaConfig, ModelConfig, ModelError,
     Precision, Projections, PruneMethod, SaveOptions, Source, StackConfig, load, load_as, load_in,
-    prune_by_magnitude, quantisation, round_to_bits, save, treat_inputs,
+    prune_by_magnitude, quantisation, round_to_bits, save, token_ids, treat_inputs,
 };
 use iiet_ode::{IterationSchedule, Layer, Options, SolverConfig};
 
@@ -359,9 +359,8 @@ fn a_model_without_layers_is_the_one_of_the_remaining_ones() {
     );
 }
 
-#[test]
-fn an_encoder_decoder_is_rounded_on_both_sides() {
-    let device = Device::default();
+/// Two layers on each side, with one correction in the encoder's.
+fn encoder_decoder(device: &Device) -> EncoderDecoder {
     let stack = |solver| StackConfig {
         n_layers: 2,
         solver,
@@ -375,7 +374,70 @@ fn an_encoder_decoder_is_rounded_on_both_sides() {
         decoder: stack(SolverConfig::default()),
         ..EncoderDecoderConfig::default()
     };
-    let mut model = EncoderDecoder::init(&config, 1, &device).unwrap();
+    EncoderDecoder::init(&config, 1, device).unwrap()
+}
+
+#[test]
+fn an_encoder_decoder_is_calibrated_on_both_sides() {
+    let device = Device::default();
+    let model = encoder_decoder(&device);
+    // Of each pair one text alone, so that there is no padding; sources and targets differ in length.
+    let pair = |n: usize| {
+        let ids = |count, factor| -> Vec<u32> {
+            (0..count)
+                .map(|i| ((i * factor + 17 * n) % 101) as u32)
+                .collect()
+        };
+        let (source, target) = (ids(2 + n % (SEQ - 2), 7), ids(SEQ - n % 5, 11));
+        (
+            Source::of(&[&source], &device),
+            token_ids(&target, [1, target.len()], &device),
+        )
+    };
+    let pairs: Vec<(Source, Tensor<2, Int>)> = (0..48).map(pair).collect();
+    let loss = |changed: &EncoderDecoder| -> f32 {
+        let of_pair = |(source, ids): &(Source, Tensor<2, Int>)| {
+            let [y, expected] = [changed, &model].map(|model| model.forward(source, ids.clone()));
+            (y - expected).powi_scalar(2).mean().into_scalar::<f32>()
+        };
+        pairs.iter().map(of_pair).sum()
+    };
+
+    let (mut rounded, mut calibrated) = (model.clone(), model.clone());
+    round_to_bits(&mut rounded, scheme(4), false).unwrap();
+    let mut layers = Vec::new();
+    calibrated
+        .gptq(&Gptq::new(scheme(4)), false, &pairs, |done, of| {
+            layers.push((done, of))
+        })
+        .unwrap();
+    assert_eq!(layers, [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]);
+    let packed = calibrated.projections().into_iter();
+    assert!(
+        packed
+            .into_iter()
+            .all(|(_, projection)| projection.packed().is_some())
+    );
+    let (rounded, calibrated) = (loss(&rounded), loss(&calibrated));
+    assert!(
+        calibrated < 0.9 * rounded,
+        "{calibrated}, by rounding {rounded}"
+    );
+
+    let pattern = Pattern::n_of_m(2, 4);
+    let mut magnitude = model.clone();
+    prune_by_magnitude(&mut magnitude, pattern).unwrap();
+    let mut pruned = model.clone();
+    let method = PruneMethod::SparseGpt;
+    pruned.prune(method, pattern, &pairs, |_, _| ()).unwrap();
+    let (magnitude, pruned) = (loss(&magnitude), loss(&pruned));
+    assert!(pruned < magnitude, "{pruned}, by magnitude {magnitude}");
+}
+
+#[test]
+fn an_encoder_decoder_is_rounded_on_both_sides() {
+    let device = Device::default();
+    let mut model = encoder_decoder(&device);
     let source = Source::of(&[&[1, 2, 3], &[4, 5, 6, 7]], &device);
     let run = |model: &EncoderDecoder| {
         let y = model.forward(&source, texts(1, &device).remove(0));

@@ -2,13 +2,13 @@
 
 use burn::tensor::{Int, Tensor};
 use iiet_blocks::{Block, Projection};
-use iiet_compress::CompressError;
 use iiet_compress::prune::{InputNorms, Pattern, SparseGpt, magnitude, wanda};
+use iiet_compress::{CompressError, Hessian};
 use iiet_ode::NetworkSolver;
 
 use super::{of_matrix, rows_of, set_rows};
 use crate::projections::{HEAD, Projections};
-use crate::{LanguageModel, ModelError};
+use crate::{EncoderDecoder, LanguageModel, ModelError, Source};
 
 /// A method of pruning that is calibrated on texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,17 +60,52 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         texts: &[Tensor<2, Int>],
         progress: impl FnMut(usize, usize),
     ) -> Result<(), ModelError> {
+        let prune = by_inputs(method, pattern);
         self.calibrated(
             texts,
             |name, projection, hessian| match name {
                 HEAD => Ok(()),
-                _ => change(name, projection, |rows, [d_out, _]| match method {
-                    PruneMethod::Wanda => wanda(rows, d_out, &InputNorms::of(hessian), pattern),
-                    PruneMethod::SparseGpt => SparseGpt::new(pattern).prune(rows, d_out, hessian),
-                }),
+                _ => prune(name, projection, hessian),
             },
             progress,
         )
+    }
+}
+
+impl EncoderDecoder {
+    /// Sets weights of the projections of both sides' layers to zero, by what they do to the states of some pairs.
+    ///
+    /// The inputs of every evaluation of a layer count. `progress` is called with the number of completed layers
+    /// and their total.
+    ///
+    /// # Shapes
+    ///
+    /// - pairs: sources and targets, `[batch, target]` each, both without padding, ids below `vocab_size`
+    ///
+    /// # Errors
+    ///
+    /// As for [`prune_by_magnitude`]; also for states that are not finite, and for too few pairs.
+    pub fn prune(
+        &mut self,
+        method: PruneMethod,
+        pattern: Pattern,
+        pairs: &[(Source, Tensor<2, Int>)],
+        progress: impl FnMut(usize, usize),
+    ) -> Result<(), ModelError> {
+        self.calibrated(pairs, by_inputs(method, pattern), progress)
+    }
+}
+
+/// What prunes a projection, given the second moments of its inputs.
+fn by_inputs(
+    method: PruneMethod,
+    pattern: Pattern,
+) -> impl Fn(&str, &mut Projection, &Hessian) -> Result<(), ModelError> {
+    move |name, projection, hessian| {
+        change(name, projection, |rows, [d_out, _]| match method {
+            PruneMethod::Wanda => wanda(rows, d_out, &InputNorms::of(hessian), pattern),
+            PruneMethod::SparseGpt => SparseGpt::new(pattern).prune(rows, d_out, hessian),
+        })
     }
 }
 

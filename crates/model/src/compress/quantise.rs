@@ -4,14 +4,16 @@ use burn::module::Param;
 use burn::nn::Embedding;
 use burn::tensor::{DType, Int, Tensor};
 use iiet_blocks::{Block, Precision, Projection};
-use iiet_compress::{Activations, CompressError, Gptq, PackedMatrix, Range, Scheme, round};
+use iiet_compress::{
+    Activations, CompressError, Gptq, Hessian, PackedMatrix, Range, Scheme, round,
+};
 use iiet_kernels::PackedWeight;
 use iiet_ode::NetworkSolver;
 
 use super::{of_matrix, rows_of};
 use crate::checkpoint::values_of;
 use crate::projections::{HEAD, Projections};
-use crate::{LanguageModel, ModelError, PackedEmbedding, TokenEmbedding};
+use crate::{EncoderDecoder, LanguageModel, ModelError, PackedEmbedding, Source, TokenEmbedding};
 
 /// Rounds every projection of the layers to the nearest values of a scheme, and with `embeddings` also the
 /// embedding and the output projection. Norms, biases and the solver's coefficients stay as they are. Matrices
@@ -82,12 +84,11 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         texts: &[Tensor<2, Int>],
         progress: impl FnMut(usize, usize),
     ) -> Result<(), ModelError> {
+        let quantise = by_gptq(method);
         self.calibrated(
             texts,
             |name, projection, hessian| match embeddings || name != HEAD {
-                true => pack(name, projection, |rows, [d_out, _]| {
-                    method.quantise(rows, d_out, hessian)
-                }),
+                true => quantise(name, projection, hessian),
                 false => Ok(()),
             },
             progress,
@@ -96,6 +97,44 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
             true => pack_embedding(self, method.scheme),
             false => Ok(()),
         }
+    }
+}
+
+impl EncoderDecoder {
+    /// Quantises as [`round_to_bits`] does, but such that the products of the states of these pairs change least
+    /// (GPTQ), on both sides.
+    ///
+    /// The inputs of every evaluation of a layer count; the embedding is rounded. `progress` is called with the number of
+    /// completed layers and their total.
+    ///
+    /// # Shapes
+    ///
+    /// - pairs: sources and targets, `[batch, target]` each, both without padding, ids below `vocab_size`
+    ///
+    /// # Errors
+    ///
+    /// As for [`round_to_bits`]; also for states that are not finite, and for too few pairs.
+    pub fn gptq(
+        &mut self,
+        method: &Gptq,
+        embeddings: bool,
+        pairs: &[(Source, Tensor<2, Int>)],
+        progress: impl FnMut(usize, usize),
+    ) -> Result<(), ModelError> {
+        self.calibrated(pairs, by_gptq(method), progress)?;
+        match embeddings {
+            true => pack_embedding(self, method.scheme),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What packs a projection, given the second moments of its inputs.
+fn by_gptq(method: &Gptq) -> impl Fn(&str, &mut Projection, &Hessian) -> Result<(), ModelError> {
+    move |name, projection, hessian| {
+        pack(name, projection, |rows, [d_out, _]| {
+            method.quantise(rows, d_out, hessian)
+        })
     }
 }
 

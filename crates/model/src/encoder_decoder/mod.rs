@@ -183,7 +183,7 @@ impl EncoderDecoder {
         encoded.expect(PLAIN).0
     }
 
-    fn encoder_pass<'a>(&self, source: &Source) -> Pass<'a, LlamaBlock> {
+    pub(crate) fn encoder_pass<'a>(&self, source: &Source) -> Pass<'a, LlamaBlock> {
         let [_, seq] = source.ids.dims();
         let lengths = source.lengths.clone();
         let tokens = Tokens::Source { lengths, seq };
@@ -229,7 +229,7 @@ impl EncoderDecoder {
     }
 
     /// The decoder's pass over these targets, given m.
-    fn decoder_pass<'a>(
+    pub(crate) fn decoder_pass<'a>(
         &self,
         source: &Source,
         memory: Tensor<3>,
@@ -270,7 +270,7 @@ impl EncoderDecoder {
     }
 
     /// `y_0` of either side.
-    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    pub(crate) fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         self.shared.rows(ids)
     }
 
