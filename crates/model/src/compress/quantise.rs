@@ -28,6 +28,7 @@ pub fn round_to_bits<M: Projections>(
     scheme: Scheme,
     embeddings: bool,
 ) -> Result<(), ModelError> {
+    check_groups(model, scheme, embeddings)?;
     for (name, projection) in model.projections_mut() {
         if embeddings || name != HEAD {
             pack(&name, projection, |rows, [d_out, d_in]| {
@@ -84,6 +85,7 @@ impl<B: Block, S: NetworkSolver> LanguageModel<B, S> {
         texts: &[Tensor<2, Int>],
         progress: impl FnMut(usize, usize),
     ) -> Result<(), ModelError> {
+        check_groups(self, method.scheme, embeddings)?;
         let quantise = by_gptq(method);
         self.calibrated(
             texts,
@@ -121,11 +123,34 @@ impl EncoderDecoder {
         pairs: &[(Source, Tensor<2, Int>)],
         progress: impl FnMut(usize, usize),
     ) -> Result<(), ModelError> {
+        check_groups(self, method.scheme, embeddings)?;
         self.calibrated(pairs, by_gptq(method), progress)?;
         match embeddings {
             true => pack_embedding(self, method.scheme),
             false => Ok(()),
         }
+    }
+}
+
+/// Checks that groups divide all widths, before the work.
+fn check_groups<M: Projections>(
+    model: &M,
+    scheme: Scheme,
+    embeddings: bool,
+) -> Result<(), ModelError> {
+    for (name, projection) in model.projections() {
+        if projection.dense().is_some() && (embeddings || name != HEAD) {
+            let [d_in, d_out] = projection.widths();
+            scheme.check(d_out, d_in).map_err(of_matrix(&name))?;
+        }
+    }
+    let (name, embedding) = model.embedding();
+    match embeddings && embedding.packed().is_none() {
+        true => {
+            let [vocab, d_model] = embedding.matrix().dims();
+            scheme.check(vocab, d_model).map_err(of_matrix(name))
+        }
+        false => Ok(()),
     }
 }
 
