@@ -412,12 +412,8 @@ fn an_encoder_decoder_is_calibrated_on_both_sides() {
         })
         .unwrap();
     assert_eq!(layers, [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]);
-    let packed = calibrated.projections().into_iter();
-    assert!(
-        packed
-            .into_iter()
-            .all(|(_, projection)| projection.packed().is_some())
-    );
+    let mut packed = calibrated.projections().into_iter();
+    assert!(packed.all(|(_, projection)| projection.packed().is_some()));
     let (rounded, calibrated) = (loss(&rounded), loss(&calibrated));
     assert!(
         calibrated < 0.9 * rounded,

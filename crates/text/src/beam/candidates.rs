@@ -38,35 +38,57 @@ pub(super) fn best<'l>(
     beams: impl Iterator<Item = (f64, &'l [f32])>,
     count: usize,
 ) -> Vec<Candidate> {
-    // The worst of the best so far is on top.
-    let mut kept: BinaryHeap<Candidate> = BinaryHeap::with_capacity(count + 1);
-    let mut least = f64::NEG_INFINITY;
+    let mut best = Best {
+        count,
+        kept: BinaryHeap::with_capacity(count + 1),
+        least: f64::NEG_INFINITY,
+    };
     for (beam, (so_far, tokens)) in beams.enumerate() {
         for (first, part) in (0u32..).step_by(PART).zip(tokens.chunks(PART)) {
-            // An equal one comes after all that are kept.
-            if so_far + f64::from(largest(part)) <= least {
+            if best.excludes(so_far + f64::from(largest(part))) {
                 continue;
             }
             for (token, log_p) in (first..).zip(part) {
-                let log_probability = so_far + f64::from(*log_p);
-                if log_probability <= least {
-                    continue;
-                }
-                kept.push(Candidate {
+                best.add(Candidate {
                     beam,
                     token,
-                    log_probability,
+                    log_probability: so_far + f64::from(*log_p),
                 });
-                if kept.len() > count {
-                    kept.pop();
-                }
-                if kept.len() == count {
-                    least = kept.peek().map_or(least, |worst| worst.log_probability);
-                }
             }
         }
     }
-    kept.into_sorted_vec()
+    best.kept.into_sorted_vec()
+}
+
+/// The first `count` of the candidates so far.
+struct Best {
+    count: usize,
+    /// The worst is on top.
+    kept: BinaryHeap<Candidate>,
+    /// The log-probability of the worst, if there are `count`.
+    least: f64,
+}
+
+impl Best {
+    /// Whether no later candidate of this log-probability is kept: an equal one comes after all that are.
+    fn excludes(&self, log_probability: f64) -> bool {
+        log_probability <= self.least
+    }
+
+    fn add(&mut self, candidate: Candidate) {
+        if self.excludes(candidate.log_probability) {
+            return;
+        }
+        self.kept.push(candidate);
+        if self.kept.len() > self.count {
+            self.kept.pop();
+        }
+        if let Some(worst) = self.kept.peek()
+            && self.kept.len() == self.count
+        {
+            self.least = worst.log_probability;
+        }
+    }
 }
 
 /// Tokens of which the most likely one is looked at first: nearly all parts have none that is kept.

@@ -71,18 +71,18 @@ pub(super) fn forward<B: Backend>(
     rows: &[usize],
     filled: usize,
 ) -> FloatTensor<B> {
-    let select = |cache: FloatTensor<B>, rows: Vec<usize>| {
-        let rows: Vec<i64> = rows.into_iter().map(|row| row as i64).collect();
-        let rows = TensorData::new(rows.clone(), [rows.len()]);
-        let rows = B::int_from_data(rows, &cache.device());
-        B::float_select(cache, 0, rows)
+    let select = |cache: FloatTensor<B>, rows: &[usize]| {
+        let indices: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+        let indices = TensorData::new(indices, [rows.len()]);
+        let indices = B::int_from_data(indices, &cache.device());
+        B::float_select(cache, 0, indices)
     };
     if rows.len() != cache.shape()[0] {
-        return select(cache, rows.to_vec());
+        return select(cache, rows);
     }
     let slots = |row| [leading(row, row + 1), Slice::full(), leading(0, filled)];
     let (to, from): (Vec<usize>, Vec<usize>) = moves(rows).unzip();
-    let moved = select(cache.clone(), from);
+    let moved = select(cache.clone(), &from);
     to.into_iter().enumerate().fold(cache, |cache, (i, to)| {
         let row = B::float_slice(moved.clone(), &slots(i));
         B::float_slice_assign(cache, &slots(to), row)
