@@ -11,7 +11,7 @@ use burn::tensor::{DType, Shape, bf16, f16};
 use rayon::prelude::*;
 
 use super::Primitive;
-use super::buffer::{self, tensor};
+use super::buffer::{self, tensor, zeroed};
 use super::halves::{Floats, round_to_bf16, round_to_f16};
 
 /// Approximate number of elements per block in half precision: fewer than of f32, so that the buffers stay in the
@@ -249,13 +249,6 @@ fn write<const M: usize>(mut blocks: [Block; M], f: impl FnOnce([&mut [f32]; M])
             }
         }
     });
-}
-
-/// The memory, initialised.
-fn zeroed<T: Copy>(x: &mut [MaybeUninit<T>], zero: T) -> &mut [T] {
-    x.fill(MaybeUninit::new(zero));
-    // SAFETY: the line above wrote all of it.
-    unsafe { x.assume_init_mut() }
 }
 
 #[cfg(test)]

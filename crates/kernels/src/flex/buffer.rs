@@ -92,14 +92,19 @@ pub(crate) fn filled<T: Copy + Default + Send>(
 ) -> Vec<T> {
     let mut values = Vec::with_capacity(len);
     for_blocks(&mut values.spare_capacity_mut()[..len], block, |i, part| {
-        part.fill(MaybeUninit::new(T::default()));
-        // SAFETY: the line above wrote all of `part`.
-        f(i, unsafe { part.assume_init_mut() });
+        f(i, zeroed(part, T::default()));
     });
     // SAFETY: the capacity is at least `len`, and the blocks, which cover the first `len` elements,
     // have been written.
     unsafe { values.set_len(len) };
     values
+}
+
+/// The memory, initialised.
+pub(crate) fn zeroed<T: Copy>(x: &mut [MaybeUninit<T>], zero: T) -> &mut [T] {
+    x.fill(MaybeUninit::new(zero));
+    // SAFETY: the line above wrote all of it.
+    unsafe { x.assume_init_mut() }
 }
 
 /// `len` zeros.

@@ -3,6 +3,8 @@
 //! The gemm crate computes them, except on processors with AVX-512: there large products of f32, and products
 //! of bf16, are computed by [`avx512`] and [`amx`]. [`Products`] says by which.
 
+use std::ops::Range;
+
 #[cfg(any(test, target_arch = "x86_64"))]
 use super::products::Products;
 
@@ -15,8 +17,10 @@ mod entry;
 mod low;
 #[cfg(target_arch = "x86_64")]
 mod packed;
+mod turned;
 
 pub(crate) use entry::Entry;
+pub(crate) use turned::Turned;
 #[cfg(target_arch = "x86_64")]
 use {avx512::Factor, packed::Out};
 
@@ -71,6 +75,31 @@ impl<'a, T> View<'a, T> {
     /// Rows and columns.
     pub(crate) fn shape(&self) -> [usize; 2] {
         self.shape
+    }
+
+    /// One of the rows, which must be contiguous.
+    pub(crate) fn row(&self, i: usize) -> &'a [T] {
+        debug_assert_eq!(self.strides[1], 1, "rows are contiguous");
+        &self.data[i * self.strides[0]..][..self.shape[1]]
+    }
+
+    /// Some of the rows.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    pub(crate) fn part(&self, rows: Range<usize>) -> Self {
+        assert!(
+            rows.end <= self.shape[0],
+            "rows {rows:?} of {:?}",
+            self.shape
+        );
+        let first = (rows.start * self.strides[0]).min(self.data.len());
+        Self::new(
+            &self.data[first..],
+            [rows.len(), self.shape[1]],
+            self.strides,
+        )
     }
 
     pub(crate) fn transposed(&self) -> Self {
@@ -247,12 +276,17 @@ unsafe fn gemm_to<T: Entry>(
             #[cfg(target_arch = "x86_64")]
             if let Some((out, a, b)) = by_rows(out, strides, a, b)
                 && Products::in_use() >= Products::Avx512
-                && f32::pays(a, b, threads)
             {
                 // SAFETY: these products are in use only on processors that have the instructions; the caller
                 // guarantees the rest.
-                unsafe { avx512::product(out, then, scale, a, b, threads) };
-                return;
+                unsafe {
+                    if avx512::reads_in_place(a, b, threads) {
+                        return avx512::product_in_place(out, then, scale, a, b);
+                    }
+                    if f32::pays(a, b, threads) {
+                        return avx512::product(out, then, scale, a, b, threads);
+                    }
+                }
             }
             // SAFETY: guaranteed by the caller.
             unsafe { gemm_crate(out, strides, then, scale, a, b, threads) };
@@ -380,8 +414,8 @@ mod tests {
         in_use.select();
     }
 
-    /// Every code path of a product against sums in f64. Results are bitwise identical for every number of
-    /// threads.
+    /// Every code path of a product, by all threads and by the caller, against sums in f64. Results of all threads are bitwise
+    /// identical for every number of them.
     fn check<T: Entry>(products: Products, of: fn(f32) -> T, to: fn(T) -> f64) {
         let value = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 1999) as f32 * 1e-3 - 1.0;
         for (m, n, k) in [
@@ -413,19 +447,21 @@ mod tests {
                     let terms = (0..k).map(|l| at(&a, i, l) * at(&b, l, j));
                     0.7 * terms.sum::<f64>()
                 };
-                let mut first: Option<Vec<f32>> = None;
-                for threads in [1, 3] {
+                let product = |by: Threads, threads: usize| {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                     let mut out = filled(m * n, value);
                     pool.expect("threads").install(|| {
                         let to = ViewMut::new(&mut out, [m, n], strides(out_flip, m, n));
-                        gemm(to, then, 0.7, a, b, Threads::All);
+                        gemm(to, then, 0.7, a, b, by);
                     });
-                    let same = first.get_or_insert_with(|| out.clone());
-                    assert!(
-                        *same == out,
-                        "{products}: {m} x {k} x {n}, case {case}, {threads} threads"
-                    );
+                    out
+                };
+                let all = product(Threads::All, 1);
+                assert!(
+                    all == product(Threads::All, 3),
+                    "{products}: {m} x {k} x {n}, case {case}: three threads differ from one"
+                );
+                for out in [all, product(Threads::Caller, 1)] {
                     // Some entries of each tile.
                     let [row, column] = strides(out_flip, m, n);
                     for entry in (0..m * n).step_by(11) {

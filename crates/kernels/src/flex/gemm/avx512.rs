@@ -121,6 +121,49 @@ pub(super) unsafe fn product<E: Factor>(
     }
 }
 
+/// The kernels of [`product_in_place`].
+const TILES_IN_PLACE: [Tile; ROWS] = tiles!(f32_tile IN_PLACE 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+
+/// Whether [`product_in_place`] serves it: a product of one thread, as of the tiles of attention, with a b whose rows are
+/// contiguous and rows enough that multiply-adds do not wait for each other.
+pub(super) fn reads_in_place(a: View, b: View, threads: Threads) -> bool {
+    threads == Threads::Caller && b.strides[1] == 1 && a.shape[0] >= 8
+}
+
+/// [`product`] of matrices that are in a core's caches: neither is copied or prefetched.
+///
+/// # Safety
+///
+/// The same as for [`product`]; the rows of b must be contiguous.
+pub(super) unsafe fn product_in_place(out: Out, then: Then, scale: f32, a: View, b: View) {
+    let ([m, k], [_, n]) = (a.shape, b.shape);
+    let height = even_part(m, ROWS);
+    for column in (0..n).step_by(COLUMNS) {
+        let columns = Columns {
+            data: b.at(0, column),
+            row: b.strides[0],
+            width: COLUMNS.min(n - column),
+            copy: std::ptr::null_mut(),
+            fetched: 0,
+        };
+        for row in (0..m).step_by(height) {
+            let data = a.at(row, 0);
+            let rows = Rows {
+                data,
+                strides: a.strides,
+                next: data,
+            };
+            let to = Out {
+                data: out.at(row * out.row + column),
+                ..out
+            };
+            let tile = TILES_IN_PLACE[height.min(m - row) - 1];
+            // SAFETY: guaranteed by the caller, as this is a part of the product.
+            unsafe { tile(to, then, scale, rows, columns, k) };
+        }
+    }
+}
+
 /// Whether [`rounded_product`] serves it: a tall a, and a b of which enough columns can be copied in their whole depth.
 pub(super) fn can_round<E: Factor>(a: View<E>, b: View<E>) -> bool {
     let [m, k] = a.shape;
@@ -410,6 +453,8 @@ pub(super) struct Rows {
 const CACHED: u8 = 0;
 const A_IN_MEMORY: u8 = 1;
 const B_IN_MEMORY: u8 = 2;
+/// Nothing from memory; b where it is, and no more of its columns than there are.
+const IN_PLACE: u8 = 3;
 
 /// Arguments: the tile's destination, how it is combined with it, the factor; the rows of a; the columns of b; the
 /// depth.
@@ -431,8 +476,8 @@ macro_rules! tile {
         /// # Safety
         ///
         /// The processor must have the features. The tile must be writable, and readable if it is added to; a
-        /// must have `HEIGHT` rows of `depth` words, b `depth` rows of [`COLUMNS`] words, and if it is copied the
-        /// copy as many, on cache lines.
+        /// must have `HEIGHT` rows of `depth` words, b `depth` rows of [`COLUMNS`] words, or in place of the tile's width, and if
+        /// it is copied the copy as many, on cache lines.
         #[target_feature(enable = $features)]
         unsafe fn $name<const HEIGHT: usize, const READS: u8>(
             out: Out,
@@ -455,7 +500,12 @@ macro_rules! tile {
                 fetched,
             } = columns;
             // A constant where it can be one, which leaves a register for the loop.
-            let b_row = if READS == B_IN_MEMORY { b_row } else { COLUMNS };
+            let b_row = match READS {
+                B_IN_MEMORY | IN_PLACE => b_row,
+                _ => COLUMNS,
+            };
+            let masks = [width.min(16), width.saturating_sub(16)]
+                .map(|columns| ((1u32 << columns) - 1) as __mmask16);
             let out_rows: [_; HEIGHT] = std::array::from_fn(|r| out.at(r.wrapping_mul(out.row)));
             for row in out_rows {
                 for half in [0, 16] {
@@ -467,14 +517,21 @@ macro_rules! tile {
             let mut sums = [[_mm512_setzero_ps(); 2]; HEIGHT];
             let mut entry = 0usize;
             for _ in 0..depth {
-                // Each product of a transposed a reads entries of one row, and rows are too far apart for the
-                // hardware prefetcher. Prefetching past the end has no effect.
-                let ahead = match READS {
-                    A_IN_MEMORY => next,
-                    _ => rows[0].wrapping_add(entry.wrapping_add(AHEAD.wrapping_mul(strides[1]))),
-                };
-                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
+                if READS != IN_PLACE {
+                    // Each product of a transposed a reads entries of one row, and rows are too far apart for the
+                    // hardware prefetcher. Prefetching past the end has no effect.
+                    let ahead = match READS {
+                        A_IN_MEMORY => next,
+                        _ => {
+                            rows[0].wrapping_add(entry.wrapping_add(AHEAD.wrapping_mul(strides[1])))
+                        }
+                    };
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(ROWS - 1).cast());
+                    let b_ahead = b.wrapping_add(PANEL_AHEAD.wrapping_mul(b_row));
+                    _mm_prefetch::<_MM_HINT_T0>(b_ahead.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(b_ahead.wrapping_add(16).cast());
+                }
                 if READS == A_IN_MEMORY {
                     next = next.wrapping_add(ROWS);
                 }
@@ -484,12 +541,15 @@ macro_rules! tile {
                         _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line).cast());
                     }
                 }
-                let b_ahead = b.wrapping_add(PANEL_AHEAD.wrapping_mul(b_row));
-                _mm_prefetch::<_MM_HINT_T0>(b_ahead.cast());
-                _mm_prefetch::<_MM_HINT_T0>(b_ahead.wrapping_add(16).cast());
                 // SAFETY: a row of b, and of its copy, and an entry of each row of a.
                 unsafe {
-                    let columns = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.wrapping_add(16))];
+                    let columns = match READS {
+                        IN_PLACE => [
+                            _mm512_maskz_loadu_ps(masks[0], b),
+                            _mm512_maskz_loadu_ps(masks[1], b.wrapping_add(16)),
+                        ],
+                        _ => [_mm512_loadu_ps(b), _mm512_loadu_ps(b.wrapping_add(16))],
+                    };
                     if READS == B_IN_MEMORY {
                         _mm512_store_ps(copy, columns[0]);
                         _mm512_store_ps(copy.wrapping_add(16), columns[1]);
@@ -507,8 +567,7 @@ macro_rules! tile {
                 b = b.wrapping_add(b_row);
             }
             let scale = _mm512_set1_ps(scale);
-            for (half, columns) in [(0, width.min(16)), (1, width.saturating_sub(16))] {
-                let mask = ((1u32 << columns) - 1) as __mmask16;
+            for (half, mask) in masks.into_iter().enumerate() {
                 for (sums, row) in sums.iter().zip(out_rows) {
                     let to = row.wrapping_add(16 * half);
                     // SAFETY: entries of the tile; the mask excludes those beyond it.

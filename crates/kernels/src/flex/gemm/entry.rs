@@ -30,6 +30,9 @@ pub(crate) trait Entry: Element + Copy + Default + Send + Sync + 'static {
     /// The values in f32: themselves, or written to the buffer.
     fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
 
+    /// The values in f32, written to as many entries.
+    fn widen(x: &[Self], to: &mut [f32]);
+
     /// The values rounded to this type: themselves, or written to the buffer.
     fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self];
 
@@ -70,6 +73,10 @@ impl Entry for f32 {
         x
     }
 
+    fn widen(x: &[Self], to: &mut [f32]) {
+        to.copy_from_slice(x);
+    }
+
     fn rounded<'a>(x: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
         x
     }
@@ -95,6 +102,10 @@ impl Entry for bf16 {
     fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
         widen_bf16(x, buffer);
         buffer
+    }
+
+    fn widen(x: &[Self], to: &mut [f32]) {
+        widen_bf16(x, to);
     }
 
     fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {
@@ -172,6 +183,10 @@ impl Entry for f16 {
     fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
         widen_f16(x, buffer);
         buffer
+    }
+
+    fn widen(x: &[Self], to: &mut [f32]) {
+        widen_f16(x, to);
     }
 
     fn rounded<'a>(x: &'a [f32], buffer: &'a mut Vec<Self>) -> &'a [Self] {

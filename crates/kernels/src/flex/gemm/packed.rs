@@ -437,8 +437,7 @@ pub(super) fn runs_along_k<E: Word>(x: View<E>) -> bool {
 ///
 /// # Safety
 ///
-/// The processor must have AVX-512, the runs must be readable and writable, and those written start on cache
-/// lines.
+/// The processor must have AVX-512, and the runs must be readable and writable.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
     // SAFETY: guaranteed by the caller.
@@ -480,7 +479,7 @@ pub(super) unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to
         ];
         for (l, column) in columns.into_iter().enumerate() {
             // SAFETY: as above.
-            unsafe { _mm512_store_ps(to.add((4 * l + j) * to_stride), column) };
+            unsafe { _mm512_storeu_ps(to.add((4 * l + j) * to_stride), column) };
         }
     }
 }

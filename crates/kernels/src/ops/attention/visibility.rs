@@ -56,13 +56,13 @@ impl Visibility {
         }
     }
 
-    /// How many of at most `keys` keys from `first_key` on, none of which is beyond
-    /// [`end`](Self::end), are visible to the query.
+    /// How many of the queries from `first` on do not see a key that is not beyond [`end`](Self::end): the first
+    /// ones, if any.
     #[cfg(feature = "flex")]
-    pub(super) fn within(&self, query: usize, first_key: usize, keys: usize) -> usize {
+    pub(super) fn hides(&self, key: usize, first: usize) -> usize {
         match self {
-            Self::Causal => (query + 1).saturating_sub(first_key).min(keys),
-            Self::Keys(_) => keys,
+            Self::Causal => key.saturating_sub(first),
+            Self::Keys(_) => 0,
         }
     }
 

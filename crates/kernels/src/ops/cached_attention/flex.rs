@@ -17,7 +17,30 @@ use crate::flex::exp::exp;
 use crate::flex::few_rows::{add_product, dots};
 use crate::flex::gemm::{Then, Threads, View, ViewMut, gemm};
 use crate::flex::halves::{Floats, at_most_f32, rounded, widened};
-use crate::ops::attention::flex::{scale, weigh};
+use crate::flex::simd::{larger, map_sum, reduce, vectorised};
+
+vectorised! {
+    /// Turns scores into weights relative to the largest score so far; those from `visible` on
+    /// become zero. Returns the factor for the earlier weights.
+    fn weigh(scores: &mut [f32], visible: usize, max: &mut f32, sum: &mut f32) -> f32 {
+        let (scores, hidden) = scores.split_at_mut(visible);
+        hidden.fill(0.0);
+        if scores.is_empty() {
+            return 1.0;
+        }
+        let largest = larger(reduce(scores, f32::NEG_INFINITY, |s| s, larger), *max);
+        let fade = exp(*max - largest);
+        *max = largest;
+        *sum = *sum * fade + map_sum(scores, |s| exp(s - largest));
+        fade
+    }
+
+    fn scale(row: &mut [f32], factor: f32) {
+        for x in row {
+            *x *= factor;
+        }
+    }
+}
 
 impl CachedAttention for Flex {
     fn cached_attention(

@@ -4,11 +4,12 @@
 use burn::backend::TensorMetadata;
 use rayon::prelude::*;
 
-use super::{Heads, KEYS, Mix, QUERIES, Tile, by_head, rows_by_head};
+use super::softmax::{Place, differentiate, drop_weights, width};
+use super::{
+    Factor, Heads, KEYS, Kept, Mix, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
+};
 use crate::flex::Primitive;
-use crate::flex::buffer::{dense, values, zeros};
-use crate::flex::dropout::fill;
-use crate::flex::exp::exp;
+use crate::flex::buffer::{dense, values};
 use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm};
 use crate::flex::simd::{sum2, vectorised};
 
@@ -20,39 +21,6 @@ const PARTS: usize = 4;
 vectorised! {
     fn dot(x: &[f32], y: &[f32]) -> f32 {
         sum2(x, y, |x, y| x * y)
-    }
-
-    /// Turns scores into weights, and the weights' gradients into the scores'.
-    fn differentiate(scores: &mut [f32], dp: &mut [f32], visible: usize, lse: f32, delta: f32) {
-        let (scores, hidden) = scores.split_at_mut(visible);
-        let (dp, d_hidden) = dp.split_at_mut(visible);
-        hidden.fill(0.0);
-        d_hidden.fill(0.0);
-        for (s, dp) in scores.iter_mut().zip(dp) {
-            let p = exp(*s - lse);
-            *dp = p * (*dp - delta);
-            *s = p;
-        }
-    }
-
-    /// The same with dropout's mask of the weights, which are dropped too: the visible ones, `factor` if kept.
-    fn differentiate_dropped(
-        scores: &mut [f32],
-        dp: &mut [f32],
-        kept: &[f32],
-        factor: f32,
-        lse: f32,
-        delta: f32,
-    ) {
-        let (scores, hidden) = scores.split_at_mut(kept.len());
-        let (dp, d_hidden) = dp.split_at_mut(kept.len());
-        hidden.fill(0.0);
-        d_hidden.fill(0.0);
-        for ((s, dp), kept) in scores.iter_mut().zip(dp).zip(kept) {
-            let (p, m) = (exp(*s - lse), kept * factor);
-            *dp = p * (m * *dp - delta);
-            *s = p * m;
-        }
     }
 
     fn add(sum: &mut [f32], part: &[f32]) {
@@ -69,30 +37,44 @@ struct Task<'a, 'b, T> {
     /// The first query.
     first: usize,
     /// For each head, the gradients to its queries.
-    dq: Vec<&'a mut [&'b mut [T]]>,
-    /// The task's share of the gradients to all keys of the head, and to all values.
-    dk: &'a mut [f32],
-    dv: &'a mut [f32],
+    dq: Vec<&'a mut [Unwritten<'b, T>]>,
+    sums: Sums<'a, 'b, T>,
+}
+
+/// Where a task leaves the gradients to all keys of its head, and to all values.
+enum Sums<'a, 'b, T> {
+    /// The rows of both results, if all queries are the task's.
+    Rows([&'a mut [Unwritten<'b, T>]; 2]),
+    /// Its share of both, one after the other.
+    Part(Unwritten<'a, f32>),
 }
 
 /// Buffers of a thread that multiplies values of `P`.
+#[derive(Default)]
 struct Scratch<P> {
     /// Scores, then weights.
     p: Vec<f32>,
     /// Gradients to the weights, then to the scores.
     ds: Vec<f32>,
     dq: Vec<f32>,
-    /// Both as operands of products.
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+    /// The first two as operands of products.
     rounded_p: Vec<P>,
     rounded_ds: Vec<P>,
-    /// Tiles of the queries, keys, values and the gradient of the output.
-    tiles: [Vec<P>; 4],
+    keys: Vec<P>,
+    values: Vec<P>,
+    queries: Vec<P>,
+    turned_queries: Vec<P>,
+    dy: Vec<P>,
+    turned_dy: Vec<P>,
+    kept: Kept,
     /// A row of the output and one of its gradient.
     rows: [Vec<f32>; 2],
 }
 
 /// Gradients to queries, keys and values, of tensors of `T` by products of `P`.
-pub(super) fn backward<T: Tile<P>, P: Entry>(
+pub(super) fn backward<T: Rows<P>, P: Factor>(
     [q, k, v, out, dy]: [Primitive; 5],
     lse: Primitive,
     mix: &Mix,
@@ -105,56 +87,54 @@ pub(super) fn backward<T: Tile<P>, P: Entry>(
     let inputs = Inputs {
         operands: [q, k, v, out, dy].map(Heads::<T>::new),
         lse: values(&lse),
-        heads,
         group: heads / kv_heads,
         mix,
     };
 
     let part = seq.div_ceil(PARTS).next_multiple_of(QUERIES).max(PART);
     let parts = seq.div_ceil(part);
-    let mut dq: Vec<T> = zeros(batch * heads * seq * head_dim);
+    let mut dq = Vec::with_capacity(batch * heads * seq * head_dim);
+    let mut dq_rows = rows_by_head::<T>(&mut dq, shape);
     let of_head = kv_seq * head_dim;
-    let mut sums: Vec<f32> = zeros(batch * kv_heads * parts * 2 * of_head);
-    let mut dq_rows = rows_by_head(&mut dq, shape);
+    let of_all = batch * kv_heads * of_head;
+    let (mut dk, mut dv) = (Vec::with_capacity(of_all), Vec::with_capacity(of_all));
+    let mut dk_rows = rows_by_head::<T>(&mut dk, kv_shape);
+    let mut dv_rows = rows_by_head::<T>(&mut dv, kv_shape);
+    let all_parts = if parts > 1 { parts * 2 * of_all } else { 0 };
+    let mut sums: Vec<f32> = Vec::with_capacity(all_parts);
+    let mut of_tasks = sums.spare_capacity_mut()[..all_parts].chunks_exact_mut(2 * of_head);
     let mut tasks = Vec::with_capacity(batch * kv_heads * parts);
-    let sums_of_heads = sums.chunks_exact_mut(parts * 2 * of_head);
-    for (i, (dq, sums)) in dq_rows
-        .chunks_mut(inputs.group)
-        .zip(sums_of_heads)
+    let of_heads = dq_rows.chunks_mut(inputs.group);
+    for (i, (dq, (dk, dv))) in of_heads
+        .zip(dk_rows.iter_mut().zip(&mut dv_rows))
         .enumerate()
     {
         let mut dq: Vec<_> = dq.iter_mut().map(|rows| rows.chunks_mut(part)).collect();
-        for (p, sums) in sums.chunks_exact_mut(2 * of_head).enumerate() {
-            let (dk, dv) = sums.split_at_mut(of_head);
+        let mut whole = Some([dk.as_mut_slice(), dv.as_mut_slice()]);
+        for first in (0..seq).step_by(part) {
             tasks.push(Task {
                 batch: i / kv_heads,
                 kv_head: i % kv_heads,
-                first: p * part,
+                first,
                 dq: dq.iter_mut().filter_map(Iterator::next).collect(),
-                dk,
-                dv,
+                sums: match of_tasks.next() {
+                    Some(part) => Sums::Part(part),
+                    None => Sums::Rows(whole.take().expect("invariant: a single part")),
+                },
             });
         }
     }
-    let scratch = || Scratch {
-        p: vec![0.0; QUERIES * KEYS],
-        ds: vec![0.0; QUERIES * KEYS],
-        dq: vec![0.0; QUERIES * head_dim],
-        rounded_p: Vec::new(),
-        rounded_ds: Vec::new(),
-        tiles: Default::default(),
-        rows: [vec![0.0; head_dim], vec![0.0; head_dim]],
-    };
     tasks
         .into_par_iter()
-        .for_each_init(scratch, |scratch, task| inputs.differentiate(task, scratch));
+        .for_each_init(Scratch::default, |scratch, task| {
+            inputs.differentiate(task, scratch);
+        });
     drop(dq_rows);
-
-    let mut dk: Vec<T> = zeros(batch * kv_heads * of_head);
-    let mut dv: Vec<T> = zeros(batch * kv_heads * of_head);
-    rows_by_head(&mut dk, kv_shape)
+    // SAFETY: each of several tasks of a head has written its share.
+    unsafe { sums.set_len(all_parts) };
+    dk_rows
         .into_par_iter()
-        .zip(rows_by_head(&mut dv, kv_shape))
+        .zip(dv_rows)
         .zip(sums.par_chunks_exact_mut(parts * 2 * of_head))
         .for_each(|((mut dk, mut dv), sums)| {
             let (sum, others) = sums.split_at_mut(2 * of_head);
@@ -165,6 +145,12 @@ pub(super) fn backward<T: Tile<P>, P: Entry>(
             write_rows(&mut dk, dk_sum);
             write_rows(&mut dv, dv_sum);
         });
+    // SAFETY: the tasks have written all rows of dq, and they or the loop above those of dk and dv.
+    unsafe {
+        dq.set_len(batch * heads * seq * head_dim);
+        dk.set_len(of_all);
+        dv.set_len(of_all);
+    }
     (
         by_head(dq, shape),
         by_head(dk, kv_shape),
@@ -177,30 +163,44 @@ struct Inputs<'a, T> {
     /// Queries, keys, values, the output and its gradient.
     operands: [Heads<T>; 5],
     lse: &'a [f32],
-    heads: usize,
     /// Query heads for each key/value head.
     group: usize,
     mix: &'a Mix,
 }
 
 impl<T: Entry> Inputs<'_, T> {
-    fn differentiate<P: Entry>(&self, task: Task<T>, scratch: &mut Scratch<P>)
+    fn differentiate<P: Factor>(&self, task: Task<T>, scratch: &mut Scratch<P>)
     where
-        T: Tile<P>,
+        T: Rows<P>,
     {
-        let [q_tile, k_tile, v_tile, dy_tile] = &mut scratch.tiles;
         let [q, k, v, out, dy] = &self.operands;
         let (visible, scale_by) = (&self.mix.visible, self.mix.scale as f32);
         let (head_dim, one) = (q.head_dim, Threads::Caller);
         let (b, kv_head) = (task.batch, task.kv_head);
+        let queries = task.dq.first().map_or(0, |rows| rows.len());
+        let end = visible.end(b, task.first + queries - 1);
+        let keys = k.rows((b, kv_head), 0..end, &mut scratch.keys);
+        let values = v.rows((b, kv_head), 0..end, &mut scratch.values);
+        let (dk, dv) = (&mut scratch.dk, &mut scratch.dv);
+        for sum in [&mut *dk, dv] {
+            sum.clear();
+            sum.resize(k.seq * head_dim, 0.0);
+        }
+        scratch.p.resize(QUERIES * KEYS, 0.0);
+        scratch.ds.resize(QUERIES * KEYS, 0.0);
+        scratch.dq.resize(QUERIES * head_dim, 0.0);
+        for row in &mut scratch.rows {
+            row.resize(head_dim, 0.0);
+        }
         let blocks = task.dq.into_iter().enumerate().flat_map(|(g, rows)| {
-            let blocks = rows.chunks_mut(QUERIES).enumerate();
-            blocks.map(move |(block, rows)| (g, task.first + block * QUERIES, rows))
+            let blocks = rows.chunks_mut(P::QUERIES).enumerate();
+            blocks.map(move |(block, rows)| (g, task.first + block * P::QUERIES, rows))
         });
         for (g, first, dq_rows) in blocks {
             let (head, n) = (kv_head * self.group + g, dq_rows.len());
-            let mut kept = [0.0; KEYS];
-            let mut delta = [0.0; QUERIES];
+            let row = (b * q.heads + head) * q.seq + first;
+            let (mut lse, mut delta) = ([0.0; QUERIES], [0.0; QUERIES]);
+            lse[..n].copy_from_slice(&self.lse[row..][..n]);
             for (r, delta) in delta[..n].iter_mut().enumerate() {
                 let [out_row, dy_row] = &mut scratch.rows;
                 *delta = dot(
@@ -208,60 +208,63 @@ impl<T: Entry> Inputs<'_, T> {
                     T::read(dy.row(b, head, first + r), dy_row),
                 );
             }
-            let lse = &self.lse[(b * self.heads + head) * q.seq + first..][..n];
-            let queries = q.tile((b, head), first, first + n, q_tile);
-            let dy = dy.tile((b, head), first, first + n, dy_tile);
+            let queries = q.rows((b, head), first..first + n, &mut scratch.queries);
+            let turned_queries = P::turned(queries, &mut scratch.turned_queries);
+            let dy = dy.rows((b, head), first..first + n, &mut scratch.dy);
+            let turned_dy = P::turned(dy, &mut scratch.turned_dy);
             let end = visible.end(b, first + n - 1);
             for from in (0..end).step_by(KEYS) {
-                let to = (from + KEYS).min(end);
-                let keys = to - from;
-                let k = k.tile((b, kv_head), from, to, k_tile);
-                let v = v.tile((b, kv_head), from, to, v_tile).transposed();
-                let (p, ds) = (&mut scratch.p[..n * keys], &mut scratch.ds[..n * keys]);
-                let scores = ViewMut::rows(p, n, keys);
-                gemm(
-                    scores,
-                    Then::Replace,
-                    scale_by,
-                    queries,
-                    k.transposed(),
-                    one,
-                );
-                gemm(ViewMut::rows(ds, n, keys), Then::Replace, 1.0, dy, v, one);
-                let rows = p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys));
-                for (r, (p, ds)) in rows.enumerate() {
-                    let seen = visible.within(first + r, from, keys);
-                    match &self.mix.dropout {
-                        None => differentiate(p, ds, seen, lse[r], delta[r]),
-                        Some(mask) => {
-                            let row = (b * self.heads + head) * q.seq + first + r;
-                            let (kept, factor) = (&mut kept[..seen], mask.scale() as f32);
-                            fill(mask, row as u32, from, kept);
-                            differentiate_dropped(p, ds, kept, factor, lse[r], delta[r]);
-                        }
+                let tile = from..(from + KEYS).min(end);
+                let (seen, width) = (tile.len(), width(n));
+                let (k, v) = (keys.part(tile.clone()), values.part(tile.clone()));
+                let p = &mut scratch.p[..seen * width];
+                let ds = &mut scratch.ds[..seen * width];
+                let scores = ViewMut::new(p, [seen, n], [width, 1]);
+                gemm(scores, Then::Replace, scale_by, k, turned_queries, one);
+                let dp = ViewMut::new(ds, [seen, n], [width, 1]);
+                gemm(dp, Then::Replace, 1.0, v, turned_dy, one);
+                let place = Place {
+                    visible,
+                    key: from,
+                    query: first,
+                    queries: n,
+                };
+                place.hide(p, f32::NEG_INFINITY);
+                place.hide(ds, 0.0);
+                match &self.mix.dropout {
+                    None => differentiate(p, ds, width, &lse, &delta),
+                    Some(mask) => {
+                        let kept = scratch.kept.tile(mask, row, n, tile.clone());
+                        let factor = mask.scale() as f32;
+                        drop_weights(ds, width, kept, n, factor);
+                        differentiate(p, ds, width, &lse, &delta);
+                        drop_weights(p, width, kept, n, factor);
                     }
                 }
-                let p = View::rows(P::rounded(p, &mut scratch.rounded_p), n, keys);
-                let ds = View::rows(P::rounded(ds, &mut scratch.rounded_ds), n, keys);
+                let of_tile = |x| View::new(x, [seen, n], [width, 1]);
+                let p = of_tile(P::rounded(p, &mut scratch.rounded_p));
+                let ds = of_tile(P::rounded(ds, &mut scratch.rounded_ds));
                 let then = if from > 0 { Then::Add } else { Then::Replace };
-                let dq = ViewMut::rows(&mut scratch.dq, n, head_dim);
-                gemm(dq, then, scale_by, ds, k, one);
-                let part = from * head_dim..to * head_dim;
-                let dk = ViewMut::rows(&mut task.dk[part.clone()], keys, head_dim);
-                gemm(dk, Then::Add, scale_by, ds.transposed(), queries, one);
-                let dv = ViewMut::rows(&mut task.dv[part], keys, head_dim);
-                gemm(dv, Then::Add, 1.0, p.transposed(), dy, one);
+                let dq = ViewMut::rows(&mut scratch.dq[..n * head_dim], n, head_dim);
+                gemm(dq, then, scale_by, ds.transposed(), k, one);
+                let part = tile.start * head_dim..tile.end * head_dim;
+                let dk = ViewMut::rows(&mut dk[part.clone()], seen, head_dim);
+                gemm(dk, Then::Add, scale_by, ds, queries, one);
+                let dv = ViewMut::rows(&mut dv[part], seen, head_dim);
+                gemm(dv, Then::Add, 1.0, p, dy, one);
             }
             write_rows(dq_rows, &scratch.dq);
         }
-    }
-}
-
-fn write_rows<T: Entry>(rows: &mut [&mut [T]], from: &[f32]) {
-    let Some(length) = rows.first().map(|row| row.len()) else {
-        return;
-    };
-    for (row, from) in rows.iter_mut().zip(from.chunks_exact(length)) {
-        T::write(from, row);
+        match task.sums {
+            Sums::Rows([dk_rows, dv_rows]) => {
+                write_rows(dk_rows, dk);
+                write_rows(dv_rows, dv);
+            }
+            Sums::Part(sums) => {
+                let (dk_sum, dv_sum) = sums.split_at_mut(dk.len());
+                dk_sum.write_copy_of_slice(dk);
+                dv_sum.write_copy_of_slice(dv);
+            }
+        }
     }
 }

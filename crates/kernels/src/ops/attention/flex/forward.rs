@@ -1,90 +1,164 @@
-//! The forward pass: a task of a thread is a block of queries of one head.
+//! The forward pass.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::{Heads, KEYS, Mix, QUERIES, Tile, by_head, drop_weights, rows_by_head, scale, weigh};
+use super::softmax::{Place, Softmax, drop_weights, width};
+use super::{
+    Factor, Heads, KEYS, Kept, Mix, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
+};
 use crate::flex::Primitive;
-use crate::flex::buffer::{tensor, zeros};
-use crate::flex::dropout::fill;
-use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm};
+use crate::flex::buffer::tensor;
+use crate::flex::gemm::{Then, Threads, View, ViewMut, gemm};
+
+/// Some queries of the heads that share a key/value head.
+struct Task<'a, 'b, T> {
+    batch: usize,
+    kv_head: usize,
+    /// The first query.
+    first: usize,
+    /// For each head, the rows of the output and their `log sum exp`.
+    heads: Vec<(&'a mut [Unwritten<'b, T>], &'a mut [f32])>,
+}
+
+/// Buffers of a thread that multiplies values of `P`.
+#[derive(Default)]
+struct Scratch<P> {
+    keys: Vec<P>,
+    values: Vec<P>,
+    queries: Vec<P>,
+    turned: Vec<P>,
+    /// Scores, then weights.
+    weights: Vec<f32>,
+    rounded: Vec<P>,
+    kept: Kept,
+    mixed: Vec<f32>,
+}
 
 /// The output and each row's `log sum exp`, of tensors of `T` by products of `P`.
-pub(super) fn forward<T: Tile<P>, P: Entry>(
+pub(super) fn forward<T: Rows<P>, P: Factor>(
     [q, k, v]: [Primitive; 3],
     mix: &Mix,
 ) -> (Primitive, Primitive) {
-    let (visible, scale_by) = (&mix.visible, mix.scale as f32);
     let shape: [usize; 4] = q.shape().dims();
     let [batch, heads, seq, head_dim] = shape;
-    let group = heads / k.shape()[1];
-    // Weights that dropout keeps are scaled with the sum of all.
-    let kept_scale = mix.dropout.map_or(1.0, |mask| mask.scale() as f32);
-    let [q, k, v] = [q, k, v].map(Heads::<T>::new);
-    let mut out: Vec<T> = zeros(batch * heads * seq * head_dim);
+    let kv_heads = k.shape()[1];
+    let group = heads / kv_heads;
+    let mut out: Vec<T> = Vec::with_capacity(batch * heads * seq * head_dim);
     let mut lse = vec![0.0; batch * heads * seq];
 
+    let part = queries_per_task(batch * kv_heads, seq);
     let mut rows = rows_by_head(&mut out, shape);
-    let mut blocks = Vec::new();
-    for (i, (rows, lse)) in rows.iter_mut().zip(lse.chunks_mut(seq)).enumerate() {
-        let parts = rows.chunks_mut(QUERIES).zip(lse.chunks_mut(QUERIES));
-        for (block, (rows, lse)) in parts.enumerate() {
-            blocks.push((i / heads, i % heads, block * QUERIES, rows, lse));
+    let mut tasks = Vec::new();
+    for (i, (rows, lse)) in rows
+        .chunks_mut(group)
+        .zip(lse.chunks_mut(group * seq))
+        .enumerate()
+    {
+        let of_heads = rows.iter_mut().zip(lse.chunks_mut(seq));
+        let mut parts: Vec<_> = of_heads
+            .map(|(rows, lse)| rows.chunks_mut(part).zip(lse.chunks_mut(part)))
+            .collect();
+        for first in (0..seq).step_by(part) {
+            tasks.push(Task {
+                batch: i / kv_heads,
+                kv_head: i % kv_heads,
+                first,
+                heads: parts.iter_mut().filter_map(Iterator::next).collect(),
+            });
         }
     }
-    let scratch = || {
-        let weights = (vec![0.0; QUERIES * KEYS], Vec::new());
-        let operands: [Vec<P>; 2] = Default::default();
-        (weights, vec![0.0; QUERIES * head_dim], operands)
-    };
-    blocks.into_par_iter().for_each_init(
-        scratch,
-        |((tile, rounded), mixed, [q_tile, kv_tile]), (b, head, first, rows, lse)| {
-            let n = rows.len();
-            let queries = q.tile((b, head), first, first + n, q_tile);
-            let kv_head = (b, head / group);
-            let mixed = &mut mixed[..n * head_dim];
-            let mut kept = [0.0; KEYS];
-            let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0.0; QUERIES]);
-            let end = visible.end(b, first + n - 1);
-            for from in (0..end).step_by(KEYS) {
-                let to = (from + KEYS).min(end);
-                let keys = to - from;
-                let tile = &mut tile[..n * keys];
-                let scores = ViewMut::rows(tile, n, keys);
-                let k = k.tile(kv_head, from, to, kv_tile).transposed();
-                gemm(scores, Then::Replace, scale_by, queries, k, Threads::Caller);
-                for (r, scores) in tile.chunks_exact_mut(keys).enumerate() {
-                    let seen = visible.within(first + r, from, keys);
-                    let fade = weigh(scores, seen, &mut max[r], &mut sum[r]);
-                    if let Some(mask) = &mix.dropout {
-                        let kept = &mut kept[..seen];
-                        fill(
-                            mask,
-                            ((b * heads + head) * seq + first + r) as u32,
-                            from,
-                            kept,
-                        );
-                        drop_weights(&mut scores[..seen], kept);
-                    }
-                    if from > 0 {
-                        scale(&mut mixed[r * head_dim..(r + 1) * head_dim], fade);
-                    }
-                }
-                let then = if from > 0 { Then::Add } else { Then::Replace };
-                let v = v.tile(kv_head, from, to, kv_tile);
-                let weights = View::rows(P::rounded(tile, rounded), n, keys);
-                let to = ViewMut::rows(mixed, n, head_dim);
-                gemm(to, then, 1.0, weights, v, Threads::Caller);
-            }
-            for (r, mixed) in mixed.chunks_exact_mut(head_dim).enumerate() {
-                scale(mixed, kept_scale / sum[r]);
-                T::write(mixed, rows[r]);
-                lse[r] = max[r] + sum[r].ln();
-            }
-        },
-    );
+    let operands = [q, k, v].map(Heads::<T>::new);
+    tasks
+        .into_par_iter()
+        .for_each_init(Scratch::default, |scratch, task| {
+            attend(&operands, mix, task, scratch)
+        });
+    drop(rows);
+    // SAFETY: each task has written all of its rows, and all rows belong to a task.
+    unsafe { out.set_len(batch * heads * seq * head_dim) };
     let lse = tensor(lse, Shape::from(vec![batch, heads, seq]));
     (by_head(out, shape), lse)
+}
+
+/// As many queries as leave every thread several tasks: all of them, unless there are few heads.
+fn queries_per_task(heads: usize, seq: usize) -> usize {
+    let parts = (4 * rayon::current_num_threads()).div_ceil(heads);
+    seq.div_ceil(parts).next_multiple_of(QUERIES)
+}
+
+fn attend<T: Rows<P>, P: Factor>(
+    [q, k, v]: &[Heads<T>; 3],
+    mix: &Mix,
+    task: Task<T>,
+    scratch: &mut Scratch<P>,
+) {
+    let (visible, scale_by) = (&mix.visible, mix.scale as f32);
+    // Weights that dropout keeps are scaled with the sum of all.
+    let kept_scale = mix.dropout.map_or(1.0, |mask| mask.scale() as f32);
+    let (batch, head_dim) = (task.batch, q.head_dim);
+    let group = task.heads.len();
+    let queries = task.heads.first().map_or(0, |(rows, _)| rows.len());
+    let end = visible.end(batch, task.first + queries - 1);
+    let keys = k.rows((batch, task.kv_head), 0..end, &mut scratch.keys);
+    let values = v.rows((batch, task.kv_head), 0..end, &mut scratch.values);
+    scratch.weights.resize(QUERIES * KEYS, 0.0);
+    scratch.mixed.resize(QUERIES * head_dim, 0.0);
+    for (g, (rows, lse)) in task.heads.into_iter().enumerate() {
+        let head = task.kv_head * group + g;
+        let blocks = rows.chunks_mut(P::QUERIES).zip(lse.chunks_mut(P::QUERIES));
+        for (first, (rows, lse)) in (task.first..).step_by(P::QUERIES).zip(blocks) {
+            let n = rows.len();
+            let queries = q.rows((batch, head), first..first + n, &mut scratch.queries);
+            let queries = P::turned(queries, &mut scratch.turned);
+            let mixed = &mut scratch.mixed[..n * head_dim];
+            let mut softmax = Softmax::new();
+            let end = visible.end(batch, first + n - 1);
+            for from in (0..end).step_by(KEYS) {
+                let tile = from..(from + KEYS).min(end);
+                let (seen, width) = (tile.len(), width(n));
+                let weights = &mut scratch.weights[..seen * width];
+                let scores = ViewMut::new(weights, [seen, n], [width, 1]);
+                let of_tile = keys.part(tile.clone());
+                gemm(
+                    scores,
+                    Then::Replace,
+                    scale_by,
+                    of_tile,
+                    queries,
+                    Threads::Caller,
+                );
+                let place = Place {
+                    visible,
+                    key: from,
+                    query: first,
+                    queries: n,
+                };
+                place.hide(weights, f32::NEG_INFINITY);
+                softmax.weigh(weights, width);
+                if let Some(mask) = &mix.dropout {
+                    let row = (batch * q.heads + head) * q.seq + first;
+                    let kept = scratch.kept.tile(mask, row, n, tile.clone());
+                    drop_weights(weights, width, kept, n, 1.0);
+                }
+                let then = match from {
+                    0 => Then::Replace,
+                    _ => {
+                        softmax.fade(mixed, head_dim);
+                        Then::Add
+                    }
+                };
+                let weights = P::rounded(weights, &mut scratch.rounded);
+                let weights = View::new(weights, [n, seen], [1, width]);
+                let to = ViewMut::rows(mixed, n, head_dim);
+                gemm(to, then, 1.0, weights, values.part(tile), Threads::Caller);
+            }
+            softmax.normalise(mixed, head_dim, kept_scale);
+            write_rows(rows, mixed);
+            for (r, lse) in lse.iter_mut().enumerate() {
+                *lse = softmax.lse(r);
+            }
+        }
+    }
 }
