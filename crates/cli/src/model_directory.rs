@@ -1,4 +1,4 @@
-//! What `--model` means: a model directory, a run's directory, the name of a model on the hub, or a GGUF file.
+//! What `--model` means: a model directory, a run's directory (its model or newest checkpoint), the name of a model on the hub, or a GGUF file.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
