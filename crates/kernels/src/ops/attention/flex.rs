@@ -108,16 +108,16 @@ const KEYS: usize = 128;
 const AHEAD: usize = 8;
 
 /// Types that tiles are multiplied in.
-trait Factor: Turned {
+trait Operand: Turned {
     /// Queries per tile: as few as give an efficient product, because half of a tile on the diagonal is wasted.
     const QUERIES: usize;
 }
 
-impl Factor for f32 {
+impl Operand for f32 {
     const QUERIES: usize = 32;
 }
 
-impl Factor for bf16 {
+impl Operand for bf16 {
     const QUERIES: usize = QUERIES;
 }
 

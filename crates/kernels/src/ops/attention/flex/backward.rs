@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::softmax::{Place, differentiate, drop_weights, width};
 use super::{
-    Factor, Heads, KEYS, Kept, Mix, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
+    Heads, KEYS, Kept, Mix, Operand, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
 };
 use crate::flex::Primitive;
 use crate::flex::buffer::{dense, values};
@@ -74,7 +74,7 @@ struct Scratch<P> {
 }
 
 /// Gradients to queries, keys and values, of tensors of `T` by products of `P`.
-pub(super) fn backward<T: Rows<P>, P: Factor>(
+pub(super) fn backward<T: Rows<P>, P: Operand>(
     [q, k, v, out, dy]: [Primitive; 5],
     lse: Primitive,
     mix: &Mix,
@@ -169,7 +169,7 @@ struct Inputs<'a, T> {
 }
 
 impl<T: Entry> Inputs<'_, T> {
-    fn differentiate<P: Factor>(&self, task: Task<T>, scratch: &mut Scratch<P>)
+    fn differentiate<P: Operand>(&self, task: Task<T>, scratch: &mut Scratch<P>)
     where
         T: Rows<P>,
     {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::softmax::{Place, Softmax, drop_weights, width};
 use super::{
-    Factor, Heads, KEYS, Kept, Mix, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
+    Heads, KEYS, Kept, Mix, Operand, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
 };
 use crate::flex::Primitive;
 use crate::flex::buffer::tensor;
@@ -37,7 +37,7 @@ struct Scratch<P> {
 }
 
 /// The output and each row's `log sum exp`, of tensors of `T` by products of `P`.
-pub(super) fn forward<T: Rows<P>, P: Factor>(
+pub(super) fn forward<T: Rows<P>, P: Operand>(
     [q, k, v]: [Primitive; 3],
     mix: &Mix,
 ) -> (Primitive, Primitive) {
@@ -88,7 +88,7 @@ fn queries_per_task(heads: usize, seq: usize) -> usize {
     seq.div_ceil(parts).next_multiple_of(QUERIES)
 }
 
-fn attend<T: Rows<P>, P: Factor>(
+fn attend<T: Rows<P>, P: Operand>(
     [q, k, v]: &[Heads<T>; 3],
     mix: &Mix,
     task: Task<T>,
