@@ -28,7 +28,10 @@ pub(crate) trait Entry: Element + Copy + Default + Send + Sync + 'static {
     fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R;
 
     /// The values in f32: themselves, or written to the buffer.
-    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32];
+    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
+        Self::widen(x, buffer);
+        buffer
+    }
 
     /// The values in f32, written to as many entries.
     fn widen(x: &[Self], to: &mut [f32]);
@@ -97,11 +100,6 @@ impl Entry for bf16 {
 
     fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {
         f(&Floats::Bf16(x).wide())
-    }
-
-    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
-        widen_bf16(x, buffer);
-        buffer
     }
 
     fn widen(x: &[Self], to: &mut [f32]) {
@@ -178,11 +176,6 @@ impl Entry for f16 {
 
     fn with_f32<R>(x: &[Self], f: impl FnOnce(&[f32]) -> R) -> R {
         f(&Floats::F16(x).wide())
-    }
-
-    fn read<'a>(x: &'a [Self], buffer: &'a mut [f32]) -> &'a [f32] {
-        widen_f16(x, buffer);
-        buffer
     }
 
     fn widen(x: &[Self], to: &mut [f32]) {

@@ -4,13 +4,13 @@
 use burn::backend::TensorMetadata;
 use rayon::prelude::*;
 
-use super::softmax::{Place, differentiate, drop_weights, width};
+use super::softmax::{Tile, differentiate, drop_weights};
 use super::{
-    Heads, KEYS, Kept, Mix, Operand, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
+    Heads, Kept, Mix, Operand, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
 };
 use crate::flex::Primitive;
 use crate::flex::buffer::{dense, values};
-use crate::flex::gemm::{Entry, Then, Threads, View, ViewMut, gemm};
+use crate::flex::gemm::{Entry, Then, Threads, ViewMut, gemm};
 use crate::flex::simd::{sum2, vectorised};
 
 /// Queries of a task: enough that clearing and adding up its sums takes little of its time.
@@ -69,7 +69,7 @@ struct Scratch<P> {
     dy: Vec<P>,
     turned_dy: Vec<P>,
     kept: Kept,
-    /// A row of the output and one of its gradient.
+    /// A row of the output and one of its gradient, in f32.
     rows: [Vec<f32>; 2],
 }
 
@@ -186,8 +186,6 @@ impl<T: Entry> Inputs<'_, T> {
             sum.clear();
             sum.resize(k.seq * head_dim, 0.0);
         }
-        scratch.p.resize(QUERIES * KEYS, 0.0);
-        scratch.ds.resize(QUERIES * KEYS, 0.0);
         scratch.dq.resize(QUERIES * head_dim, 0.0);
         for row in &mut scratch.rows {
             row.resize(head_dim, 0.0);
@@ -201,53 +199,52 @@ impl<T: Entry> Inputs<'_, T> {
             let row = (b * q.heads + head) * q.seq + first;
             let (mut lse, mut delta) = ([0.0; QUERIES], [0.0; QUERIES]);
             lse[..n].copy_from_slice(&self.lse[row..][..n]);
-            for (r, delta) in delta[..n].iter_mut().enumerate() {
-                let [out_row, dy_row] = &mut scratch.rows;
-                *delta = dot(
-                    T::read(out.row(b, head, first + r), out_row),
-                    T::read(dy.row(b, head, first + r), dy_row),
-                );
-            }
             let queries = q.rows((b, head), first..first + n, &mut scratch.queries);
             let turned_queries = P::turned(queries, &mut scratch.turned_queries);
             let dy = dy.rows((b, head), first..first + n, &mut scratch.dy);
             let turned_dy = P::turned(dy, &mut scratch.turned_dy);
-            let end = visible.end(b, first + n - 1);
-            for from in (0..end).step_by(KEYS) {
-                let tile = from..(from + KEYS).min(end);
-                let (seen, width) = (tile.len(), width(n));
-                let (k, v) = (keys.part(tile.clone()), values.part(tile.clone()));
-                let p = &mut scratch.p[..seen * width];
-                let ds = &mut scratch.ds[..seen * width];
-                let scores = ViewMut::new(p, [seen, n], [width, 1]);
-                gemm(scores, Then::Replace, scale_by, k, turned_queries, one);
-                let dp = ViewMut::new(ds, [seen, n], [width, 1]);
-                gemm(dp, Then::Replace, 1.0, v, turned_dy, one);
-                let place = Place {
-                    visible,
-                    key: from,
-                    query: first,
-                    queries: n,
-                };
-                place.hide(p, f32::NEG_INFINITY);
-                place.hide(ds, 0.0);
+            for (r, delta) in delta[..n].iter_mut().enumerate() {
+                let [out_row, dy_row] = &mut scratch.rows;
+                *delta = dot(
+                    T::read(out.row(b, head, first + r), out_row),
+                    P::read(dy.row(r), dy_row),
+                );
+            }
+            for tile in Tile::of_block(visible, b, first, n) {
+                let k = keys.part(tile.keys.clone());
+                let v = values.part(tile.keys.clone());
+                let (p, ds) = (tile.of(&mut scratch.p), tile.of(&mut scratch.ds));
+                gemm(
+                    tile.view_mut(p),
+                    Then::Replace,
+                    scale_by,
+                    k,
+                    turned_queries,
+                    one,
+                );
+                gemm(tile.view_mut(ds), Then::Replace, 1.0, v, turned_dy, one);
+                tile.hide(p, f32::NEG_INFINITY);
+                tile.hide(ds, 0.0);
                 match &self.mix.dropout {
-                    None => differentiate(p, ds, width, &lse, &delta),
+                    None => differentiate(p, ds, tile.width, &lse, &delta),
                     Some(mask) => {
-                        let kept = scratch.kept.tile(mask, row, n, tile.clone());
+                        let kept = scratch.kept.tile(mask, row, n, tile.keys.clone());
                         let factor = mask.scale() as f32;
-                        drop_weights(ds, width, kept, n, factor);
-                        differentiate(p, ds, width, &lse, &delta);
-                        drop_weights(p, width, kept, n, factor);
+                        drop_weights(ds, tile.width, kept, n, factor);
+                        differentiate(p, ds, tile.width, &lse, &delta);
+                        drop_weights(p, tile.width, kept, n, factor);
                     }
                 }
-                let of_tile = |x| View::new(x, [seen, n], [width, 1]);
-                let p = of_tile(P::rounded(p, &mut scratch.rounded_p));
-                let ds = of_tile(P::rounded(ds, &mut scratch.rounded_ds));
-                let then = if from > 0 { Then::Add } else { Then::Replace };
+                let p = tile.view(P::rounded(p, &mut scratch.rounded_p));
+                let ds = tile.view(P::rounded(ds, &mut scratch.rounded_ds));
+                let then = match tile.is_first() {
+                    true => Then::Replace,
+                    false => Then::Add,
+                };
                 let dq = ViewMut::rows(&mut scratch.dq[..n * head_dim], n, head_dim);
                 gemm(dq, then, scale_by, ds.transposed(), k, one);
-                let part = tile.start * head_dim..tile.end * head_dim;
+                let seen = tile.keys.len();
+                let part = tile.keys.start * head_dim..tile.keys.end * head_dim;
                 let dk = ViewMut::rows(&mut dk[part.clone()], seen, head_dim);
                 gemm(dk, Then::Add, scale_by, ds, queries, one);
                 let dv = ViewMut::rows(&mut dv[part], seen, head_dim);

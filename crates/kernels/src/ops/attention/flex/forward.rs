@@ -4,13 +4,13 @@ use burn::backend::TensorMetadata;
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::softmax::{Place, Softmax, drop_weights, width};
+use super::softmax::{Softmax, Tile, drop_weights};
 use super::{
-    Heads, KEYS, Kept, Mix, Operand, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
+    Heads, Kept, Mix, Operand, QUERIES, Rows, Unwritten, by_head, rows_by_head, write_rows,
 };
 use crate::flex::Primitive;
 use crate::flex::buffer::tensor;
-use crate::flex::gemm::{Then, Threads, View, ViewMut, gemm};
+use crate::flex::gemm::{Then, Threads, ViewMut, gemm};
 
 /// Some queries of the heads that share a key/value head.
 struct Task<'a, 'b, T> {
@@ -103,7 +103,6 @@ fn attend<T: Rows<P>, P: Operand>(
     let end = visible.end(batch, task.first + queries - 1);
     let keys = k.rows((batch, task.kv_head), 0..end, &mut scratch.keys);
     let values = v.rows((batch, task.kv_head), 0..end, &mut scratch.values);
-    scratch.weights.resize(QUERIES * KEYS, 0.0);
     scratch.mixed.resize(QUERIES * head_dim, 0.0);
     for (g, (rows, lse)) in task.heads.into_iter().enumerate() {
         let head = task.kv_head * group + g;
@@ -114,45 +113,39 @@ fn attend<T: Rows<P>, P: Operand>(
             let queries = P::turned(queries, &mut scratch.turned);
             let mixed = &mut scratch.mixed[..n * head_dim];
             let mut softmax = Softmax::new();
-            let end = visible.end(batch, first + n - 1);
-            for from in (0..end).step_by(KEYS) {
-                let tile = from..(from + KEYS).min(end);
-                let (seen, width) = (tile.len(), width(n));
-                let weights = &mut scratch.weights[..seen * width];
-                let scores = ViewMut::new(weights, [seen, n], [width, 1]);
-                let of_tile = keys.part(tile.clone());
+            for tile in Tile::of_block(visible, batch, first, n) {
+                let weights = tile.of(&mut scratch.weights);
                 gemm(
-                    scores,
+                    tile.view_mut(weights),
                     Then::Replace,
                     scale_by,
-                    of_tile,
+                    keys.part(tile.keys.clone()),
                     queries,
                     Threads::Caller,
                 );
-                let place = Place {
-                    visible,
-                    key: from,
-                    query: first,
-                    queries: n,
-                };
-                place.hide(weights, f32::NEG_INFINITY);
-                softmax.weigh(weights, width);
+                tile.hide(weights, f32::NEG_INFINITY);
+                softmax.weigh(weights, tile.width);
                 if let Some(mask) = &mix.dropout {
                     let row = (batch * q.heads + head) * q.seq + first;
-                    let kept = scratch.kept.tile(mask, row, n, tile.clone());
-                    drop_weights(weights, width, kept, n, 1.0);
+                    let kept = scratch.kept.tile(mask, row, n, tile.keys.clone());
+                    drop_weights(weights, tile.width, kept, n, 1.0);
                 }
-                let then = match from {
-                    0 => Then::Replace,
-                    _ => {
+                let then = match tile.is_first() {
+                    true => Then::Replace,
+                    false => {
                         softmax.fade(mixed, head_dim);
                         Then::Add
                     }
                 };
-                let weights = P::rounded(weights, &mut scratch.rounded);
-                let weights = View::new(weights, [n, seen], [1, width]);
-                let to = ViewMut::rows(mixed, n, head_dim);
-                gemm(to, then, 1.0, weights, values.part(tile), Threads::Caller);
+                let weights = tile.view(P::rounded(weights, &mut scratch.rounded));
+                gemm(
+                    ViewMut::rows(mixed, n, head_dim),
+                    then,
+                    1.0,
+                    weights.transposed(),
+                    values.part(tile.keys),
+                    Threads::Caller,
+                );
             }
             softmax.normalise(mixed, head_dim, kept_scale);
             write_rows(rows, mixed);

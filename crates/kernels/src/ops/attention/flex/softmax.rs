@@ -1,33 +1,70 @@
 //! The softmax of a block of queries over tiles of keys, and its derivative. Tiles are transposed: a row has the scores of
-//! all queries of the block with one key, in [`width`] columns.
+//! all queries of the block with one key.
+
+use std::ops::Range;
 
 use super::super::Visibility;
-use super::QUERIES;
+use super::{KEYS, QUERIES};
 use crate::flex::exp::exp;
+use crate::flex::gemm::{View, ViewMut};
 use crate::flex::simd::{larger, vectorised};
 
 /// Queries that are computed together.
 const LANES: usize = 32;
 
-/// Columns of a tile: those beyond the queries are computed, but not read.
-pub(super) fn width(queries: usize) -> usize {
-    queries.next_multiple_of(LANES)
+/// The scores of a block of queries with some keys, and what is computed from them.
+pub(super) struct Tile<'a> {
+    visible: &'a Visibility,
+    pub(super) keys: Range<usize>,
+    first_query: usize,
+    queries: usize,
+    /// Columns in memory: those beyond the queries are computed, but not read.
+    pub(super) width: usize,
 }
 
-/// A tile of scores, or of what is computed from them.
-pub(super) struct Place<'a> {
-    pub(super) visible: &'a Visibility,
-    /// The first key and the first query.
-    pub(super) key: usize,
-    pub(super) query: usize,
-    pub(super) queries: usize,
-}
+impl<'a> Tile<'a> {
+    /// Those of a block of queries of row b of the batch with all keys that one of them sees, from the first on.
+    pub(super) fn of_block(
+        visible: &'a Visibility,
+        b: usize,
+        first_query: usize,
+        queries: usize,
+    ) -> impl Iterator<Item = Self> {
+        let end = visible.end(b, first_query + queries - 1);
+        (0..end).step_by(KEYS).map(move |from| Self {
+            visible,
+            keys: from..(from + KEYS).min(end),
+            first_query,
+            queries,
+            width: queries.next_multiple_of(LANES),
+        })
+    }
 
-impl Place<'_> {
+    /// Whether it is the block's first.
+    pub(super) fn is_first(&self) -> bool {
+        self.keys.start == 0
+    }
+
+    /// The part of a buffer that it takes.
+    pub(super) fn of<'b>(&self, buffer: &'b mut Vec<f32>) -> &'b mut [f32] {
+        buffer.resize(QUERIES * KEYS, 0.0);
+        &mut buffer[..self.keys.len() * self.width]
+    }
+
+    /// `[keys, queries]`.
+    pub(super) fn view<'b, T>(&self, x: &'b [T]) -> View<'b, T> {
+        View::new(x, [self.keys.len(), self.queries], [self.width, 1])
+    }
+
+    /// The same to write.
+    pub(super) fn view_mut<'b>(&self, x: &'b mut [f32]) -> ViewMut<'b> {
+        ViewMut::new(x, [self.keys.len(), self.queries], [self.width, 1])
+    }
+
     /// Writes `value` where a query does not see a key.
-    pub(super) fn hide(&self, tile: &mut [f32], value: f32) {
-        for (key, row) in (self.key..).zip(tile.chunks_exact_mut(width(self.queries))) {
-            let hidden = self.visible.hides(key, self.query).min(self.queries);
+    pub(super) fn hide(&self, x: &mut [f32], value: f32) {
+        for (key, row) in self.keys.clone().zip(x.chunks_exact_mut(self.width)) {
+            let hidden = self.visible.hides(key, self.first_query).min(self.queries);
             row[..hidden].fill(value);
         }
     }
